@@ -1,0 +1,57 @@
+# `make demo` and `make test` need nothing but Python 3.11 to 3.13 and make:
+# the virtual environment is made, and filled, where it is missing or out of date.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+EXAMPLE ?= examples/red_ball.yaml
+OUT     ?= out/demo.mp4
+
+PACKAGES := syncos_jax $(wildcard kernels weights_convert)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint format clean
+
+help:
+	@echo "make demo       a long video of several events from the built-in model: $(OUT)"
+	@echo "make test       the tests (a few minutes)"
+	@echo "make test-full  the tests, with the slow ones"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff fix and format"
+	@echo "make clean      remove the virtual environment and the caches"
+
+# The stamps stand for what is installed; both are older than a changed pyproject.toml.
+$(VENV)/.run: pyproject.toml setup.py
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("error: $(PYTHON) is Python %d.%d; syncos_jax needs 3.11 to 3.13: make PYTHON=python3.12 ..." % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing ..."
+	@begin=$$(date +%s); $(PIP) install --quiet -e . && echo "installed in $$(( $$(date +%s) - begin )) s"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(PIP) install --quiet -e ".[test]"
+	@touch $@
+
+demo: $(VENV)/.run
+	@mkdir -p $(dir $(OUT))
+	$(BIN)/syncos generate $(EXAMPLE) --model demo --out $(OUT) --contact-sheet
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-full: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,63 @@
+"""Multi-event long video generation with synchronized coupled sampling (SynCoS), in JAX.
+
+The names below are the public interface. Each is imported when it is first used, so that
+``import syncos_jax`` and ``syncos --help`` do not wait for JAX.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from syncos_jax.errors import InputError
+    from syncos_jax.models import load_model
+    from syncos_jax.pipeline import Pipeline
+    from syncos_jax.sampler import CoDenoising, SynCoS, sample
+    from syncos_jax.scenario import Event, Scenario
+    from syncos_jax.schedule import NoiseSchedule
+    from syncos_jax.video import Video
+    from syncos_jax.windows import WindowLayout
+
+_HOME = {
+    "CoDenoising": "sampler",
+    "Event": "scenario",
+    "InputError": "errors",
+    "NoiseSchedule": "schedule",
+    "Pipeline": "pipeline",
+    "Scenario": "scenario",
+    "SynCoS": "sampler",
+    "Video": "video",
+    "WindowLayout": "windows",
+    "load_model": "models",
+    "sample": "sampler",
+}
+
+__all__ = [
+    "CoDenoising",
+    "Event",
+    "InputError",
+    "NoiseSchedule",
+    "Pipeline",
+    "Scenario",
+    "SynCoS",
+    "Video",
+    "WindowLayout",
+    "__version__",
+    "load_model",
+    "sample",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME))
