@@ -1,0 +1,249 @@
+"""The player: one compiled ``lax.scan`` over the rows of a tape.
+
+The network stands in the program once, whatever the sampler. Names: ``F`` frames of the long
+video, ``N`` windows, ``w`` frames of a window, ``b`` windows of a call, ``B`` windows of an
+optimiser step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from syncos_jax import noise, progress
+from syncos_jax.errors import InputError
+from syncos_jax.schedule import Prediction, decode
+from syncos_jax.svgd import collaborative_score
+from syncos_jax.tape import Begin, Row
+from syncos_jax.windows import WindowLayout
+
+Denoise = Callable[..., jax.Array]
+"""``denoise(x, t, cond)``, or ``denoise(params, x, t, cond)`` where parameters are given:
+x float32 ``[b, w, H, W, C]``, t float32 ``[b]``, cond with leading axis ``b`` -> like x."""
+
+
+class Carry(NamedTuple):
+    """Everything that a run keeps from row to row; with the place on the tape, a checkpoint."""
+
+    x: jax.Array
+    """Noisy latent ``x_t``, and after the last row the result, float32 ``[F, H, W, C]``."""
+    x0: jax.Array
+    """Clean latent of the step, like `x`."""
+    eps: jax.Array
+    """Baseline noise, like `x`."""
+    optimiser: optax.OptState
+    """AdamW's state for `x0`."""
+    slots: jax.Array
+    """The round's outputs so far, float32 ``[slots, w, H, W, C]``: clean latents of the windows
+    in stage 1, noise residuals in stage 2."""
+
+
+class Inputs(NamedTuple):
+    """What the compiled program is given besides carry and rows; all of it may differ between
+    two runs without compiling again, as long as shapes and structure stay."""
+
+    params: Any
+    """Weights, or None where `denoise` takes none."""
+    cond: Any
+    """Conditioning, leading axis ``N``."""
+    uncond: Any
+    """The same for the negative prompt, or None: no guidance."""
+    key: jax.Array
+    guidance: jax.Array
+    learning_rate: jax.Array
+    weight_decay: jax.Array
+    step_noise: jax.Array | None
+    """Noise that DDIM adds at each step ``[steps, F, H, W, C]``, or None: drawn from `key`."""
+    run: jax.Array
+    """Number under which `syncos_jax.progress` knows the run."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is fixed when the player is compiled."""
+
+    denoise: Denoise
+    layout: WindowLayout
+    prediction: Prediction
+    ancestral: bool
+    """Whether any row adds fresh noise (its ``sigma > 0``). Compiling one drawing of noise takes
+    seconds on a CPU, more than all else that is not the network."""
+    reports: bool
+    """Whether each row is reported to the host."""
+
+
+def init_carry(
+    layout: WindowLayout,
+    frame_shape: Sequence[int],
+    slots: int,
+    key: jax.Array,
+    latents: jax.Array | None = None,
+) -> Carry:
+    """The state before the first row.
+
+    Args:
+      layout: the windows.
+      frame_shape: ``(H, W, C)``.
+      slots: ``Tape.slots``.
+      key: typed scalar key.
+      latents: initial noise ``[F, H, W, C]``; drawn from `key` where None. Not donated.
+    """
+    if latents is None:
+        latents = noise.frame_noise(
+            key, noise.INITIAL, frames=layout.frames, frame_shape=tuple(frame_shape)
+        )
+    # Separate buffers, none of them the caller's: the player is given them for good.
+    x = jnp.array(latents, jnp.float32, copy=True)
+    x0 = jnp.array(latents, jnp.float32, copy=True)
+    return Carry(
+        x=x,
+        x0=x0,
+        eps=jnp.zeros_like(x),
+        optimiser=_optimiser(0.0, 0.0).init(x0),
+        slots=jnp.zeros((slots, layout.window, *x.shape[1:]), jnp.float32),
+    )
+
+
+@partial(jax.jit, static_argnames="program", donate_argnames="carry")
+def play(carry: Carry, rows: Row, inputs: Inputs, *, program: Program) -> Carry:
+    """Plays rows of a tape, all of them or a part; the result stands in ``Carry.x``.
+
+    `carry` is donated. Compiled once for each `program` and shapes.
+    """
+
+    def body(carry: Carry, row: Row) -> tuple[Carry, None]:
+        return play_row(carry, row, inputs, program), None
+
+    return lax.scan(body, carry, rows)[0]
+
+
+def play_row(carry: Carry, row: Row, inputs: Inputs, program: Program) -> Carry:
+    """One row: begin, call the network on its windows, update ``x0``, resume."""
+    eps = lax.cond(
+        row.begin != Begin.KEEP,
+        lambda: _draw(row.baseline, carry, inputs),
+        lambda: carry.eps,
+    )
+    optimiser = lax.cond(
+        row.begin == Begin.NOISE_AND_OPTIMISER,
+        lambda: jax.tree.map(jnp.zeros_like, carry.optimiser),
+        lambda: carry.optimiser,
+    )
+    outputs = window_outputs(carry, eps, row, inputs, program)
+    carry = carry._replace(
+        eps=eps,
+        optimiser=optimiser,
+        slots=lax.dynamic_update_slice_in_dim(carry.slots, outputs, row.slot, axis=0),
+    )
+    x0, optimiser = lax.switch(
+        row.update,
+        [
+            lambda: (carry.x0, carry.optimiser),
+            lambda: (_fuse(carry, program), carry.optimiser),
+            lambda: _optimise(carry, row, inputs, program),
+        ],
+    )
+    carry = carry._replace(x0=x0, optimiser=optimiser)
+    x = lax.switch(
+        row.resume,
+        [
+            lambda: carry.x,
+            lambda: _resume((carry.x - row.a * x0) / row.b, carry, row, inputs, program),
+            lambda: _resume(carry.eps, carry, row, inputs, program),
+        ],
+    )
+    if program.reports:
+        # Tied to the result, or the report could be made before the network has run.
+        index, x = lax.optimization_barrier((row.index, x))
+        progress.report(inputs.run, index)
+    return carry._replace(x=x)
+
+
+def window_outputs(
+    carry: Carry, eps: jax.Array, row: Row, inputs: Inputs, program: Program
+) -> jax.Array:
+    """The row's call of the network, float32 ``[b, w, H, W, C]``.
+
+    Clean latents (stage 1), or ``s = predicted noise - baseline noise`` (stage 2). Windows do not
+    see one another here.
+    """
+    long = jnp.where(row.refine, row.a * carry.x0 + row.b * eps, carry.x)
+    x = program.layout.gather(long, row.windows)
+    value = _predict(x, row, inputs, program)
+    x0_hat, eps_hat = decode(program.prediction, value, x, row.a, row.b)
+    residual = eps_hat - program.layout.gather(eps, row.windows)
+    return jnp.where(row.refine, residual, x0_hat)
+
+
+def _predict(x: jax.Array, row: Row, inputs: Inputs, program: Program) -> jax.Array:
+    """One call of the network, guided where there is a negative conditioning."""
+    cond = jax.tree.map(lambda leaf: leaf[row.windows], inputs.cond)
+    batch = x
+    if inputs.uncond is not None:  # both halves in one call
+        uncond = jax.tree.map(lambda leaf: leaf[row.windows], inputs.uncond)
+        cond = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), cond, uncond)
+        batch = jnp.concatenate([x, x])
+    t = jnp.full(batch.shape[0], row.t, jnp.float32)
+    arguments = (batch, t, cond) if inputs.params is None else (inputs.params, batch, t, cond)
+    value = program.denoise(*arguments)
+    if getattr(value, "shape", None) != batch.shape:
+        raise InputError(
+            f"denoise returned {getattr(value, 'shape', type(value).__name__)} for x of shape "
+            f"{batch.shape}; it must return one array shaped like x"
+        )
+    value = value.astype(jnp.float32)
+    if inputs.uncond is None:
+        return value
+    guided, unguided = jnp.split(value, 2)
+    return unguided + inputs.guidance * (guided - unguided)
+
+
+def _fuse(carry: Carry, program: Program) -> jax.Array:
+    """Stage 1: ``x0 = fuse(x0_hat)``."""
+    # A round of the refinement alone may keep fewer slots than there are windows; then no row
+    # fuses, and this branch, which is compiled all the same, must only have the right shape.
+    if carry.slots.shape[0] < program.layout.count:
+        return carry.x0
+    return program.layout.fuse(carry.slots[: program.layout.count])
+
+
+def _optimise(
+    carry: Carry, row: Row, inputs: Inputs, program: Program
+) -> tuple[jax.Array, optax.OptState]:
+    """Stage 2: one AdamW step on ``x0`` along the fused collaborative score."""
+    # x0 and eps have not changed within the round, so its inputs need not be kept.
+    x = program.layout.gather(row.a * carry.x0 + row.b * carry.eps, row.chosen)
+    score = collaborative_score(x, carry.slots[: row.chosen.shape[0]], row.b)
+    gradient = program.layout.fuse(score, row.chosen)
+    optimiser = _optimiser(inputs.learning_rate, inputs.weight_decay)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+        updates, state = optimiser.update(gradient, carry.optimiser, carry.x0)
+    return jnp.asarray(optax.apply_updates(carry.x0, updates)), state
+
+
+def _resume(eps: jax.Array, carry: Carry, row: Row, inputs: Inputs, program: Program) -> jax.Array:
+    """Stage 3: ``x' = a' x0 + sqrt(b'^2 - sigma^2) eps + sigma z``."""
+    x = row.a_next * carry.x0 + row.keep * eps
+    if not program.ancestral:
+        return x
+    if inputs.step_noise is not None:
+        return x + row.sigma * inputs.step_noise[row.step]
+    return x + row.sigma * _draw(row.fresh, carry, inputs)
+
+
+def _draw(draw: jax.Array, carry: Carry, inputs: Inputs) -> jax.Array:
+    frames, *frame_shape = carry.x.shape
+    return noise.frame_noise(inputs.key, draw, frames=frames, frame_shape=tuple(frame_shape))
+
+
+def _optimiser(
+    learning_rate: jax.Array | float, weight_decay: jax.Array | float
+) -> optax.GradientTransformation:
+    return optax.adamw(learning_rate, weight_decay=weight_decay)  # type: ignore[arg-type]

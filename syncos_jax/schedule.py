@@ -1,0 +1,317 @@
+"""Noise schedules: timesteps, signal and noise rates, and what the network predicts.
+
+A noisy latent is ``x_t = a_t x0 + b_t eps``. The sampler knows only the signal rate ``a``, the
+noise rate ``b`` and, through this file alone, the type of the prediction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from syncos_jax.errors import InputError
+
+Prediction = Literal["epsilon", "v", "x0", "flow"]
+Spacing = Literal["leading", "trailing", "linspace"]
+BetaKind = Literal["scaled_linear", "linear", "squaredcos"]
+
+FLOW_SCALE = 1000.0
+"""Timestep that a flow model is given at noise level 1."""
+
+
+class Steps(NamedTuple):
+    """The steps of one sampling run, from high to low noise; float64 arrays ``[S]``."""
+
+    t: np.ndarray
+    """Timestep given to the network."""
+    a: np.ndarray
+    """Signal rate at `t`."""
+    b: np.ndarray
+    """Noise rate at `t`, > 0."""
+    a_next: np.ndarray
+    """Signal rate to go on to."""
+    b_next: np.ndarray
+    """Noise rate to go on to."""
+    sigma: np.ndarray
+    """Rate of the fresh noise within `b_next`; 0 where ``eta = 0``."""
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """Signal and noise rates over the training timesteps, and how to walk through them.
+
+    Make one with `from_betas` or `flow`.
+
+    Attributes:
+      signal: ``a_t`` for ``t = 0 .. T-1``, float64 ``[T]``.
+      noise: ``b_t`` for ``t = 0 .. T-1``, float64 ``[T]``.
+      prediction: what the network predicts: ``"epsilon"`` (the noise), ``"x0"`` (the clean
+        latent), ``"v"`` = ``a eps - b x0``, or ``"flow"`` = ``eps - x0``.
+      spacing: which timesteps `steps` takes; see there.
+      offset: added to ``"leading"`` timesteps.
+      final_timestep: where the last step goes: None to ``x0`` itself, or a timestep (0 in
+        VideoCrafter2 and Stable Diffusion), whose small noise then stays in the result.
+      flow_shift: for flow models, the time shift; None for all others.
+    """
+
+    signal: np.ndarray
+    noise: np.ndarray
+    prediction: Prediction = "epsilon"
+    spacing: Spacing = "leading"
+    offset: int = 1
+    final_timestep: int | None = None
+    flow_shift: float | None = None
+
+    def __post_init__(self) -> None:
+        a, b = np.asarray(self.signal, np.float64), np.asarray(self.noise, np.float64)
+        object.__setattr__(self, "signal", a)
+        object.__setattr__(self, "noise", b)
+        _one_of("prediction", self.prediction, get_args(Prediction))
+        _one_of("spacing", self.spacing, get_args(Spacing))
+        if a.ndim != 1 or a.shape != b.shape or len(a) < 1:
+            raise InputError(
+                f"NoiseSchedule: signal {a.shape} and noise {b.shape} must be of one length"
+            )
+        if not (np.isfinite(a).all() and np.isfinite(b).all()) or (a < 0).any() or (b < 0).any():
+            raise InputError("NoiseSchedule: signal and noise rates must be finite and >= 0")
+        if self.prediction == "epsilon" and (a == 0).any():
+            raise InputError(
+                "NoiseSchedule: with no signal at the last timestep (zero terminal SNR) the clean "
+                "latent cannot be found from predicted noise; use prediction='v' or 'x0'"
+            )
+        if not 0 <= self.offset < len(a):
+            raise InputError(f"NoiseSchedule: offset {self.offset} is outside 0..{len(a) - 1}")
+        final = self.final_timestep
+        if final is not None and not 0 <= final < len(a):
+            raise InputError(
+                f"NoiseSchedule: final_timestep {final} is outside 0..{len(a) - 1}; "
+                "give one of these, or None to end at the clean latent"
+            )
+
+    @property
+    def train_steps(self) -> int:
+        """Number of training timesteps ``T``."""
+        return len(self.signal)
+
+    @classmethod
+    def from_betas(
+        cls,
+        betas: ArrayLike | BetaKind = "scaled_linear",
+        *,
+        beta_start: float = 0.00085,
+        beta_end: float = 0.012,
+        train_steps: int = 1000,
+        prediction: Prediction = "epsilon",
+        signal_scale: ArrayLike | None = None,
+        spacing: Spacing = "leading",
+        offset: int = 1,
+        final_timestep: int | None = None,
+        zero_terminal_snr: bool = False,
+    ) -> NoiseSchedule:
+        """A variance-preserving schedule: ``a = sqrt(ac) * scale``, ``b = sqrt(1 - ac)``.
+
+        Args:
+          betas: variances of the forward steps ``[T]``, or the name of a rule: ``"scaled_linear"``
+            (linear in the square root: Stable Diffusion, VideoCrafter), ``"linear"`` (DDPM), or
+            ``"squaredcos"`` (Nichol and Dhariwal, arXiv 2102.09672, eq. 17).
+          beta_start: first variance of the two linear rules.
+          beta_end: last variance of the two linear rules.
+          train_steps: ``T``, where `betas` is a name.
+          prediction: see `NoiseSchedule`.
+          signal_scale: multiplies the signal rate, ``[T]`` or longer (VideoCrafter2 keeps 1400
+            entries and uses 1000).
+          spacing: see `steps`.
+          offset: see `steps`.
+          final_timestep: see `NoiseSchedule`.
+          zero_terminal_snr: rescale so that the last timestep holds no signal
+            (Lin et al., arXiv 2305.08891, algorithm 1).
+
+        Raises:
+          InputError: on an unknown name or variances outside [0, 1).
+        """
+        if isinstance(betas, str):
+            betas = _named_betas(betas, beta_start, beta_end, train_steps)
+        betas = np.asarray(betas, np.float64)
+        if betas.ndim != 1 or len(betas) < 1 or (betas < 0).any() or (betas >= 1).any():
+            raise InputError("from_betas: betas must be a list of numbers in [0, 1)")
+        root = np.sqrt(np.cumprod(1.0 - betas))
+        if zero_terminal_snr:
+            root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        scale = np.ones_like(root) if signal_scale is None else np.asarray(signal_scale, np.float64)
+        if scale.ndim != 1 or len(scale) < len(root):
+            raise InputError(
+                f"from_betas: signal_scale has shape {scale.shape}; it needs one entry for each of "
+                f"the {len(root)} timesteps"
+            )
+        return cls(
+            signal=root * scale[: len(root)],
+            noise=np.sqrt(1.0 - root**2),
+            prediction=prediction,
+            spacing=spacing,
+            offset=offset,
+            final_timestep=final_timestep,
+        )
+
+    @classmethod
+    def flow(cls, *, shift: float = 1.0, prediction: Prediction = "flow") -> NoiseSchedule:
+        """Rectified flow: ``a = 1 - s``, ``b = s``, timestep ``1000 s``, ``s`` from 1 towards 0.
+
+        The levels of `steps` are ``s = shift u / (1 + (shift - 1) u)`` for ``u = 1 - i/n``
+        (Esser et al., arXiv 2403.03206, eq. 23); the last step goes to the clean latent.
+        """
+        if not shift > 0:
+            raise InputError(f"NoiseSchedule.flow: shift must be > 0, got {shift}")
+        level = np.arange(FLOW_SCALE) / FLOW_SCALE
+        return cls(signal=1.0 - level, noise=level, prediction=prediction, flow_shift=float(shift))
+
+    def rates(self, t: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """``(a_t, b_t)``, float64, on the host; `t` is whole except for flow models."""
+        t = np.asarray(t)
+        if self.flow_shift is not None:
+            return 1.0 - t / FLOW_SCALE, t / FLOW_SCALE
+        t = t.astype(np.int64)
+        return self.signal[t], self.noise[t]
+
+    def steps(self, n: int, *, eta: float = 0.0) -> Steps:
+        """The timesteps of a run of `n` steps, with their rates.
+
+        Spacing ``"leading"`` takes each ``T // n``-th timestep from 0 plus `offset`, as latent
+        diffusion and VideoCrafter2 do: where `n` does not divide ``T`` these can be *more* than
+        `n`. (One that the offset moves past the end, where those fail, is left out.)
+        ``"trailing"`` ends each of `n` equal parts (the first step is ``T - 1``); ``"linspace"``
+        spreads `n` evenly over ``0 .. T-1``. Flow schedules follow `flow`.
+
+        ``sigma`` (DDIM, Song et al., arXiv 2010.02502, eq. 16) comes from the noise rates alone
+        where the schedule was made from betas, that is with ``1 - b^2`` for their cumulative
+        product whatever scales the signal, as in VideoCrafter2.
+
+        Args:
+          n: how many steps.
+          eta: 0 for deterministic DDIM, 1 for ancestral sampling.
+
+        Raises:
+          InputError: if `n` or `eta` is out of range, or a timestep holds no noise.
+        """
+        most = self.train_steps
+        if not 1 <= n <= most:
+            raise InputError(f"steps: {n} is out of range; choose 1 to {most}")
+        if not 0.0 <= eta <= 1.0:
+            raise InputError(f"steps: eta must be between 0 and 1, got {eta}")
+        t = self._timesteps(n)
+        a, b = self.rates(t)
+        final = (1.0, 0.0)
+        if self.final_timestep is not None:
+            rates = self.rates(self.final_timestep)
+            final = (float(rates[0]), float(rates[1]))
+        a_next, b_next = np.append(a[1:], final[0]), np.append(b[1:], final[1])
+        if (b <= 0).any():
+            raise InputError(
+                f"steps: timestep {t[b <= 0][0]:g} holds no noise, so there is nothing to predict; "
+                "use spacing='leading' with offset=1, or 'trailing'"
+            )
+        if self.flow_shift is not None:
+            # Posterior of x_t' given x_t and x0, for any rates: what of b_t is new since t'.
+            fresh = b**2 - (a / a_next) ** 2 * b_next**2
+        else:
+            # The same where a^2 = 1 - b^2, written with b alone.
+            fresh = 1.0 - (1.0 - b**2) / (1.0 - b_next**2)
+        sigma = eta * b_next / b * np.sqrt(np.maximum(fresh, 0.0))
+        return Steps(t=t, a=a, b=b, a_next=a_next, b_next=b_next, sigma=sigma)
+
+    def _timesteps(self, n: int) -> np.ndarray:
+        total = self.train_steps
+        if self.flow_shift is not None:
+            u = 1.0 - np.arange(n) / n
+            return FLOW_SCALE * self.flow_shift * u / (1.0 + (self.flow_shift - 1.0) * u)
+        t: np.ndarray
+        if self.spacing == "leading":
+            t = np.arange(0, total, total // n)[::-1] + self.offset
+            t = t[t < total]
+        elif self.spacing == "trailing":
+            t = np.round(total - np.arange(n) * (total / n)) - 1
+        else:
+            t = np.round(np.linspace(0, total - 1, n))[::-1]
+        return t.astype(np.float64)
+
+    def draw_timestep(self, rng: np.random.Generator) -> float:
+        """A random timestep from the middle 96 % of the training range, as score distillation
+        draws it (Poole et al., arXiv 2209.14988, section 3)."""
+        return float(rng.integers(self.train_steps // 50, self.train_steps * 49 // 50 + 1))
+
+    def add_noise(self, x0: jax.Array, eps: jax.Array, t: jax.Array) -> jax.Array:
+        """``x_t = a_t x0 + b_t eps``.
+
+        Args:
+          x0: clean latents, float ``[B, ...]``.
+          eps: noise, shaped like `x0`.
+          t: int timesteps ``[B]``.
+        """
+        a, b = self._rates_like(x0, t)
+        return a * x0 + b * eps
+
+    def target(self, x0: jax.Array, eps: jax.Array, t: jax.Array) -> jax.Array:
+        """What the network ought to predict for ``add_noise(x0, eps, t)``; arguments as there."""
+        a, b = self._rates_like(x0, t)
+        return encode(self.prediction, x0, eps, a, b)
+
+    def _rates_like(self, x: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        shape = (*t.shape, *(1,) * (x.ndim - t.ndim))
+        a = jnp.asarray(self.signal, jnp.float32)[t].reshape(shape).astype(x.dtype)
+        b = jnp.asarray(self.noise, jnp.float32)[t].reshape(shape).astype(x.dtype)
+        return a, b
+
+
+def encode(
+    prediction: Prediction, x0: jax.Array, eps: jax.Array, a: jax.Array, b: jax.Array
+) -> jax.Array:
+    """The prediction that stands for ``(x0, eps)`` at rates `a`, `b`; inverse of `decode`."""
+    if prediction == "epsilon":
+        return eps
+    if prediction == "x0":
+        return x0
+    if prediction == "v":
+        return a * eps - b * x0
+    return eps - x0
+
+
+def decode(
+    prediction: Prediction, value: jax.Array, x: jax.Array, a: jax.Array, b: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Turns a prediction at ``x = a x0 + b eps`` into ``(x0, eps)``, for any rates.
+
+    Args:
+      prediction: its type.
+      value: the network's output.
+      x: the network's input, shaped like `value`.
+      a: signal rate, scalar or broadcastable.
+      b: noise rate, scalar or broadcastable.
+    """
+    if prediction == "epsilon":
+        return (x - b * value) / a, value
+    if prediction == "x0":
+        return value, (x - a * value) / b
+    if prediction == "v":  # solve x = a x0 + b eps, v = a eps - b x0
+        scale = a * a + b * b
+        return (a * x - b * value) / scale, (b * x + a * value) / scale
+    scale = a + b  # solve x = a x0 + b eps, v = eps - x0
+    return (x - b * value) / scale, (x + a * value) / scale
+
+
+def _named_betas(kind: str, start: float, end: float, count: int) -> np.ndarray:
+    _one_of("betas", kind, get_args(BetaKind))
+    if kind == "scaled_linear":
+        return np.linspace(start**0.5, end**0.5, count) ** 2
+    if kind == "linear":
+        return np.linspace(start, end, count)
+    edge = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1.0 - edge[1:] / edge[:-1], 0.999)
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"NoiseSchedule: unknown {what} {value!r}; one of {', '.join(known)}")

@@ -1,0 +1,121 @@
+"""The samplers as plain Python loops, for reading and for comparison.
+
+No scan, no tape, no batching of windows: the equations in their order, window by window, in NumPy
+float64. Only the network is called in float32. AdamW is written out (Loshchilov and Hutter,
+arXiv 1711.05101, algorithm 2, with optax's defaults).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def sample_plainly(
+    denoise, cond, *, uncond=None, layout, frame_shape, schedule, sampler, key, latents=None
+):
+    """Arguments and result as those of `syncos_jax.sample`."""
+    windows = [range(start, start + layout.window) for start in layout.starts]
+    seed = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
+    refining = hasattr(sampler, "iterations")
+    chosen_count = min(getattr(sampler, "windows_per_step", None) or len(windows), len(windows))
+    steps = schedule.steps(sampler.steps, eta=getattr(sampler, "eta", 0.0))
+
+    def draw(number):
+        of_draw = jax.random.fold_in(key, np.uint32(number))
+        frames = [
+            jax.random.normal(jax.random.fold_in(of_draw, f), frame_shape)
+            for f in range(layout.frames)
+        ]
+        return np.stack([np.asarray(frame, np.float64) for frame in frames])
+
+    def predict(x, t, a, b, window):
+        """One window -> its clean latent and its noise."""
+
+        def call(conditioning):
+            one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[window][None], conditioning)
+            out = denoise(jnp.asarray(x, jnp.float32)[None], jnp.full((1,), t, jnp.float32), one)
+            return np.asarray(out[0], np.float64)
+
+        value = call(cond)
+        if uncond is not None:
+            without = call(uncond)
+            value = without + sampler.guidance * (value - without)
+        match schedule.prediction:
+            case "epsilon":
+                return (x - b * value) / a, value
+            case "x0":
+                return value, (x - a * value) / b
+            case "v":  # the inverse of [x; v] = [[a, b], [-b, a]] [x0; eps]
+                x0, eps = np.linalg.inv([[a, b], [-b, a]]) @ np.stack([x.ravel(), value.ravel()])
+                return x0.reshape(x.shape), eps.reshape(x.shape)
+            case "flow":  # x = a x0 + b eps with eps = x0 + v
+                x0 = (x - b * value) / (a + b)
+                return x0, x0 + value
+
+    def fuse(pieces):
+        """{window: [w, H, W, C]} -> [F, H, W, C]; 0 where no window is."""
+        total = np.zeros((layout.frames, *frame_shape))
+        weight = np.zeros(layout.frames)
+        for window, piece in pieces.items():
+            for place, frame in enumerate(windows[window]):
+                total[frame] += layout.weights[place] * piece[place]
+                weight[frame] += layout.weights[place]
+        covered = weight > 0
+        total[covered] /= weight[covered].reshape(-1, *[1] * len(frame_shape))
+        return total
+
+    def collaborative_score(x, s, b):
+        """Lists of windows -> list of G."""
+        count = len(x)
+        d = np.array([[np.sum((xi - xj) ** 2) for xj in x] for xi in x])
+        h = np.median(d) / np.log(count + 1)
+        if h == 0:
+            h = 1.0
+        k = np.exp(-d / h)
+        return [
+            b**2
+            / count
+            * sum(k[i, j] * s[j] + k[i, j] * (-2 / h) * (x[i] - x[j]) for j in range(count))
+            for i in range(count)
+        ]
+
+    x = np.asarray(draw(0) if latents is None else latents, np.float64)
+    x0 = x
+    for i in range(len(steps.t)):
+        t, a, b = steps.t[i], steps.a[i], steps.b[i]
+
+        if sampler.name != "refinement_only":  # stage 1
+            x0 = fuse({n: predict(x[frames], t, a, b, n)[0] for n, frames in enumerate(windows)})
+            eps = (x - a * x0) / b
+
+        if refining and sampler.refines(t):  # stage 2
+            m = v = np.zeros_like(x0)
+            for k in range(sampler.iterations):
+                if k == 0 or not sampler.fixed_noise:
+                    eps = draw(2 * i + 2 + (k << 16))
+                rng = np.random.default_rng([*seed, i, k])
+                chosen = np.arange(len(windows))
+                if chosen_count < len(windows):
+                    chosen = np.sort(rng.choice(len(windows), chosen_count, replace=False))
+                if not sampler.grounded_timestep:
+                    t = schedule.draw_timestep(rng)
+                    a, b = (float(rate) for rate in schedule.rates(t))
+                noisy = [a * x0[windows[n]] + b * eps[windows[n]] for n in chosen]
+                s = [
+                    predict(noisy[j], t, a, b, n)[1] - eps[windows[n]] for j, n in enumerate(chosen)
+                ]
+                score = collaborative_score(noisy, s, b)
+                g = fuse(dict(zip(chosen.tolist(), score, strict=True)))
+                m = 0.9 * m + 0.1 * g
+                v = 0.999 * v + 0.001 * g**2
+                m_hat, v_hat = m / (1 - 0.9 ** (k + 1)), v / (1 - 0.999 ** (k + 1))
+                direction = m_hat / (np.sqrt(v_hat) + 1e-8) + sampler.weight_decay * x0
+                x0 = x0 - sampler.learning_rate * direction
+
+        if sampler.name != "refinement_only":  # stage 3
+            x = steps.a_next[i] * x0 + np.sqrt(steps.b_next[i] ** 2 - steps.sigma[i] ** 2) * eps
+            if steps.sigma[i] > 0:
+                x = x + steps.sigma[i] * draw(2 * i + 1)
+    return x0 if sampler.name == "refinement_only" else x

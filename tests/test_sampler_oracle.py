@@ -1,0 +1,76 @@
+"""Statistics of the samplers with an exact denoiser: do far frames show the same subject?
+
+The denoiser is that of a mixture of 4 subjects in 64 dimensions. Windows agree on a subject only
+with the windows that they overlap, so plain co-denoising drifts over the length of the video;
+the coupled refinement is there to prevent that.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import mixture_denoiser
+
+from syncos_jax.player import Inputs, Program, init_carry, play
+from syncos_jax.sampler import CoDenoising, SynCoS
+from syncos_jax.schedule import NoiseSchedule
+from syncos_jax.tape import make_tape
+from syncos_jax.windows import WindowLayout
+
+SEEDS = 96
+LAYOUT = WindowLayout(frames=52, window=13, stride=4)
+SCHEDULE = NoiseSchedule.from_betas("scaled_linear", beta_start=0.00085, beta_end=0.012)
+
+
+def subjects():
+    modes = np.random.default_rng(0).normal(size=(4, 64))
+    return modes * 8 / np.linalg.norm(modes, axis=1, keepdims=True)
+
+
+MODES = subjects()
+DENOISE = mixture_denoiser(MODES, 0.1, SCHEDULE)
+
+
+def frames_on_each_subject(sampler):
+    """``[SEEDS, 4]``: how many frames of each video are nearest to each subject."""
+    tape = make_tape(LAYOUT, SCHEDULE, sampler)  # with all windows it does not depend on the seed
+    program = Program(DENOISE, LAYOUT, "epsilon", ancestral=False, reports=False)
+
+    def one(key):
+        inputs = Inputs(
+            params=None,
+            cond=None,
+            uncond=None,
+            key=key,
+            guidance=jnp.float32(1.0),
+            learning_rate=jnp.float32(getattr(sampler, "learning_rate", 0.0)),
+            weight_decay=jnp.float32(getattr(sampler, "weight_decay", 0.0)),
+            step_noise=None,
+            run=jnp.int32(0),
+        )
+        carry = init_carry(LAYOUT, (4, 4, 4), tape.slots, key)
+        return play(carry, tape.rows, inputs, program=program).x
+
+    videos = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(0), SEEDS)))
+    flat = videos.reshape(SEEDS, LAYOUT.frames, 1, 64)
+    nearest = ((flat - MODES) ** 2).sum(axis=-1).argmin(axis=-1)
+    return np.stack([np.bincount(row, minlength=4) for row in nearest])
+
+
+@pytest.mark.filterwarnings("ignore:Some donated buffers")  # donation ends at vmap
+@pytest.mark.parametrize(
+    ("sampler", "least", "most"),
+    [
+        (CoDenoising(), 0.52, 0.64),
+        (SynCoS(t_min=850, learning_rate=0.5, iterations=20), 0.72, 1.0),
+        (SynCoS(t_min=600, learning_rate=0.5, iterations=20), 0.90, 1.0),
+    ],
+    ids=["co_denoising", "syncos_850", "syncos_600"],
+)
+def test_agreement_of_the_frames_on_one_subject(sampler, least, most):
+    counts = frames_on_each_subject(sampler)
+    agreement = (counts.max(axis=1) / LAYOUT.frames).mean()
+    majorities = np.bincount(counts.argmax(axis=1), minlength=4)
+    print(f"agreement {agreement:.3f}, majorities {majorities}")
+    assert least <= agreement <= most
+    assert (majorities > 0).all(), "a subject never occurs: the sampler has collapsed"

@@ -1,0 +1,176 @@
+"""The compiled scan against the plain Python loop, and against VideoCrafter2's own sampler."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from plain_loop import sample_plainly
+from toy import FRAME, Network, conditioning, parameters
+
+from syncos_jax import noise
+from syncos_jax.player import Inputs, Program, init_carry, play
+from syncos_jax.sampler import CoDenoising, RefinementOnly, SynCoS, sample
+from syncos_jax.schedule import NoiseSchedule
+from syncos_jax.tape import make_tape
+from syncos_jax.windows import WindowLayout
+
+DATA = Path(__file__).parent / "data"
+LAYOUT = WindowLayout(frames=11, window=4, stride=3)  # 4 windows, the last one not on the grid
+# A mild range: with the usual one, the first step divides by a signal rate of 0.07 and multiplies
+# the rounding of a float32 network by 14, which says nothing about the sampler.
+BETAS = {"beta_end": 0.006}
+EPSILON = NoiseSchedule.from_betas(**BETAS)
+SCALED = NoiseSchedule.from_betas(
+    **BETAS, signal_scale=np.linspace(1.0, 0.7, 1000), final_timestep=0, spacing="trailing"
+)
+# Keys of this kind compile several times faster on a CPU than the default; one case has that.
+KEY = jax.random.key(5, impl="rbg")
+
+SYNCOS = {"steps": 4, "guidance": 2.0, "t_min": 400, "iterations": 3, "learning_rate": 0.2}
+ALONE = {"steps": 3, "guidance": 2.0, "iterations": 3, "learning_rate": 0.2}
+
+CASES = {
+    "co_denoising": (CoDenoising(steps=4, guidance=2.0), {}),
+    "co_denoising, last call partial": (CoDenoising(steps=4, guidance=2.0, batch=3), {}),
+    "co_denoising, eta": (CoDenoising(steps=4, guidance=2.0, eta=0.6), {"schedule": SCALED}),
+    "co_denoising, default key": (
+        CoDenoising(steps=3, eta=1.0, batch=2),
+        {"key": jax.random.key(5), "guided": False},
+    ),
+    "syncos": (SynCoS(**SYNCOS), {}),
+    "syncos, unguided": (SynCoS(**SYNCOS), {"guided": False}),
+    "syncos, last call partial": (SynCoS(**SYNCOS, batch=3), {}),
+    "syncos, minibatch": (SynCoS(**SYNCOS, windows_per_step=3, batch=2), {}),
+    "syncos, one window a step": (SynCoS(**SYNCOS, windows_per_step=1), {}),
+    "syncos, eta": (SynCoS(**SYNCOS, eta=0.8), {}),
+    "syncos, without t_min": (SynCoS(**{**SYNCOS, "t_min": 0, "weight_decay": 0.1}), {}),
+    "syncos, random timesteps": (
+        SynCoS(**SYNCOS, grounded_timestep=False, windows_per_step=3),
+        {},
+    ),
+    "syncos, noise not fixed": (SynCoS(**SYNCOS, fixed_noise=False, batch=3), {}),
+    "syncos, scaled signal": (SynCoS(**SYNCOS), {"schedule": SCALED}),
+    "syncos, triangle": (
+        SynCoS(**SYNCOS, windows_per_step=2),
+        {"layout": WindowLayout(11, 4, 3, "triangle")},
+    ),
+    "refinement_only": (RefinementOnly(**ALONE), {}),
+    "refinement_only, minibatch": (RefinementOnly(**ALONE, windows_per_step=3, batch=2), {}),
+    "refinement_only, random timesteps, noise not fixed": (
+        RefinementOnly(**ALONE, grounded_timestep=False, fixed_noise=False),
+        {"schedule": SCALED},
+    ),
+    "v": (SynCoS(**SYNCOS), {"schedule": NoiseSchedule.from_betas(**BETAS, prediction="v")}),
+    "x0": (SynCoS(**SYNCOS), {"schedule": NoiseSchedule.from_betas(**BETAS, prediction="x0")}),
+    "flow": (SynCoS(**SYNCOS), {"schedule": NoiseSchedule.flow(shift=2.0)}),
+    "flow, eta": (CoDenoising(steps=4, eta=1.0), {"schedule": NoiseSchedule.flow()}),
+}
+
+
+def arguments(sampler, *, layout=LAYOUT, schedule=EPSILON, guided=True, key=KEY):
+    return {
+        "cond": conditioning(layout.count),
+        "uncond": conditioning(layout.count, seed=1) if guided else None,
+        "layout": layout,
+        "frame_shape": FRAME,
+        "schedule": schedule,
+        "sampler": sampler,
+        "key": key,
+    }
+
+
+def run(sampler, network=None, **changes):
+    given = arguments(sampler, **changes)
+    return sample(network or Network(), given.pop("cond"), params=parameters(), **given)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_plain_loop(case):
+    sampler, changes = CASES[case]
+    network, params = jax.jit(Network()), parameters()
+    given = arguments(sampler, **changes)
+    expected = sample_plainly(lambda x, t, c: network(params, x, t, c), given.pop("cond"), **given)
+    result = run(sampler, **changes)
+    assert result.dtype == jnp.float32 and result.shape == (11, *FRAME)
+    assert np.std(expected) > 0.05
+    close = 1e-5 * max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(result, expected, rtol=0, atol=close)
+
+
+@pytest.mark.parametrize(
+    "sampler", [CoDenoising(steps=5), SynCoS(**SYNCOS, windows_per_step=8)], ids=lambda s: s.name
+)
+def test_the_windows_of_a_call_do_not_change_the_result(sampler):
+    layout = WindowLayout(frames=40, window=4, stride=3)  # 13 windows
+    four, seven = (
+        run(type(sampler)(**{**vars(sampler), "batch": b}), layout=layout) for b in (4, 7)
+    )
+    np.testing.assert_allclose(four, seven, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("eta", [0, 1])
+def test_one_window_is_the_ddim_of_videocrafter2(eta):
+    """50 steps, guidance 12, of the original sampler with a closed-form noise prediction."""
+    data = np.load(DATA / "vc2_ddim_traj_lin.npz")
+    about = json.loads((DATA / "vc2_ddim_traj_lin.json").read_text())
+    scale = np.concatenate([np.linspace(1, 0.7, 400), np.full(1000, 0.7)])
+    schedule = NoiseSchedule.from_betas(signal_scale=scale, final_timestep=0)
+    layout = WindowLayout(4, 4, 4)
+
+    def denoise(x, t, cond):
+        shift = 0.1 * cond["text"].mean(axis=(1, 2)) + 0.001 * cond["fps"]
+        per_window = (-1, 1, 1, 1, 1)
+        return (0.9 - 0.5 * t / 1000.0).reshape(per_window) * x + shift.reshape(per_window)
+
+    def channels_last(x):  # [C, T, H, W] -> [T, H, W, C], any axes in front
+        return np.moveaxis(x, -4, -1)
+
+    for video in range(2):
+        fps = data["fps"][video : video + 1].astype(np.float32)
+        result = sample(
+            denoise,
+            {"text": data["context"][video : video + 1], "fps": fps},
+            uncond={"text": data["uncond"][video : video + 1], "fps": fps},
+            layout=layout,
+            frame_shape=(4, 6, 4),
+            schedule=schedule,
+            sampler=CoDenoising(steps=about["S"], guidance=about["cfg"], eta=eta),
+            key=KEY,
+            latents=channels_last(data["x_T"][video]),
+            step_noise=channels_last(data["noise"][:, video]),
+        )
+        expected = channels_last(data[f"out_eta{eta}"][video])
+        # The trajectory passes values of some hundreds; the original itself is 1.3e-5 from float64.
+        np.testing.assert_allclose(result, expected, atol=5e-5)
+
+
+def test_played_in_parts_it_is_the_same_bit_for_bit():
+    sampler = SynCoS(**SYNCOS, batch=3, windows_per_step=4)
+    tape = make_tape(LAYOUT, EPSILON, sampler, noise.seed_words(KEY))
+    program = Program(Network(), LAYOUT, "epsilon", ancestral=False, reports=False)
+    inputs = Inputs(
+        params=parameters(),
+        cond=conditioning(LAYOUT.count),
+        uncond=None,
+        key=KEY,
+        guidance=jnp.float32(1.0),
+        learning_rate=jnp.float32(0.2),
+        weight_decay=jnp.float32(1e-4),
+        step_noise=None,
+        run=jnp.int32(0),
+    )
+
+    def start():
+        return init_carry(LAYOUT, FRAME, tape.slots, KEY)
+
+    whole = play(start(), tape.rows, inputs, program=program).x
+    carry = start()
+    third = len(tape) // 3  # in the middle of a round
+    for first in range(0, len(tape), third):
+        rows = tape.part(first, first + third)
+        carry = play(carry, rows, inputs, program=program)
+        carry = jax.tree.map(lambda v: jnp.asarray(np.asarray(v)), carry)  # through the host
+    np.testing.assert_array_equal(carry.x, whole)
