@@ -1,0 +1,136 @@
+"""What can be in a clip of the captioned world, and how a clip is drawn at random.
+
+One subject (a shape in a colour) stands on one background and makes one motion. Lengths are in
+pixels of the 64 x 64 frame; x runs to the right, y runs down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from syncos_jax.errors import InputError
+
+CLIP_FRAMES = 8
+SIZE = 64
+FPS = 8
+
+SHAPES: tuple[str, ...] = ("ball", "box", "triangle", "star")
+BACKGROUNDS: tuple[str, ...] = ("meadow", "beach", "night", "snow")
+MOTIONS: tuple[str, ...] = ("left", "right", "up", "down", "grow", "shrink")
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (220, 25, 35),
+    "yellow": (255, 225, 20),
+    "blue": (25, 60, 235),
+    "purple": (145, 25, 190),
+    "cyan": (20, 205, 215),
+    "pink": (255, 110, 190),
+}
+
+#: Unit step (x, y) of each motion that moves the subject.
+DIRECTIONS: dict[str, tuple[int, int]] = {
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+}
+
+SIZE_RANGE = (8.0, 16.0)  # nominal radius of a subject that moves, px
+GROWN_LIMIT = 18.0  # largest nominal radius that growth reaches, px
+TRAVEL_RANGE = (16.0, 28.0)  # distance from the first frame to the last, px
+RATIO_RANGE = (1.5, 2.0)  # larger size over smaller size, first frame against last
+MARGIN = 0.9  # the centre keeps at least this many nominal radii from every edge
+
+#: Attribute name -> its allowed values.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "background": BACKGROUNDS,
+    "motion": MOTIONS,
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One clip: its four attributes and the subject's start.
+
+    Attributes:
+        shape, colour, background, motion: names from the tuples of this module.
+        x, y: centre of the subject in the first frame, px.
+        size: nominal radius of the subject in the first frame, px.
+        amount: over one clip of ``CLIP_FRAMES`` frames, the distance in px for a motion that
+            moves the subject, the ratio (> 1) of larger to smaller size for grow and shrink.
+    """
+
+    shape: str
+    colour: str
+    background: str
+    motion: str
+    x: float = 32.0
+    y: float = 32.0
+    size: float = 12.0
+    amount: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in ATTRIBUTES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+        for name in ("x", "y", "size", "amount"):
+            if not np.isfinite(getattr(self, name)):
+                raise InputError(f"{name} must be a finite number, not {getattr(self, name)!r}")
+        if self.size <= 0 or self.amount <= 0:
+            raise InputError(f"size and amount must be > 0, not {self.size} and {self.amount}")
+
+    def path(self, frames: int = CLIP_FRAMES) -> np.ndarray:
+        """Centre and size in every frame: float32 ``[frames, 3]`` of x, y, size, px."""
+        time = np.arange(frames, dtype=np.float32) / (CLIP_FRAMES - 1)
+        step_x, step_y = DIRECTIONS.get(self.motion, (0, 0))
+        rate = {"grow": np.log(self.amount), "shrink": -np.log(self.amount)}.get(self.motion, 0.0)
+        x = self.x + step_x * self.amount * time
+        y = self.y + step_y * self.amount * time
+        return np.stack([x, y, self.size * np.exp(rate * time)], axis=1).astype(np.float32)
+
+
+def sample_scene(rng: np.random.Generator, **fixed: Any) -> Scene:
+    """Draw a scene at random.
+
+    Args:
+        rng: source of randomness.
+        **fixed: fields of ``Scene`` that are not drawn. Positions drawn for a fixed size,
+            motion or amount still keep the subject inside the frame.
+
+    Raises:
+        InputError: a name in ``fixed`` is not a field of ``Scene``, or a value is not allowed.
+    """
+    known = [field.name for field in fields(Scene)]
+    unknown = sorted(set(fixed) - set(known))
+    if unknown:
+        raise InputError(f"a scene has no field {unknown[0]!r}; it has {', '.join(known)}")
+    values: dict[str, Any] = {
+        name: allowed[int(rng.integers(len(allowed)))] for name, allowed in ATTRIBUTES.items()
+    }
+    values.update(fixed)
+    moves = values["motion"] in DIRECTIONS
+    if "amount" not in fixed:
+        values["amount"] = float(rng.uniform(*(TRAVEL_RANGE if moves else RATIO_RANGE)))
+    if "size" not in fixed:
+        low, high = SIZE_RANGE
+        if values["motion"] == "grow":
+            high = GROWN_LIMIT / values["amount"]
+        elif values["motion"] == "shrink":
+            low, high = low * values["amount"], GROWN_LIMIT
+        values["size"] = float(rng.uniform(low, max(low, high)))
+    largest = values["size"] * (values["amount"] if values["motion"] == "grow" else 1.0)
+    margin = min(MARGIN * largest, SIZE / 2)
+    step = DIRECTIONS.get(values["motion"], (0, 0))
+    for name, direction in zip("xy", step, strict=True):
+        if name not in fixed:
+            travel = direction * values["amount"]
+            low = margin + max(0.0, -travel)
+            high = SIZE - margin - max(0.0, travel)
+            middle = (low + high) / 2
+            values[name] = float(rng.uniform(min(low, middle), max(high, middle)))
+    return Scene(**values)
