@@ -1,0 +1,169 @@
+"""Attention and transformer blocks of the UNet: within a frame, to the text, and over frames."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from syncos_jax.models.layers import DType, GroupNorm, LayerNorm, Linear
+
+
+class Attention(nnx.Module):
+    """Multi-head attention: ``x [n, T, C], context [n, S, D] -> [n, T, C]``."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        head_size: int,
+        *,
+        context: int | None = None,
+        bias: bool = False,
+        dtype: DType,
+        rngs: nnx.Rngs,
+    ):
+        inner = heads * head_size
+        context = channels if context is None else context
+        self.heads, self.head_size = heads, head_size
+        self.to_q = Linear(channels, inner, bias=bias, dtype=dtype, rngs=rngs)
+        self.to_k = Linear(context, inner, bias=bias, dtype=dtype, rngs=rngs)
+        self.to_v = Linear(context, inner, bias=bias, dtype=dtype, rngs=rngs)
+        self.to_out = nnx.List([Linear(inner, channels, dtype=dtype, rngs=rngs)])
+
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        context = x if context is None else context
+        split = lambda y: y.reshape(*y.shape[:2], self.heads, self.head_size)  # noqa: E731
+        q, k, v = split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context))
+        y = jax.nn.dot_product_attention(q, k, v)
+        return self.to_out[0](y.reshape(*x.shape[:2], -1))
+
+
+class GEGLU(nnx.Module):
+    """Gated linear unit; the first half is the value, the second the gate (exact GELU)."""
+
+    def __init__(self, channels: int, inner: int, *, dtype: DType, rngs: nnx.Rngs):
+        self.proj = Linear(channels, 2 * inner, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        value, gate = jnp.split(self.proj(x), 2, axis=-1)
+        return value * jax.nn.gelu(gate, approximate=False)
+
+
+class FeedForward(nnx.Module):
+    """GEGLU to four times the width and back."""
+
+    def __init__(self, channels: int, *, dtype: DType, rngs: nnx.Rngs):
+        self.gate = GEGLU(channels, 4 * channels, dtype=dtype, rngs=rngs)
+        self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.out(self.gate(x))
+
+
+class TransformerBlock(nnx.Module):
+    """Two attentions and a feed-forward, each after a norm and added to its input.
+
+    ``context`` is the text's feature size; without it the second attention attends to itself too,
+    as in the temporal transformers of ModelScope and VideoCrafter2.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        head_size: int,
+        *,
+        context: int | None,
+        dtype: DType,
+        rngs: nnx.Rngs,
+    ):
+        kw: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        self.norm1 = LayerNorm(channels, dtype=dtype)
+        self.attn1 = Attention(channels, heads, head_size, **kw)
+        self.norm2 = LayerNorm(channels, dtype=dtype)
+        self.attn2 = Attention(channels, heads, head_size, context=context, **kw)
+        self.norm3 = LayerNorm(channels, dtype=dtype)
+        self.ff = FeedForward(channels, **kw)
+
+    def self_attend(self, x: jax.Array) -> jax.Array:
+        return x + self.attn1(self.norm1(x))
+
+    def attend(self, x: jax.Array, context: jax.Array | None) -> jax.Array:
+        return x + self.attn2(self.norm2(x), context)
+
+    def feed_forward(self, x: jax.Array) -> jax.Array:
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nnx.Module):
+    """Attention among the pixels of each frame, and from every pixel to the text.
+
+    ``x [B, F, H, W, C], text [B, S, D] -> [B, F, H, W, C]``. Group statistics are per frame.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        head_size: int,
+        *,
+        context: int,
+        groups: int,
+        dtype: DType,
+        rngs: nnx.Rngs,
+    ):
+        inner = heads * head_size
+        kw: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        self.norm = GroupNorm(channels, groups, eps=1e-6, dtype=dtype)
+        self.proj_in = Linear(channels, inner, **kw)
+        self.transformer_blocks = nnx.List(
+            [TransformerBlock(inner, heads, head_size, context=context, **kw)]
+        )
+        self.proj_out = Linear(inner, channels, **kw)
+
+    def __call__(self, x: jax.Array, text: jax.Array) -> jax.Array:
+        B, F, H, W, C = x.shape
+        y = self.proj_in(self.norm(x.reshape(B * F, H * W, C)))
+        for block in self.transformer_blocks:
+            y = block.self_attend(y)
+            # All frames of a clip read the same text: one key-value projection a clip, not a frame.
+            y = block.attend(y.reshape(B, F * H * W, -1), text)
+            y = block.feed_forward(y).reshape(B * F, H * W, -1)
+        return x + self.proj_out(y).reshape(x.shape)
+
+
+class TemporalTransformer(nnx.Module):
+    """Attention over the frames at each pixel: ``[B, F, H, W, C] -> [B, F, H, W, C]``.
+
+    Group statistics are over all frames of the clip. There is no mask and no position, so any
+    number of frames is legal and only the temporal convolutions know their order.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        head_size: int,
+        *,
+        groups: int,
+        dtype: DType,
+        rngs: nnx.Rngs,
+    ):
+        inner = heads * head_size
+        kw: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        self.norm = GroupNorm(channels, groups, eps=1e-6, dtype=dtype)
+        self.proj_in = Linear(channels, inner, **kw)
+        self.transformer_blocks = nnx.List(
+            [TransformerBlock(inner, heads, head_size, context=None, **kw)]
+        )
+        self.proj_out = Linear(inner, channels, **kw)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        B, F, H, W, C = x.shape
+        y = self.norm(x).reshape(B, F, H * W, C).swapaxes(1, 2).reshape(B * H * W, F, C)
+        y = self.proj_in(y)
+        for block in self.transformer_blocks:
+            y = block.feed_forward(block.attend(block.self_attend(y), None))
+        y = self.proj_out(y)
+        return x + y.reshape(B, H * W, F, C).swapaxes(1, 2).reshape(x.shape)

@@ -1,0 +1,100 @@
+"""What describes a model beside its weights."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from syncos_jax.errors import InputError
+from syncos_jax.models.clip_text import CLIPTextConfig
+from syncos_jax.models.unet3d import UNet3DConfig
+from syncos_jax.models.vae import VAEConfig
+from syncos_jax.schedule import NoiseSchedule
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A text-to-video model: its networks' sizes, and how it is meant to be sampled.
+
+    Attributes:
+        name: for people.
+        unet, vae, text: sizes of the networks.
+        schedule: arguments of ``NoiseSchedule.from_betas``.
+        latent_scale: the UNet sees latents times this.
+        window: frames of a clip, the length of a window.
+        stride: default distance in frames between the starts of two windows.
+        fps: frames per second of a clip; also what is embedded where the UNet embeds it.
+        height, width: of a frame, pixels.
+        steps, guidance: default number of denoising steps and guidance scale.
+        source: where the weights are from.
+        notes: anything worth knowing, shown by ``syncos info`` (how it was trained, say).
+    """
+
+    name: str
+    unet: UNet3DConfig
+    vae: VAEConfig
+    text: CLIPTextConfig
+    schedule: Mapping[str, Any]
+    latent_scale: float
+    window: int
+    stride: int
+    fps: int
+    height: int
+    width: int
+    steps: int
+    guidance: float
+    source: str = ""
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return self.vae.latent_channels
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels per latent cell, along each side."""
+        return self.vae.factor
+
+    def noise_schedule(self) -> NoiseSchedule:
+        """The diffusion process."""
+        return NoiseSchedule.from_betas(**self.schedule)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """The inverse of ``to_dict``.
+
+        Raises:
+            InputError: missing or unknown entries, by name.
+        """
+        values = dict(values)
+        for key, kind in (("unet", UNet3DConfig), ("vae", VAEConfig), ("text", CLIPTextConfig)):
+            entry = values.get(key)
+            if isinstance(entry, Mapping):
+                values[key] = _build(kind, entry, key)
+        return _build(cls, values, "model")
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(
+        name
+        for name, field in fields.items()
+        if name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    )
+    if unknown or missing:
+        raise InputError(
+            f"{where} configuration: "
+            + "; ".join(
+                f"{what} {', '.join(names)}"
+                for what, names in (("unknown", unknown), ("missing", missing))
+                if names
+            )
+        )
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

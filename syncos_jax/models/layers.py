@@ -1,0 +1,142 @@
+"""Layers that all networks share. Arrays are channels-last; norms keep their statistics in float32.
+
+Sizes in comments and signatures: ``B`` clips, ``F`` frames, ``H W`` height and width, ``C``
+channels, ``E`` time embedding, ``S`` text tokens, ``D`` text features.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from syncos_jax.kernels.temporal_conv import temporal_conv
+
+DType = jnp.dtype | type | str
+
+
+def Linear(
+    features_in: int, features_out: int, *, bias: bool = True, dtype: DType, rngs: nnx.Rngs
+) -> nnx.Linear:
+    """Dense layer over the last axis, computing and keeping its weights in ``dtype``."""
+    return nnx.Linear(
+        features_in, features_out, use_bias=bias, dtype=dtype, param_dtype=dtype, rngs=rngs
+    )
+
+
+def Conv(
+    channels_in: int,
+    channels_out: int,
+    size: int = 3,
+    *,
+    stride: int = 1,
+    padding: Sequence[tuple[int, int]] | None = None,
+    dtype: DType,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """Square 2-D convolution; symmetric padding (``size // 2``) unless given, as in PyTorch.
+
+    JAX's "SAME" pads a strided convolution on one side only, which no checkpoint here means.
+    """
+    if padding is None:
+        padding = ((size // 2, size // 2),) * 2
+    return nnx.Conv(
+        channels_in,
+        channels_out,
+        (size, size),
+        strides=(stride, stride),
+        padding=padding,
+        dtype=dtype,
+        param_dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class TemporalConv(nnx.Module):
+    """(3, 1, 1) convolution over frames: ``[B, F, H, W, C] -> [B, F, H, W, O]``."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, dtype: DType, rngs: nnx.Rngs):
+        init = nnx.initializers.lecun_normal(in_axis=(0, 1))
+        self.kernel = nnx.Param(init(rngs.params(), (3, channels_in, channels_out), dtype))
+        self.bias = nnx.Param(jnp.zeros((channels_out,), dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return temporal_conv(x, self.kernel[...], self.bias[...])
+
+
+def _scale_shift(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    return x * scale.astype(x.dtype).reshape(shape) + bias.astype(x.dtype).reshape(shape)
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation over all axes but the first: ``[B, ..., C]``.
+
+    A 5-D input shares its statistics over frames; flatten ``B`` and ``F`` for statistics per frame.
+    """
+
+    def __init__(self, channels: int, groups: int, *, eps: float, dtype: DType):
+        self.scale = nnx.Param(jnp.ones((channels,), dtype))
+        self.bias = nnx.Param(jnp.zeros((channels,), dtype))
+        self.groups, self.eps = groups, eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        B, C = x.shape[0], x.shape[-1]
+        flat = x.astype(jnp.float32).reshape(B, -1, C)
+        # Sums per channel first, then per group: on CPU several times faster than reducing groups.
+        centred = flat - self._group_mean(flat)
+        variance = self._group_mean(jnp.square(centred))
+        y = (centred * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
+        return _scale_shift(y, self.scale[...], self.bias[...]).astype(x.dtype)
+
+    def _group_mean(self, x: jax.Array) -> jax.Array:
+        """``[B, T, C] -> [B, 1, C]``: each channel's group's mean."""
+        size = x.shape[2] // self.groups
+        means = x.mean(axis=1).reshape(-1, self.groups, size).mean(axis=2)
+        return jnp.repeat(means, size, axis=1)[:, None]
+
+
+class LayerNorm(nnx.Module):
+    """Normalisation of the last axis. PyTorch's epsilon (1e-5), not Flax's (1e-6)."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, dtype: DType):
+        self.scale = nnx.Param(jnp.ones((channels,), dtype))
+        self.bias = nnx.Param(jnp.zeros((channels,), dtype))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y - y.mean(axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + self.eps)
+        return _scale_shift(y, self.scale[...], self.bias[...]).astype(x.dtype)
+
+
+def timestep_features(t: jax.Array, channels: int) -> jax.Array:
+    """Sinusoidal features ``[..., channels]`` of ``t`` ``[...]``, ordered cos then sin, float32.
+
+    Frequencies are ``exp(-ln(10000) i / half)`` for ``i = 0 … half - 1``.
+    """
+    half = channels // 2
+    frequencies = jnp.exp(jnp.arange(half, dtype=jnp.float32) * (-math.log(10000.0) / half))
+    angles = t.astype(jnp.float32)[..., None] * frequencies.reshape((1,) * t.ndim + (half,))
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class TimestepEmbedding(nnx.Module):
+    """Two-layer MLP on sinusoidal features: ``[..., C] -> [..., E]``."""
+
+    def __init__(self, channels: int, features: int, *, dtype: DType, rngs: nnx.Rngs):
+        self.linear_1 = Linear(channels, features, dtype=dtype, rngs=rngs)
+        self.linear_2 = Linear(features, features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))
+
+
+def upsample_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
+    """Repeat each pixel of ``[n, h, w, C]`` twice, cut to ``[n, height, width, C]``.
+
+    The cut serves sizes that were odd before they were halved.
+    """
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, :height, :width]

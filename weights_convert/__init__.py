@@ -1,0 +1,1 @@
+"""PyTorch checkpoints to this package's networks. Imported as ``syncos_jax.weights_convert``."""
