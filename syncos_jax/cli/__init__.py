@@ -1,0 +1,5 @@
+"""The command line, ``syncos``."""
+
+from syncos_jax.cli.app import app, main
+
+__all__ = ["app", "main"]

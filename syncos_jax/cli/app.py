@@ -1,0 +1,49 @@
+"""``syncos`` and its commands; each command is a file of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from syncos_jax import __version__
+from syncos_jax.cli import generate, info
+from syncos_jax.cli.console import INTERRUPTED
+
+app = typer.Typer(
+    name="syncos",
+    help=(
+        "Long videos of several events, from models that make short clips.\n\n"
+        "Write a scenario (what stays the same, what happens), then "
+        "[bold]syncos generate scenario.yaml --out out.mp4[/bold]."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
+app.command("info", epilog=info.EXAMPLES)(info.info)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"syncos {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None

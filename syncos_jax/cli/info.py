@@ -1,0 +1,89 @@
+"""``syncos info``: what a model is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from syncos_jax.cli.console import user_errors
+
+EXAMPLES = """[bold]Examples[/bold]
+
+syncos info
+
+syncos info converted/videocrafter2
+"""
+
+
+def info(
+    model: Annotated[
+        str, typer.Argument(help="'demo', or the folder of a converted model.", metavar="NAME|DIR")
+    ] = "demo",
+) -> None:
+    """Say what a model is: networks and their sizes, clip length, schedule, training."""
+    with user_errors():
+        from rich.console import Console
+        from rich.table import Table
+
+        from syncos_jax.models import load_model
+
+        loaded = load_model(model)
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in describe(loaded):
+            table.add_row(name, value)
+        Console(highlight=False, markup=False).print(table)
+
+
+def describe(model: Any) -> Iterator[tuple[str, str]]:
+    """(name, value) of everything that is known about a loaded model."""
+    config = model.config
+    yield "model", str(config.name)
+    seconds = config.window / config.fps
+    yield "clip", f"{config.window} frames, {seconds:g} s at {config.fps:g} frames per second"
+    yield "frame", f"{config.width}×{config.height} pixels (width × height)"
+    factor = config.latent_factor
+    latent = f"{config.width // factor}×{config.height // factor}"
+    yield "latent", f"{latent}, {config.latent_channels} channels, scale {config.latent_scale:g}"
+    yield "schedule", _schedule(model.schedule)
+    yield "sampling", f"{config.steps} steps, guidance {config.guidance:g}, stride {config.stride}"
+    total = 0
+    for name in ("unet", "vae", "text_encoder"):
+        count, size = _size(getattr(model, name))
+        total += count
+        yield name, f"{count:,} parameters, {size / 2**20:,.1f} MiB"
+    yield "together", f"{total:,} parameters"
+    shown = {"name", "window", "fps", "height", "width", "stride", "steps", "guidance"}
+    shown |= {"latent_factor", "latent_channels", "latent_scale"}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in shown and value not in (None, "", (), {}):
+            yield from _rest(field.name.replace("_", " "), value)
+
+
+def _rest(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _rest(f"{name}: {str(key).replace('_', ' ')}", item)
+    elif not dataclasses.is_dataclass(value):
+        yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _schedule(schedule: Any) -> str:
+    if getattr(schedule, "flow_shift", None) is not None:
+        return f"flow, shift {schedule.flow_shift:g}"
+    return f"{len(schedule.signal)} timesteps ({schedule.spacing}), predicts {schedule.prediction}"
+
+
+def _size(network: Any) -> tuple[int, int]:
+    import jax
+    from flax import nnx
+
+    leaves = jax.tree.leaves(nnx.state(network, nnx.Param))
+    return sum(leaf.size for leaf in leaves), sum(
+        leaf.size * leaf.dtype.itemsize for leaf in leaves
+    )

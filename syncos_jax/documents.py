@@ -1,0 +1,119 @@
+"""YAML and JSON files that people write: one mapping each, read strictly, tags never executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from syncos_jax.errors import InputError
+
+MAX_BYTES = 1_000_000
+
+# PyYAML follows YAML 1.1, where 1e-3 is text. Here it is a number, as in YAML 1.2 and in JSON.
+_FLOAT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with numbers like 1e-3 and without keys that stand twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[Hashable, yaml.Node] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # the base class has the words for it
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen[key] = key_node
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper; quotes text that the loader above would take for a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise InputError(f"the key {key!r} stands twice; remove one of the two")
+        result[key] = value
+    return result
+
+
+def read_mapping(path: str | os.PathLike[str]) -> dict[Any, Any]:
+    """Reads the one mapping of a ``.yaml``, ``.yml`` or ``.json`` file.
+
+    Raises InputError, naming the file and where possible the line: no such file, not UTF-8, larger
+    than 1 MB, not YAML (JSON), a key that stands twice, something other than a mapping.
+    """
+    text = _read_text(path)
+    try:
+        if Path(path).suffix.lower() == ".json":
+            data = json.loads(text, object_pairs_hook=_unique)
+        else:
+            data = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not readable as YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not readable as YAML: {error}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not readable as JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: nested too deeply") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # A date that does not exist, a number of ten thousand digits, a tag on the wrong kind.
+        raise InputError(f"{path}: has a value that cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise InputError(f"{path}: holds {found}, but a mapping of keys to values was expected")
+    return data
+
+
+def _read_text(path: str | os.PathLike[str]) -> str:
+    try:
+        if Path(path).is_dir():
+            raise InputError(f"{path}: is a folder, but a file was expected")
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"{path}: is larger than {MAX_BYTES // 1_000_000} MB")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}:{line}: is not UTF-8 text; save it as UTF-8") from error
+
+
+def to_text(data: dict[str, Any], suffix: str) -> str:
+    """``data`` as JSON text when ``suffix`` is ``.json``, else as YAML."""
+    if suffix.lower() == ".json":
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

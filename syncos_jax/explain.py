@@ -1,0 +1,69 @@
+"""pydantic's findings in one line: the place, what stands there, what was expected, the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+_repr.maxdict = _repr.maxlist = _repr.maxlevel = 3
+
+
+def short(value: Any) -> str:
+    """``repr(value)``, cut to a few dozen characters, however large or nested the value is."""
+    try:
+        return _repr.repr(value)
+    except ValueError:  # a whole number of more than 4300 digits
+        return "a very large number"
+
+
+def key_path(location: Iterable[str | int]) -> str:
+    """('events', 2, 'seconds') -> 'events[2].seconds'."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """'; did you mean X?' where one of ``known`` is close to ``word``, else the list of them."""
+    known = list(known)
+    close = difflib.get_close_matches(str(word)[:60].lower(), known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def explain(
+    error: ValidationError, expected: Mapping[str, str], keys: Mapping[str, list[str]]
+) -> str:
+    """The first finding of ``error`` in one line, and how many more there are.
+
+    Args:
+        error: what pydantic raised.
+        expected: key -> what may stand there, in words.
+        keys: the known keys of a level; the level is the name of the key above ('' at the top).
+    """
+    findings = error.errors(include_url=False)
+    # An unknown key first: it often is the missing one, misspelt.
+    first = min(findings, key=lambda f: f["type"] not in ("extra_forbidden", "invalid_key"))
+    path, kind = key_path(first["loc"]), first["type"]
+    names = [part for part in first["loc"] if isinstance(part, str)]
+    key = names[-1] if names else ""
+    wanted = expected.get(key, "something else")
+    if kind in ("extra_forbidden", "invalid_key"):
+        level = names[-2] if len(names) > 1 else ""
+        text = f"{path}: unknown key{did_you_mean(first['loc'][-1], keys.get(level, []))}"
+    elif kind == "missing":
+        text = f"{path}: is missing; expected {wanted}"
+    elif kind == "value_error":
+        text = f"{path}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+    else:
+        text = f"{path or 'the scenario'}: is {short(first['input'])}, but expected {wanted}"
+        if kind == "string_type" and isinstance(first["input"], bool | int | float):
+            text += "; put text in quotes"
+    more = len(findings) - 1
+    return text + (f" (and {more} more)" if more else "")

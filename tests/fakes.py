@@ -1,0 +1,69 @@
+"""A model that is none: the interface of a loaded one, and networks of a few numbers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from syncos_jax.schedule import NoiseSchedule
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeConfig:
+    name: str = "fake"
+    window: int = 4
+    stride: int = 2
+    fps: float = 4
+    height: int = 16
+    width: int = 24
+    latent_channels: int = 4
+    latent_factor: int = 8
+    latent_scale: float = 0.5
+    guidance: float = 2.0
+    steps: int = 4
+    training: dict = dataclasses.field(default_factory=lambda: {"clips_seen": 7}, hash=False)
+
+
+class FakeUNet(nnx.Module):
+    """Predicts a shade of what it is given, tinted by the text."""
+
+    def __init__(self):
+        self.weight = nnx.Param(jnp.full((2, 4), 0.1))
+
+    def __call__(self, x, t, text, *, fps=None):
+        assert fps is None and t.shape == x.shape[:1] and text.shape[0] == x.shape[0]
+        tint = text.mean(axis=1) @ self.weight[...]
+        return 0.5 * x + tint[:, None, None, None, :]
+
+
+class FakeVAE(nnx.Module):
+    """Every latent becomes a block of 8 × 8 pixels of its first three channels."""
+
+    def __init__(self):
+        self.gain = nnx.Param(jnp.ones(()))
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        return self.gain[...] * latents[..., :3].repeat(8, axis=1).repeat(8, axis=2)
+
+
+class FakeText(nnx.Module):
+    def __init__(self):
+        self.table = nnx.Param(jax.random.normal(jax.random.key(1), (128, 2)))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return self.table[...][ids]
+
+
+class FakeModel:
+    def __init__(self):
+        self.config = FakeConfig()
+        self.schedule = NoiseSchedule.from_betas("scaled_linear")
+        self.unet, self.vae, self.text_encoder = FakeUNet(), FakeVAE(), FakeText()
+        self.tokenized = []
+
+    def tokenizer(self, texts: list[str]) -> np.ndarray:
+        self.tokenized.append(list(texts))
+        rows = [[min(ord(c), 127) for c in text[:20].ljust(20)] for text in texts]
+        return np.asarray(rows, np.int32)

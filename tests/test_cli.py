@@ -1,0 +1,213 @@
+"""The command line: what it writes, what it says, and how it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from fakes import FakeModel
+from PIL import Image
+from typer.testing import CliRunner
+
+import syncos_jax.models
+from syncos_jax import __version__
+from syncos_jax.cli import app
+from syncos_jax.errors import InputError
+from syncos_jax.video import load_video
+
+STORY = {
+    "global": "a cat",
+    "events": [{"prompt": "sleeps", "seconds": 1}, {"prompt": "wakes", "seconds": 1.5}],
+    "sampler": {"name": "co_denoising"},
+}
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def fake_models(monkeypatch, tmp_path):
+    def load_model(name, *_):
+        if name != "fake":
+            raise InputError(f"no model {name!r}: neither a built-in name nor a folder")
+        return FakeModel()
+
+    monkeypatch.setattr(syncos_jax.models, "load_model", load_model, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("story.yaml").write_text(yaml.safe_dump(STORY))
+
+
+def syncos(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def generate(*arguments):
+    return syncos("generate", "story.yaml", "--model", "fake", *arguments)
+
+
+def test_generate():
+    result = generate("--out", "a.mp4", "--scale", 2)
+    assert result.exit_code == 0, result.output
+    video = load_video("a.mp4")
+    assert video.frames.shape == (10, 32, 48, 3) and video.fps == 4
+    assert Image.open("a.png").format == "PNG"
+    assert "a.mp4: 10 frames of 24×16, 2.5 s at 4 frames per second" in result.stdout
+    for phase in ("load", "compile", "sample", "decode", "write", "total"):
+        assert re.search(rf"^{phase} +\d+\.\d s", result.stderr, re.MULTILINE), result.stderr
+    assert "10 frames in 4 windows of 4, 2 events, co_denoising, 4 steps" in result.stderr
+
+
+def test_options_take_precedence_over_the_scenario():
+    assert generate("--out", "a.mp4", "--no-contact-sheet").exit_code == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["a.mp4", "story.yaml"]
+    first = load_video("a.mp4")
+    assert min(first.frames.shape[1:3]) == 256  # small videos grow by default
+    generate("--out", "b.mp4", "--seed", 9, "--steps", 2, "--guidance", 1, "--batch", 3)
+    assert (load_video("b.mp4").frames != first.frames).any()
+    result = generate("--out", "c.mp4", "--sampler", "refinement_only", "--steps", 2)
+    assert "refinement_only, 2 steps" in result.stderr
+
+
+BAD = [
+    (["--out", "no/a.mp4"], "cannot write no/a.mp4: no does not exist"),
+    (["--out", "."], "is a folder"),
+    (["--out", "a.gif"], "must end in .mp4"),
+    (["--model", "sora"], "no model 'sora'"),
+    (["--sampler", "syncoz"], "did you mean 'syncos'"),
+    (["--steps", "0"], "steps must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_arguments_are_one_line(arguments, message):
+    result = generate(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == ["story.yaml"]
+
+
+BAD_STORIES = [
+    ({**STORY, "events": []}, "story.yaml: events: has no event"),
+    ({**STORY, "sede": 1}, "story.yaml: sede: unknown key; did you mean 'seed'?"),
+    ({**STORY, "events": [{"prompt": "x", "frames": 3}]}, "3 frames together, but the model"),
+]
+
+
+@pytest.mark.parametrize(("story", "message"), BAD_STORIES)
+def test_bad_scenarios_end_with_one_line(story, message):
+    Path("story.yaml").write_text(yaml.safe_dump(story))
+    result = generate("--out", "a.mp4")
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    lines = result.stderr.splitlines()
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert sum(line.startswith("error") for line in lines) == 1
+    assert [path.name for path in Path().iterdir()] == ["story.yaml"]
+
+
+def test_no_scenario():
+    result = syncos("generate", "none.yaml", "--model", "fake")
+    assert result.exit_code == 2 and result.stderr == "error: none.yaml: no such file\n"
+
+
+def test_a_full_disk_is_one_line(monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device", "a.mp4")
+
+    monkeypatch.setattr("syncos_jax.video.Video.save", full)
+    result = generate("--out", "a.mp4")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "error: a.mp4: No space left on device"
+    assert [path.name for path in Path().iterdir()] == ["story.yaml"]
+
+
+def test_out_of_memory_says_what_to_do(monkeypatch):
+    def greedy(*_args, **_kwargs):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr("syncos_jax.pipeline.sample", greedy)
+    result = generate("--out", "a.mp4")
+    assert result.exit_code == 1
+    assert "error: out of memory on the device" in result.stderr.splitlines()[-1]
+
+
+def test_info():
+    result = syncos("info", "fake")
+    assert result.exit_code == 0
+    for said in ("4 frames, 1 s at 4", "24×16 pixels", "predicts epsilon", "8 parameters", "7"):
+        assert said in result.stdout
+    assert re.search(r"clips seen\s+7", result.stdout)
+    assert syncos("info", "sora").exit_code == 2
+
+
+def test_help_teaches():
+    assert "syncos generate" in syncos("--help").stdout
+    text = syncos("generate", "--help").stdout
+    assert "examples/red_ball.yaml" in text and "events:" in text
+    assert syncos("--version").stdout == f"syncos {__version__}\n"
+
+
+def test_help_does_not_wait_for_jax():
+    code = "import syncos_jax.cli, sys; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_valid(path):
+    from syncos_jax.scenario import Scenario
+
+    scenario = Scenario.from_file(path)
+    assert len(scenario.events) >= 4 and scenario.total_frames(8) >= 32
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 4
+
+
+INTERRUPTED = """
+import sys, time
+sys.path.insert(0, sys.argv.pop(1))
+import jax, jax.numpy as jnp
+import syncos_jax.models
+from fakes import FakeModel, FakeUNet
+
+class Slow(FakeUNet):
+    def __call__(self, x, t, text, *, fps=None):
+        jax.debug.callback(lambda _: time.sleep(0.5), t[0], ordered=True)
+        return super().__call__(x, t, text)
+
+def load_model(name, *_):
+    model = FakeModel()
+    model.unet = Slow()
+    return model
+
+syncos_jax.models.load_model = load_model
+from syncos_jax.cli import main
+main()
+"""
+
+
+def test_ctrl_c_ends_at_once_and_leaves_nothing():
+    command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parent), "generate"]
+    command += ["story.yaml", "--model", "fake", "--out", "a.mp4", "--steps", "500"]
+    run = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
+    said = ""
+    while "compile" not in said:  # from here on the main thread waits for the compiled program
+        line = run.stderr.readline()
+        assert line, said
+        said += line
+    begin = time.perf_counter()
+    run.send_signal(signal.SIGINT)
+    rest = run.communicate(timeout=60)[1]
+    assert run.returncode == 130 and time.perf_counter() - begin < 10
+    assert rest.splitlines()[-1] == "error: interrupted; no half-written file is left"
+    assert "Traceback" not in rest
+    assert [path.name for path in Path().iterdir()] == ["story.yaml"]

@@ -1,0 +1,152 @@
+"""The pipeline around a model of a few numbers: what is encoded, sampled, decoded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fakes import FakeModel
+from flax import nnx
+
+from syncos_jax.errors import InputError
+from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
+from syncos_jax.models.unet3d import UNet3D, UNet3DConfig
+from syncos_jax.models.vae import AutoencoderKL, VAEConfig
+from syncos_jax.pipeline import Pipeline
+from syncos_jax.sampler import CoDenoising, SynCoS
+from syncos_jax.scenario import Scenario
+from syncos_jax.windows import WindowLayout
+
+STORY = {
+    "global": "a cat",
+    "events": [
+        {"prompt": "sleeps", "seconds": 1},
+        {"prompt": "wakes", "frames": 5},
+        {"prompt": "sleeps", "seconds": 0.5},
+    ],
+    "sampler": {"name": "syncos", "iterations": 2, "t_min": 500},
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return Pipeline(FakeModel())
+
+
+@pytest.fixture
+def story():
+    return Scenario.from_dict(STORY)
+
+
+def test_scenario_to_video(pipeline, story):
+    seen = []
+    video = pipeline(story, progress=lambda done, total: seen.append((done, total)))
+    assert video.frames.shape == (11, 16, 24, 3) and video.frames.dtype == np.uint8
+    assert video.fps == 4 and video.title == "a cat"
+    assert video.events == ((0, "sleeps"), (4, "wakes"), (9, "sleeps"))
+    assert seen[-1][0] == seen[-1][1] == len(seen)
+
+
+def test_the_seed_decides(pipeline, story):
+    first, again = pipeline(story, seed=5).frames, pipeline(story, seed=5).frames
+    np.testing.assert_array_equal(first, again)
+    assert (first != pipeline(story, seed=6).frames).any()
+
+
+def test_settings_come_from_scenario_model_and_call(pipeline, story):
+    assert pipeline.settings(story) == SynCoS(steps=4, guidance=2.0, iterations=2, t_min=500)
+    plain = Scenario.from_dict({key: STORY[key] for key in ("global", "events")})
+    assert pipeline.settings(plain) == SynCoS(steps=4, guidance=2.0)
+    ours = pipeline.latents(story, CoDenoising(steps=2))
+    theirs = pipeline.latents(story.with_sampler("co_denoising", steps=2))
+    assert (ours != theirs).any()  # guidance 7.5 against the model's
+
+
+def test_layout(pipeline, story):
+    assert pipeline.layout(story) == WindowLayout(frames=11, window=4, stride=2)
+    own = Scenario.from_dict({**STORY, "stride": 3, "fps": 8})
+    assert pipeline.layout(own) == WindowLayout(frames=17, window=4, stride=3)
+    short = Scenario.from_dict({"global": "a", "events": [{"prompt": "b", "frames": 3}]})
+    with pytest.raises(InputError, match=r"3 frames together.* clips of 4; .*\(1 seconds\)"):
+        pipeline.layout(short)
+    with pytest.raises(InputError, match="stride: is 5, but a window has 4 frames"):
+        pipeline.layout(Scenario.from_dict({**STORY, "stride": 5}))
+
+
+def test_each_window_has_the_text_of_its_event(story):
+    model = FakeModel()
+    pipeline = Pipeline(model)
+    layout = pipeline.layout(story)
+    cond, uncond = pipeline.conditioning(story, layout)
+    assert model.tokenized == [["a cat, sleeps", "a cat, wakes", ""]]  # each prompt once
+    sleeps, wakes, empty = pipeline.encode(["a cat, sleeps", "a cat, wakes", ""])
+    events = layout.event_of_window([4, 5, 2])
+    for window, event in enumerate(events):
+        np.testing.assert_array_equal(cond["text"][window], [sleeps, wakes, sleeps][event])
+        np.testing.assert_array_equal(uncond["text"][window], empty)
+    assert set(cond) == {"text"}
+
+
+def test_many_prompts(pipeline):
+    prompts = [f"prompt {index}" for index in range(19)]
+    together = pipeline.encode(prompts)
+    assert together.shape == (19, 20, 2)
+    np.testing.assert_array_equal(together[17], pipeline.encode(["prompt 17"])[0])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 11, 50, None])
+def test_decode(pipeline, batch):
+    latents = jnp.linspace(-1, 1, 11 * 2 * 3 * 4, dtype=jnp.float32).reshape(11, 2, 3, 4)
+    seen = []
+    frames = pipeline.decode(latents, batch, progress=lambda done, total: seen.append(done))
+    images = np.clip(np.asarray(latents) / 0.5, -1, 1)[..., :3]
+    expected = np.round((images + 1) * 127.5).astype(np.uint8)
+    np.testing.assert_array_equal(frames[:, ::8, ::8], expected)
+    assert seen[-1] == 11
+
+
+def test_a_second_pipeline_traces_nothing_anew(story):
+    traces = []
+
+    class Counting(type(FakeModel().unet)):
+        def __call__(self, *args, **kwargs):
+            traces.append(1)
+            return super().__call__(*args, **kwargs)
+
+    def build(scale):
+        model = FakeModel()
+        model.unet = Counting()
+        model.unet.weight = nnx.Param(model.unet.weight[...] * scale)
+        return Pipeline(model)
+
+    first = build(1.0).latents(story)
+    count = len(traces)
+    second = build(3.0).latents(story)
+    assert len(traces) == count and (first != second).any()
+
+
+def test_divergence_is_said(story):
+    model = FakeModel()
+    model.unet.weight = nnx.Param(jnp.full((2, 4), jnp.nan))
+    with pytest.raises(InputError, match="diverged"):
+        Pipeline(model).latents(story)
+
+
+def test_latents_do_not_depend_on_the_batch(pipeline, story):
+    whole = pipeline.latents(story)
+    parts = pipeline.latents(story.with_sampler(batch=2))
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+    assert isinstance(whole, jax.Array) and whole.shape == (11, 2, 3, 4)
+
+
+def test_real_networks_of_one_architecture_are_one_program():
+    def networks(seed):
+        rngs = nnx.Rngs(seed)
+        sizes = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_groups": 4}
+        unet = UNet3DConfig(**sizes, attention=(True, False), head_size=8, text_features=16)
+        text = CLIPTextConfig(vocabulary=9, tokens=4, features=16, inner=16, layers=1, heads=2)
+        vae = AutoencoderKL(VAEConfig(**sizes), rngs=rngs)
+        return UNet3D(unet, rngs=rngs), vae, CLIPTextEncoder(text, rngs=rngs)
+
+    for one, other in zip(networks(0), networks(1), strict=True):
+        first, second = (nnx.split(network)[0] for network in (one, other))
+        assert first == second and hash(first) == hash(second)
