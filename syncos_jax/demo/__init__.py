@@ -1,0 +1,1 @@
+"""Training, export and measurement of the ``demo`` model that the package carries."""

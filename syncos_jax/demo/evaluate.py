@@ -1,0 +1,130 @@
+"""Measure a demo model by what its videos show: ``python -m syncos_jax.demo.evaluate --help``.
+
+The tracker reads shape, colour, background and motion off the pixels. Clips tell whether the
+model follows its prompt; long videos with the colour left open tell how well a sampler holds it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from syncos_jax.pipeline import Pipeline
+from syncos_jax.sampler import CoDenoising, SynCoS
+from syncos_jax.scenario import Scenario
+from syncos_jax.settings import Settings
+from syncos_jax.world import (
+    BACKGROUNDS,
+    CLIP_FRAMES,
+    MOTIONS,
+    SHAPES,
+    Scene,
+    global_prompt,
+    local_prompt,
+    sample_scene,
+)
+from syncos_jax.world.tracker import judge, track
+
+ATTRIBUTES = ("colour", "background", "motion", "shape")
+EVENTS = 4
+
+
+def clips_right(
+    pipeline: Pipeline, clips: int, guidance: float, steps: int, seed: int
+) -> dict[str, float]:
+    """Share of clips that show what their prompt says, by attribute, and in all four.
+
+    The clips are sampled together: windows that do not overlap are independent clips.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = [sample_scene(rng) for _ in range(clips)]
+    scenario = Scenario.from_dict(
+        {
+            "events": [{"prompt": prompt(scene), "frames": CLIP_FRAMES} for scene in scenes],
+            "structured": False,
+            "stride": CLIP_FRAMES,
+        }
+    )
+    settings = CoDenoising(steps=steps, guidance=guidance, batch=min(32, clips))
+    frames = pipeline(scenario, sampler=settings, seed=seed).frames
+    pairs = zip(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes, strict=True)
+    verdicts = [judge(clip, scene) for clip, scene in pairs]
+    right = {name: float(np.mean([v[name] for v in verdicts])) for name in ATTRIBUTES}
+    return right | {"all": float(np.mean([all(v.values()) for v in verdicts]))}
+
+
+def prompt(scene: Scene) -> str:
+    """The structured prompt that tells all of a scene."""
+    subject = global_prompt(scene.shape, scene.colour, scene.background)
+    return f"{subject}, {local_prompt(scene.motion, scene.shape)}"
+
+
+def open_colour_scenario(seed: int) -> Scenario:
+    """Four events of one clip's length; no prompt tells the colour."""
+    rng = np.random.default_rng(seed)
+    shape = SHAPES[int(rng.integers(len(SHAPES)))]
+    background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    motions = rng.permutation(MOTIONS)[:EVENTS]
+    return Scenario.from_dict(
+        {
+            "global": global_prompt(shape, None, background),
+            "events": [
+                {"prompt": local_prompt(str(m), shape), "frames": CLIP_FRAMES} for m in motions
+            ],
+        }
+    )
+
+
+def colour_held(pipeline: Pipeline, settings: Settings, seeds: Iterable[int]) -> dict[str, Any]:
+    """Share of all frames on the video's most frequent colour, mean over videos.
+
+    Frames in which no subject is visible count as not on it.
+    """
+    shares = []
+    for seed in seeds:
+        video = pipeline(open_colour_scenario(seed), sampler=settings, seed=seed)
+        colours = track(video.frames).colour
+        counts = np.bincount(colours[colours >= 0], minlength=1)
+        shares.append(float(counts.max()) / len(colours))
+    return {"mean": float(np.mean(shares)), "videos": shares}
+
+
+def main(
+    model: Annotated[str, typer.Option(help="demo, or a model's folder.")] = "demo",
+    clips: Annotated[int, typer.Option(help="Clips with everything told.")] = 128,
+    videos: Annotated[int, typer.Option(help="Long videos with the colour left open.")] = 12,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
+    guidance: Annotated[float | None, typer.Option(help="Scale; default: the model's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of prompts and noise.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+) -> None:
+    """Measure how well a demo model follows its prompts, and how well samplers keep a colour."""
+    pipeline = Pipeline.from_pretrained(model)
+    scale = pipeline.model.config.guidance if guidance is None else guidance
+    common: Mapping[str, Any] = {"steps": steps, "guidance": scale}
+    figures: dict[str, Any] = {"model": model, "clips": clips, "videos": videos, **common}
+    if clips:
+        figures["right"] = clips_right(pipeline, clips, scale, steps, seed)
+        print(json.dumps(figures["right"]), flush=True)
+    if videos:
+        samplers: dict[str, Settings] = {
+            "co-denoising": CoDenoising(**common),
+            "SynCoS, published settings": SynCoS(**common),
+            "SynCoS, t_min 700, learning rate 0.02": SynCoS(
+                **common, t_min=700, learning_rate=0.02
+            ),
+        }
+        figures["colour held"] = {}
+        for name, settings in samplers.items():
+            held = colour_held(pipeline, settings, range(seed, seed + videos))
+            figures["colour held"][name] = held
+            print(f"{name}: {held['mean']:.3f}", flush=True)
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

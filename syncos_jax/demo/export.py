@@ -1,0 +1,65 @@
+"""Write the trained networks as the folder that the package ships."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from syncos_jax.demo.sizes import DemoSizes
+from syncos_jax.demo.train_diffusion import SCHEDULE, TextToVideo
+from syncos_jax.models.config import ModelConfig
+from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.weights_convert.diffusers_folder import write_networks
+from syncos_jax.world import CLIP_FRAMES, FPS, SIZE
+
+GUIDANCE = 3.0  # measured on the model: see syncos_jax/demo/evaluate.py
+STRIDE = 4
+
+
+def training_record(folder: Path) -> dict[str, Any]:
+    """Steps and last loss of a training, from its log."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    return {"steps": last["step"], "loss": round(last["loss"], 5)}
+
+
+def export(
+    folder: Path,
+    sizes: DemoSizes,
+    networks: TextToVideo,
+    vae: AutoencoderKL,
+    latent_scale: float,
+    tokenizer: Path,
+    notes: dict[str, Any],
+) -> None:
+    """Write the pipeline folder; an older one in its place is replaced once this is complete."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    config = ModelConfig(
+        name="demo",
+        unet=sizes.unet,
+        vae=sizes.vae,
+        text=networks.text_encoder.config,
+        schedule=SCHEDULE,
+        latent_scale=latent_scale,
+        window=CLIP_FRAMES,
+        stride=STRIDE,
+        fps=FPS,
+        height=SIZE,
+        width=SIZE,
+        steps=50,
+        guidance=GUIDANCE,
+        source="trained by syncos_jax.demo.train on the world that syncos_jax.world draws",
+        notes=notes,
+    )
+    parts: dict[str, nnx.Module] = {
+        "unet": networks.unet,
+        "vae": vae,
+        "text_encoder": networks.text_encoder,
+    }
+    write_networks(part, config, parts)
+    shutil.copytree(tokenizer, part / "tokenizer")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)

@@ -1,0 +1,115 @@
+"""What both trainings share: optimiser, averaged weights, checkpoints, the log."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+import orbax.checkpoint as ocp
+
+SAVE_SECONDS = 180.0
+AVERAGE = 0.9995  # decay of the weight average, less at the start
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Weights, their average, the optimiser's state and the number of steps done."""
+
+    params: Any
+    average: Any
+    optimiser: Any
+    step: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training run.
+
+    Attributes:
+        folder: where checkpoints and ``log.jsonl`` go.
+        steps: length; the learning rate decays to nothing over the last 30 %.
+        rate: peak learning rate.
+        loss: ``(params, batch, key) -> scalar``.
+    """
+
+    folder: Path
+    steps: int
+    rate: float
+    loss: Callable[[Any, Any, jax.Array], jax.Array]
+
+    def optimiser(self) -> optax.GradientTransformation:
+        warm, decay = min(300, self.steps // 10), max(1, int(0.3 * self.steps))
+        schedule = optax.join_schedules(
+            [
+                optax.linear_schedule(0.0, self.rate, warm),
+                optax.constant_schedule(self.rate),
+                optax.cosine_decay_schedule(self.rate, decay, alpha=0.01),
+            ],
+            [warm, self.steps - decay],
+        )
+        return optax.chain(
+            optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=1e-3)
+        )
+
+    def run(self, params: Any, batches: Callable[[int], Iterator[Any]], seed: int) -> Any:
+        """Train, or go on with what the folder holds.
+
+        Args:
+            params: initial weights.
+            batches: makes the stream of batches, given the step that it starts at (a resumed run
+                should not see again what it has seen).
+            seed: of the noise.
+
+        Returns:
+            The averaged weights.
+        """
+        optimiser = self.optimiser()
+
+        def step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, jax.Array]:
+            key = jax.random.fold_in(key, state.step)
+            loss, grads = jax.value_and_grad(self.loss)(state.params, batch, key)
+            updates, opt = optimiser.update(grads, state.optimiser, state.params)
+            params = optax.apply_updates(state.params, updates)
+            count = state.step.astype(jnp.float32)
+            decay = jnp.minimum(AVERAGE, (1 + count) / (10 + count))
+            average = optax.incremental_update(params, state.average, 1 - decay)
+            return TrainState(params, average, opt, state.step + 1), loss
+
+        compiled = jax.jit(step, donate_argnums=0)
+        copy = jax.tree.map(jnp.copy, params)
+        state = TrainState(params, copy, optimiser.init(params), jnp.zeros((), jnp.int32))
+        options = ocp.CheckpointManagerOptions(max_to_keep=2)
+        key = jax.random.key(seed)
+        with ocp.CheckpointManager(self.folder.absolute(), options=options) as saved:
+            if saved.latest_step() is not None:
+                state = saved.restore(saved.latest_step(), args=ocp.args.StandardRestore(state))
+                print(f"resumed at step {int(state.step)}", flush=True)
+            done, losses = int(state.step), []
+            stream = batches(done)
+            saved_at = reported_at = time.monotonic()
+            while done < self.steps:
+                state, loss = compiled(state, next(stream), key)
+                losses.append(loss)
+                done += 1
+                now = time.monotonic()
+                last = done == self.steps
+                if last or done % 100 == 0:
+                    mean = float(jnp.stack(losses).mean())
+                    rate = len(losses) / (now - reported_at)
+                    self._log(step=done, loss=mean, steps_per_second=rate)
+                    losses, reported_at = [], time.monotonic()
+                if last or now - saved_at > SAVE_SECONDS:
+                    saved.save(done, args=ocp.args.StandardSave(state))
+                    saved_at = now
+        return state.average
+
+    def _log(self, **values: float) -> None:
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(values) + "\n")
+        print("  ".join(f"{k} {v:.5g}" for k, v in values.items()), flush=True)

@@ -1,0 +1,143 @@
+"""Training of the demo model's UNet and text encoder, together, on encoded clips of the world."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from syncos_jax.demo.loop import Training
+from syncos_jax.demo.sizes import DemoSizes
+from syncos_jax.models.clip_text import CLIPTextEncoder
+from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.unet3d import UNet3D
+from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.schedule import NoiseSchedule
+from syncos_jax.world import Scene, caption, render, sample_scene
+
+EMPTY_CAPTIONS = 0.1  # what guidance needs an unconditional model for
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+# The diffusion process: the usual rates, v-prediction; arguments of ``NoiseSchedule.from_betas``.
+SCHEDULE: dict[str, Any] = {
+    "betas": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "train_steps": 1000,
+    "prediction": "v",
+    "spacing": "leading",
+    "offset": 1,
+    "final_timestep": None,
+    "zero_terminal_snr": False,
+}
+
+
+def encode_bank(
+    vae: AutoencoderKL, clips: int, seed: int, file: Path
+) -> tuple[np.ndarray, list[Scene]]:
+    """Draw scenes and encode them once: latents ``[clips, F, h, w, C]`` float16, unscaled."""
+    rng = np.random.default_rng(seed + 1)
+    scenes = [sample_scene(rng) for _ in range(clips)]
+    if file.is_file():
+        latents = np.load(file)
+        if len(latents) == clips:
+            return latents, scenes
+    graph, params = nnx.split(vae)
+    encode = jax.jit(lambda params, images: nnx.merge(graph, params).encode(images)[0])
+    out, step = [], 32
+    for start in range(0, clips, step):
+        part = scenes[start : start + step]
+        images = render(part).astype(np.float32) / np.float32(127.5) - 1
+        latents = encode(params, images.reshape(-1, *images.shape[2:]))
+        out.append(np.asarray(latents, np.float16).reshape(*images.shape[:2], *latents.shape[1:]))
+        if start % 4096 == 0:
+            print(f"encoded {start} of {clips} clips", flush=True)
+    latents = np.concatenate(out)
+    np.save(file, latents)
+    return latents, scenes
+
+
+def batches(
+    latents: np.ndarray,
+    scenes: list[Scene],
+    tokenizer: PromptTokenizer,
+    size: int,
+    seed: tuple[int, int],
+) -> Iterator[Batch]:
+    """Random clips with freshly worded captions (one in ten empty): latents and token ids."""
+    rng = np.random.default_rng(seed)
+    known: dict[str, np.ndarray] = {}
+    while True:
+        chosen = rng.integers(len(scenes), size=size)
+        words = ["" if rng.random() < EMPTY_CAPTIONS else caption(scenes[i], rng) for i in chosen]
+        for text in words:
+            if text not in known:
+                known[text] = tokenizer([text])[0]
+        yield latents[chosen].astype(np.float32), np.stack([known[text] for text in words])
+
+
+def zero_last(unet: UNet3D) -> None:
+    """Start every branch at zero, as the reference networks do: much better to train from."""
+    layers: list[Any] = [unet.conv_out, unet.transformer_in.proj_out]
+    levels: list[Any] = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+    for level in levels:
+        layers += [block.conv2 for block in level.resnets]
+        layers += [block.conv4.conv for block in level.temp_convs]
+        layers += [block.proj_out for block in (*level.attentions, *level.temp_attentions)]
+    for layer in layers:
+        layer.kernel.set_value(jnp.zeros_like(layer.kernel[...]))
+
+
+class TextToVideo(nnx.Module):
+    """The two networks that are trained together."""
+
+    def __init__(self, sizes: DemoSizes, vocabulary: int, *, rngs: nnx.Rngs):
+        self.unet = UNet3D(sizes.unet, rngs=rngs)
+        self.text_encoder = CLIPTextEncoder(sizes.text(vocabulary), rngs=rngs)
+
+
+def train_diffusion(
+    sizes: DemoSizes,
+    vae: AutoencoderKL,
+    tokenizer: PromptTokenizer,
+    folder: Path,
+    steps: int,
+    seed: int = 0,
+) -> tuple[TextToVideo, float]:
+    """Train (or resume) in ``folder``.
+
+    Returns:
+        The networks with their averaged weights, and the latents' scale (one over their standard
+        deviation), which the diffusion was trained with.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    latents, scenes = encode_bank(vae, sizes.bank, seed, folder / "bank.npy")
+    scale = float(np.float32(1 / latents[:4096].astype(np.float32).std()))
+    model = TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(seed))
+    zero_last(model.unet)
+    graph, params = nnx.split(model)
+    schedule = NoiseSchedule.from_betas(**SCHEDULE)
+    signal = jnp.asarray(schedule.signal, jnp.float32)
+    noise = jnp.asarray(schedule.noise, jnp.float32)
+
+    def loss(params, batch, key: jax.Array) -> jax.Array:
+        model = nnx.merge(graph, params)
+        x0 = batch[0] * scale
+        key_t, key_noise = jax.random.split(key)
+        B = x0.shape[0]
+        # One timestep in each of B equal intervals: less spread than B free draws.
+        t = (jnp.arange(B) + jax.random.uniform(key_t, (B,))) * (signal.shape[0] / B)
+        t = jnp.minimum(t.astype(jnp.int32), signal.shape[0] - 1)
+        a, b = signal[t].reshape(B, 1, 1, 1, 1), noise[t].reshape(B, 1, 1, 1, 1)
+        eps = jax.random.normal(key_noise, x0.shape)
+        prediction = model.unet(a * x0 + b * eps, t, model.text_encoder(batch[1]))
+        return jnp.square(prediction - (a * eps - b * x0)).mean()
+
+    average = Training(folder, steps, sizes.rate, loss).run(
+        params, lambda start: batches(latents, scenes, tokenizer, sizes.batch, (seed, start)), seed
+    )
+    return nnx.merge(graph, average), scale
