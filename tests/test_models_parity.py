@@ -106,8 +106,11 @@ def test_unet_time_per_frame_equals_time_per_clip():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, 4, 4)), jnp.float32)
     text = jnp.ones((2, 5, config.text_features), jnp.float32)
     t = jnp.asarray([10, 500])
-    per_frame = model(x, jnp.repeat(t[:, None], 3, axis=1), text)
-    np.testing.assert_allclose(model(x, t, text), per_frame, rtol=0, atol=1e-6)
+    run = nnx.jit(UNet3D.__call__)
+    per_frame = run(model, x, jnp.repeat(t[:, None], 3, axis=1), text)
+    np.testing.assert_allclose(run(model, x, t, text), per_frame, rtol=0, atol=1e-6)
+    varied = run(model, x, jnp.asarray([[10, 10, 900], [500, 500, 500]]), text)
+    assert float(jnp.abs(varied[0, 2] - per_frame[0, 2]).max()) > 1e-3
 
 
 def test_vae():

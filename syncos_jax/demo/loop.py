@@ -14,7 +14,7 @@ import optax
 import orbax.checkpoint as ocp
 
 SAVE_SECONDS = 180.0
-AVERAGE = 0.9995  # decay of the weight average, less at the start
+AVERAGE = 0.999  # decay of the weight average, less at the start
 
 
 @flax.struct.dataclass

@@ -62,10 +62,10 @@ SIZES = {
         text_layers=2,
         text_heads=4,
         vae_batch=16,
-        batch=32,
-        bank=40_000,
+        batch=16,
+        bank=16_000,
         vae_rate=3e-3,
-        rate=1.5e-3,
+        rate=1e-3,
     ),
     # For a GPU: everything wider, attention at both levels.
     "gpu": DemoSizes(
@@ -85,6 +85,6 @@ SIZES = {
         batch=256,
         bank=400_000,
         vae_rate=2e-3,
-        rate=1.5e-3,
+        rate=1e-3,
     ),
 }

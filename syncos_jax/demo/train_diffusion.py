@@ -1,5 +1,6 @@
 """Training of the demo model's UNet and text encoder, together, on encoded clips of the world."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ from syncos_jax.schedule import NoiseSchedule
 from syncos_jax.world import Scene, caption, render, sample_scene
 
 EMPTY_CAPTIONS = 0.1  # what guidance needs an unconditional model for
+# A clip played backwards is a clip of the opposite motion: twice the bank for nothing.
+OPPOSITE = {
+    "left": "right",
+    "right": "left",
+    "up": "down",
+    "down": "up",
+    "grow": "shrink",
+    "shrink": "grow",
+}
 Batch = tuple[np.ndarray, np.ndarray]
 
 
@@ -68,16 +78,27 @@ def batches(
     size: int,
     seed: tuple[int, int],
 ) -> Iterator[Batch]:
-    """Random clips with freshly worded captions (one in ten empty): latents and token ids."""
+    """Random clips, half of them backwards, with freshly worded captions, one in ten empty.
+
+    Yields latents ``[size, F, h, w, C]`` float32, unscaled, and token ids ``[size, S]``.
+    """
     rng = np.random.default_rng(seed)
     known: dict[str, np.ndarray] = {}
     while True:
         chosen = rng.integers(len(scenes), size=size)
-        words = ["" if rng.random() < EMPTY_CAPTIONS else caption(scenes[i], rng) for i in chosen]
+        backwards = rng.random(size) < 0.5
+        words = []
+        for i, back in zip(chosen, backwards, strict=True):
+            scene = scenes[i]
+            if back:
+                scene = dataclasses.replace(scene, motion=OPPOSITE[scene.motion])
+            words.append("" if rng.random() < EMPTY_CAPTIONS else caption(scene, rng))
         for text in words:
             if text not in known:
                 known[text] = tokenizer([text])[0]
-        yield latents[chosen].astype(np.float32), np.stack([known[text] for text in words])
+        clips = latents[chosen].astype(np.float32)
+        clips[backwards] = clips[backwards, ::-1]
+        yield clips, np.stack([known[text] for text in words])
 
 
 def zero_last(unet: UNet3D) -> None:
