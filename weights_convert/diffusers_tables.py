@@ -12,6 +12,19 @@ _TRANSFORMER = rf"(?:transformer_in|{_UNET_BLOCK}\.(?:temp_)?attentions\.\d+)"
 _VAE_PART = r"(?:encoder|decoder)"
 _VAE_BLOCK = rf"{_VAE_PART}\.(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)"
 
+# From our paths back to diffusers' names, applied in order.
+_RENAMES = (
+    (r"(temp_convs\.\d+\.conv\d)\.norm\.", r"\1.0."),
+    (r"(temp_convs\.\d+\.conv1)\.conv\.", r"\1.2."),
+    (r"(temp_convs\.\d+\.conv[2-4])\.conv\.", r"\1.3."),
+    (r"\.ff\.gate\.proj\.", ".ff.net.0.proj."),
+    (r"\.ff\.out\.", ".ff.net.2."),
+    (r"(mid_block\.attentions\.0)\.attention\.", r"\1."),
+    (r"^(embeddings\.|final_layer_norm\.)", r"text_model.\1"),
+    (r"^(layers\.)", r"text_model.encoder.\1"),
+    (r"\.(?:kernel|scale|embedding)$", ".weight"),
+)
+
 UNET = Table(
     (
         Row(r"(conv_in|conv_out)", r"\1", Kind.CONV),
@@ -39,7 +52,8 @@ UNET = Table(
             Kind.LINEAR,
         ),
         Row(rf"({_TRANSFORMER}\.transformer_blocks\.\d+\.ff)\.net\.2", r"\1.out", Kind.LINEAR),
-    )
+    ),
+    renames=_RENAMES,
 )
 
 VAE = Table(
@@ -69,7 +83,8 @@ VAE = Table(
                 ("proj_attn", "to_out.0"),
             )
         ),
-    )
+    ),
+    renames=_RENAMES,
 )
 
 _CLIP = r"(?:text_model\.)?"  # files carry this prefix, transformers 5 drops it in memory
@@ -83,19 +98,7 @@ CLIP_TEXT = Table(
     ),
     # A buffer that older transformers wrote; it is arange(77).
     ignored=(rf"{_CLIP}embeddings\.position_ids",),
-)
-
-# From our paths back to diffusers' names, applied in order.
-_RENAMES = (
-    (r"(temp_convs\.\d+\.conv\d)\.norm\.", r"\1.0."),
-    (r"(temp_convs\.\d+\.conv1)\.conv\.", r"\1.2."),
-    (r"(temp_convs\.\d+\.conv[2-4])\.conv\.", r"\1.3."),
-    (r"\.ff\.gate\.proj\.", ".ff.net.0.proj."),
-    (r"\.ff\.out\.", ".ff.net.2."),
-    (r"(mid_block\.attentions\.0)\.attention\.", r"\1."),
-    (r"^(embeddings\.|final_layer_norm\.)", r"text_model.\1"),
-    (r"^(layers\.)", r"text_model.encoder.\1"),
-    (r"\.(?:kernel|scale|embedding)$", ".weight"),
+    renames=_RENAMES,
 )
 
 
@@ -107,11 +110,8 @@ def to_diffusers(module: nnx.Module, table: Table) -> dict[str, np.ndarray]:
     """
     out = {}
     for path, leaf in leaves(module).items():
-        key = path
-        for pattern, replacement in _RENAMES:
-            key = re.sub(pattern, replacement, key)
-        target = table.target(key)
-        assert target is not None and target.path == path, (path, key)
+        key = table.key(path)
+        assert [target.path for target in table.targets(key)] == [path], (path, key)
         array = np.asarray(leaf)
         if key.endswith(".weight"):
             layer = key.rpartition(".")[0]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from syncos_jax import __version__
-from syncos_jax.cli import generate, info
+from syncos_jax.cli import convert, generate, info
 from syncos_jax.cli.console import INTERRUPTED
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
+app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 
 

@@ -53,6 +53,8 @@ def describe(model: Any) -> Iterator[tuple[str, str]]:
     yield "sampling", f"{config.steps} steps, guidance {config.guidance:g}, stride {config.stride}"
     total = 0
     for name in ("unet", "vae", "text_encoder"):
+        if not hasattr(model, name):  # converted with --only
+            continue
         count, size = _size(getattr(model, name))
         total += count
         yield name, f"{count:,} parameters, {size / 2**20:,.1f} MiB"

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from syncos_jax.cli.console import user_errors
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampler import CoDenoising, SynCoS
 from syncos_jax.scenario import Scenario
@@ -92,6 +93,7 @@ def colour_held(pipeline: Pipeline, settings: Settings, seeds: Iterable[int]) ->
     return {"mean": float(np.mean(shares)), "videos": shares}
 
 
+@user_errors()
 def main(
     model: Annotated[str, typer.Option(help="demo, or a model's folder.")] = "demo",
     clips: Annotated[int, typer.Option(help="Clips with everything told.")] = 128,

@@ -19,7 +19,9 @@ STRIDE = 4
 
 
 def training_record(folder: Path) -> dict[str, Any]:
-    """Steps and last loss of a training, from its log."""
+    """Steps and last loss of a training, from its log; no steps where it has none."""
+    if not (folder / "log.jsonl").is_file():
+        return {"steps": 0}
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     last = json.loads(lines[-1])
     return {"steps": last["step"], "loss": round(last["loss"], 5)}

@@ -74,11 +74,12 @@ class Training:
         def step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, jax.Array]:
             key = jax.random.fold_in(key, state.step)
             loss, grads = jax.value_and_grad(self.loss)(state.params, batch, key)
-            updates, opt = optimiser.update(grads, state.optimiser, state.params)
-            params = optax.apply_updates(state.params, updates)
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes float and integer counts
+                updates, opt = optimiser.update(grads, state.optimiser, state.params)
+                params = optax.apply_updates(state.params, updates)
             count = state.step.astype(jnp.float32)
             decay = jnp.minimum(AVERAGE, (1 + count) / (10 + count))
-            average = optax.incremental_update(params, state.average, 1 - decay)
+            average = optax.incremental_update(params, state.average, 1.0 - decay)
             return TrainState(params, average, opt, state.step + 1), loss
 
         compiled = jax.jit(step, donate_argnums=0)

@@ -3,20 +3,26 @@
 Stops and resumes: started again with the same folder it goes on from the last checkpoint.
 """
 
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import typer
 
+from syncos_jax.cli.console import user_errors
 from syncos_jax.demo.export import export, training_record
-from syncos_jax.demo.sizes import SIZES, TOKENS
+from syncos_jax.demo.sizes import SIZES, TOKENS, DemoSizes
 from syncos_jax.demo.tokenizer import train_tokenizer
 from syncos_jax.demo.train_diffusion import train_diffusion
 from syncos_jax.demo.train_vae import train_vae
+from syncos_jax.errors import InputError
+from syncos_jax.models.config import ModelConfig
+from syncos_jax.models.load import load_model, model_folder
 from syncos_jax.models.tokenizer import PromptTokenizer
 
 
+@user_errors()
 def main(
     folder: Annotated[Path, typer.Option(help="Where checkpoints and logs go.")] = Path("training"),
     size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = "cpu",
@@ -26,15 +32,30 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="Write the trained model to this folder.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with the weights and the tokenizer of this model ('demo', or a folder), "
+            "instead of random ones; where its UNet has another size, with its autoencoder alone."
+        ),
+    ] = None,
 ) -> None:
     """Train tokenizer, autoencoder, text encoder and UNet of the demo model on its drawn world."""
     if size not in SIZES:
         raise typer.BadParameter(f"{size!r} is not one of {', '.join(SIZES)}")
     sizes = SIZES[size]
-    train_tokenizer(folder / "tokenizer")
+    first = None if start is None else load_model(start, "float32")
+    if first is None:
+        train_tokenizer(folder / "tokenizer")
+    else:
+        check_sizes(sizes, first.config)
+        source = model_folder(str(start)) / "tokenizer"
+        shutil.copytree(source, folder / "tokenizer", dirs_exist_ok=True)
     tokenizer = PromptTokenizer(folder / "tokenizer", TOKENS)
-    vae = train_vae(sizes, folder / "vae", vae_steps, seed)
-    networks, scale = train_diffusion(sizes, vae, tokenizer, folder / "diffusion", steps, seed)
+    vae = train_vae(sizes, folder / "vae", vae_steps, seed, first)
+    networks, scale = train_diffusion(
+        sizes, vae, tokenizer, folder / "diffusion", steps, seed, first
+    )
     if out is not None:
         record = {
             "size": size,
@@ -44,8 +65,20 @@ def main(
             "device": jax.devices()[0].device_kind,
             "jax": jax.__version__,
         }
-        export(out, sizes, networks, vae, scale, folder / "tokenizer", {"training": record})
+        notes: dict[str, Any] = {"training": record}
+        if first is not None:
+            notes["began with"] = dict(first.config.notes)
+        export(out, sizes, networks, vae, scale, folder / "tokenizer", notes)
         print(f"wrote {out}")
+
+
+def check_sizes(sizes: DemoSizes, config: ModelConfig) -> None:
+    """Refuse to begin with an autoencoder of another size; a UNet of another size begins anew."""
+    if sizes.vae != config.vae:
+        raise InputError(
+            f"the model {config.name!r} has another autoencoder than the size to be trained: "
+            f"{config.vae} and not {sizes.vae}; leave --start out, or choose another --size"
+        )
 
 
 if __name__ == "__main__":

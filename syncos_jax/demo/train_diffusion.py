@@ -13,6 +13,7 @@ from flax import nnx
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
 from syncos_jax.models.clip_text import CLIPTextEncoder
+from syncos_jax.models.load import Model
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet3d import UNet3D
 from syncos_jax.models.vae import AutoencoderKL
@@ -128,8 +129,9 @@ def train_diffusion(
     folder: Path,
     steps: int,
     seed: int = 0,
+    first: Model | None = None,
 ) -> tuple[TextToVideo, float]:
-    """Train (or resume) in ``folder``.
+    """Train (or resume) in ``folder``, from random weights or those of ``first``.
 
     Returns:
         The networks with their averaged weights, and the latents' scale (one over their standard
@@ -140,6 +142,10 @@ def train_diffusion(
     scale = float(np.float32(1 / latents[:4096].astype(np.float32).std()))
     model = TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(seed))
     zero_last(model.unet)
+    if first is not None:
+        scale = first.config.latent_scale
+        if first.config.unet == sizes.unet and first.config.text == model.text_encoder.config:
+            model.unet, model.text_encoder = first.unet, first.text_encoder
     graph, params = nnx.split(model)
     schedule = NoiseSchedule.from_betas(**SCHEDULE)
     signal = jnp.asarray(schedule.signal, jnp.float32)

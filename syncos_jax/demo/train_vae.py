@@ -10,6 +10,7 @@ from flax import nnx
 
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
+from syncos_jax.models.load import Model
 from syncos_jax.models.vae import AutoencoderKL
 from syncos_jax.world import BACKGROUNDS, CLIP_FRAMES, backgrounds, render, sample_scene
 
@@ -38,10 +39,16 @@ def frames(sizes: DemoSizes, seed: tuple[int, int]) -> Iterator[tuple[np.ndarray
         yield images.reshape(-1, *images.shape[2:]), weights.reshape(-1, *weights.shape[2:])
 
 
-def train_vae(sizes: DemoSizes, folder: Path, steps: int, seed: int = 0) -> AutoencoderKL:
-    """Train (or resume) in ``folder``; returns the network with its averaged weights."""
+def train_vae(
+    sizes: DemoSizes, folder: Path, steps: int, seed: int = 0, first: Model | None = None
+) -> AutoencoderKL:
+    """Train (or resume) in ``folder``, from random weights or those of ``first``.
+
+    Returns the network with its averaged weights.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    graph, params = nnx.split(AutoencoderKL(sizes.vae, rngs=nnx.Rngs(seed)))
+    network = first.vae if first else AutoencoderKL(sizes.vae, rngs=nnx.Rngs(seed))
+    graph, params = nnx.split(network)
 
     def loss(params, batch: tuple[jax.Array, jax.Array], key: jax.Array) -> jax.Array:
         images, weights = batch

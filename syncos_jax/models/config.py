@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from syncos_jax.errors import InputError
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet3d import UNet3DConfig
@@ -18,13 +20,16 @@ class ModelConfig:
     Attributes:
         name: for people.
         unet, vae, text: sizes of the networks.
-        schedule: arguments of ``NoiseSchedule.from_betas``.
+        schedule: arguments of ``NoiseSchedule.from_betas``; ``signal_scale`` may be
+            ``{start, end, steps}``: linear over the first ``steps`` timesteps, constant after.
         latent_scale: the UNet sees latents times this.
         window: frames of a clip, the length of a window.
         stride: default distance in frames between the starts of two windows.
         fps: frames per second of a clip; also what is embedded where the UNet embeds it.
         height, width: of a frame, pixels.
         steps, guidance: default number of denoising steps and guidance scale.
+        openclip_tokens: whether prompts are cleaned and padded as OpenCLIP does it, not as
+            transformers does (see ``PromptTokenizer``).
         source: where the weights are from.
         notes: anything worth knowing, shown by ``syncos info`` (how it was trained, say).
     """
@@ -42,6 +47,7 @@ class ModelConfig:
     width: int
     steps: int
     guidance: float
+    openclip_tokens: bool = False
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -57,7 +63,13 @@ class ModelConfig:
 
     def noise_schedule(self) -> NoiseSchedule:
         """The diffusion process."""
-        return NoiseSchedule.from_betas(**self.schedule)
+        settings = dict(self.schedule)
+        scale = settings.get("signal_scale")
+        if isinstance(scale, Mapping):
+            ramp = np.linspace(scale["start"], scale["end"], scale["steps"])
+            rest = np.full(settings["train_steps"], scale["end"])
+            settings["signal_scale"] = np.concatenate([ramp, rest])
+        return NoiseSchedule.from_betas(**settings)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

@@ -1,0 +1,251 @@
+"""A converted model's folder: ``config.json``, one Orbax checkpoint per network, the tokenizer.
+
+The Orbax trees are nested as the NNX modules are, with plain strings as keys, so
+``orbax.checkpoint`` alone can read them.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from syncos_jax.errors import InputError
+from syncos_jax.models.clip_text import CLIPTextEncoder
+from syncos_jax.models.config import ModelConfig
+from syncos_jax.models.layers import DType
+from syncos_jax.models.unet3d import UNet3D
+from syncos_jax.models.vae import AutoencoderKL
+
+FORMAT = "syncos_jax"
+VERSION = 1
+NETWORKS = ("unet", "vae", "text_encoder")
+TOKENIZER = "tokenizer"
+
+_IN_FLIGHT_GB = 1
+"""Most that Orbax may copy at a time. Without a limit it copies everything at once: a peak of 2.5
+times the network was measured, with it one of 1.0."""
+
+_SETTLE_SECONDS = 20.0
+
+
+class _OneKey:
+    """Stands for ``nnx.Rngs`` where nothing is drawn: every layer gets the same key.
+
+    The counters of real ones make ``nnx.eval_shape`` take time with the square of the layers: 5 s
+    for a UNet of 7 million parameters, where this takes 0.5 s.
+    """
+
+    def __init__(self) -> None:
+        self._key = jax.random.key(0)
+
+    def params(self) -> jax.Array:
+        return self._key
+
+
+def build(name: str, config: ModelConfig, dtype: DType) -> Any:
+    """A network without weights (``nnx.eval_shape``)."""
+    rngs: Any = _OneKey()
+    makers: dict[str, Any] = {
+        "unet": lambda: UNet3D(config.unet, dtype=dtype, rngs=rngs),
+        "vae": lambda: AutoencoderKL(config.vae, dtype=dtype, rngs=rngs),
+        "text_encoder": lambda: CLIPTextEncoder(config.text, dtype=dtype, rngs=rngs),
+    }
+    return nnx.eval_shape(makers[name])
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `folder` is a converted model (if perhaps a damaged one)."""
+    return (folder / "config.json").is_file() and not (folder / "model_index.json").exists()
+
+
+def write_config(folder: Path, config: ModelConfig, networks: list[str]) -> None:
+    """Writes ``config.json`` of a model that has these networks."""
+    values = {"format": FORMAT, "version": VERSION, "networks": networks, **config.to_dict()}
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
+    """The configuration, and the names of the networks that the folder has.
+
+    Raises:
+        InputError: not readable, of another format or of a later version.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise InputError(
+            f"{folder}: neither a converted model nor a folder of diffusers'; a checkpoint is "
+            "converted with: syncos convert SOURCE --out DIR"
+        )
+    version = values.pop("version", None)
+    if version != VERSION:
+        raise InputError(
+            f"{path}: has format version {version!r}, this package reads {VERSION}; convert the "
+            "checkpoint again"
+        )
+    networks = values.pop("networks", None)
+    if not isinstance(networks, list) or not networks or not set(networks) <= set(NETWORKS):
+        raise InputError(f"{path}: networks is {networks!r}; expected some of {NETWORKS}")
+    return ModelConfig.from_dict(values), networks
+
+
+def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
+    """Writes one network's weights, given by dotted path, as an Orbax checkpoint.
+
+    Raises:
+        OSError: the disk is full, say.
+    """
+    import orbax.checkpoint as ocp
+
+    # Random-looking floats hardly shrink, and compressing them takes most of the time.
+    handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_IN_FLIGHT_GB, use_compression=False)
+    with _quiet():
+        try:
+            with ocp.Checkpointer(handler) as checkpointer:
+                checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(_nest(weights)))
+        except Exception as error:  # tensorstore has no class of its own for these
+            reason = _reason(error)
+            del error
+            _settle(folder.parent)
+            # What is collected only at exit would still be logged, long after the one error line.
+            logging.getLogger("asyncio").disabled = True
+            failure = OSError(0, reason, str(folder))
+        else:
+            return
+    raise failure
+
+
+def _settle(folder: Path) -> None:
+    """Waits until the writes that Orbax has given up on are over: after the first one failed the
+    others go on in the background, and would fill a folder that is being removed."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    before: dict[str, int] | None = None
+    while time.monotonic() < deadline:
+        gc.collect()  # their complaints come when they are collected: now, while nobody listens
+        try:
+            now = {str(p): p.stat().st_size for p in folder.rglob("*")}
+        except OSError:
+            now = None
+        if now is not None and now == before:
+            return
+        before = now
+        time.sleep(0.5)
+
+
+def read_network(
+    folder: Path, name: str, config: ModelConfig, dtype: DType, sharding: jax.sharding.Sharding
+) -> Any:
+    """Restores a network straight onto the devices of `sharding`, in `dtype`.
+
+    Raises:
+        InputError: missing, damaged, or not the network that the configuration describes.
+    """
+    import orbax.checkpoint as ocp
+
+    from syncos_jax.weights_convert.table import assign, leaves
+
+    path = (folder / name).absolute()
+    abstract = build(name, config, dtype)
+    expected = leaves(abstract)
+    if not path.is_dir():
+        raise InputError(f"{folder}: has no weights of its {name}; convert the checkpoint again")
+    handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=_IN_FLIGHT_GB)
+    args = {
+        key: ocp.ArrayRestoreArgs(dtype=leaf.dtype, sharding=sharding, global_shape=leaf.shape)
+        for key, leaf in expected.items()
+    }
+    try:
+        with _quiet(), ocp.Checkpointer(handler) as checkpointer:
+            found = _flatten(checkpointer.metadata(path).item_metadata)
+            if set(found) <= {""}:
+                raise InputError(f"{path}: is no readable Orbax checkpoint; convert again")
+            problems = [f"unknown {key}" for key in found if key not in expected]
+            problems += [f"missing {key}" for key in expected if key not in found]
+            problems += [
+                f"misshaped {key}: {tuple(found[key].shape)}, expected {leaf.shape}"
+                for key, leaf in expected.items()
+                if key in found and tuple(found[key].shape) != leaf.shape
+            ]
+            if problems:
+                raise InputError(f"{path}: does not fit config.json: {'; '.join(problems[:100])}")
+            item = _nest(expected)
+            tree = checkpointer.restore(
+                path, args=ocp.args.PyTreeRestore(item=item, restore_args=_nest(args))
+            )
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: cannot be restored: {_reason(error)}") from error
+    return assign(abstract, _flatten(tree))
+
+
+def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *outer, last = key.split(".")
+        node = tree
+        for part in outer:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    if hasattr(tree, "tree"):
+        tree = tree.tree
+    flat: dict[str, Any] = {}
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                walk(value, f"{path}.{key}" if path else str(key))
+        else:
+            flat[path] = node
+
+    walk(tree, "")
+    return flat
+
+
+def _reason(error: Exception) -> str:
+    """The part of tensorstore's long messages that says what happened."""
+    text = " ".join(str(error).split())
+    for known in ("No space left on device", "File too large", "Permission denied"):
+        if known in text:
+            return known
+    return text[:300] or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Keeps Orbax from logging what it does, and its errors, which are raised as well."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    hook = sys.unraisablehook
+
+    def ignore_late_writes(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = ignore_late_writes
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

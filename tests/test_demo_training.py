@@ -1,0 +1,111 @@
+"""The demo model's training: stops, resumes, learns, and what it exports loads."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from networks import random_network
+
+from syncos_jax.demo.export import export, training_record
+from syncos_jax.demo.loop import Training
+from syncos_jax.demo.sizes import SIZES, TOKENS
+from syncos_jax.demo.tokenizer import train_tokenizer
+from syncos_jax.demo.train_diffusion import OPPOSITE, TextToVideo, batches
+from syncos_jax.models import load_model
+from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.unet3d import UNet3DConfig
+from syncos_jax.models.vae import AutoencoderKL, VAEConfig
+from syncos_jax.weights_convert.table import leaves
+from syncos_jax.world import MOTIONS, sample_scene
+
+
+def fit_line(folder, steps: int) -> tuple[dict, list[int]]:
+    """Least squares on a stream of batches; also the steps at which a stream was asked for."""
+    starts = []
+
+    def stream(start: int):
+        starts.append(start)
+        rng = np.random.default_rng(start)
+        while True:
+            x = rng.normal(size=(16, 3)).astype(np.float32)
+            yield x, x @ np.asarray([1.0, -2.0, 3.0], np.float32)
+
+    def loss(params, batch, key):
+        return jnp.square(batch[0] @ params["w"] - batch[1]).mean()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    training = Training(folder, steps, 0.1, loss)
+    return training.run({"w": jnp.zeros(3)}, stream, seed=0), starts
+
+
+def log(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_training_learns_stops_and_resumes(tmp_path):
+    first, starts = fit_line(tmp_path, 100)
+    assert starts == [0]
+    again, starts = fit_line(tmp_path, 100)  # nothing left to do
+    np.testing.assert_array_equal(first["w"], again["w"])
+    longer, starts = fit_line(tmp_path, 400)
+    assert starts == [100]
+    assert [entry["step"] for entry in log(tmp_path)] == [100, 200, 300, 400]
+    assert log(tmp_path)[-1]["loss"] < 1e-2 < log(tmp_path)[0]["loss"]
+    np.testing.assert_allclose(longer["w"], [1, -2, 3], atol=0.1)
+    assert training_record(tmp_path)["steps"] == 400
+
+
+def test_clips_played_backwards_are_called_by_the_opposite_motion(tmp_path):
+    assert set(OPPOSITE) == set(MOTIONS)
+    assert all(OPPOSITE[OPPOSITE[motion]] == motion for motion in MOTIONS)
+    train_tokenizer(tmp_path)
+    tokenizer = PromptTokenizer(tmp_path, TOKENS)
+    scene = sample_scene(np.random.default_rng(0), motion="left")
+    latents = np.arange(8, dtype=np.float16).reshape(1, 8, 1, 1, 1)
+    stream = batches(latents, [scene], tokenizer, 64, (0, 0))
+    clips, ids = next(stream)
+    words = [tokenizer._tokenizer.decode(row) for row in ids]
+    for clip, text in zip(clips, words, strict=True):
+        backwards = clip[0, 0, 0, 0] > clip[-1, 0, 0, 0]
+        if "left" in text:
+            assert not backwards
+        if "right" in text:
+            assert backwards
+
+
+def test_export_loads_with_the_same_weights(tmp_path):
+    sizes = dataclasses.replace(
+        SIZES["cpu"],
+        vae=VAEConfig(block_out_channels=(4, 4, 4, 8), layers_per_block=1, norm_groups=4),
+        unet=UNet3DConfig(
+            block_out_channels=(8, 16),
+            attention=(False, True),
+            layers_per_block=1,
+            head_size=8,
+            text_features=16,
+            norm_groups=4,
+        ),
+        text_inner=16,
+        text_layers=1,
+        text_heads=2,
+    )
+    vocabulary = train_tokenizer(tmp_path / "tokenizer")
+    networks = random_network(lambda: TextToVideo(sizes, vocabulary, rngs=nnx.Rngs(0)))
+    vae = random_network(lambda: AutoencoderKL(sizes.vae, rngs=nnx.Rngs(0)), seed=1)
+    out = tmp_path / "model"
+    for notes in ({"run": 1}, {"run": 2}):  # the second replaces the first
+        export(out, sizes, networks, vae, 0.5, tmp_path / "tokenizer", notes)
+    model = load_model(out)
+    assert model.config.latent_scale == 0.5
+    assert model.config.notes == {"run": 2}
+    assert model.schedule.prediction == "v"
+    for ours, theirs in (
+        (networks.unet, model.unet),
+        (networks.text_encoder, model.text_encoder),
+        (vae, model.vae),
+    ):
+        assert leaves(ours).keys() == leaves(theirs).keys()
+        jax.tree.map(np.testing.assert_array_equal, leaves(ours), leaves(theirs))

@@ -1,0 +1,47 @@
+"""What a source of weights is, whatever its format: configuration, tensors, tables, tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from syncos_jax.models.config import ModelConfig
+from syncos_jax.weights_convert.stored import Stored
+from syncos_jax.weights_convert.table import AnyTable
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One network's tensors.
+
+    Attributes:
+        where: names them in errors.
+        tensors: by the name that the table knows.
+        table: where they go.
+    """
+
+    where: str
+    tensors: Mapping[str, Stored]
+    table: AnyTable
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """An opened source: nothing of its weights has been read yet.
+
+    Attributes:
+        config: of the model.
+        parts: its networks, ``unet``, ``vae``, ``text_encoder`` or some of them.
+        tokenizer: folder with the tokenizer's files, where the source has one.
+        warnings: what its reader ought to know.
+        problems: tensors that belong to no network.
+        hint: what may be wrong where the tensors do not fit.
+    """
+
+    config: ModelConfig
+    parts: Mapping[str, Part]
+    tokenizer: Path | None = None
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    hint: str = ""

@@ -1,0 +1,305 @@
+"""Checkpoints in torch's own format, read without torch and without executing what they hold.
+
+A torch checkpoint is a pickle that refers to raw storages, in a zip archive (since torch 1.6) or
+one after the other in a plain file (before). A pickle may name any function to be called. Here
+only the few names that describe tensors are followed; bookkeeping of training frameworks becomes
+an inert placeholder; every other name is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import ml_dtypes
+import numpy as np
+
+from syncos_jax.errors import InputError
+from syncos_jax.weights_convert.stored import Stored, Tensors
+
+_ZIP = b"PK\x03\x04"
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
+_MAX_PICKLE = 256_000_000
+_DEEPSPEED_PREFIX = 16
+"""Characters that deepspeed's wrapper puts before each name (``_forward_module.``)."""
+
+_STORAGES: dict[str, np.dtype] = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+# What stands beside the weights in checkpoints of training runs. None of it is imported.
+_INERT_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.")
+_INERT = {
+    "_codecs.encode",
+    "builtins.bool",
+    "builtins.dict",
+    "builtins.float",
+    "builtins.int",
+    "builtins.list",
+    "builtins.set",
+    "builtins.str",
+    "builtins.tuple",
+    "collections.Counter",
+    "collections.defaultdict",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "torch.device",
+    "typing.Any",
+}
+
+_PYTHON_2 = {"__builtin__": "builtins"}
+"""Modules under the names that pickles of protocol 2 give them."""
+
+
+def recognises(head: bytes) -> bool:
+    """Whether a file that begins with `head` is in torch's format, or another pickle."""
+    return head.startswith(_ZIP) or head[:1] == b"\x80"
+
+
+def read(path: Path) -> Tensors:
+    """The tensors of a checkpoint: of ``state_dict``, of deepspeed's ``module``, or at the top.
+
+    Raises:
+        InputError: damaged, truncated, of an unknown layout, or a pickle that would run code.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_LEGACY))
+            file.seek(0)
+            if head.startswith(_ZIP):
+                content = _read_zip(path, file)
+            elif head == _LEGACY:
+                content = _read_legacy(path, file)
+            else:
+                # Refused for what it names, or for being no checkpoint.
+                _Unpickler(file, path, _no_storage).load()
+                raise InputError(f"{path}: is a pickle, but not a torch checkpoint")
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: damaged or truncated: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise InputError(
+            f"{path}: damaged: its pickle cannot be read ({type(error).__name__}: {error})"
+        ) from error
+    return _state_dict(path, content)
+
+
+class _Inert:
+    """Takes the place of an object that is of no interest; accepts all that a pickle does to it."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
+
+    def append(self, _item: Any) -> None:
+        """What APPEND calls."""
+
+    def extend(self, _items: Any) -> None:
+        """What APPENDS calls."""
+
+    def add(self, _item: Any) -> None:
+        """What ADDITEMS calls."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """A run of elements in the file."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype
+    count: int
+
+
+def _tensor(
+    storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
+) -> Stored:
+    """``torch._utils._rebuild_tensor_v2``."""
+    if not isinstance(storage, _Storage):
+        raise ValueError("a tensor without a storage")
+    if len(shape) != len(strides) or any(n < 0 for n in (offset, *shape, *strides)):
+        raise ValueError(f"a tensor of shape {shape} with strides {strides} at {offset}")
+    dense, step = True, 1
+    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
+        dense = dense and (n == 1 or stride == step)
+        step *= n
+    where = storage.offset + offset * storage.dtype.itemsize
+    shape, strides = tuple(shape), tuple(strides)
+    stored = Stored(storage.path, where, storage.dtype, shape, None if dense else strides)
+    if offset + stored.span > storage.count:
+        raise ValueError(f"a tensor of shape {shape} that is larger than its storage")
+    return stored
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    """``torch._utils._rebuild_parameter``."""
+    return data
+
+
+_NAMES: dict[str, Any] = {
+    "collections.OrderedDict": OrderedDict,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.Size": tuple,
+    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Follows the names in `_NAMES`, `tensor` standing for the one that makes tensors."""
+
+    def __init__(
+        self, file: IO[bytes], path: Path, storage: Callable[..., Any], tensor: Any = _tensor
+    ):
+        super().__init__(file)
+        self._path, self._storage, self._tensor = path, storage, tensor
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{_PYTHON_2.get(module, module)}.{name}"
+        if full == "torch._utils._rebuild_tensor_v2":
+            return self._tensor
+        if full in _NAMES:
+            return _NAMES[full]
+        if full in _INERT or full.startswith(_INERT_PACKAGES):
+            return _Inert
+        raise InputError(
+            f"{self._path}: refused, because its pickle names {full}, which could run code; only "
+            "tensors are read. If you trust its author, load it there and save its state_dict as "
+            "safetensors"
+        )
+
+    def persistent_load(self, pid: Any) -> Any:
+        if not isinstance(pid, tuple) or pid[0] != "storage" or not isinstance(pid[1], np.dtype):
+            raise pickle.UnpicklingError(f"unknown reference {pid!r}")
+        _, dtype, key, _, count, *view = pid
+        if view and view[0] is not None:
+            raise pickle.UnpicklingError("a storage that is a view of another")
+        return self._storage(dtype, str(key), int(count))
+
+
+def _no_storage(*_: Any) -> Any:
+    raise pickle.UnpicklingError("a storage outside of a checkpoint")
+
+
+def _read_zip(path: Path, file: IO[bytes]) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        infos = {info.filename: info for info in archive.infolist()}
+        roots = [name[: -len("data.pkl")] for name in infos if name.endswith("/data.pkl")]
+        if len(roots) != 1:
+            raise InputError(f"{path}: a zip archive, but not a torch checkpoint (no data.pkl)")
+        root = roots[0]
+        order = infos.get(f"{root}byteorder")
+        if order is not None and archive.read(order) != b"little":
+            raise InputError(f"{path}: was written on a big-endian machine, which is not supported")
+
+        def storage(dtype: np.dtype, key: str, count: int) -> _Storage:
+            info = infos.get(f"{root}data/{key}")
+            if info is None:
+                raise zipfile.BadZipFile(f"no storage {key}")
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise zipfile.BadZipFile(f"storage {key} is compressed")
+            if count * dtype.itemsize > info.file_size:
+                raise zipfile.BadZipFile(f"storage {key} is too short")
+            return _Storage(path, _data_offset(file, info), dtype, count)
+
+        data = infos[f"{root}data.pkl"]
+        if data.file_size > _MAX_PICKLE:
+            raise InputError(f"{path}: its pickle has {data.file_size} bytes, too many to be one")
+        with archive.open(data) as pickled:
+            return _Unpickler(pickled, path, storage).load()
+
+
+def _data_offset(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Where the bytes of a member begin, after its local header."""
+    place = file.tell()
+    file.seek(info.header_offset)
+    header = file.read(30)
+    file.seek(0, 2)
+    size = file.tell()
+    file.seek(place)
+    if len(header) != 30 or header[:4] != _ZIP:
+        raise zipfile.BadZipFile(f"no local header for {info.filename}")
+    name, extra = struct.unpack("<HH", header[26:30])
+    begin = info.header_offset + 30 + name + extra
+    if begin + info.file_size > size:
+        raise zipfile.BadZipFile(f"{info.filename} ends after the file")
+    return begin
+
+
+def _read_legacy(path: Path, file: IO[bytes]) -> Any:
+    """Four pickles (magic, version, system, content), the order of the storages, their data."""
+    counts: dict[str, tuple[np.dtype, int]] = {}
+    places: dict[str, _Storage] = {}
+
+    def note(dtype: np.dtype, key: str, count: int) -> None:
+        counts[key] = dtype, count
+
+    def load() -> Any:
+        return _Unpickler(file, path, note, tensor=_Inert).load()
+
+    file.seek(0)
+    _magic, _version, system = load(), load(), load()
+    if isinstance(system, dict) and not system.get("little_endian", True):
+        raise InputError(f"{path}: was written on a big-endian machine, which is not supported")
+    begin = file.tell()
+    load()  # the storages come last: this pass finds their sizes, the next knows their places
+    order = load()
+    offset, size = file.tell(), path.stat().st_size
+    for key in map(str, order):
+        dtype, count = counts[key]
+        file.seek(offset)
+        end = offset + 8 + count * dtype.itemsize
+        if file.read(8) != struct.pack("<q", count) or end > size:
+            raise EOFError("ends within a storage")
+        places[key] = _Storage(path, offset + 8, dtype, count)
+        offset = end
+    file.seek(begin)
+    return _Unpickler(file, path, lambda _dtype, key, _count: places[key]).load()
+
+
+def _state_dict(path: Path, content: Any) -> Tensors:
+    """The named tensors of a checkpoint's content."""
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not named tensors")
+    nested = next(
+        (content[key] for key in ("module", "state_dict") if isinstance(content.get(key), Mapping)),
+        None,
+    )
+    chosen: Mapping[Any, Any] = content if nested is None else nested
+    tensors = {str(key): value for key, value in chosen.items() if isinstance(value, Stored)}
+    others = [str(key) for key in chosen if str(key) not in tensors]
+    if nested is not None and others:
+        raise InputError(f"{path}: its state_dict has entries that are not tensors: {others}")
+    if not tensors:
+        names = ", ".join(map(str, list(chosen)[:5])) or "nothing"
+        raise InputError(f"{path}: holds no tensors by name (but {names})")
+    if "module" in content and nested is content["module"]:
+        prefixes = {key[:_DEEPSPEED_PREFIX] for key in tensors}
+        if len(prefixes) == 1 and next(iter(prefixes)).endswith("."):
+            tensors = {key[_DEEPSPEED_PREFIX:]: value for key, value in tensors.items()}
+    return tensors
