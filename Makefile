@@ -36,7 +36,7 @@ $(VENV)/.test: $(VENV)/.run
 
 demo: $(VENV)/.run
 	@mkdir -p $(dir $(OUT))
-	$(BIN)/syncos generate $(EXAMPLE) --model demo --out $(OUT) --contact-sheet
+	$(BIN)/syncos generate $(EXAMPLE) --model demo --out $(OUT)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"

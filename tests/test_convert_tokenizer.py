@@ -157,19 +157,18 @@ def test_tokenizers_that_are_refused(source, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "_names", unreachable)
     said = refused(checkpoint, out, *options)
     assert "the checkpoint carries none and open_clip is not installed; give --tokenizer" in said
-    said = refused(checkpoint, out, *options, "--tokenizer", tmp_path / "none")
+    checkpoint = save_ckpt(tmp_path / "text.ckpt", weights("openclip_text_tiny"))
+    options = (*options, "--only", "text_encoder", "--tokenizer")
+    said = refused(checkpoint, out, *options, tmp_path / "none")
     assert "no such folder or file" in said
-    said = refused(checkpoint, out, *options, "--tokenizer", tmp_path)
-    assert "no tokenizer here" in said
+    assert "no tokenizer here" in refused(checkpoint, out, *options, tmp_path)
     large = small_tokenizer(tmp_path / "large", 514)
-    said = refused(checkpoint, out, *options, "--tokenizer", large)
+    said = refused(checkpoint, out, *options, large)
     assert "the tokenizer has 514 tokens, the text encoder only 512" in said
     (large / "vocab.json").write_text("{}")
-    said = refused(checkpoint, out, *options, "--tokenizer", large)
-    assert "is not CLIP's tokenizer" in said
+    assert "is not CLIP's tokenizer" in refused(checkpoint, out, *options, large)
     (large / "vocab.json").write_text("{")
-    said = refused(checkpoint, out, *options, "--tokenizer", large)
-    assert "unreadable tokenizer files" in said
+    assert "unreadable tokenizer files" in refused(checkpoint, out, *options, large)
 
 
 def test_a_tokenizer_from_the_hub(tmp_path, monkeypatch):

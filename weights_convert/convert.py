@@ -160,9 +160,9 @@ def open_source(
         if config:
             raise InputError("--config: is for VideoCrafter checkpoints; a folder has its own")
         opened = open_pipeline(path, only)
-        return dataclasses.replace(
-            opened, config=dataclasses.replace(opened.config, name=name, source=source)
-        )
+        given = (path / "syncos.json").is_file()  # which may say both
+        said = {} if given else {"name": name, "source": source}
+        return dataclasses.replace(opened, config=dataclasses.replace(opened.config, **said))
     if format == "diffusers":
         raise InputError(f"{source}: is a file; give the folder that it lies in, with config.json")
     return lvdm.open_checkpoint(path, config, only, name)
@@ -246,7 +246,11 @@ def _place(array: np.ndarray, dtype: np.dtype) -> jax.Array:
     """In main memory, whatever accelerators there are: Orbax writes from there."""
     with np.errstate(over="ignore"):  # reported as not finite
         array = np.ascontiguousarray(array, dtype)
-    return jax.device_put(array, jax.local_devices(backend="cpu")[0])
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to have no CPU
+        device = jax.local_devices()[0]
+    return jax.device_put(array, device)
 
 
 def _not_finite(array: Any) -> int:
@@ -303,7 +307,9 @@ def building_folder(target: Path, force: bool) -> Iterator[Path]:
         complete.rename(target)
         made = []
     except OSError as error:  # named after what was asked for, not after where it was made
-        raise OSError(error.errno, error.strerror or str(error), f"cannot write {target}") from error
+        raise OSError(
+            error.errno, error.strerror or str(error), f"cannot write {target}"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _remove_empty(made)

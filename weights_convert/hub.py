@@ -38,13 +38,11 @@ def fetch(source: str) -> Path:
         InputError: no network, no such repository, or nothing in it that could be converted.
     """
     names = _names(source)
-    folders = {str(PurePosixPath(name).parent) for name in names}
-    if "unet" in folders or "config.json" in names:
-        wanted = [name for name in _SMALL if name in names]
-        wanted += [name for name in names if name.startswith("tokenizer/")]
-        for folder in ("unet", "vae", "text_encoder", "."):
-            wanted += _weights(source, folder, names)
-        return _get(source, wanted)
+    weights = [w for f in ("unet", "vae", "text_encoder", ".") for w in _weights(source, f, names)]
+    if weights:
+        small = [name for name in _SMALL if name in names]
+        small += [name for name in names if name.startswith("tokenizer/")]
+        return _get(source, [*small, *weights])
     checkpoints = [name for name in names if name.endswith(".ckpt")]
     if len(checkpoints) == 1:
         return _get(source, checkpoints) / checkpoints[0]
