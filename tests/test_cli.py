@@ -196,7 +196,12 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing():
     command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parent), "generate"]
     command += ["story.yaml", "--model", "fake", "--out", "a.mp4", "--steps", "500"]
     run = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        # A suite that a shell runs in the background has SIGINT ignored, and so its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     said = ""
     while "compile" not in said:  # from here on the main thread waits for the compiled program

@@ -1,9 +1,7 @@
 """Token ids of VideoCrafter2's text encoder, against those of the original code."""
 
-import importlib.util
 import json
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,17 +51,12 @@ def test_a_tokenizer_json_alone(tmp_path):
         ids_agree(tmp_path / f"t{len(form[0])}")
 
 
-def bpe_file():
-    """OpenCLIP's own, where that package is installed."""
-    spec = importlib.util.find_spec("open_clip")
-    return Path(spec.origin).parent / tokenizer_files.BPE_FILE if spec else None
-
-
 def test_the_installed_open_clip(tmp_path):
-    if bpe_file() is None:
+    file = tokenizer_files._of_open_clip()
+    if file is None:
         pytest.skip("open_clip is not installed (it needs torchvision)")
-    assert tokenizer_files.find(None) == bpe_file()
-    tokenizer_files.write(bpe_file(), tmp_path / "t", openclip=True)
+    assert tokenizer_files.find(None) == file
+    tokenizer_files.write(file, tmp_path / "t", openclip=True)
     ids_agree(tmp_path / "t")
     assert PromptTokenizer(tmp_path / "t", 77).vocabulary == 49408
 
@@ -74,8 +67,7 @@ def test_open_clip_is_found_without_being_imported(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     (package / tokenizer_files.BPE_FILE).write_bytes(b"")
     monkeypatch.syspath_prepend(tmp_path)
-    if bpe_file() == package / tokenizer_files.BPE_FILE:
-        assert tokenizer_files.find(None) == package / tokenizer_files.BPE_FILE
+    assert tokenizer_files.find(None) == package / tokenizer_files.BPE_FILE
     with pytest.raises(InputError, match="is not CLIP's BPE vocabulary|cannot be read as a BPE"):
         tokenizer_files.write(package / tokenizer_files.BPE_FILE, tmp_path / "t", openclip=True)
 

@@ -245,6 +245,10 @@ def _quiet() -> Any:
     sys.unraisablehook = ignore_late_writes
     try:
         yield
+    except Exception:  # reads that were given up end about now
+        time.sleep(0.5)
+        gc.collect()
+        raise
     finally:
         sys.unraisablehook = hook
         for logger, level in zip(loggers, levels, strict=True):
