@@ -251,7 +251,14 @@ main()
 def test_ctrl_c_leaves_nothing(state):
     save_ckpt("a.ckpt", state)
     command = [COMMAND[0], "-c", SLOW, *COMMAND[3:]]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that a shell runs in the background has SIGINT ignored, and so its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert run.stdout.readline() == "writing\n"
     begin = time.perf_counter()
     run.send_signal(signal.SIGINT)
