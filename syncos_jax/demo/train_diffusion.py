@@ -12,6 +12,7 @@ from flax import nnx
 
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
+from syncos_jax.demo.train_text import train_text
 from syncos_jax.models.clip_text import CLIPTextEncoder
 from syncos_jax.models.load import Model
 from syncos_jax.models.tokenizer import PromptTokenizer
@@ -20,6 +21,7 @@ from syncos_jax.models.vae import AutoencoderKL
 from syncos_jax.schedule import NoiseSchedule
 from syncos_jax.world import Scene, caption, render, sample_scene
 
+TEXT_STEPS = 1500
 EMPTY_CAPTIONS = 0.1  # what guidance needs an unconditional model for
 # A clip played backwards is a clip of the opposite motion: twice the bank for nothing.
 OPPOSITE = {
@@ -142,10 +144,16 @@ def train_diffusion(
     scale = float(np.float32(1 / latents[:4096].astype(np.float32).std()))
     model = TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(seed))
     zero_last(model.unet)
+    known = False
     if first is not None:
         scale = first.config.latent_scale
         if first.config.unet == sizes.unet and first.config.text == model.text_encoder.config:
             model.unet, model.text_encoder = first.unet, first.text_encoder
+            known = True
+    if not known:
+        model.text_encoder = train_text(
+            model.text_encoder, tokenizer, folder.with_name("text"), TEXT_STEPS, seed
+        )
     graph, params = nnx.split(model)
     schedule = NoiseSchedule.from_betas(**SCHEDULE)
     signal = jnp.asarray(schedule.signal, jnp.float32)
@@ -156,8 +164,10 @@ def train_diffusion(
         x0 = batch[0] * scale
         key_t, key_noise = jax.random.split(key)
         B = x0.shape[0]
-        # One timestep in each of B equal intervals: less spread than B free draws.
-        t = (jnp.arange(B) + jax.random.uniform(key_t, (B,))) * (signal.shape[0] / B)
+        # One draw in each of B equal intervals: less spread than B free draws.
+        u = (jnp.arange(B) + jax.random.uniform(key_t, (B,))) / B
+        # Three in ten above 900: there alone the caption tells what the noisy clip does not.
+        t = (1 - jnp.square(1 - u)) * signal.shape[0]
         t = jnp.minimum(t.astype(jnp.int32), signal.shape[0] - 1)
         a, b = signal[t].reshape(B, 1, 1, 1, 1), noise[t].reshape(B, 1, 1, 1, 1)
         eps = jax.random.normal(key_noise, x0.shape)

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,7 @@ def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
             _settle(folder.parent)
             # What is collected only at exit would still be logged, long after the one error line.
             logging.getLogger("asyncio").disabled = True
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             failure = OSError(0, reason, str(folder))
         else:
             return
