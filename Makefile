@@ -12,7 +12,7 @@ OUT     ?= out/demo.mp4
 PACKAGES := syncos_jax $(wildcard kernels weights_convert)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint format clean
+.PHONY: help demo test test-full bench lint format clean
 
 help:
 	@echo "make demo       a long video of several events from the built-in model: $(OUT)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-full  the tests, with the slow ones"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff fix and format"
+	@echo "make bench      every measurement on this machine, into benchmarks/results (up to an hour)"
 	@echo "make clean      remove the virtual environment and the caches"
 
 # The stamps stand for what is installed; both are older than a changed pyproject.toml.
@@ -43,6 +44,9 @@ test: $(VENV)/.test
 
 test-full: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/all.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -14,10 +14,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from syncos_jax.errors import InputError
     from syncos_jax.models import load_model
+    from syncos_jax.parallel import make_mesh
     from syncos_jax.pipeline import Pipeline
-    from syncos_jax.sampler import CoDenoising, SynCoS, sample
+    from syncos_jax.sampler import CoDenoising, SynCoS, sample, sample_batch
     from syncos_jax.scenario import Event, Scenario
     from syncos_jax.schedule import NoiseSchedule
+    from syncos_jax.template import Template
     from syncos_jax.video import Video
     from syncos_jax.windows import WindowLayout
 
@@ -29,10 +31,13 @@ _HOME = {
     "Pipeline": "pipeline",
     "Scenario": "scenario",
     "SynCoS": "sampler",
+    "Template": "template",
     "Video": "video",
     "WindowLayout": "windows",
     "load_model": "models",
+    "make_mesh": "parallel",
     "sample": "sampler",
+    "sample_batch": "sampler",
 }
 
 __all__ = [
@@ -43,11 +48,14 @@ __all__ = [
     "Pipeline",
     "Scenario",
     "SynCoS",
+    "Template",
     "Video",
     "WindowLayout",
     "__version__",
     "load_model",
+    "make_mesh",
     "sample",
+    "sample_batch",
 ]
 
 

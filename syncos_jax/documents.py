@@ -64,7 +64,7 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[Any, Any]:
     Raises InputError, naming the file and where possible the line: no such file, not UTF-8, larger
     than 1 MB, not YAML (JSON), a key that stands twice, something other than a mapping.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         if Path(path).suffix.lower() == ".json":
             data = json.loads(text, object_pairs_hook=_unique)
@@ -91,7 +91,8 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[Any, Any]:
     return data
 
 
-def _read_text(path: str | os.PathLike[str]) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Reads a UTF-8 file of at most 1 MB; raises InputError, naming the file."""
     try:
         if Path(path).is_dir():
             raise InputError(f"{path}: is a folder, but a file was expected")
@@ -117,3 +118,12 @@ def to_text(data: dict[str, Any], suffix: str) -> str:
     if suffix.lower() == ".json":
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def scalar(text: str) -> Any:
+    """What `text` would be in a YAML file if it is a number, true or false; else the text."""
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return text
+    return value if isinstance(value, bool | int | float) else text

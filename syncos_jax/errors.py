@@ -14,3 +14,11 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM, as a cluster sends before it takes the machine back).
+
+    The message says what has been saved. Like `KeyboardInterrupt` not an ``Exception``, so that
+    nothing on the way takes it for a failure.
+    """

@@ -26,7 +26,9 @@ def key_path(location: Iterable[str | int]) -> str:
     """('events', 2, 'seconds') -> 'events[2].seconds'."""
     path = ""
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        if isinstance(part, str) and not part.replace("-", "_").isidentifier():
+            part = short(part)  # empty, say, or of several words
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 
 
@@ -44,7 +46,7 @@ def explain(
 
     Args:
         error: what pydantic raised.
-        expected: key -> what may stand there, in words.
+        expected: key, or "level.key", -> what may stand there, in words.
         keys: the known keys of a level; the level is the name of the key above ('' at the top).
     """
     findings = error.errors(include_url=False)
@@ -53,9 +55,9 @@ def explain(
     path, kind = key_path(first["loc"]), first["type"]
     names = [part for part in first["loc"] if isinstance(part, str)]
     key = names[-1] if names else ""
-    wanted = expected.get(key, "something else")
+    level = names[-2] if len(names) > 1 else ""
+    wanted = expected.get(f"{level}.{key}", expected.get(key, "something else"))
     if kind in ("extra_forbidden", "invalid_key"):
-        level = names[-2] if len(names) > 1 else ""
         text = f"{path}: unknown key{did_you_mean(first['loc'][-1], keys.get(level, []))}"
     elif kind == "missing":
         text = f"{path}: is missing; expected {wanted}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,3 +60,33 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """As `replacing`, for a folder: what is there gives way as a whole, at the end."""
+    target = Path(path)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}."))
+    new, old = temporary / "new", temporary / "old"
+    new.mkdir()  # with the permissions of a folder that the user makes
+    try:
+        yield new
+        if target.is_dir():
+            os.replace(target, old)
+        os.replace(new, target)
+    except BaseException:
+        if old.is_dir() and not target.exists():
+            os.replace(old, target)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what can be made again: ``$SYNCOS_CACHE``, else ``syncos_jax`` in
+    ``$XDG_CACHE_HOME`` or ``~/.cache``. It need not exist yet."""
+    own = os.environ.get("SYNCOS_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "syncos_jax"

@@ -1,6 +1,7 @@
 """The player: one compiled ``lax.scan`` over the rows of a tape.
 
-The network stands in the program once, whatever the sampler. Names: ``F`` frames of the long
+The network stands in the program once, whatever the sampler. `play` is a whole run; `play_part`
+any stretch of one, for runs that are watched or saved on their way. Names: ``F`` frames of the long
 video, ``N`` windows, ``w`` frames of a window, ``b`` windows of a call, ``B`` windows of an
 optimiser step.
 """
@@ -14,10 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
-from syncos_jax import noise, progress
+from syncos_jax import noise
 from syncos_jax.errors import InputError
 from syncos_jax.schedule import Prediction, decode
 from syncos_jax.svgd import collaborative_score
@@ -43,6 +45,19 @@ class Carry(NamedTuple):
     slots: jax.Array
     """The round's outputs so far, float32 ``[slots, w, H, W, C]``: clean latents of the windows
     in stage 1, noise residuals in stage 2."""
+    bad: jax.Array
+    """First row whose outputs had a value that is not finite, or -1; int32."""
+    hit: jax.Array
+    """Windows that such values were found in, in that row, bool ``[N]``."""
+
+
+class Bad(NamedTuple):
+    """Where a run went wrong, if it did."""
+
+    row: jax.Array
+    """As ``Carry.bad``."""
+    windows: jax.Array
+    """As ``Carry.hit``."""
 
 
 class Inputs(NamedTuple):
@@ -61,8 +76,6 @@ class Inputs(NamedTuple):
     weight_decay: jax.Array
     step_noise: jax.Array | None
     """Noise that DDIM adds at each step ``[steps, F, H, W, C]``, or None: drawn from `key`."""
-    run: jax.Array
-    """Number under which `syncos_jax.progress` knows the run."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +88,8 @@ class Program:
     ancestral: bool
     """Whether any row adds fresh noise (its ``sigma > 0``). Compiling one drawing of noise takes
     seconds on a CPU, more than all else that is not the network."""
-    reports: bool
-    """Whether each row is reported to the host."""
+    split: tuple[str, ...] = ()
+    """Mesh axes that the windows of a row are split over (`syncos_jax.parallel`)."""
 
 
 def init_carry(
@@ -108,20 +121,62 @@ def init_carry(
         eps=jnp.zeros_like(x),
         optimiser=_optimiser(0.0, 0.0).init(x0),
         slots=jnp.zeros((slots, layout.window, *x.shape[1:]), jnp.float32),
+        bad=jnp.full((), -1, jnp.int32),
+        hit=jnp.zeros(layout.count, bool),
     )
 
 
 @partial(jax.jit, static_argnames="program", donate_argnames="carry")
 def play(carry: Carry, rows: Row, inputs: Inputs, *, program: Program) -> Carry:
-    """Plays rows of a tape, all of them or a part; the result stands in ``Carry.x``.
+    """Plays all the rows it is given; the result stands in ``Carry.x``.
 
-    `carry` is donated. Compiled once for each `program` and shapes.
+    `carry` is donated. Compiled once for each `program` and shapes, the number of rows among them.
     """
+    return scan_rows(carry, rows, inputs, program)
+
+
+@partial(jax.jit, static_argnames="program", donate_argnames="carry")
+def play_part(
+    carry: Carry,
+    rows: Row,
+    start: jax.Array | np.int32,
+    stop: jax.Array | np.int32,
+    inputs: Inputs,
+    *,
+    program: Program,
+) -> tuple[Carry, Bad]:
+    """Plays rows ``start .. stop-1`` of a whole tape's rows.
+
+    The bounds are int32 arguments of the program, so that parts of every length are one
+    compilation. `carry` is donated.
+
+    Returns:
+      The carry, and its `Bad` once more: small, and still there when the carry has been donated to
+      the next part. Whoever waits for it waits for the part.
+    """
+    carry = loop_rows(carry, rows, start, stop, inputs, program)
+    return carry, Bad(carry.bad, carry.hit)
+
+
+def scan_rows(carry: Carry, rows: Row, inputs: Inputs, program: Program) -> Carry:
+    """What `play` compiles."""
 
     def body(carry: Carry, row: Row) -> tuple[Carry, None]:
         return play_row(carry, row, inputs, program), None
 
     return lax.scan(body, carry, rows)[0]
+
+
+def loop_rows(
+    carry: Carry, rows: Row, start: Any, stop: Any, inputs: Inputs, program: Program
+) -> Carry:
+    """What `play_part` compiles."""
+
+    def body(index: jax.Array, carry: Carry) -> Carry:
+        row = jax.tree.map(lambda column: column[index], rows)
+        return play_row(carry, row, inputs, program)
+
+    return lax.fori_loop(start, stop, body, carry)
 
 
 def play_row(carry: Carry, row: Row, inputs: Inputs, program: Program) -> Carry:
@@ -137,6 +192,7 @@ def play_row(carry: Carry, row: Row, inputs: Inputs, program: Program) -> Carry:
         lambda: carry.optimiser,
     )
     outputs = window_outputs(carry, eps, row, inputs, program)
+    carry = _watch(carry, outputs, row)
     carry = carry._replace(
         eps=eps,
         optimiser=optimiser,
@@ -159,11 +215,18 @@ def play_row(carry: Carry, row: Row, inputs: Inputs, program: Program) -> Carry:
             lambda: _resume(carry.eps, carry, row, inputs, program),
         ],
     )
-    if program.reports:
-        # Tied to the result, or the report could be made before the network has run.
-        index, x = lax.optimization_barrier((row.index, x))
-        progress.report(inputs.run, index)
     return carry._replace(x=x)
+
+
+def _watch(carry: Carry, outputs: jax.Array, row: Row) -> Carry:
+    """Notes the row, and its windows, where its outputs are the first that are not finite."""
+    # One read of the outputs, some millionths of what the network reads and computes.
+    wrong = ~jnp.isfinite(outputs).all(axis=(1, 2, 3, 4))
+    first = wrong.any() & (carry.bad < 0)
+    hit = jnp.zeros_like(carry.hit).at[row.windows].max(wrong)
+    return carry._replace(
+        bad=jnp.where(first, row.index, carry.bad), hit=jnp.where(first, hit, carry.hit)
+    )
 
 
 def window_outputs(
@@ -190,6 +253,34 @@ def _predict(x: jax.Array, row: Row, inputs: Inputs, program: Program) -> jax.Ar
         uncond = jax.tree.map(lambda leaf: leaf[row.windows], inputs.uncond)
         cond = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), cond, uncond)
         batch = jnp.concatenate([x, x])
+    if program.split:
+        value = _call_share(batch, cond, row, inputs, program)
+    else:
+        value = _call(batch, cond, row, inputs, program)
+    value = value.astype(jnp.float32)
+    if inputs.uncond is None:
+        return value
+    guided, unguided = jnp.split(value, 2)
+    return unguided + inputs.guidance * (guided - unguided)
+
+
+def _call_share(batch: jax.Array, cond: Any, row: Row, inputs: Inputs, program: Program) -> Any:
+    """The network on this device's share of the clips, and what the others predict for theirs.
+
+    With guidance a window is two clips, which may fall to two devices: less stands idle where the
+    devices do not divide the windows.
+    """
+    count = batch.shape[0]
+    share = -(-count // lax.axis_size(program.split))
+    # Where they do not divide the clips, the last places repeat the last clip.
+    places = lax.axis_index(program.split) * share + jnp.arange(share)
+    mine = jnp.minimum(places, count - 1)
+    cond = jax.tree.map(lambda leaf: leaf[mine], cond)
+    value = _call(batch[mine], cond, row, inputs, program)
+    return lax.all_gather(value, program.split, tiled=True)[:count]
+
+
+def _call(batch: jax.Array, cond: Any, row: Row, inputs: Inputs, program: Program) -> jax.Array:
     t = jnp.full(batch.shape[0], row.t, jnp.float32)
     arguments = (batch, t, cond) if inputs.params is None else (inputs.params, batch, t, cond)
     value = program.denoise(*arguments)
@@ -198,11 +289,7 @@ def _predict(x: jax.Array, row: Row, inputs: Inputs, program: Program) -> jax.Ar
             f"denoise returned {getattr(value, 'shape', type(value).__name__)} for x of shape "
             f"{batch.shape}; it must return one array shaped like x"
         )
-    value = value.astype(jnp.float32)
-    if inputs.uncond is None:
-        return value
-    guided, unguided = jnp.split(value, 2)
-    return unguided + inputs.guidance * (guided - unguided)
+    return value
 
 
 def _fuse(carry: Carry, program: Program) -> jax.Array:
@@ -219,9 +306,10 @@ def _optimise(
 ) -> tuple[jax.Array, optax.OptState]:
     """Stage 2: one AdamW step on ``x0`` along the fused collaborative score."""
     # x0 and eps have not changed within the round, so its inputs need not be kept.
-    x = program.layout.gather(row.a * carry.x0 + row.b * carry.eps, row.chosen)
-    score = collaborative_score(x, carry.slots[: row.chosen.shape[0]], row.b)
-    gradient = program.layout.fuse(score, row.chosen)
+    chosen = row.chosen if row.chosen.shape[0] else None  # none written down: all of them
+    x = program.layout.gather(row.a * carry.x0 + row.b * carry.eps, chosen)
+    score = collaborative_score(x, carry.slots[: x.shape[0]], row.b)
+    gradient = program.layout.fuse(score, chosen)
     optimiser = _optimiser(inputs.learning_rate, inputs.weight_decay)
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
         updates, state = optimiser.update(gradient, carry.optimiser, carry.x0)

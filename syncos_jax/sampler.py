@@ -1,4 +1,8 @@
-"""`sample`: a long video latent out of a model that makes short ones."""
+"""`sample`: a long video latent out of a model that makes short ones.
+
+`start` gives the same run to be played in parts; `sample_batch` and `start_batch` are for several
+videos of the same shape.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from syncos_jax import noise
 from syncos_jax.errors import InputError
-from syncos_jax.player import Denoise, Inputs, Program, init_carry, play
-from syncos_jax.progress import Progress, reporting
+from syncos_jax.parallel import REPLICATED, Parallel, Rules, Spread
+from syncos_jax.player import Carry, Denoise, Inputs, Program, init_carry
+from syncos_jax.run import Progress, Run, play_through
 from syncos_jax.schedule import NoiseSchedule
 from syncos_jax.settings import (
     SAMPLERS,
@@ -34,6 +40,9 @@ __all__ = [
     "Settings",
     "SynCoS",
     "sample",
+    "sample_batch",
+    "start",
+    "start_batch",
     "settings_from_dict",
     "settings_to_dict",
 ]
@@ -53,6 +62,9 @@ def sample(
     latents: jax.Array | np.ndarray | None = None,
     step_noise: jax.Array | np.ndarray | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
+    parallel: Parallel = "shard_map",
+    rules: Rules = REPLICATED,
 ) -> jax.Array:
     """Samples a long video latent.
 
@@ -79,16 +91,212 @@ def sample(
       latents: initial noise ``[F, H, W, C]``; drawn from `key` where None.
       step_noise: the noise that DDIM adds after each step where ``eta > 0``,
         ``[steps, F, H, W, C]``; drawn from `key` where None; not read where ``eta = 0``.
-      progress: called as ``progress(done_rows, total_rows)`` after each row of the tape. A program
-        that reports is another program than one that does not, and JAX's persistent compilation
-        cache does not keep it.
+      progress: called as ``progress(done_rows, total_rows)`` between parts of the run, about every
+        0.7 seconds. The run is then played in parts (another program, compiled once as well).
+      mesh: devices (`syncos_jax.make_mesh`), over which the windows of each call are split; None
+        for JAX's default device. The result does not depend on it but for rounding.
+      parallel: how the devices are driven: ``"shard_map"``, or ``"pmap"`` for code built on it.
+      rules: which mesh axis each axis of the arrays is split over; weights are replicated.
 
     Returns:
-      The clean latent, float32 ``[F, H, W, C]``.
+      The clean latent, float32 ``[F, H, W, C]``, in full on every device.
 
     Raises:
       InputError: if shapes or settings do not fit together.
+      NonFiniteError: if a prediction, or the result, is not finite.
     """
+    run = start(
+        denoise,
+        cond,
+        uncond=uncond,
+        params=params,
+        layout=layout,
+        frame_shape=frame_shape,
+        schedule=schedule,
+        sampler=sampler,
+        key=key,
+        latents=latents,
+        step_noise=step_noise,
+        mesh=mesh,
+        parallel=parallel,
+        rules=rules,
+    )
+    if progress is None:
+        run.play()
+    else:
+        play_through(run, progress=progress)
+    return run.latents()
+
+
+def start(
+    denoise: Denoise,
+    cond: Any,
+    *,
+    uncond: Any = None,
+    params: Any = None,
+    layout: WindowLayout,
+    frame_shape: Sequence[int],
+    schedule: NoiseSchedule,
+    sampler: Settings,
+    key: jax.Array,
+    latents: jax.Array | np.ndarray | None = None,
+    step_noise: jax.Array | np.ndarray | None = None,
+    mesh: Mesh | None = None,
+    parallel: Parallel = "shard_map",
+    rules: Rules = REPLICATED,
+) -> Run:
+    """A run before its first row, to be played in parts: `Run.advance`, `play_through`.
+
+    Arguments and errors are those of `sample`. Runs of the same shapes and the same `denoise`
+    share one compiled program, whatever the lengths of their parts.
+    """
+    spread = None if mesh is None else Spread(mesh, parallel, rules)
+    tape, carry, inputs, program = _prepare(
+        denoise,
+        cond,
+        uncond,
+        params,
+        layout,
+        frame_shape,
+        schedule,
+        sampler,
+        key,
+        latents,
+        step_noise,
+        () if spread is None else spread.split,
+    )
+    return Run([tape], carry, inputs, program, spread)
+
+
+def start_batch(
+    denoise: Denoise,
+    conds: Sequence[Any],
+    *,
+    unconds: Sequence[Any] | None = None,
+    params: Any = None,
+    layout: WindowLayout,
+    frame_shape: Sequence[int],
+    schedule: NoiseSchedule,
+    sampler: Settings,
+    keys: Sequence[jax.Array],
+    latents: Sequence[jax.Array | np.ndarray] | None = None,
+    mesh: Mesh,
+    rules: Rules = REPLICATED,
+) -> Run:
+    """A run of several videos at once, as many as the axis ``data`` of `mesh` is long.
+
+    Each video has its own part of the devices. Arguments as in `sample`, but for `conds`,
+    `unconds`, `keys` and `latents`, which have one entry a video. ``Run.latents()`` is
+    ``[V, F, H, W, C]``; each equals what `sample` makes of it alone, up to rounding.
+
+    Raises:
+      InputError: as in `sample`, or if there are not as many videos.
+    """
+    spread = Spread(mesh, rules=rules, batched=True)
+    count = spread.videos
+    given = {"conds": conds, "unconds": unconds, "keys": keys, "latents": latents}
+    for name, value in given.items():
+        if value is not None and len(value) != count:
+            raise InputError(
+                f"start_batch: {name} has {len(value)} entries, but the mesh has places for "
+                f"{count} videos at once (its axis {rules.video!r}); sample_batch takes any number"
+            )
+    parts = [
+        _prepare(
+            denoise,
+            conds[video],
+            None if unconds is None else unconds[video],
+            params,
+            layout,
+            frame_shape,
+            schedule,
+            sampler,
+            keys[video],
+            None if latents is None else latents[video],
+            None,
+            spread.split,
+        )
+        for video in range(count)
+    ]
+    tapes, carries, inputs, programs = zip(*parts, strict=True)
+    together = {
+        name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(i, name) for i in inputs))
+        for name in ("cond", "uncond", "key")
+    }
+    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
+    return Run(tapes, carry, inputs[0]._replace(**together), programs[0], spread)
+
+
+def sample_batch(
+    denoise: Denoise,
+    conds: Sequence[Any],
+    *,
+    unconds: Sequence[Any] | None = None,
+    keys: Sequence[jax.Array],
+    latents: Sequence[jax.Array | np.ndarray] | None = None,
+    progress: Progress | None = None,
+    mesh: Mesh,
+    rules: Rules = REPLICATED,
+    **shared: Any,
+) -> jax.Array:
+    """Samples any number of videos of one shape, ``mesh.shape["data"]`` at a time.
+
+    Args:
+      denoise, conds, unconds, keys, latents, mesh, rules: as for `start_batch`, but with any
+        number of entries. Where the last videos are fewer than there are places, the last one is
+        computed in the free places, too.
+      progress: called with (rows done, rows in all), of all videos.
+      **shared: `params`, `layout`, `frame_shape`, `schedule` and `sampler`, as for `start_batch`.
+
+    Returns:
+      float32 ``[V, F, H, W, C]``.
+    """
+    total = len(conds)
+    if total == 0 or len(keys) != total:
+        raise InputError(f"sample_batch: {total} conds and {len(keys)} keys; give one of each")
+    places = Spread(mesh, rules=rules, batched=True).videos
+    groups = -(-total // places)
+    results: list[jax.Array] = []
+    for group in range(groups):
+        chosen = [min(group * places + place, total - 1) for place in range(places)]
+        run = start_batch(
+            denoise,
+            [conds[video] for video in chosen],
+            unconds=None if unconds is None else [unconds[video] for video in chosen],
+            keys=[keys[video] for video in chosen],
+            latents=None if latents is None else [latents[video] for video in chosen],
+            mesh=mesh,
+            rules=rules,
+            **shared,
+        )
+        if progress is None:
+            run.play()
+        else:
+            play_through(run, progress=_within(progress, group, groups))
+        results.append(run.latents()[: min(places, total - group * places)])
+    return jnp.concatenate(results)
+
+
+def _within(progress: Progress, group: int, groups: int) -> Progress:
+    """Progress of one of several groups, as that of all."""
+    return lambda done, total: progress(group * total + done, groups * total)
+
+
+def _prepare(
+    denoise: Denoise,
+    cond: Any,
+    uncond: Any,
+    params: Any,
+    layout: WindowLayout,
+    frame_shape: Sequence[int],
+    schedule: NoiseSchedule,
+    sampler: Settings,
+    key: jax.Array,
+    latents: jax.Array | np.ndarray | None,
+    step_noise: jax.Array | np.ndarray | None,
+    split: tuple[str, ...],
+) -> tuple[Tape, Carry, Inputs, Program]:
+    """Checks the arguments of a run and makes what it is played from."""
     if not isinstance(sampler, Settings):
         raise InputError(
             f"sample: sampler must be settings such as SynCoS(steps=50), got {sampler!r}"
@@ -109,23 +317,21 @@ def sample(
         layout=layout,
         prediction=schedule.prediction,
         ancestral=bool((tape.rows.sigma > 0).any()),
-        reports=progress is not None,
+        split=split,
     )
     refinement = sampler if isinstance(sampler, Refinement) else None
-    with reporting(progress, len(tape)) as run:
-        inputs = Inputs(
-            params=params,
-            cond=jax.tree.map(jnp.asarray, cond),
-            uncond=jax.tree.map(jnp.asarray, uncond),
-            key=key,
-            guidance=jnp.asarray(sampler.guidance, jnp.float32),
-            learning_rate=jnp.asarray(refinement.learning_rate if refinement else 0, jnp.float32),
-            weight_decay=jnp.asarray(refinement.weight_decay if refinement else 0, jnp.float32),
-            step_noise=step_noise,
-            run=jnp.asarray(run, jnp.int32),
-        )
-        carry = init_carry(layout, frame_shape, tape.slots, key, latents)
-        return play(carry, tape.rows, inputs, program=program).x
+    inputs = Inputs(
+        params=params,
+        cond=jax.tree.map(jnp.asarray, cond),
+        uncond=jax.tree.map(jnp.asarray, uncond),
+        key=key,
+        guidance=jnp.asarray(sampler.guidance, jnp.float32),
+        learning_rate=jnp.asarray(refinement.learning_rate if refinement else 0, jnp.float32),
+        weight_decay=jnp.asarray(refinement.weight_decay if refinement else 0, jnp.float32),
+        step_noise=step_noise,
+    )
+    carry = init_carry(layout, frame_shape, tape.slots, key, latents)
+    return tape, carry, inputs, program
 
 
 def _step_count(tape: Tape) -> int:

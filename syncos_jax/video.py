@@ -1,35 +1,22 @@
-"""Frames to files: H.264 video through PyAV, and a contact sheet of stills."""
+"""A video in memory: written to files, read from them, laid out as a sheet of stills."""
 
 from __future__ import annotations
 
 import math
 import os
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace
-from av.video.stream import VideoStream
 from PIL import Image, ImageDraw, ImageFont
 
+from syncos_jax.encode import check_video_path, png_comment, write
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
 
-SUFFIXES = (".mp4", ".mov", ".mkv")
-_BT709 = 1
-_LIMITED_RANGE = 1
-
-
-def check_video_path(path: str | os.PathLike[str]) -> Path:
-    """As ``check_writable``, for a video: the name must end in .mp4, .mov or .mkv."""
-    target = Path(path)
-    if target.suffix.lower() not in SUFFIXES and not target.is_dir():
-        raise InputError(f"{target}: the video's name must end in {', '.join(SUFFIXES)}")
-    return check_writable(target)
+__all__ = ["Video", "check_video_path", "load_video"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,46 +52,39 @@ class Video:
         """How long it plays."""
         return len(self) / self.fps
 
-    def save(self, path: str | os.PathLike[str], scale: int = 1, crf: int = 15) -> Path:
-        """Writes an H.264 file (yuv420p, plays from the first byte on) and returns its path.
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        scale: int = 1,
+        crf: int = 15,
+        *,
+        label: str | None = None,
+        comment: str = "",
+    ) -> Path:
+        """Writes the video in the format of the name's suffix and returns its path.
 
         Args:
-            path: ends in .mp4, .mov or .mkv. Replaced only when the new file is complete.
+            path: .mp4, .mov or .mkv (H.264, yuv420p, plays from the first byte on), .webm (VP9),
+                .gif, or no suffix: a folder of PNG frames. Replaced only when the new one is
+                complete.
             scale: every pixel becomes ``scale`` × ``scale`` pixels, so that small videos can be
-                seen. An odd height or width is then made even by repeating the last row or column.
-            crf: x264's quality, 0 (lossless) to 51; 15 shows no loss.
+                seen. For H.264 and VP9 an odd height or width is then made even by repeating the
+                last row or column.
+            crf: quality of H.264 and VP9, 0 (lossless) to 51; 15 shows no loss.
+            label: text that is drawn onto every frame.
+            comment: goes into the file's metadata.
 
         Raises InputError for a path that cannot be written, OSError where writing fails.
         """
         _check_scale(scale)
-        target = check_video_path(path)
-        try:
-            with replacing(target) as temporary:
-                self._encode(temporary, scale, crf)
-        except FFmpegError as error:
-            raise OSError(error.errno, error.strerror, str(target)) from error
-        return target
+        return write(
+            path, self.frames, self.fps, scale=scale, crf=crf, label=label, comment=comment
+        )
 
-    def _encode(self, path: Path, scale: int, crf: int) -> None:
-        rate = Fraction(self.fps).limit_denominator(1001)
-        height, width = (-(-side * scale // 2) * 2 for side in self.frames.shape[1:3])
-        options = {} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
-        with av.open(str(path), "w", options=options) as container:
-            stream = container.add_stream("libx264", rate=rate)
-            assert isinstance(stream, VideoStream)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.options = {"crf": str(crf), "preset": "medium"}
-            context = stream.codec_context
-            context.colorspace = context.color_primaries = context.color_trc = _BT709
-            context.color_range = _LIMITED_RANGE
-            for frame in self.frames:
-                picture = VideoFrame.from_ndarray(_enlarge(frame, scale, height, width))
-                picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode(None))
-
-    def contact_sheet(self, path: str | os.PathLike[str], columns: int = 8) -> Path:
-        """Writes a PNG of stills and returns its path.
+    def contact_sheet(
+        self, path: str | os.PathLike[str], columns: int = 8, comment: str = ""
+    ) -> Path:
+        """Writes a PNG of stills, with ``comment`` in its metadata, and returns its path.
 
         Each event has a line with its frames and its text, and below it a row of ``columns``
         stills, evenly spaced from its first frame to its last. A video without events is cut into
@@ -115,21 +95,13 @@ class Video:
         check_writable(path)
         sheet = _sheet(self, columns)
         with replacing(path) as temporary:
-            sheet.save(temporary, format="PNG")
+            sheet.save(temporary, format="PNG", pnginfo=png_comment(comment))
         return Path(path)
 
 
 def _check_scale(scale: int) -> None:
     if not 1 <= scale <= 64:
         raise InputError(f"scale is {scale}, but must be a whole number from 1 to 64")
-
-
-def _enlarge(frame: np.ndarray, scale: int, height: int, width: int) -> np.ndarray:
-    """Nearest neighbour, and the last row and column once more where a side is odd."""
-    large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
-    pad = (height - large.shape[0], width - large.shape[1])
-    large = np.pad(large, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
-    return np.ascontiguousarray(large)
 
 
 def _sections(video: Video, columns: int) -> list[tuple[int, int, str]]:

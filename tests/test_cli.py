@@ -35,6 +35,7 @@ def fake_models(monkeypatch, tmp_path):
         return FakeModel()
 
     monkeypatch.setattr(syncos_jax.models, "load_model", load_model, raising=False)
+    monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path.parent / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("story.yaml").write_text(yaml.safe_dump(STORY))
 
@@ -56,7 +57,7 @@ def test_generate():
     video = load_video("a.mp4")
     assert video.frames.shape == (10, 32, 48, 3) and video.fps == 4
     assert Image.open("a.png").format == "PNG"
-    assert "a.mp4: 10 frames of 24×16, 2.5 s at 4 frames per second" in result.stdout
+    assert "a.mp4: 10 frames of 48×32, 2.5 s at 4 frames per second" in result.stdout
     for phase in ("load", "compile", "sample", "decode", "write", "total"):
         assert re.search(rf"^{phase} +\d+\.\d s", result.stderr, re.MULTILINE), result.stderr
     assert "10 frames in 4 windows of 4, 2 events, co_denoising, 4 steps" in result.stderr
@@ -64,7 +65,7 @@ def test_generate():
 
 def test_options_take_precedence_over_the_scenario():
     assert generate("--out", "a.mp4", "--no-contact-sheet").exit_code == 0
-    assert sorted(path.name for path in Path().iterdir()) == ["a.mp4", "story.yaml"]
+    assert sorted(path.name for path in Path().iterdir()) == ["a.json", "a.mp4", "story.yaml"]
     first = load_video("a.mp4")
     assert min(first.frames.shape[1:3]) == 256  # small videos grow by default
     generate("--out", "b.mp4", "--seed", 9, "--steps", 2, "--guidance", 1, "--batch", 3)
@@ -76,7 +77,7 @@ def test_options_take_precedence_over_the_scenario():
 BAD = [
     (["--out", "no/a.mp4"], "cannot write no/a.mp4: no does not exist"),
     (["--out", "."], "is a folder"),
-    (["--out", "a.gif"], "must end in .mp4"),
+    (["--out", "a.avi"], "must end in .mp4"),
     (["--model", "sora"], "no model 'sora'"),
     (["--sampler", "syncoz"], "did you mean 'syncos'"),
     (["--steps", "0"], "steps must be a whole number"),
@@ -123,14 +124,15 @@ def test_a_full_disk_is_one_line(monkeypatch):
     result = generate("--out", "a.mp4")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == "error: a.mp4: No space left on device"
-    assert [path.name for path in Path().iterdir()] == ["story.yaml"]
+    assert "the run can go on with decoding" in result.stderr
+    assert sorted(path.name for path in Path().iterdir()) == [".a.mp4.run", "story.yaml"]
 
 
 def test_out_of_memory_says_what_to_do(monkeypatch):
     def greedy(*_args, **_kwargs):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
 
-    monkeypatch.setattr("syncos_jax.pipeline.sample", greedy)
+    monkeypatch.setattr("syncos_jax.pipeline.start", greedy)
     result = generate("--out", "a.mp4")
     assert result.exit_code == 1
     assert "error: out of memory on the device" in result.stderr.splitlines()[-1]

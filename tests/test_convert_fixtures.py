@@ -93,6 +93,7 @@ def test_unet_with_small_weights_shows_every_epsilon(tmp_path):
 
 
 def test_a_timestep_for_each_frame(converted):
+    """Activations of FIFO-Diffusion's own UNet; `syncos_jax.fifo` calls the network like this."""
     data = io("vc2_tiny_a_fifo_io")
     twice = [np.concatenate([data[name]] * 2) for name in ("x", "context", "fps")]
     times = np.stack([data["timesteps"]] * 2)

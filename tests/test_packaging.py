@@ -73,6 +73,8 @@ def test_wheel_holds_every_module(wheel):
     expected = {str(p.relative_to(ROOT)) for p in (ROOT / "syncos_jax").rglob("*.py")}
     for folder in RENAMED:
         expected |= {f"syncos_jax/{p.relative_to(ROOT)}" for p in (ROOT / folder).rglob("*.py")}
+    templates = (ROOT / "syncos_jax" / "review" / "templates").iterdir()
+    expected |= {str(path.relative_to(ROOT)) for path in templates}
     expected |= {"syncos_jax/py.typed", "syncos_jax/data/demo/unet/probe.safetensors"}
     assert expected <= names, sorted(expected - names)
     stray = {name.split("/")[0] for name in names} - {"syncos_jax"}

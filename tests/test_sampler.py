@@ -42,9 +42,8 @@ def lowered(network, sampler):
         learning_rate=jnp.float32(0.2),
         weight_decay=jnp.float32(1e-4),
         step_noise=None,
-        run=jnp.int32(0),
     )
-    program = Program(network, LAYOUT, "epsilon", ancestral=True, reports=False)
+    program = Program(network, LAYOUT, "epsilon", ancestral=True)
     carry = init_carry(LAYOUT, FRAME, tape.slots, KEY)
     return play.lower(carry, tape.rows, inputs, program=program)
 
@@ -87,8 +86,8 @@ def test_the_carry_is_donated_and_the_callers_arrays_are_not():
     tape = make_tape(LAYOUT, NoiseSchedule.from_betas(), RefinementOnly(steps=1, iterations=1))
     carry = init_carry(LAYOUT, FRAME, tape.slots, KEY, latents)
     scalar = jnp.float32(1.0)
-    inputs = Inputs(params, cond, None, KEY, scalar, scalar, scalar, None, jnp.int32(0))
-    program = Program(Network(), LAYOUT, "epsilon", ancestral=False, reports=False)
+    inputs = Inputs(params, cond, None, KEY, scalar, scalar, scalar, None)
+    program = Program(Network(), LAYOUT, "epsilon", ancestral=False)
     play(carry, tape.rows, inputs, program=program)
     assert all(v.is_deleted() for v in (carry.x, carry.x0, carry.eps, carry.slots))
     assert not latents.is_deleted()

@@ -34,7 +34,7 @@ DENOISE = mixture_denoiser(MODES, 0.1, SCHEDULE)
 def frames_on_each_subject(sampler):
     """``[SEEDS, 4]``: how many frames of each video are nearest to each subject."""
     tape = make_tape(LAYOUT, SCHEDULE, sampler)  # with all windows it does not depend on the seed
-    program = Program(DENOISE, LAYOUT, "epsilon", ancestral=False, reports=False)
+    program = Program(DENOISE, LAYOUT, "epsilon", ancestral=False)
 
     def one(key):
         inputs = Inputs(
@@ -46,7 +46,6 @@ def frames_on_each_subject(sampler):
             learning_rate=jnp.float32(getattr(sampler, "learning_rate", 0.0)),
             weight_decay=jnp.float32(getattr(sampler, "weight_decay", 0.0)),
             step_noise=None,
-            run=jnp.int32(0),
         )
         carry = init_carry(LAYOUT, (4, 4, 4), tape.slots, key)
         return play(carry, tape.rows, inputs, program=program).x

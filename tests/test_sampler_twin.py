@@ -150,7 +150,7 @@ def test_one_window_is_the_ddim_of_videocrafter2(eta):
 def test_played_in_parts_it_is_the_same_bit_for_bit():
     sampler = SynCoS(**SYNCOS, batch=3, windows_per_step=4)
     tape = make_tape(LAYOUT, EPSILON, sampler, noise.seed_words(KEY))
-    program = Program(Network(), LAYOUT, "epsilon", ancestral=False, reports=False)
+    program = Program(Network(), LAYOUT, "epsilon", ancestral=False)
     inputs = Inputs(
         params=parameters(),
         cond=conditioning(LAYOUT.count),
@@ -160,7 +160,6 @@ def test_played_in_parts_it_is_the_same_bit_for_bit():
         learning_rate=jnp.float32(0.2),
         weight_decay=jnp.float32(1e-4),
         step_noise=None,
-        run=jnp.int32(0),
     )
 
     def start():

@@ -84,8 +84,8 @@ def test_bad_arguments(tmp_path):
         video.save(tmp_path / "a.mp4", scale=0)
     with pytest.raises(InputError, match="columns is 0"):
         video.contact_sheet(tmp_path / "a.png", columns=0)
-    with pytest.raises(InputError, match=r"must end in .mp4, .mov, .mkv"):
-        video.save(tmp_path / "a.gif")
+    with pytest.raises(InputError, match=r"must end in .mp4, .mov, .mkv, .webm, .gif"):
+        video.save(tmp_path / "a.avi")
     assert not list(tmp_path.iterdir())
 
 

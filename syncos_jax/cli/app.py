@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from syncos_jax import __version__
-from syncos_jax.cli import convert, generate, info
+from syncos_jax.cli import (
+    batch,
+    bench,
+    compile,
+    convert,
+    evaluate,
+    experiment,
+    generate,
+    info,
+    plan,
+    review,
+    scenario,
+)
 from syncos_jax.cli.console import INTERRUPTED
 
 app = typer.Typer(
@@ -23,8 +35,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
+app.command("batch", epilog=batch.EXAMPLES)(batch.batch)
+app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
+app.add_typer(scenario.app, name="scenario")
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("info", epilog=info.EXAMPLES)(info.info)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("experiment", epilog=experiment.EXAMPLES)(experiment.experiment)
+app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
+app.command("compile", epilog=compile.EXAMPLES)(compile.compile)
+app.add_typer(review.app, name="review")
 
 
 def _version(asked: bool) -> None:

@@ -23,10 +23,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import InputError, Terminated
 
 FAILED = 1
 BAD_INPUT = 2
+TERMINATED = 75
+"""After SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"; the same command goes on."""
 INTERRUPTED = 130
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ def user_errors() -> Iterator[None]:
     """Turns what a user can do something about into one line and an exit code, without a trace.
 
     InputError and OSError (no space, no permission) exit with 2, a device out of memory with 1,
-    Ctrl-C with 130.
+    Ctrl-C with 130, SIGTERM (where it is handled) with 75.
     """
     try:
         yield
@@ -54,17 +56,24 @@ def user_errors() -> Iterator[None]:
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}")
         raise typer.Exit(BAD_INPUT) from None
-    except KeyboardInterrupt:
-        fail("interrupted; no half-written file is left")
+    except KeyboardInterrupt as stop:
+        ended = isinstance(stop, Terminated)
+        how_to_go_on = f"; {stop}" if str(stop) else ""
+        said = "terminated" if ended else "interrupted"
+        fail(f"{said}; no half-written file is left{how_to_go_on}")
+        code = TERMINATED if ended else INTERRUPTED
         if _abandoned:  # a thread is still inside the compiled program and cannot be stopped
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(INTERRUPTED)
-        raise typer.Exit(INTERRUPTED) from None
+            os._exit(code)
+        raise typer.Exit(code) from None
     except RuntimeError as error:  # the class of XLA's own errors
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if str(error).startswith("out of memory: "):  # a run's own, which says what would fit
+            fail(str(error))
+        elif "RESOURCE_EXHAUSTED" in str(error):
+            fail("out of memory on the device; take --windows-per-call auto, or fewer windows")
+        else:
             raise
-        fail("out of memory on the device; let a call have fewer windows, for example --batch 1")
         raise typer.Exit(FAILED) from None
 
 
@@ -108,12 +117,17 @@ class Phases:
 
     @contextmanager
     def phase(
-        self, name: str, unit: str = "", first: str | None = None
+        self,
+        name: str,
+        unit: str = "",
+        first: str | None = None,
+        note: Callable[[int], str] | None = None,
     ) -> Iterator[Callable[[int, int], None]]:
         """Times the block; yields ``progress(done, total)`` for the bar.
 
         ``unit`` is what is counted. With ``first``, the time until the first report is a phase of
-        that name: a compiled program reports nothing while it is being compiled.
+        that name: a compiled program reports nothing while it is being compiled. ``note(done)``
+        says what is being done at that place.
         """
         begin = time.perf_counter()
         tenth = 0
@@ -128,11 +142,12 @@ class Phases:
                     self.record(waiting, now - begin)
                     begin, waiting = now, None
                     bar.reset(task, description=name)
-                bar.update(task, completed=done, total=total)
+                said = f" · {note(done)}" if note is not None and done < total else ""
+                bar.update(task, completed=done, total=total, description=escape(name + said))
                 if not self.console.is_terminal and done < total and 10 * done // total > tenth:
                     tenth = 10 * done // total
                     left = (now - begin) * (total - done) / done
-                    self.say(f"  {name}: {done} of {total} {unit}, {left:.0f} s left")
+                    self.say(f"  {name}: {done} of {total} {unit}{said}, {left:.0f} s left")
 
             yield progress
         self.record(name, time.perf_counter() - begin)

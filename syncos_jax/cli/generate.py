@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncos_jax.cli.console import Phases, interruptible, user_errors
+from syncos_jax.cli import devices as options
+from syncos_jax.cli import keeping, stories
+from syncos_jax.cli.console import Phases, user_errors
+from syncos_jax.cli.keeping import preemptible
+from syncos_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from syncos_jax.pipeline import Pipeline
-    from syncos_jax.scenario import Scenario
-    from syncos_jax.video import Video
+    from jax.sharding import Mesh
+
+    from syncos_jax.cli.making import Job
+    from syncos_jax.parallel import Parallel
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -22,7 +27,17 @@ syncos generate examples/red_ball.yaml --out ball.mp4
 
 syncos generate examples/red_ball.yaml --seed 7 --sampler co_denoising --out baseline.mp4
 
+syncos generate examples/template.yaml --set place='*' --takes 3 --out ball.mp4
+
+syncos generate --global "a red ball on a meadow" --prompt "it rolls | it grows" --out ball.webm
+
 syncos generate story.yaml --model converted/videocrafter2 --steps 25 --out story.mp4
+
+syncos generate --from story.json --out again.mp4
+
+syncos generate story.yaml --devices all --windows-per-call auto --out story.mp4
+
+srun syncos generate story.yaml --distributed --out story.mp4
 
 A scenario file, which may as well be JSON:
 
@@ -33,23 +48,45 @@ events: \\[{prompt: the ball rolls to the left, seconds: 2}, {prompt: the ball g
 
 
 def generate(
-    scenario: Annotated[
-        Path, typer.Argument(help="The scenario: a YAML or JSON file.", metavar="SCENARIO")
-    ],
+    scenario: stories.ScenarioFile = None,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
+            "--model",
+            "-m",
+            help="'demo' (the default), or the folder of a converted model.",
+            metavar="NAME|DIR",
+            show_default=False,
         ),
-    ] = "demo",
+    ] = None,
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="FILE", help="The video to write: .mp4, .mov or .mkv."),
-    ] = Path("out.mp4"),
-    seed: Annotated[
-        int | None,
+        Path | None,
         typer.Option(
-            min=0, max=2**32 - 1, help="Instead of the scenario's.", metavar="N", show_default=False
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The video to write (default out.mp4): .mp4, .mov, .mkv, .webm or .gif; a name "
+            "without ending is a folder of PNG frames. Several videos get names like "
+            "out-beach-seed1.mp4.",
+            show_default=False,
+        ),
+    ] = None,
+    values: stories.Values = None,
+    seed: stories.Seed = None,
+    seeds: stories.Seeds = None,
+    takes: stories.Takes = None,
+    prompts: stories.Prompts = None,
+    prompt: stories.Prompt = None,
+    global_prompt: stories.Global = None,
+    seconds: stories.Seconds = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE.json",
+            help="In place of a scenario: the record beside a video. Makes that video again, and "
+            "says whether it came out the same.",
+            show_default=False,
         ),
     ] = None,
     sampler: Annotated[
@@ -70,14 +107,7 @@ def generate(
         float | None,
         typer.Option(help="How strongly to follow the prompts.", metavar="X", show_default=False),
     ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            help="Windows in one call of the network: fewer need less memory.",
-            metavar="N",
-            show_default=False,
-        ),
-    ] = None,
+    batch: options.WindowsPerCall = None,
     scale: Annotated[
         int | None,
         typer.Option(
@@ -89,62 +119,155 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Draw this onto every frame, for example 'generated'.",
+            show_default=False,
+        ),
+    ] = None,
+    latents: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write the latents, .npy or .npz.", show_default=False
+        ),
+    ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            help="Keep compiled programs in $SYNCOS_CACHE (else ~/.cache/syncos_jax) for the next "
+            "start; see syncos compile."
+        ),
+    ] = True,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="While sampling, write a strip of the video as far as it is, in rough colours.",
+            show_default=False,
+        ),
+    ] = None,
+    preview_every: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Calls of the network between previews.")
+    ] = 20,
     contact_sheet: Annotated[
         bool, typer.Option(help="Also write stills of every event to a PNG beside the video.")
     ] = True,
+    sidecar: Annotated[
+        bool,
+        typer.Option(help="Also write the record, all it takes to make it again, as .json."),
+    ] = True,
+    resume: keeping.Resume = True,
+    checkpoint_every: keeping.CheckpointEvery = "30",
+    devices: options.Devices = None,
+    parallel: options.ParallelBy = "shard_map",
+    distributed: options.Distributed = False,
+    coordinator: options.Coordinator = None,
+    processes: options.Processes = None,
+    process_id: options.ProcessId = None,
 ) -> None:
-    """Make the long video of a scenario.
+    """Make the long video of a scenario, or several of a template.
 
     The scenario says what stays the same (global) and what happens (events, each with a length).
 
     All randomness comes from the seed: the same seed gives the same video.
+
+    What was killed goes on where it was when the same command is started again. After SIGTERM the
+    state of the run is saved and the exit code is 75.
     """
-    with user_errors():
-        from syncos_jax.files import check_writable
-        from syncos_jax.scenario import Scenario
-        from syncos_jax.video import check_video_path
+    with user_errors(), preemptible():
+        from syncos_jax.checkpoint import parse_every
+        from syncos_jax.cli import making
+        from syncos_jax.label import check_label
 
         begin = time.perf_counter()
-        story = Scenario.from_file(scenario)
-        changes = {"steps": steps, "guidance": guidance, "batch": batch}
-        if sampler is not None or any(value is not None for value in changes.values()):
-            story = story.with_sampler(sampler, **changes)
-        check_video_path(out)
-        sheet = check_writable(out.with_suffix(".png")) if contact_sheet else None
+        parse_every(checkpoint_every)
+        check_label(label)
+        windows = options.read_windows_per_call(batch)
+        fit = windows == "auto"
+        changes = {"steps": steps, "guidance": guidance, "batch": None if fit else windows}
+        record = None
+        if again is not None:
+            given = [scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds]
+            given += [sampler, batch, *changes.values()]
+            if any(value is not None for value in given):
+                raise InputError(
+                    "--from makes a video again as it was; leave out the scenario, --set, --prompt,"
+                    " --seed and the sampler's options"
+                )
+            take, settings, used, record = making.read_again(again)
+            model = model or record["model"]["id"]
+            scale = scale or record["video"].get("scale")
+            label = label or record["video"].get("label")
+            out = out or _again_name(record)
+            jobs = [making.Job(take, out, sampler=settings, seed=used, again=(again, record))]
+        else:
+            found = stories.collect(
+                scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
+            )
+            if sampler is not None or any(value is not None for value in changes.values()):
+                found = [
+                    dataclasses.replace(t, scenario=t.scenario.with_sampler(sampler, **changes))
+                    for t in found
+                ]
+            out = out or Path("out.mp4")
+            paths = stories.named_outputs(out, found)
+            jobs = [making.Job(t, p, template=scenario) for t, p in zip(found, paths, strict=True)]
+        for job in jobs:
+            job.scale, job.label, job.group = scale, label, out.stem
+            job.resume, job.every = resume, checkpoint_every
+            job.sheet = job.out.with_suffix(".png") if contact_sheet else None
+            job.record = job.out.with_suffix(".json") if sidecar else None
+            job.preview_every = preview_every
+        named = [j.take for j in jobs]
+        if latents is not None:
+            for job, path in zip(jobs, stories.named_outputs(latents, named), strict=True):
+                job.latents = path
+        if preview is not None:
+            for job, path in zip(jobs, stories.named_outputs(preview, named), strict=True):
+                job.preview = path
+        mesh = options.open_mesh(devices, parallel, distributed, coordinator, processes, process_id)
+        if options.speaks(distributed):
+            making.check_places(jobs)
+        _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit)
 
-        phases = Phases()
-        with phases.phase("load"):
-            from syncos_jax.pipeline import Pipeline
 
-            pipeline = Pipeline.from_pretrained(model)
-        video = _make(pipeline, story, seed, phases)
-        with phases.phase("write"):
-            video.save(out, scale=scale or max(1, 256 // min(video.frames.shape[1:3])))
-            if sheet is not None:
-                video.contact_sheet(sheet)
-        _summary(phases, video, out, sheet, time.perf_counter() - begin)
+def _again_name(record: dict) -> Path:
+    name = Path(str(record["files"].get("video") or "")).name or "out.mp4"
+    return Path(name).with_stem(Path(name).stem + "-again")
 
 
-def _make(pipeline: Pipeline, story: Scenario, seed: int | None, phases: Phases) -> Video:
-    layout = pipeline.layout(story)
-    settings = pipeline.settings(story)
-    phases.say(
-        f"{layout.frames} frames in {layout.count} windows of {layout.window}, "
-        f"{len(story.events)} events, {settings.name}, {settings.steps} steps"
-    )
-    with phases.phase("sample", "calls", first="compile") as progress:
-        latents = interruptible(partial(pipeline.latents, story, settings, seed, progress=progress))
-    with phases.phase("decode", "frames") as progress:
-        frames = interruptible(partial(pipeline.decode, latents, progress=progress))
-    return pipeline.video(story, frames)
+def _make_all(
+    jobs: list[Job],
+    model: str,
+    begin: float,
+    cache: bool,
+    mesh: Mesh | None,
+    parallel: Parallel,
+    fit: bool,
+) -> None:
+    from syncos_jax.cli import making
 
+    phases = Phases(options.console(mesh))
+    with phases.phase("load"):
+        from syncos_jax.cache import keep_programs
+        from syncos_jax.pipeline import Pipeline
 
-def _summary(phases: Phases, video: Video, out: Path, sheet: Path | None, total: float) -> None:
-    height, width = video.frames.shape[1:3]
-    spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.seconds.items())
-    phases.say(f"total    {total:7.1f} s   ({spent})")
-    stills = f", stills in {sheet}" if sheet else ""
-    typer.echo(
-        f"{out}: {len(video)} frames of {width}×{height}, {video.seconds:.1f} s at "
-        f"{video.fps:g} frames per second{stills}"
-    )
+        if cache:
+            keep_programs()
+        pipeline = Pipeline.from_pretrained(model, mesh=mesh, parallel=parallel)
+    for job in jobs:  # all of them before the first is made
+        if job.again is not None:
+            making.check_model(pipeline, *job.again, model)
+        making.check_fit(pipeline, job)
+    if fit:
+        making.fit_memory(pipeline, jobs, phases)
+    for number, job in enumerate(jobs, 1):
+        own = phases
+        if len(jobs) > 1:
+            own = Phases(phases.console)
+            own.seconds.update(phases.seconds)
+            own.say(f"video {number} of {len(jobs)}: {job.out}, seed {job.used_seed}")
+        making.make(pipeline, job, own, model)
+    making.total(phases, begin)

@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from syncos_jax.cli.console import user_errors
+from syncos_jax.metrics.world import majority_share
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampler import CoDenoising, SynCoS
 from syncos_jax.scenario import Scenario
@@ -87,9 +88,7 @@ def colour_held(pipeline: Pipeline, settings: Settings, seeds: Iterable[int]) ->
     shares = []
     for seed in seeds:
         video = pipeline(open_colour_scenario(seed), sampler=settings, seed=seed)
-        colours = track(video.frames).colour
-        counts = np.bincount(colours[colours >= 0], minlength=1)
-        shares.append(float(counts.max()) / len(colours))
+        shares.append(majority_share(track(video.frames).colour))
     return {"mean": float(np.mean(shares)), "videos": shares}
 
 

@@ -1,11 +1,13 @@
 """Attention and transformer blocks of the UNet: within a frame, to the text, and over frames."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from syncos_jax.kernels.geglu import geglu
 from syncos_jax.models.layers import DType, GroupNorm, LayerNorm, Linear
 
 
@@ -25,18 +27,27 @@ class Attention(nnx.Module):
     ):
         inner = heads * head_size
         context = channels if context is None else context
-        self.heads, self.head_size = heads, head_size
+        self.heads, self.head_size, self.bias = heads, head_size, bias
         self.to_q = Linear(channels, inner, bias=bias, dtype=dtype, rngs=rngs)
         self.to_k = Linear(context, inner, bias=bias, dtype=dtype, rngs=rngs)
         self.to_v = Linear(context, inner, bias=bias, dtype=dtype, rngs=rngs)
         self.to_out = nnx.List([Linear(inner, channels, dtype=dtype, rngs=rngs)])
 
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        context = x if context is None else context
-        split = lambda y: y.reshape(*y.shape[:2], self.heads, self.head_size)  # noqa: E731
-        q, k, v = split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context))
+        q, k, v = (
+            y.reshape(*y.shape[:2], self.heads, self.head_size) for y in self._project(x, context)
+        )
         y = jax.nn.dot_product_attention(q, k, v)
         return self.to_out[0](y.reshape(*x.shape[:2], -1))
+
+    def _project(self, x: jax.Array, context: jax.Array | None) -> Sequence[jax.Array]:
+        """Queries, keys and values, each ``[n, T or S, heads * head_size]``."""
+        parts = (self.to_q, self.to_k, self.to_v)
+        if context is None and not self.bias and jax.default_backend() == "cpu":
+            # One product in place of three narrow ones: 4.4 against 6.3 ms (11,264 x 64 x 192).
+            return jnp.split(x @ jnp.concatenate([p.kernel[...] for p in parts], axis=1), 3, axis=2)
+        context = x if context is None else context
+        return self.to_q(x), self.to_k(context), self.to_v(context)
 
 
 class GEGLU(nnx.Module):
@@ -46,8 +57,9 @@ class GEGLU(nnx.Module):
         self.proj = Linear(channels, 2 * inner, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        value, gate = jnp.split(self.proj(x), 2, axis=-1)
-        return value * jax.nn.gelu(gate, approximate=False)
+        bias = self.proj.bias
+        assert bias is not None  # it was asked for
+        return geglu(x, self.proj.kernel[...], bias[...])
 
 
 class FeedForward(nnx.Module):
@@ -58,7 +70,8 @@ class FeedForward(nnx.Module):
         self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.out(self.gate(x))
+        with jax.named_scope("feed_forward"):
+            return self.out(self.gate(x))
 
 
 class TransformerBlock(nnx.Module):
@@ -124,13 +137,16 @@ class SpatialTransformer(nnx.Module):
 
     def __call__(self, x: jax.Array, text: jax.Array) -> jax.Array:
         B, F, H, W, C = x.shape
-        y = self.proj_in(self.norm(x.reshape(B * F, H * W, C)))
-        for block in self.transformer_blocks:
-            y = block.self_attend(y)
-            # All frames of a clip read the same text: one key-value projection a clip, not a frame.
-            y = block.attend(y.reshape(B, F * H * W, -1), text)
-            y = block.feed_forward(y).reshape(B * F, H * W, -1)
-        return x + self.proj_out(y).reshape(x.shape)
+        with jax.named_scope("spatial_attention"):
+            y = self.proj_in(self.norm(x.reshape(B * F, H * W, C)))
+            for block in self.transformer_blocks:
+                y = block.self_attend(y)
+                # All frames of a clip read the same text: one key-value projection a clip, not a
+                # frame.
+                with jax.named_scope("cross_attention"):
+                    y = block.attend(y.reshape(B, F * H * W, -1), text)
+                y = block.feed_forward(y).reshape(B * F, H * W, -1)
+            return x + self.proj_out(y).reshape(x.shape)
 
 
 class TemporalTransformer(nnx.Module):
@@ -161,9 +177,10 @@ class TemporalTransformer(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         B, F, H, W, C = x.shape
-        y = self.norm(x).reshape(B, F, H * W, C).swapaxes(1, 2).reshape(B * H * W, F, C)
-        y = self.proj_in(y)
-        for block in self.transformer_blocks:
-            y = block.feed_forward(block.attend(block.self_attend(y), None))
-        y = self.proj_out(y)
-        return x + y.reshape(B, H * W, F, C).swapaxes(1, 2).reshape(x.shape)
+        with jax.named_scope("temporal_attention"):
+            y = self.norm(x).reshape(B, F, H * W, C).swapaxes(1, 2).reshape(B * H * W, F, C)
+            y = self.proj_in(y)
+            for block in self.transformer_blocks:
+                y = block.feed_forward(block.attend(block.self_attend(y), None))
+            y = self.proj_out(y)
+            return x + y.reshape(B, H * W, F, C).swapaxes(1, 2).reshape(x.shape)

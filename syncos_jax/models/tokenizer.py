@@ -1,10 +1,12 @@
 """Prompts to token ids, through the tokenizer files that came with a model."""
 
 import html
+import json
 import logging
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,12 @@ from syncos_jax.errors import InputError
 logger = logging.getLogger(__name__)
 
 OPENCLIP_PAD = 0
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+_MORE_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
+# What CLIP takes for a word (Radford et al., arXiv 2103.00020, and its published tokenizer).
+_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 
 
 def _straightened() -> dict[int, str | None]:
@@ -39,6 +47,62 @@ def openclip_clean(prompt: str) -> str:
     return " ".join(html.unescape(html.unescape(text)).split())
 
 
+def _plain(folder: Path) -> tuple[Any, int, int] | None:
+    """The tokenizer of a folder that holds CLIP's vocabulary and merges with CLIP's special tokens,
+    which our own folders do, with its padding and end tokens; None for any other folder.
+
+    The same as `_any` gives, but without importing transformers, which takes longer than loading
+    the demo model.
+    """
+    if any((folder / name).is_file() for name in _MORE_FILES):
+        return None
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    usual = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    if "added_tokens_decoder" in settings or any(
+        settings.get(name, token) != token for name, token in usual.items()
+    ):
+        return None
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+    )
+
+    files = str(folder / "vocab.json"), str(folder / "merges.txt")
+    tokenizer = Tokenizer(models.BPE.from_file(*files, unk_token=END, end_of_word_suffix=WORD_END))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (START, END)])
+    vocabulary = tokenizer.get_vocab()
+    start, end = vocabulary[START], vocabulary[END]
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (END, end), (START, start), trim_offsets=False, add_prefix_space=False
+    )
+    return tokenizer, end, end
+
+
+def _any(folder: Path) -> tuple[Any, int, int]:
+    """As `_plain`, for whatever transformers reads."""
+    from transformers import CLIPTokenizer  # imports slowly
+
+    read = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return read.backend_tokenizer, read.pad_token_id, read.eos_token_id
+
+
 class PromptTokenizer:
     """A CLIP tokenizer that pads every prompt to the text encoder's length.
 
@@ -53,25 +117,22 @@ class PromptTokenizer:
     """
 
     def __init__(self, folder: Path, tokens: int, *, openclip: bool = False):
-        from transformers import CLIPTokenizer  # imports slowly
-
         if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
             raise InputError(
                 f"{folder}: no tokenizer here (vocab.json with merges.txt, or tokenizer.json)"
             )
         try:
-            self._tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+            self._tokenizer, pad, self.end = _plain(folder) or _any(folder)
         except Exception as error:  # the tokenizers library raises Exception itself
             raise InputError(f"{folder}: unreadable tokenizer files: {error}") from error
         self.tokens = tokens
         self.openclip = openclip
-        self.pad = OPENCLIP_PAD if openclip else self._tokenizer.pad_token_id
-        self.end = self._tokenizer.eos_token_id
+        self.pad = OPENCLIP_PAD if openclip else pad
 
     @property
     def vocabulary(self) -> int:
         """Number of tokens."""
-        return len(self._tokenizer)
+        return self._tokenizer.get_vocab_size()
 
     def __call__(self, prompts: Sequence[str]) -> np.ndarray:
         """Token ids ``[n, S]`` int32: start, words, end, padding.
@@ -81,9 +142,10 @@ class PromptTokenizer:
         out = np.full((len(prompts), self.tokens), self.pad, np.int32)
         for row, prompt in zip(out, prompts, strict=True):
             text = openclip_clean(prompt) if self.openclip else prompt
-            ids = self._tokenizer(text, truncation=False, verbose=False)["input_ids"]
+            ids = self._tokenizer.encode(text).ids
             if len(ids) > self.tokens:
                 lost = self._tokenizer.decode(ids[self.tokens - 1 : -1])
+                lost = lost.replace(WORD_END, " ").strip()
                 logger.warning("prompt cut to %d tokens, without %r", self.tokens, lost)
                 ids = [*ids[: self.tokens - 1], self.end]
             row[: len(ids)] = ids

@@ -1,0 +1,1 @@
+"""Measuring: what ``syncos bench`` runs, and what the scripts in ``benchmarks/`` share."""

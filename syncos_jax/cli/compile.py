@@ -1,0 +1,119 @@
+"""``syncos compile``: what ``syncos generate`` would compile, compiled beforehand."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from syncos_jax.cli.console import Phases, interruptible, user_errors
+
+EXAMPLES = """[bold]Examples[/bold]
+
+syncos compile story.yaml --model models/videocrafter2
+
+syncos compile --frames 64 --steps 50 --sampler syncos
+
+For a machine image, where generate finds them with the same variable set:
+
+SYNCOS_CACHE=/opt/syncos syncos compile story.yaml
+"""
+
+
+class _Enough(Exception):
+    """The first frames have been decoded: everything is compiled."""
+
+
+def compile(
+    scenario: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The scenario, or one of the same length; else give --frames.",
+            metavar="SCENARIO",
+            show_default=False,
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Length of the video.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
+        ),
+    ] = "demo",
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of the scenario's: syncos, co_denoising or refinement_only.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps.", metavar="N", show_default=False)
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),
+    ] = None,
+) -> None:
+    """Compile for a model and a length of video, so that generate starts at once.
+
+    Programs are kept in the folder $SYNCOS_CACHE (else ~/.cache/syncos_jax), for this kind of
+    device, these versions and these shapes: the video's length and size, the sampler with its
+    number of steps and windows in a call. Prompts, seeds, guidance and learning rates may differ.
+    """
+    with user_errors():
+        from syncos_jax.errors import InputError
+        from syncos_jax.scenario import Event, Scenario
+
+        if (scenario is None) == (frames is None):
+            raise InputError("give either a SCENARIO or --frames N")
+        if scenario is not None:
+            story = Scenario.from_file(scenario)
+        else:
+            story = Scenario(events=(Event(prompt="anything", frames=frames),))
+        changes = {"steps": steps, "batch": batch}
+        if sampler is not None or any(value is not None for value in changes.values()):
+            story = story.with_sampler(sampler, **changes)
+
+        phases = Phases()
+        with phases.phase("load"):
+            from syncos_jax.cache import Watch, keep_programs, size
+            from syncos_jax.pipeline import Pipeline
+
+            folder = keep_programs()
+            if folder is None:
+                raise InputError(
+                    "the folder of compiled programs cannot be written; set SYNCOS_CACHE to one "
+                    "that can"
+                )
+            watch = Watch()
+            pipeline = Pipeline.from_pretrained(model)
+        with phases.phase("compile"):
+            interruptible(partial(_first_steps, pipeline, story))
+        typer.echo(
+            f"{folder}: {watch.compiled} programs compiled, {watch.found} found, "
+            f"{size(folder) / 2**20:.1f} MiB in all"
+        )
+
+
+def _first_steps(pipeline: Any, story: Any) -> None:
+    """Everything that generate runs, each once: text, the first row, one call of the decoder."""
+    import numpy as np
+
+    def stop(done: int, total: int) -> None:
+        raise _Enough
+
+    run = pipeline.start(story)
+    run.advance(1)
+    run.check()
+    frames = pipeline.layout(story).frames
+    with suppress(_Enough):
+        shape = (frames, *pipeline.frame_shape(story))
+        pipeline.decode(np.zeros(shape, np.float32), progress=stop)

@@ -1,0 +1,144 @@
+"""The options that say on which devices and hosts a command runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from syncos_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from syncos_jax.parallel import Parallel
+
+PANEL = "Devices and hosts"
+
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|all",
+        help="Devices that share each video's windows. Default: one; with --distributed all.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+ParallelBy = Annotated[
+    Literal["shard_map", "pmap"],
+    typer.Option(
+        "--parallel",
+        help="How several devices are driven.",
+        rich_help_panel=PANEL,
+    ),
+]
+Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed",
+        help="This is one of several processes, all started with the same line: under SLURM, Open "
+        "MPI, Kubernetes or on a TPU pod they find each other; elsewhere see --coordinator. The "
+        "first one writes the files.",
+        rich_help_panel=PANEL,
+    ),
+]
+Coordinator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --distributed: where process 0 listens.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="With --coordinator: how many processes there are.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+ProcessId = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="I",
+        help="With --coordinator: which one this is, from 0.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+WindowsPerCall = Annotated[
+    str | None,
+    typer.Option(
+        "--windows-per-call",
+        "--batch",
+        metavar="N|auto",
+        help="Windows in one call of the network, of all devices together: fewer need less memory. "
+        "auto takes as many as fit.",
+        show_default=False,
+    ),
+]
+
+
+def read_windows_per_call(value: str | None) -> int | str | None:
+    """``None``, ``"auto"`` or a number; raises InputError."""
+    if value is None or value == "auto":
+        return value
+    if not value.isdigit() or int(value) < 1:
+        raise InputError(f"--windows-per-call: must be a number, 1 or more, or auto; got {value!r}")
+    return int(value)
+
+
+def speaks(distributed: bool) -> bool:
+    """Whether this process writes files and talks: the first of several, or the only one."""
+    if not distributed:
+        return True
+    from syncos_jax.parallel import is_main_process
+
+    return is_main_process()
+
+
+def console(mesh: Mesh | None) -> Console | None:
+    """Where the phases of a run are said: nowhere, but for the first of several processes."""
+    if mesh is None or speaks(True):
+        return None
+    return Console(quiet=True)
+
+
+def open_mesh(
+    devices: str | None,
+    parallel: Parallel,
+    distributed: bool,
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+) -> Mesh | None:
+    """Joins the other processes, if any, and makes the mesh; None for JAX's default device.
+
+    Must come before anything else that uses a device.
+
+    Raises:
+      InputError: if options do not go together, or there are no such devices or processes.
+    """
+    count = None
+    if devices not in (None, "all"):
+        assert devices is not None
+        if not devices.isdigit() or int(devices) < 1:
+            raise InputError(f"--devices: must be a number, 1 or more, or all; got {devices!r}")
+        count = int(devices)
+    if not distributed and any(v is not None for v in (coordinator, processes, process_id)):
+        raise InputError("--coordinator, --processes and --process-id need --distributed as well")
+    from syncos_jax import parallel as several
+
+    if distributed:
+        several.initialize(coordinator, processes, process_id)
+    elif devices is None and parallel == "shard_map":
+        return None
+    elif devices is None:
+        count = 1
+    return several.make_mesh(count)

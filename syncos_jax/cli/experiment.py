@@ -1,0 +1,237 @@
+"""``syncos experiment``: methods × scenarios × seeds, tables and plots."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from syncos_jax.cli.console import Phases, interruptible, user_errors
+
+if TYPE_CHECKING:
+    from syncos_jax.experiments.runner import Task
+
+EXAMPLES = """[bold]Examples[/bold]
+
+syncos experiment --subset --out runs/subset
+
+syncos experiment --methods syncos,co_denoising --scenarios open --seeds 5 --out runs/open
+
+syncos experiment --settings mine.yaml --methods co_denoising,few --scenarios open --out runs/few
+
+where mine.yaml holds, as a scenario's sampler does:
+
+few: {name: syncos, t_min: 700, iterations: 2, windows_per_step: 4}
+"""
+
+
+def experiment(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder of the results.")
+    ],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Some of co_denoising, fifo, syncos, no_structure, no_grounded_timestep, "
+            "no_fixed_noise, no_t_min, refinement_only, and those of --settings. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Methods of your own: a YAML or JSON file of name: sampler settings.",
+            show_default=False,
+        ),
+    ] = None,
+    scenarios: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Scenarios of the suite (open-03), or kinds: motion, background, colour, size, "
+            "open, long. Default: all 48.",
+            show_default=False,
+        ),
+    ] = None,
+    subset: Annotated[
+        bool,
+        typer.Option(
+            "--subset",
+            help="6 scenarios of 32 frames, and unless told otherwise 2 seeds and 25 steps: with "
+            "all methods about half an hour on two CPU cores.",
+        ),
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Videos of each method and scenario. Default: 3.",
+            show_default=False,
+        ),
+    ] = None,
+    first_seed: Annotated[
+        int, typer.Option(min=0, max=2**31, metavar="N", help="The first seed.")
+    ] = 0,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
+        ),
+    ] = "demo",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Denoising steps of every method. Default: the model's.",
+            show_default=False,
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Guidance of every method. Default: the model's.", show_default=False
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Optimiser steps at a timestep, for every method that refines.",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Windows in one call of the network.", show_default=False),
+    ] = None,
+    videos: Annotated[bool, typer.Option("--videos", help="Keep every video as .mp4.")] = False,
+    plots: Annotated[bool, typer.Option(help="Draw plots (needs matplotlib).")] = True,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            help="Keep compiled programs in $SYNCOS_CACHE (else ~/.cache/syncos_jax) for the next "
+            "start."
+        ),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be run and what it costs, and stop.")
+    ] = False,
+) -> None:
+    """Compare methods on the suite of scenarios, as the paper does.
+
+    Runs methods × scenarios × seeds and writes tables.md, results.json and plots, with bootstrap
+    intervals and the paper's order of methods against ours.
+
+    Every finished video is a file in DIR: the same command goes on where it was stopped, and more
+    methods, scenarios or seeds add to what is there.
+    """
+    with user_errors():
+        from syncos_jax.errors import InputError
+        from syncos_jax.experiments.methods import METHODS, choose, read_methods
+        from syncos_jax.experiments.study import SEEDS, SUBSET_SEEDS, SUBSET_STEPS, choose_cases
+
+        given = {name: value for name, value in locals().items() if name in _FLAGS}
+        known = dict(METHODS)
+        if settings is not None:
+            own = read_methods(settings)
+            both = sorted(set(own) & set(known))
+            if both:
+                raise InputError(
+                    f"{settings}: {both[0]}: is a built-in method; choose another name"
+                )
+            known |= own
+        chosen = choose(_names(methods), known, "method")
+        cases = choose_cases(_names(scenarios), subset)
+        if plots and not dry_run:
+            from syncos_jax.experiments.plots import need_matplotlib
+
+            need_matplotlib()
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out}: is not a folder; --out names the folder of the results")
+        seeds = seeds or (SUBSET_SEEDS if subset else SEEDS)
+        common: dict[str, Any] = {
+            "steps": SUBSET_STEPS if steps is None and subset else steps,
+            "guidance": guidance,
+            "iterations": iterations,
+            "batch": batch,
+        }
+        phases = Phases()
+        with phases.phase("load"):
+            from syncos_jax.cache import keep_programs
+            from syncos_jax.experiments.runner import plan, run
+            from syncos_jax.experiments.study import about, with_common, write_results
+            from syncos_jax.pipeline import Pipeline
+
+            if cache:
+                keep_programs()
+            pipeline = Pipeline.from_pretrained(model)
+            ready = with_common(chosen, pipeline.model, **common)
+            numbers = range(first_seed, first_seed + seeds)
+            tasks = plan(pipeline, ready, cases, numbers)
+        _say_plan(phases, tasks)
+        if dry_run:
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        with phases.phase("videos", "windows") as progress:
+            work = partial(
+                run, pipeline, tasks, out, say=phases.say, progress=progress, videos=videos
+            )
+            records = interruptible(work)
+        with phases.phase("write"):
+            facts = about(pipeline, tasks, _command(given))
+            written = write_results(out, tasks, records, facts, plots)
+        typer.echo("\n".join(str(path) for path in written))
+
+
+_FLAGS = (
+    "out",
+    "methods",
+    "settings",
+    "scenarios",
+    "subset",
+    "seeds",
+    "first_seed",
+    "model",
+    "steps",
+    "guidance",
+    "iterations",
+    "batch",
+)
+
+
+def _command(given: dict[str, Any]) -> str:
+    """The command that makes the same results."""
+    words = ["syncos", "experiment"]
+    for name in _FLAGS:
+        value = given[name]
+        if value in (None, False) or (name, value) in (("first_seed", 0), ("model", "demo")):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(str(value))
+    return shlex.join(words)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _say_plan(phases: Phases, tasks: list[Task]) -> None:
+    windows: Counter[str] = Counter()
+    for task in tasks:
+        windows[task.method.name] += task.windows
+    scenarios = len({task.case.id for task in tasks})
+    seeds = len({task.seed for task in tasks})
+    phases.say(
+        f"{len(tasks)} videos: {len(windows)} methods, {scenarios} scenarios, {seeds} seeds; "
+        f"{sum(windows.values()):,} windows to predict"
+    )
+    for name, count in windows.items():
+        phases.say(f"  {name:<22}{count:>9,} windows")

@@ -1,0 +1,224 @@
+"""``syncos plan``: what would be made, and what it would cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from syncos_jax.cli import stories
+from syncos_jax.cli.console import user_errors
+
+if TYPE_CHECKING:
+    from syncos_jax.plan import Cost, Plan, PlannedWindow
+
+EXAMPLES = """[bold]Examples[/bold]
+
+syncos plan examples/red_ball.yaml
+
+syncos plan examples/template.yaml --set place='*' --takes 3
+
+syncos plan story.yaml --model converted/videocrafter2 --json > plan.json
+"""
+
+_SHOWN = 40
+
+
+def plan(
+    scenario: stories.ScenarioFile = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
+        ),
+    ] = "demo",
+    values: stories.Values = None,
+    seed: stories.Seed = None,
+    seeds: stories.Seeds = None,
+    takes: stories.Takes = None,
+    prompts: stories.Prompts = None,
+    prompt: stories.Prompt = None,
+    global_prompt: stories.Global = None,
+    seconds: stories.Seconds = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="Instead of the scenario's.", metavar="NAME", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Instead of the scenario's.", metavar="N", show_default=False),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what syncos generate would make: events, windows, prompts, calls, memory, time.
+
+    A window is conditioned on the event that its middle frame lies in. The time is that of the
+    last run of this kind on this machine; where there was none, none is given.
+    """
+    with user_errors():
+        from syncos_jax.cli.making import json_line
+
+        found = stories.collect(
+            scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
+        )
+        changes = {"steps": steps, "batch": batch}
+        if sampler is not None or any(value is not None for value in changes.values()):
+            found = [
+                dataclasses.replace(t, scenario=t.scenario.with_sampler(sampler, **changes))
+                for t in found
+            ]
+        from syncos_jax.pipeline import Pipeline
+
+        pipeline = Pipeline.from_pretrained(model)
+        plans = [pipeline.plan(take.scenario) for take in found]
+        if as_json:
+            data = [
+                {"take": take.name, "values": dict(take.values), **one.to_dict()}
+                for take, one in zip(found, plans, strict=True)
+            ]
+            typer.echo(json_line(data if len(data) > 1 else data[0]))
+            return
+        _print(plans, [take.name for take in found])
+
+
+def _print(plans: list[Plan], names: list[str]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    shown: list[dict[str, Any]] = []
+    for plan, name in zip(plans, names, strict=True):
+        told = {**plan.to_dict(), "seed": None}
+        if name:
+            again = ", as above" if told in shown else ""
+            console.print(f"{name}: seed {plan.seed}{again}", style="bold")
+        if told not in shown:  # another seed makes no other plan
+            _print_one(console, plan)
+            shown.append(told)
+    if len(plans) > 1:
+        costs = [plan.cost for plan in plans]
+        rows = sum(cost.rows for cost in costs)
+        # The model is loaded once, and what is alike is compiled once.
+        known = [cost.seconds - cost.seconds_start for cost in costs if cost.seconds is not None]
+        start = max(cost.seconds_start for cost in costs)
+        spent = f", about {duration(sum(known) + start)}" if len(known) == len(costs) else ""
+        console.print(f"{len(plans)} videos: {rows:,} calls of the network{spent}", style="bold")
+
+
+def _print_one(console: Any, plan: Plan) -> None:
+    sampler = plan.sampler
+    console.print(
+        f"{plan.frames} frames of {plan.width}×{plan.height}, {plan.seconds:g} s at {plan.fps:g} "
+        f"frames per second; {len(plan.windows)} windows of {plan.window}, {plan.stride} apart; "
+        f"{sampler['name']}, {sampler['steps']} steps, guidance {sampler['guidance']:g}",
+        soft_wrap=True,
+    )
+    console.print(_events(plan))
+    console.print(_windows(plan, min(32, console.width // 3)))
+    for line in _cost(plan.cost):
+        console.print(line, soft_wrap=True)
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+
+
+def _events(plan: Plan) -> Any:
+    from rich.table import Table
+
+    table = Table("event", "frames", "seconds", "windows", "prompt", box=None, pad_edge=False)
+    for event in plan.events:
+        table.add_row(
+            str(event.index),
+            f"{event.start}-{event.stop - 1}",
+            f"{event.start_seconds:g}-{event.stop_seconds:g}",
+            str(event.windows),
+            event.text + (f"  (not: {event.negative})" if event.negative else ""),
+        )
+    return table
+
+
+def _windows(plan: Plan, width: int) -> Any:
+    from rich.table import Column, Table
+
+    bar = Column("", no_wrap=True, min_width=width)
+    table = Table("window", "frames", "middle", bar, "conditioned on", box=None, pad_edge=False)
+    # A long video's windows from both ends; all of them stand in the JSON.
+    half = _SHOWN // 2
+    left_out = range(half, len(plan.windows) - half) if len(plan.windows) > _SHOWN else range(0)
+    for window in plan.windows:
+        if window.index in left_out:
+            if window.index == left_out.start:
+                table.add_row("...", "", "", "", f"{len(left_out)} more (see --json)")
+            continue
+        table.add_row(
+            str(window.index),
+            f"{window.start}-{window.stop - 1}",
+            str(window.middle),
+            picture(window, plan.frames, width),
+            _conditioned(window, plan),
+        )
+    return table
+
+
+def picture(window: PlannedWindow, frames: int, width: int) -> str:
+    """A window as a bar within the whole video, its middle frame marked: ``..==|==...``."""
+    cells = ["·"] * width
+    first, last = window.start * width // frames, -(-window.stop * width // frames)
+    cells[first:last] = "━" * (last - first)
+    cells[window.middle * width // frames] = "┃"
+    return "".join(cells)
+
+
+def _conditioned(window: PlannedWindow, plan: Plan) -> str:
+    if window.override is not None:
+        return f"override {window.override}: {window.prompts[0][0]}"
+    if len(window.prompts) == 1:
+        return f"event {window.event}"
+    events = {event.text: event.index for event in reversed(plan.events)}
+    return " + ".join(f"{share:.0%} event {events[text]}" for text, share in window.prompts)
+
+
+def _cost(cost: Cost) -> list[str]:
+    lines = [
+        f"calls    {cost.rows:,} of the network, {cost.batch} windows each ({cost.steps} steps, "
+        f"{cost.co_denoising_rounds} passes over the video, {cost.refinement_rounds} optimiser "
+        "steps)",
+        f"work     {amount(cost.flops, 'FLOP')}: {amount(cost.flops_per_call, 'FLOP')} a call, "
+        f"{amount(cost.flops_decode_frame, 'FLOP')} for decoding a frame",
+        f"memory   at most {size(cost.memory_bytes)}: weights {size(cost.weights_bytes)}, latents "
+        f"and optimiser {size(cost.state_bytes)}, one call {size(cost.call_bytes)} before fusion",
+    ]
+    if cost.seconds is None or cost.seconds_per_call is None:
+        lines.append("time     not known: nothing of this kind has been run on this machine yet")
+    else:
+        scaled = f", scaled from {cost.scaled_from} windows a call" if cost.scaled_from else ""
+        lines.append(
+            f"time     about {duration(cost.seconds)}, {1000 * cost.seconds_per_call:.0f} ms a "
+            f"call, by the last run of this kind on this machine{scaled}"
+        )
+    return lines
+
+
+def amount(value: float, unit: str) -> str:
+    """1.23e12, "FLOP" -> "1.2 TFLOP"."""
+    for factor, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= factor:
+            return f"{value / factor:.3g} {letter}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def size(count: int) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

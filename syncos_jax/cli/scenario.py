@@ -1,0 +1,187 @@
+"""``syncos scenario``: begin a scenario file, check it, see what its variables make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncos_jax.cli import stories
+from syncos_jax.cli.console import BAD_INPUT, fail, user_errors
+from syncos_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from syncos_jax.template import Take, Template
+
+EXAMPLES = """[bold]Examples[/bold]
+
+syncos scenario new story.yaml
+
+syncos scenario check story.yaml
+
+syncos scenario show story.yaml --set place=beach,meadow
+"""
+
+app = typer.Typer(
+    help="Begin, check and show scenario files.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog=EXAMPLES,
+)
+
+_NEW = """\
+# yaml-language-server: $schema={schema}
+# A long video: what stays the same, and what happens.
+# Look at it with: syncos plan {name}
+global: a red ball on a green meadow
+negative: ""              # what the video should not show
+events:                   # one after the other; each has seconds or frames
+  - {{prompt: the ball rolls to the left, seconds: 2}}
+  - {{prompt: the ball grows, seconds: 1.5}}
+  - {{prompt: the ball rolls to the right, seconds: 2}}
+crossfade: 0              # windows at each change that have a mixture of both events
+sampler: {{name: syncos}}   # or co_denoising, refinement_only; steps, guidance, ...
+seed: 0
+"""
+
+_NEW_TEMPLATE = """\
+# yaml-language-server: $schema={schema}
+# A template: {{name}} stands for a variable, {{{{ and }}}} for braces.
+# Several videos: syncos generate {name} --set place=meadow,beach --takes 3
+variables:
+  product: {{default: a red ball, description: what is shown}}
+  place:
+    default: a green meadow
+    allowed: [a green meadow, a sandy beach, white snow]
+  pace: 2                 # seconds of each event
+global: "{{product}} on {{place}}"
+negative: ""
+events:
+  - {{prompt: the ball rolls to the left, seconds: "{{pace}}"}}
+  - {{prompt: the ball grows, seconds: "{{pace}}"}}
+sampler: {{name: syncos}}
+seed: 0
+"""
+
+
+@app.command("new")
+def new(
+    file: Annotated[Path, typer.Argument(help="The file to write: .yaml.", metavar="FILE")],
+    template: Annotated[bool, typer.Option("--template", help="With variables.")] = False,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            help="What editors complete the file by; by default the schema of this installation.",
+            metavar="FILE|URL",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write a scenario to begin with. An existing file is never replaced."""
+    with user_errors():
+        from syncos_jax.files import replacing
+        from syncos_jax.schema import SCHEMA_PATH
+
+        if file.suffix.lower() not in (".yaml", ".yml"):
+            raise InputError(f"{file}: a new scenario is a YAML file; end its name in .yaml")
+        if file.exists():
+            raise InputError(f"{file} exists; choose another name, or remove it first")
+        text = _NEW_TEMPLATE if template else _NEW
+        with replacing(file) as temporary:
+            filled = text.format(schema=schema or SCHEMA_PATH, name=file.name)
+            temporary.write_text(filled, encoding="utf-8")
+        typer.echo(f"{file}: written; look at what it makes with: syncos plan {file}")
+
+
+@app.command("check")
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Scenario files.", metavar="FILE...")],
+    values: stories.Values = None,
+) -> None:
+    """Say of each file what is wrong with it, or what it makes. Exit code 2 if any is wrong.
+
+    Whether it fits a model (lengths, windows) is said by: syncos plan FILE --model DIR.
+    """
+    wrong = False
+    for file in files:
+        try:
+            typer.echo(f"{file}: {_checked(file, values or [])}")
+        except InputError as error:
+            fail(str(error))
+            wrong = True
+    if wrong:
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command("show")
+def show(
+    scenario: Annotated[Path, typer.Argument(help="The scenario file.", metavar="SCENARIO")],
+    values: stories.Values = None,
+    seed: stories.Seed = None,
+    seeds: stories.Seeds = None,
+    takes: stories.Takes = None,
+) -> None:
+    """Print the scenarios that a file makes, variables filled in, as YAML."""
+    with user_errors():
+        from syncos_jax.documents import to_text
+        from syncos_jax.scenario import braces_doubled
+
+        for take in stories.collect(scenario, values, seed, seeds, takes):
+            if take.count > 1:
+                typer.echo(f"--- # {take.name}")
+            typer.echo(to_text(braces_doubled(take.scenario.to_dict()), ".yaml"), nl=False)
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of scenario files, by which editors complete and check them."""
+    with user_errors():
+        from syncos_jax.schema import SCHEMA_PATH
+
+        typer.echo(SCHEMA_PATH.read_text(encoding="utf-8"), nl=False)
+
+
+def _checked(file: Path, values: list[str]) -> str:
+    from syncos_jax.template import Template, parse_values
+
+    template = Template.from_file(file)
+    given = parse_values(values)
+    open_ones = [
+        name
+        for name, variable in template.variables.items()
+        if variable.default is None and name not in given
+    ]
+    for name in open_ones:  # whatever stands there, the rest can be checked
+        allowed = template.variables[name].allowed
+        given[name] = [allowed[0] if allowed else name]
+    try:
+        takes = template.expand(given)
+    except InputError as error:
+        if not open_ones:
+            raise
+        hint = " ".join(f"--set {name}=..." for name in open_ones)
+        raise InputError(
+            f"{error} (its variables have no defaults; check it with {hint})"
+        ) from None
+    return "ok, " + ", ".join(_made(template, takes, open_ones))
+
+
+def _made(template: Template, takes: list[Take], open_ones: list[str]) -> list[str]:
+    from syncos_jax.template import as_text
+
+    count = len(takes[0].scenario.events)
+    parts = [f"{count} event{'s' if count > 1 else ''}"]
+    lengths = [event.seconds for event in takes[0].scenario.events]
+    if None not in lengths:
+        parts.append(f"{sum(length or 0 for length in lengths):g} s")
+    if len(takes) > 1:
+        parts.append(f"{len(takes)} videos")
+    for name in template.variables:
+        unused = "" if name in template.used else " (used nowhere)"
+        parts.append(
+            f"{name}: to be given{unused}"
+            if name in open_ones
+            else f"{name} = {as_text(takes[0].values[name])}{unused}"
+        )
+    return parts

@@ -1,0 +1,160 @@
+"""What to make: a scenario file with its variables and seeds, or plain prompts.
+
+The options stand here once, for every command that takes them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syncos_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from syncos_jax.template import Take
+
+ScenarioFile = Annotated[
+    Path | None,
+    typer.Argument(
+        help="The scenario: a YAML or JSON file.", metavar="SCENARIO", show_default=False
+    ),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="NAME=VALUE,...",
+        help="Value of a variable; several values, parted by commas, make several videos. A comma "
+        "in a value is written \\\\, and * stands for all allowed values.",
+        show_default=False,
+    ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="N,N,...", help="One video for each seed; 0-4 for 0 to 4."),
+]
+Takes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        metavar="N",
+        help="N videos of different seeds: the scenario's (or --seed) and the next ones.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=2**32 - 1, help="Instead of the scenario's.", metavar="N", show_default=False
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="In place of a scenario: a text file with a prompt, an event, on each line.",
+        show_default=False,
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        metavar="'A | B | C'",
+        help="In place of a scenario: prompts, parted by |.",
+        show_default=False,
+    ),
+]
+Global = Annotated[
+    str | None,
+    typer.Option(
+        "--global",
+        metavar="TEXT",
+        help="With --prompt and --prompts: what is the same all through. Without it each prompt "
+        "has to say everything.",
+        show_default=False,
+    ),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds",
+        metavar="X",
+        help="With --prompt and --prompts: length of each event (default 2).",
+        show_default=False,
+    ),
+]
+
+
+def collect(
+    scenario: Path | None,
+    values: list[str] | None = None,
+    seed: int | None = None,
+    seeds: str | None = None,
+    takes: int | None = None,
+    prompts: Path | None = None,
+    prompt: str | None = None,
+    global_prompt: str | None = None,
+    seconds: float | None = None,
+) -> list[Take]:
+    """The videos that the options ask for; InputError where they contradict one another."""
+    from syncos_jax.prompts import from_prompts, read_prompts, split_prompts
+    from syncos_jax.scenario import braces_doubled
+    from syncos_jax.template import Template, parse_values
+
+    given = {"SCENARIO": scenario, "--prompts": prompts, "--prompt": prompt}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        found = f"both {' and '.join(named)} are given" if named else "there is nothing to make"
+        raise InputError(f"{found}; give one of a scenario file, --prompts FILE or --prompt TEXT")
+    if seeds is not None and takes is not None:
+        raise InputError("both --seeds and --takes are given; leave one of them out")
+    if seeds is not None and seed is not None:
+        raise InputError("both --seed and --seeds are given; leave one of them out")
+    if scenario is not None:
+        for name, value in (("--global", global_prompt), ("--seconds", seconds)):
+            if value is not None:
+                raise InputError(f"{name} goes with --prompt or --prompts, not with a scenario")
+        template = Template.from_file(scenario)
+    else:
+        if values:
+            raise InputError("--set goes with a scenario file, not with --prompt or --prompts")
+        texts = read_prompts(prompts) if prompts is not None else split_prompts(prompt or "")
+        story = from_prompts(texts, global_prompt or "", seconds)
+        template = Template(braces_doubled(story.to_dict()))
+    chosen = parse_values(values or [])
+    wanted = read_seeds(seeds) if seeds is not None else None if seed is None else [seed]
+    if takes is not None:
+        first = wanted[0] if wanted else template.expand(chosen)[0].scenario.seed
+        wanted = [(first + index) % 2**32 for index in range(takes)]  # after the last comes 0
+    return template.expand(chosen, wanted)
+
+
+def read_seeds(text: str) -> list[int]:
+    """``"0,2,5-7"`` -> ``[0, 2, 5, 6, 7]``."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= last < 2**32 or last - first >= 1000:
+            raise InputError(
+                f"--seeds: {part!r} is no seed; give whole numbers from 0 to {2**32 - 1}, such as "
+                "0,1,2 or 0-4 (at most 1000)"
+            )
+        seeds += range(first, last + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def named_outputs(out: Path, takes: list[Take]) -> list[Path]:
+    """A path for each take: ``out`` itself, or ``out-beach-seed1.mp4`` where there are several."""
+    if not out.name:
+        raise InputError(f"{out} is a folder; give the name of a file in it")
+    if len(takes) == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{take.name}{out.suffix}") for take in takes]

@@ -1,0 +1,156 @@
+"""The methods that are compared, each a name for settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from syncos_jax.documents import read_mapping
+from syncos_jax.errors import InputError
+from syncos_jax.explain import did_you_mean, short
+from syncos_jax.fifo import FIFO, make_queue
+from syncos_jax.settings import CoDenoising, RefinementOnly, Settings, SynCoS, settings_from_dict
+from syncos_jax.tape import make_tape
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of making a long video.
+
+    Attributes:
+        name: in tables and files.
+        settings: the sampler; its steps and guidance are those of the experiment.
+        structured: whether windows are conditioned on "global, local" or on the local prompt alone.
+        title: in plots.
+    """
+
+    name: str
+    settings: Settings
+    structured: bool = True
+    title: str = ""
+
+    def with_common(self, **values: Any) -> Method:
+        """The same with settings that all methods share (steps, guidance, batch, and for those
+        with a refinement iterations and so on); None, and what it does not have, is left alone."""
+        known = {field.name for field in dataclasses.fields(self.settings)}
+        changes = {k: v for k, v in values.items() if v is not None and k in known}
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that decides what this method makes."""
+        return {
+            "sampler": {"name": self.settings.name, **dataclasses.asdict(self.settings)},
+            "structured": self.structured,
+        }
+
+
+_PAPER = SynCoS.paper()
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("co_denoising", CoDenoising(), title="co-denoising"),
+        Method("fifo", FIFO(), title="FIFO"),
+        Method("syncos", _PAPER, title="SynCoS"),
+        Method("no_structure", _PAPER, structured=False, title="no structured prompt"),
+        Method(
+            "no_grounded_timestep",
+            dataclasses.replace(_PAPER, grounded_timestep=False),
+            title="no grounded timestep",
+        ),
+        Method(
+            "no_fixed_noise",
+            dataclasses.replace(_PAPER, fixed_noise=False),
+            title="no fixed noise",
+        ),
+        Method("no_t_min", dataclasses.replace(_PAPER, t_min=0), title="no t_min"),
+        Method("refinement_only", RefinementOnly(), title="refinement alone"),
+    )
+}
+"""The methods of the paper's Tables 1 to 3, by name.
+
+Table 1 compares ``co_denoising`` (Gen-L-Video), ``fifo`` and ``syncos``; Table 2 ``syncos`` with
+the four ``no_...``; Table 3 the stages: 1 and 3 alone are ``co_denoising``, 2 alone is
+``refinement_only``. (Stage 1 without stage 3 does not lead on to another timestep, so there is no
+such method.)
+"""
+
+
+def cost(method: Method, frames: int, model: Any, stride: int | None = None) -> int:
+    """Windows that the network predicts for a video: the number of calls where each has one.
+
+    Args:
+        method: the method.
+        frames: of the video.
+        model: a loaded model.
+        stride: of the windows; None for the model's own.
+    """
+    from syncos_jax.windows import WindowLayout
+
+    config = model.config
+    if isinstance(method.settings, FIFO):
+        return make_queue(frames, config.window, method.settings).cost
+    layout = WindowLayout(frames=frames, window=config.window, stride=stride or config.stride)
+    return make_tape(layout, model.schedule, method.settings).describe().windows
+
+
+def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:
+    """Methods of one's own, from a YAML or JSON file.
+
+    A mapping of names to settings as in a scenario's ``sampler``, with ``structured`` beside them::
+
+        few: {name: syncos, t_min: 700, iterations: 2, windows_per_step: 4}
+        bare: {name: co_denoising, structured: false}
+
+    Raises InputError with the file and the entry in question.
+    """
+    methods = {}
+    for name, values in read_mapping(path).items():
+        if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
+            raise InputError(f"{path}: {short(name)}: a method's name has letters, digits, - and _")
+        if not isinstance(values, Mapping):
+            raise InputError(
+                f"{path}: {name}: is {short(values)}; expected {{name: syncos, t_min: 700}}"
+            )
+        rest = dict(values)
+        structured = rest.pop("structured", True)
+        if not isinstance(structured, bool):
+            raise InputError(
+                f"{path}: {name}: structured is {short(structured)}; expected true or false"
+            )
+        try:
+            settings = _settings(rest)
+        except (InputError, TypeError) as error:
+            raise InputError(f"{path}: {name}: {error}") from error
+        methods[name] = Method(name, settings, structured, title=name)
+    if not methods:
+        raise InputError(f"{path}: names no method")
+    return methods
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    if values.get("name") != FIFO.name:
+        return settings_from_dict(values)
+    known = [field.name for field in dataclasses.fields(FIFO)]
+    for key in values:
+        if key != "name" and key not in known:
+            raise InputError(f"unknown key {short(key)}{did_you_mean(key, known)}")
+    return FIFO(**{key: value for key, value in values.items() if key != "name"})
+
+
+def choose(names: Sequence[str] | None, known: Mapping[str, Any], what: str) -> list[Any]:
+    """The named ones in the order given, or all; InputError for a name that is not known, or that
+    stands twice."""
+    if names is None:
+        return list(known.values())
+    for name in names:
+        if name not in known:
+            raise InputError(f"no {what} {name!r}{did_you_mean(name, known)}")
+        if names.count(name) > 1:
+            raise InputError(f"{what} {name!r} stands twice; name it once")
+    if not names:
+        raise InputError(f"no {what} is named; known are {', '.join(known)}")
+    return [known[name] for name in names]

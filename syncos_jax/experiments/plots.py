@@ -1,0 +1,189 @@
+"""The plots of an experiment, as PNG; matplotlib is imported when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from syncos_jax.errors import InputError
+from syncos_jax.experiments.measures import MEASURES
+from syncos_jax.experiments.methods import METHODS
+from syncos_jax.files import replacing
+
+BARS = (
+    "coherence",
+    "subject_consistency",
+    "background_consistency",
+    "motion_right",
+    "global_right",
+    "dynamic_degree",
+)
+
+
+def need_matplotlib() -> None:
+    """Raises InputError, with what to install, where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "plots need matplotlib: pip install 'syncos-jax[experiments]', or leave them out with "
+            "--no-plots"
+        ) from None
+
+
+def draw(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
+    """Writes ``methods.png``, ``similarity.png``, ``drift.png`` and ``cost.png`` into ``out``.
+
+    Returns:
+        The names of the files written.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    def save(figure: Figure, name: str) -> str:
+        with replacing(out / name) as temporary:
+            figure.savefig(temporary, format="png", dpi=110)
+        return name
+
+    methods = summary["methods"]
+    names = [save(_bars(methods), "methods.png"), save(_cost(methods), "cost.png")]
+    example = _example(records)
+    if example:
+        names.append(save(_similarity(example), "similarity.png"))
+    if any(record["report"] for record in records):
+        names.append(save(_drift(records), "drift.png"))
+    return names
+
+
+def title(name: str) -> str:
+    """How a method is called in plots."""
+    return METHODS[name].title if name in METHODS else name
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _colours(names: Sequence[str]) -> dict[str, Any]:
+    from matplotlib import colormaps
+
+    palette = colormaps["tab10"]
+    return {name: palette(index % 10) for index, name in enumerate(names)}
+
+
+def _errors(of: Mapping[str, Any]) -> tuple[float, float]:
+    if of["low"] is None:
+        return 0.0, 0.0
+    return max(0.0, of["mean"] - of["low"]), max(0.0, of["high"] - of["mean"])
+
+
+def _bars(methods: Mapping[str, Any]) -> Any:
+    figure = _figure(11, 1.2 + 0.55 * len(methods) + 2)
+    colours = _colours(list(methods))
+    for place, name in enumerate(BARS, start=1):
+        axes = figure.add_subplot(2, 3, place)
+        shown = [m for m in methods if methods[m]["measures"][name]]
+        for row, method in enumerate(shown):
+            of = methods[method]["measures"][name]
+            low, high = _errors(of)
+            axes.barh(row, of["mean"], xerr=[[low], [high]], color=colours[method], capsize=3)
+        axes.set_yticks(range(len(shown)), [title(m) for m in shown] if place % 3 == 1 else [])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.02)
+        axes.set_title(MEASURES[name].title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Means with 95 % bootstrap intervals over videos", fontsize=10)
+    return figure
+
+
+def _cost(methods: Mapping[str, Any]) -> Any:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    figure = _figure(7, 5)
+    axes = figure.add_subplot()
+    colours = _colours(list(methods))
+    for name, of in methods.items():
+        value, cost = of["measures"]["coherence"], of["windows"]
+        if not value:
+            continue
+        x = of["relative_cost"] or cost["mean"]
+        low, high = _errors(value)
+        axes.errorbar(
+            x, value["mean"], yerr=[[low], [high]], fmt="o", color=colours[name], capsize=3
+        )
+        axes.annotate(
+            title(name), (x, value["mean"]), textcoords="offset points", xytext=(7, 5), fontsize=8
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    relative = any(of["relative_cost"] for of in methods.values())
+    axes.set_xlabel(
+        "windows predicted by the network"
+        + (", over those of co-denoising" if relative else " for a video")
+    )
+    axes.set_ylabel("coherence")
+    axes.margins(x=0.2)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _example(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All methods' videos of the first scenario and seed that most methods have, a scenario that
+    leaves the colour open where there is one."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record["report"]:
+            found.setdefault((record["scenario"], record["seed"]), []).append(record)
+    if not found:
+        return []
+    return max(found.values(), key=lambda of: (len(of), of[0]["kind"] == "open"))
+
+
+def _similarity(example: Sequence[Mapping[str, Any]]) -> Any:
+    columns = min(4, len(example))
+    rows = -(-len(example) // columns)
+    figure = _figure(2.6 * columns + 0.9, 2.8 * rows + 0.5)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    image = None
+    for place in axes.flat[len(example) :]:
+        place.set_visible(False)
+    for place, record in zip(axes.flat, example, strict=False):
+        matrix = np.asarray(record["report"]["similarity"])
+        image = place.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+        place.set_title(title(record["method"]), fontsize=9)
+        place.tick_params(labelsize=7)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="likeness of two frames")
+    first = example[0]
+    prompt = first["key"]["scenario"].get("global", "")
+    figure.suptitle(f"{first['scenario']}, seed {first['seed']}: {prompt}", fontsize=10)
+    return figure
+
+
+def _drift(records: Sequence[Mapping[str, Any]]) -> Any:
+    """Mean over the videos of the length that most have."""
+    lengths = [len(r["report"]["drift"]) for r in records if r["report"]]
+    length = max(set(lengths), key=lengths.count)
+    curves: dict[str, list[list[float]]] = {}
+    for record in records:
+        if record["report"] and len(record["report"]["drift"]) == length:
+            curves.setdefault(record["method"], []).append(record["report"]["drift"])
+    figure = _figure(7, 4)
+    axes = figure.add_subplot()
+    colours = _colours(list(curves))
+    for name, of in curves.items():
+        axes.plot(np.mean(of, axis=0), color=colours[name], label=title(name))
+    axes.set_xlabel("frame")
+    axes.set_ylabel("likeness to the first event")
+    axes.set_title(f"Mean over the videos of {length} frames", fontsize=10)
+    axes.legend(fontsize=8, frameon=False)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,102 @@
+"""A whole experiment: run it, and write what it found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from syncos_jax.errors import InputError
+from syncos_jax.experiments.methods import Method, choose
+from syncos_jax.experiments.runner import Task
+from syncos_jax.experiments.suite import KINDS, SUBSET, Case, load_suite
+from syncos_jax.experiments.tables import summarise, to_markdown
+from syncos_jax.explain import did_you_mean
+from syncos_jax.files import replacing
+from syncos_jax.pipeline import Pipeline
+from syncos_jax.provenance import device_of, versions
+
+SUBSET_SEEDS = 2
+SUBSET_STEPS = 25
+SEEDS = 3
+
+
+def choose_cases(names: Sequence[str] | None, subset: bool) -> list[Case]:
+    """Scenarios of the suite by id or kind, the subset, or all 48.
+
+    Raises InputError for a name that is neither, and where both are asked for.
+    """
+    suite = load_suite()
+    if subset:
+        if names is not None:
+            raise InputError("--subset and --scenarios exclude one another; give one of the two")
+        return [suite[name] for name in SUBSET]
+    if names is None:
+        return list(suite.values())
+    wanted: list[str] = []
+    for name in names:
+        wanted += [c.id for c in suite.values() if c.kind == name] if name in KINDS else [name]
+    for name in wanted:
+        if name not in suite:
+            close = did_you_mean(name, [*KINDS, *suite])
+            kinds = f"kinds are {', '.join(KINDS)}, each with numbers (open-00)"
+            raise InputError(f"no scenario {name!r}{close if 'mean' in close else f'; {kinds}'}")
+    return choose(wanted, suite, "scenario")
+
+
+def with_common(methods: Sequence[Method], model: Any, **values: Any) -> list[Method]:
+    """The methods with the model's steps and guidance where nothing else is given."""
+    given = {name: value for name, value in values.items() if value is not None}
+    common = {"steps": model.config.steps, "guidance": model.config.guidance, **given}
+    return [method.with_common(**common) for method in methods]
+
+
+def about(pipeline: Pipeline, tasks: Sequence[Task], command: str) -> dict[str, Any]:
+    """What an experiment was run on and with; stands in ``results.json`` and above the tables."""
+    config = pipeline.model.config
+    return {
+        "command": command,
+        "model": config.name,
+        "weights": tasks[0].key["weights"][:16],
+        "training": dict(getattr(config, "notes", {}) or {}).get("training", {}),
+        "device": device_of(pipeline),
+        "dtype": str(jax.tree.leaves(pipeline._unet)[0].dtype),
+        "scenarios": list(dict.fromkeys(task.case.id for task in tasks)),
+        "seeds": sorted({task.seed for task in tasks}),
+        "steps": sorted({task.method.settings.steps for task in tasks}),
+        "guidance": sorted({task.method.settings.guidance for task in tasks}),
+        "versions": {**versions(), "scipy": version("scipy")},
+    }
+
+
+def write_results(
+    out: Path,
+    tasks: Sequence[Task],
+    records: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    plots: bool = True,
+) -> list[Path]:
+    """Writes ``results.json``, ``tables.md`` and the plots; returns their paths.
+
+    Args:
+        out: the experiment's folder.
+        tasks: of the experiment.
+        records: of those that are finished, at least one.
+        facts: from `about`.
+        plots: whether to draw.
+    """
+    summary = summarise(records, facts, len(tasks))
+    names: list[str] = []
+    if plots:
+        from syncos_jax.experiments.plots import draw
+
+        names = draw(summary, records, out)
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    for name, content in (("results.json", text), ("tables.md", to_markdown(summary, names))):
+        with replacing(out / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    return [out / name for name in ("tables.md", "results.json", *names)]

@@ -1,0 +1,257 @@
+"""What an experiment found: ``results.json`` and ``tables.md``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from syncos_jax.experiments.measures import MEASURES, collect, diversity_of_seeds
+from syncos_jax.experiments.paper import COLUMNS, TABLES, compare
+from syncos_jax.experiments.statistics import (
+    FAILS,
+    FEW,
+    FEWEST,
+    HOLDS,
+    NOTHING,
+    OPEN,
+    Estimate,
+    estimate,
+)
+
+BASELINE = "co_denoising"
+
+MAIN = (
+    "coherence",
+    "open_same",
+    "subject_consistency",
+    "background_consistency",
+    "dynamic_degree",
+    "scenes",
+    "motion_right",
+    "global_right",
+    "local_right",
+    "visible",
+)
+"""Measures of the first table; ``results.json`` has all."""
+
+
+def summarise(
+    records: Sequence[Mapping[str, Any]], about: Mapping[str, Any], wanted: int
+) -> dict[str, Any]:
+    """Everything that the tables and plots show, as plain values.
+
+    Args:
+        records: of the finished videos.
+        about: what the experiment was run on and with (command, device, versions, model).
+        wanted: how many videos it consists of.
+
+    Returns:
+        ``about``, ``videos`` (wanted and finished), ``methods`` (each with its sampler, cost,
+        failures, and for each measure the mean with its interval, over all and by kind of
+        scenario), and ``paper`` (each comparison).
+    """
+    values = collect(records)
+    seeds = diversity_of_seeds(records)
+    names = list(dict.fromkeys(record["method"] for record in records))
+    kinds = list(dict.fromkeys(record["kind"] for record in records))
+    kind_of = {record["scenario"]: record["kind"] for record in records}
+    methods = {}
+    for name in names:
+        own = [record for record in records if record["method"] == name]
+        measures = {m: _estimate(values[m][name].values()) for m in MEASURES}
+        by_kind = {
+            kind: {
+                m: _estimate(v for key, v in values[m][name].items() if kind_of[key[0]] == kind)
+                for m in MEASURES
+            }
+            for kind in kinds
+        }
+        warm = [record["seconds"] for record in own if not record["compiled"]]
+        methods[name] = {
+            "sampler": own[0]["key"]["sampler"],
+            "structured": own[0]["key"]["structured"],
+            "videos": len(own),
+            "failed": sum(record["failed"] is not None for record in own),
+            "failures": dict(Counter(r["failed"] for r in own if r["failed"])),
+            "windows": _estimate([record["windows"] for record in own]),
+            "relative_cost": _relative_cost(records, name),
+            "median_seconds": float(np.median(warm)) if warm else None,
+            "diversity_of_seeds": _estimate(seeds.get(name, {}).values()),
+            "measures": measures,
+            "by_kind": by_kind,
+        }
+    return {
+        "format": "syncos_jax.experiment",
+        "version": 1,
+        "about": dict(about),
+        "videos": {"wanted": wanted, "finished": len(records)},
+        "methods": methods,
+        "paper": [comparison.to_dict() for comparison in compare(values)],
+    }
+
+
+def _estimate(values: Any) -> dict[str, Any] | None:
+    found = estimate([value for value in values if value is not None])
+    return found.to_dict() if found else None
+
+
+def _relative_cost(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Windows predicted, over those of co-denoising for the same videos."""
+    base = {(r["scenario"], r["seed"]): r["windows"] for r in records if r["method"] == BASELINE}
+    own = {(r["scenario"], r["seed"]): r["windows"] for r in records if r["method"] == name}
+    both = [key for key in own if key in base]
+    return sum(own[key] for key in both) / sum(base[key] for key in both) if both else None
+
+
+def to_markdown(summary: Mapping[str, Any], plots: Sequence[str] = ()) -> str:
+    """``tables.md``."""
+    methods, videos = summary["methods"], summary["videos"]
+    parts = ["# Methods on the suite of scenarios", _about(summary)]
+    if videos["finished"] < videos["wanted"]:
+        parts.append(
+            f"**Not complete: {videos['finished']} of {videos['wanted']} videos.** The same "
+            "command goes on."
+        )
+    parts.append("## Methods")
+    parts.append(
+        "Means with 95 % bootstrap intervals over videos (scenario and seed). Cost is windows "
+        "predicted by the network, over co-denoising's."
+    )
+    header = ["method", "videos", "cost", "s a video", *(MEASURES[m].title for m in MAIN)]
+    rows = [
+        [
+            f"`{name}`",
+            _videos(of),
+            _number(of["relative_cost"]),
+            _number(of["median_seconds"], 1),
+            *(_interval(of["measures"][m]) for m in MAIN),
+        ]
+        for name, of in methods.items()
+    ]
+    parts.append(_table(header, rows))
+    parts.append("\n".join(f"* {MEASURES[m].title}: {MEASURES[m].says}." for m in MAIN))
+    parts += _by_kind(methods)
+    parts += _diversity(methods)
+    parts += _paper(summary["paper"], methods)
+    failures = [
+        f"* `{name}`: {count} times: {text}"
+        for name, of in methods.items()
+        for text, count in of["failures"].items()
+    ]
+    if failures:
+        parts += ["## Videos that failed", "\n".join(failures)]
+    parts += [f"![{name}]({name})" for name in plots]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(summary: Mapping[str, Any]) -> str:
+    about = summary["about"]
+    lines = [f"```bash\n{about['command']}\n```", ""]
+    lines += [
+        f"* {name}: {_plain(value)}" for name, value in about.items() if name not in ("command",)
+    ]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or "nothing"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _by_kind(methods: Mapping[str, Any]) -> list[str]:
+    kinds = list(next(iter(methods.values()))["by_kind"]) if methods else []
+    if len(kinds) < 2:
+        return []
+    rows = [
+        [f"`{name}`", *(_interval(of["by_kind"][kind]["coherence"]) for kind in kinds)]
+        for name, of in methods.items()
+    ]
+    return ["## Coherence by kind of scenario", _table(["method", *kinds], rows)]
+
+
+def _diversity(methods: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [
+            f"`{name}`",
+            _interval(of["diversity_of_seeds"]),
+            _interval(of["measures"]["diversity_events"]),
+        ]
+        for name, of in methods.items()
+    ]
+    return [
+        "## Diversity",
+        "How different videos of the same scenario and different seeds are, and the events of one "
+        "video: 1 - mean cosine of the mean pixels. The unit of the first column's intervals is "
+        "the scenario.",
+        _table(["method", "of seeds", "of events"], rows),
+    ]
+
+
+def _paper(comparisons: Sequence[Mapping[str, Any]], methods: Mapping[str, Any]) -> list[str]:
+    shown = [c for c in comparisons if c["first"] in methods and c["second"] in methods]
+    if not shown:
+        return []
+    parts = [
+        "## The paper's order of methods, and ours",
+        "A row is a pair of methods and a measure of the paper's tables. "
+        f"*{HOLDS}*: our difference has the paper's sign and its interval leaves 0 out; "
+        f"*{FAILS}*: the other sign, and 0 left out; "
+        f"*{OPEN}*: 0 is in it, so these videos cannot tell; "
+        f"*{FEW}*: fewer than {FEWEST} pairs. Differences are over pairs of "
+        "videos with the same scenario and seed. The measures are not the paper's own:",
+        "\n".join(
+            f"* {column.name} ({name}): {column.note}"
+            + ("; not measured here" if column.measure is None else "")
+            for name, column in COLUMNS.items()
+        ),
+    ]
+    counts = Counter(c["result"] for c in shown)
+    words = (HOLDS, OPEN, FAILS, FEW, NOTHING)
+    parts.append(", ".join(f"{word}: {counts[word]}" for word in words if counts[word]) + ".")
+    for table in TABLES:
+        rows = [
+            [
+                f"`{c['first']}` against `{c['second']}`",
+                c["column"],
+                f"{c['paper'][0]:g} {'>' if c['paper'][0] > c['paper'][1] else '<'} "
+                f"{c['paper'][1]:g}",
+                " and ".join(_number(v, 3) for v in c["ours"]) if c["ours"] else "",
+                _interval(c["difference"], sign=True),
+                c["result"],
+            ]
+            for c in shown
+            if c["table"] == table
+        ]
+        if rows:
+            header = ["methods", "measure", "paper", "here", "difference here", "order"]
+            parts += [f"### {table}", _table(header, rows)]
+    return parts
+
+
+def _videos(of: Mapping[str, Any]) -> str:
+    return f"{of['videos']}" + (f" ({of['failed']} failed)" if of["failed"] else "")
+
+
+def _interval(value: Mapping[str, Any] | Estimate | None, sign: bool = False) -> str:
+    if value is None:
+        return ""
+    of = value.to_dict() if isinstance(value, Estimate) else value
+    form = "+.3f" if sign else ".3f"
+    if of["low"] is None:
+        return f"{of['mean']:{form}}"
+    return f"{of['mean']:{form}} [{of['low']:{form}}, {of['high']:{form}}]"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

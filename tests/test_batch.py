@@ -1,0 +1,268 @@
+"""Many videos: read, made once, gone on with after a kill; what is broken fails alone."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from fakes import FakeModel
+from typer.testing import CliRunner
+
+import syncos_jax.models
+from syncos_jax.batch import Manifest, read_items
+from syncos_jax.cli import app
+from syncos_jax.errors import InputError
+from syncos_jax.run import NonFiniteError
+
+STORY = {
+    "global": "a cat",
+    "events": [{"prompt": "sleeps", "frames": 6}],
+    "sampler": {"name": "co_denoising", "steps": 2},
+}
+
+
+def lines(*stories):
+    text = "\n".join(s if isinstance(s, str) else json.dumps(s) for s in stories)
+    Path("stories.jsonl").write_text(text + "\n")
+    return "stories.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def fake_models(monkeypatch, tmp_path):
+    monkeypatch.setattr(syncos_jax.models, "load_model", lambda *_, **__: FakeModel())
+    monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path / "cache"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+
+def batch(*arguments):
+    given = ["batch", *arguments, "--no-contact-sheet", "--no-cache"]
+    result = CliRunner().invoke(app, [str(argument) for argument in given])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def test_a_line_a_scenario():
+    items = read_items(lines({"name": "one", **STORY}, "", STORY, "{broken", {**STORY, "sede": 1}))
+    assert [item.name for item in items] == ["one", "0003", "0004", "0005"]
+    assert [item.source for item in items] == [f"stories.jsonl:{n}" for n in (1, 3, 4, 5)]
+    assert items[0].take.scenario.global_prompt == "a cat" and items[1].error == ""
+    assert items[2].take is None and items[2].error.startswith("stories.jsonl:4: not readable")
+    assert "sede: unknown key; did you mean 'seed'?" in items[3].error
+
+
+def test_a_video_for_each_seed():
+    items = read_items(lines({"name": "one", **STORY}, "{"), seeds=[3, 5])
+    assert [item.name for item in items] == ["one-seed3", "one-seed5", "0002"]
+    assert [item.take.scenario.seed for item in items[:2]] == [3, 5]
+
+
+def test_a_folder_of_files():
+    folder = Path("stories")
+    folder.mkdir()
+    template = {**STORY, "variables": {"what": "cat"}, "global": "a {what}"}
+    (folder / "b.yaml").write_text(yaml.safe_dump(template))
+    (folder / "a.json").write_text(json.dumps(STORY))
+    (folder / "two words.yml").write_text("events: [")
+    (folder / "notes.txt").write_text("no scenario")
+    items = read_items(folder)
+    assert [item.name for item in items] == ["a", "b", "two-words"]
+    assert items[1].take.scenario.global_prompt == "a cat"
+    assert items[2].error.startswith("stories/two words.yml:1: not readable as YAML")
+
+
+NAMES = ["../up", ".hidden", "a/b", "", 7, None, "x" * 101]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_names_stay_in_the_folder(name):
+    (item,) = read_items(lines({**STORY, "name": name}))
+    if name is None:  # none is given
+        assert item.name == "0001" and not item.error
+    else:
+        assert item.name == "0001" and "stories.jsonl:1: name: is" in item.error
+
+
+def test_a_name_that_stands_twice_fails_alone():
+    items = read_items(lines({**STORY, "name": "a"}, {**STORY, "name": "a"}, STORY))
+    assert [item.name for item in items] == ["a", "0002", "0003"]
+    assert "the name 'a' is that of stories.jsonl:1, too" in items[1].error
+
+
+def test_nothing_to_read():
+    Path("empty").mkdir()
+    Path("story.yaml").touch()
+    for source, message in (
+        ("empty", "has no .yaml, .yml, .json file in it"),
+        ("story.yaml", "is neither a folder of scenario files nor"),
+        ("none.jsonl", "none.jsonl: cannot be read: No such file"),
+        (lines(""), "has no scenario in it"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            read_items(source)
+
+
+def test_manifest():
+    Path("out").mkdir()
+    one = Manifest("out")
+    one.update({"a": {"status": "pending"}, "b": {"status": "done", "made": 1}})
+    session = {"started": "now", "process": 1}
+    Manifest("out").update({"a": {"status": "failed", "error": "no"}}, {**session, "videos": 1})
+    one.update({"a": {"error": None}}, {**session, "videos": 2}, forget=lambda n: n == "b")
+    assert one.items() == {"a": {"status": "failed"}} and one.item("b") == {}
+    data = json.loads(Path("out/manifest.json").read_text())
+    assert data["sessions"] == [{**session, "videos": 2}]
+    Path("out/manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="is not the manifest of a batch"):
+        Manifest("out")
+
+
+# -- making ----------------------------------------------------------------------------------------
+
+
+def test_what_has_failed_and_what_is_missing(monkeypatch):
+    source = lines({"name": "a", **STORY}, {"name": "b", **STORY, "seed": 13}, "{")
+    from syncos_jax.pipeline import Pipeline
+
+    latents = Pipeline.latents
+
+    def unlucky(self, story, settings, seed, *rest):
+        if seed == 13:
+            raise NonFiniteError("the sampling diverged in row 3 of 9", 3, [0])
+        return latents(self, story, settings, seed, *rest)
+
+    monkeypatch.setattr(Pipeline, "latents", unlucky)
+    result = batch(source, "--out", "videos")
+    assert result.exit_code == 1
+    assert "1 done, 2 failed, 0 pending" in result.stderr
+    assert "error: b: the sampling diverged in row 3 of 9\n" in result.stderr
+    assert "error: 0003: stories.jsonl:3: not readable as JSON" in result.stderr
+    manifest = json.loads(Path("videos/manifest.json").read_text())
+    assert manifest["items"]["a"]["run"]["seed"] == 0 and manifest["items"]["a"]["frames"] == 6
+    (session,) = manifest["sessions"]
+    assert session["videos"] == 1 and session["videos_per_hour"] > 0
+    assert session["frames_per_second"] > 0
+    record = json.loads(Path("videos/a.json").read_text())
+    assert record["template"]["file"] == "stories.jsonl" and record["files"]["video"] == "a.mp4"
+
+    monkeypatch.setattr(Pipeline, "latents", latents)
+    Path("videos/a.mp4").unlink()
+    source = lines({"name": "a", **STORY}, {"name": "b", **STORY, "seed": 13}, STORY)
+    result = batch(source, "--out", "videos")  # b failed while it was made: it would again
+    assert result.exit_code == 1 and "2 done, 1 failed, 0 pending" in result.stderr
+    result = batch(source, "--out", "videos", "--retry-failed")
+    assert result.exit_code == 0 and "3 done, 0 failed, 0 pending" in result.stderr
+    items = Manifest("videos").items()
+    assert [items[name]["made"] for name in ("a", "b", "0003")] == [2, 1, 1]
+    assert list(Path("videos").glob(".*.run")) == []
+
+
+def test_other_settings_are_refused():
+    source = lines({"name": "a", **STORY})
+    assert batch(source, "--out", "videos").exit_code == 0
+    result = batch(source, "--out", "videos", "--steps", 3)
+    assert result.exit_code == 2
+    assert "videos/a.mp4 was made with other settings: sampler.steps was 2, is 3." in result.stderr
+    assert result.stderr.count("error:") == 1
+    result = batch(source, "--out", "videos", "--steps", 3, "--no-resume")
+    assert result.exit_code == 0 and Manifest("videos").item("a")["made"] == 2
+
+
+BAD = [
+    (["--out", "no/videos"], "no does not exist"),
+    (["--out", "stories.jsonl"], "is not a folder"),
+    (["--out", "videos", "--format", "exe"], "--format: must be one of"),
+    (["--out", "videos", "--seeds", "x"], "is no seed"),
+    (["--out", "videos", "--devices", "none"], "--devices: must be a number"),
+    (["--out", "videos", "--devices-per-video", "2"], "needs --devices as well"),
+    (["--out", "videos", "--checkpoint-every", "often"], "expected seconds such as 30"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_arguments_are_one_line(arguments, message):
+    result = batch(lines(STORY), *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+# -- killed ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def figures():
+    script = Path(__file__).with_name("batch_kills.py")
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
+    return json.loads(done.stdout)
+
+
+def statuses(items):
+    return [sum(i["status"] == s for i in items.values()) for s in ("done", "failed", "pending")]
+
+
+def test_a_killed_batch_makes_what_is_missing(figures):
+    assert figures["killed"]["code"] == -9
+    assert statuses(figures["items_then"]) == [7, 2, 11]
+    again = figures["again"]
+    assert again["code"] == 1 and "18 done, 2 failed, 0 pending" in again["said"]
+    assert "11 of 20 videos to make" in again["said"]
+    assert re.search(r"goes on from row [36]  \(.*/\.cat14\.mp4\.run\)", again["said"])
+    assert statuses(figures["items"]) == [18, 2, 0]
+    made = [item["made"] for item in figures["items"].values() if item["status"] == "done"]
+    assert made == [1] * 18 and figures["touched"] == [] and figures["left_over"] == []
+    # Started once more, there is nothing to do.
+    assert figures["third"]["code"] == 1 and "0 of 20 videos to make" in figures["third"]["said"]
+
+
+def test_the_broken_ones_are_named(figures):
+    errors = [line for line in figures["again"]["said"].splitlines() if line.startswith("error")]
+    assert len(errors) == 2
+    assert re.match(r"error: 0005: .*stories.jsonl:5: not readable as JSON", errors[0])
+    assert re.match(r"error: blink: .*stories.jsonl:12: events: are 3 frames", errors[1])
+
+
+def test_one_compilation_for_each_shape(figures):
+    """18 scenarios with one, two or three events are of two lengths, so of two shapes."""
+    assert "18 of 20 videos to make, 2 shapes to compile" in figures["killed"]["said"]
+    for start, shapes in (("killed", 1), ("again", 2), ("third", 0), ("two", 2)):
+        assert figures[start]["said"].count("traced") == shapes, start
+
+
+def test_other_settings_than_those_of_the_videos(figures):
+    assert figures["other_steps"]["code"] == 2
+    assert "sampler.steps was 6, is 3" in figures["other_steps"]["said"]
+
+
+def test_several_devices_make_several_videos_at_a_time(figures):
+    """SIGTERM in the second pair; the two that are left over are a group with a free place."""
+    assert figures["terminated"]["code"] == 75
+    assert re.search(r"the same command goes on from row \d+\n", figures["terminated"]["said"])
+    two = figures["two"]
+    assert two["code"] == 1 and "2 at a time" in two["said"] and "goes on from row" in two["said"]
+    assert statuses(figures["two_items"]) == [6, 1, 0] and figures["two_left_over"] == []
+    assert sorted(figures["apart"]) == [f"cat{number:02}" for number in range(6)]
+    assert max(figures["apart"].values()) <= 2  # of 255: as they were one at a time
+
+
+def test_processes_share_the_work(figures):
+    """One of the two was killed in its first video, which the other takes over."""
+    assert figures["shared"] == [-9, 1]
+    assert statuses(figures["shared_items"]) == [6, 1, 0]
+    done = [item for item in figures["shared_items"].values() if item["status"] == "done"]
+    assert [item["made"] for item in done] == [1] * 6

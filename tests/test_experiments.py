@@ -1,0 +1,304 @@
+"""The suite, the methods, the statistics and the paper's tables."""
+
+import json
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from syncos_jax.errors import InputError
+from syncos_jax.experiments.measures import MEASURES, collect, diversity_of_seeds, measure
+from syncos_jax.experiments.methods import METHODS, choose, cost, read_methods
+from syncos_jax.experiments.paper import COLUMNS, TABLES, compare
+from syncos_jax.experiments.statistics import (
+    FAILS,
+    FEW,
+    HOLDS,
+    NOTHING,
+    OPEN,
+    Estimate,
+    difference,
+    estimate,
+    verdict,
+)
+from syncos_jax.experiments.study import choose_cases
+from syncos_jax.experiments.suite import KINDS, SUBSET, load_suite, make_suite, to_jsonl
+from syncos_jax.experiments.tables import summarise, to_markdown
+from syncos_jax.fifo import FIFO
+from syncos_jax.metrics import expected_from_prompt
+from syncos_jax.settings import CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.world import CLIP_FRAMES
+
+# -- the suite -----------------------------------------------------------------------------------
+
+
+def test_the_shipped_suite_is_what_its_function_makes():
+    shipped = (files("syncos_jax") / "data" / "suite.jsonl").read_text(encoding="utf-8")
+    again = "python -m syncos_jax.experiments.suite"
+    assert shipped == to_jsonl(make_suite()), f"suite.jsonl is out of date: {again}"
+
+
+def test_the_suite_has_48_scenarios_of_the_papers_kinds():
+    suite = load_suite()
+    assert len(suite) == 48 == sum(KINDS.values())
+    assert {kind: sum(c.kind == kind for c in suite.values()) for kind in KINDS} == KINDS
+    assert len({json.dumps(case.scenario.to_dict()) for case in suite.values()}) == 48
+    assert all(case.frames >= 8 * CLIP_FRAMES for case in suite.values() if case.kind == "long")
+    assert {suite[name].kind for name in SUBSET} == set(KINDS) - {"long"}
+    assert all(suite[name].frames == 4 * CLIP_FRAMES for name in SUBSET)
+
+
+@pytest.mark.parametrize("case", make_suite(), ids=lambda case: case.id)
+def test_prompts_tell_what_is_expected_and_nothing_else(case):
+    scenario = case.scenario
+    for event, expected in zip(scenario.events, case.expected, strict=True):
+        told = expected_from_prompt(event.prompt, scenario.global_prompt)
+        assert {name: value for name, value in told.items() if value} == expected.told
+        assert expected.motion is not None and expected.stop - expected.start == event.frames
+    assert not case.unstructured.structured
+    assert case.unstructured.prompts() == [event.prompt for event in scenario.events]
+    if case.kind in ("open", "long"):
+        assert all(event.colour is None for event in case.expected)
+    if case.kind in ("background", "colour"):
+        values = [getattr(event, case.kind) for event in case.expected]
+        assert len(set(values)) == len(values) and None not in values
+
+
+def test_the_subject_stays_in_the_picture():
+    """A motion is undone before it comes again: at most one step away from where it began."""
+    for case in make_suite():
+        place = {"x": 0, "y": 0, "size": 0}
+        steps = {
+            "left": ("x", -1),
+            "right": ("x", 1),
+            "up": ("y", -1),
+            "down": ("y", 1),
+            "grow": ("size", 1),
+            "shrink": ("size", -1),
+        }
+        for event in case.expected:
+            axis, step = steps[event.motion]
+            place[axis] += step
+            assert abs(place[axis]) <= 1, case.id
+
+
+def test_choosing_scenarios():
+    assert len(choose_cases(None, subset=False)) == 48
+    assert [case.id for case in choose_cases(None, subset=True)] == list(SUBSET)
+    assert [case.id for case in choose_cases(["long-01", "size"], False)] == [
+        "long-01",
+        *(f"size-{n:02d}" for n in range(KINDS["size"])),
+    ]
+    for names, message in (
+        (["opne"], "did you mean 'open'"),
+        (["walking"], "kinds are motion, background"),
+        (["open-03", "open"], "'open-03' stands twice"),
+        ([], "no scenario is named"),
+    ):
+        with pytest.raises(InputError, match=message):
+            choose_cases(names, False)
+    with pytest.raises(InputError, match="exclude one another"):
+        choose_cases(["open"], True)
+
+
+# -- methods -------------------------------------------------------------------------------------
+
+
+def test_the_methods_are_the_papers():
+    paper = SynCoS.paper()
+    assert METHODS["syncos"].settings == paper and METHODS["no_structure"].settings == paper
+    assert not METHODS["no_structure"].structured
+    changed = {"no_t_min": "t_min", "no_grounded_timestep": "grounded_timestep"}
+    changed["no_fixed_noise"] = "fixed_noise"
+    for name, field in changed.items():
+        own = METHODS[name].settings
+        assert [f for f in vars(paper) if getattr(own, f) != getattr(paper, f)] == [field]
+        assert not getattr(own, field)  # 0 or False: switched off
+    assert set(METHODS) == {name for rows in TABLES.values() for name in rows}
+    assert type(METHODS["co_denoising"].settings) is CoDenoising
+    assert type(METHODS["refinement_only"].settings) is RefinementOnly
+    assert type(METHODS["fifo"].settings) is FIFO
+
+
+def test_common_settings_reach_those_that_have_them():
+    given = {"steps": 7, "guidance": 2.0, "iterations": 3, "batch": None}
+    for method in METHODS.values():
+        settings = method.with_common(**given).settings
+        assert (settings.steps, settings.guidance, settings.batch) == (7, 2.0, None)
+        assert getattr(settings, "iterations", 3) == 3
+
+
+class _Model:
+    from fakes import FakeConfig
+
+    from syncos_jax.schedule import NoiseSchedule
+
+    config = FakeConfig()
+    schedule = NoiseSchedule.from_betas()
+
+
+def test_what_a_method_costs():
+    """8 frames, windows of 4 every 2: 3 windows. 10 steps, 2 of them above 850."""
+    methods = {n: m.with_common(steps=10, iterations=3) for n, m in METHODS.items()}
+    costs = {name: cost(method, 8, _Model) for name, method in methods.items()}
+    assert costs["co_denoising"] == 10 * 3
+    assert costs["syncos"] == costs["no_structure"] == 10 * 3 + 1 * 3 * 3
+    assert costs["no_t_min"] == 10 * 3 + 10 * 3 * 3 and costs["refinement_only"] == 10 * 3 * 3
+    assert costs["fifo"] == (8 + 10 - 4) * 5 + 10
+    assert cost(methods["co_denoising"], 8, _Model, stride=4) == 10 * 2
+
+
+def test_methods_of_ones_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "few: {name: syncos, t_min: 700, iterations: 2, windows_per_step: 4}\n"
+        "bare: {name: co_denoising, structured: false}\n"
+        "queue: {name: fifo, lookahead: false}\n"
+    )
+    few, bare, queue = read_methods(path).values()
+    assert few.settings == SynCoS(t_min=700, iterations=2, windows_per_step=4)
+    assert bare.settings == CoDenoising() and not bare.structured and few.structured
+    assert queue.settings == FIFO(lookahead=False)
+    for text, message in (
+        ("few: {name: syncos, tmin: 7}", "few: sampler syncos: unknown key 'tmin'"),
+        ("few: {name: fifo, lookahed: true}", "did you mean 'lookahead'"),
+        ("few: {name: syncos, structured: 1}", "structured is 1; expected true or false"),
+        ("few: 3", "few: is 3; expected"),
+        ("a/b: {name: syncos}", "a method's name has letters"),
+        ("few: {steps: 3}", "name is missing"),
+        ("{}", "names no method"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match="mine.yaml: .*" + message.replace("{", ".")):
+            read_methods(path)
+    with pytest.raises(InputError, match="did you mean 'syncos'"):
+        choose(["synkos"], METHODS, "method")
+
+
+# -- statistics ----------------------------------------------------------------------------------
+
+
+def test_intervals():
+    assert estimate([]) is None
+    assert estimate([0.5]) == Estimate(0.5, None, None, 1)
+    assert estimate([0.5] * 4) == Estimate(0.5, 0.5, 0.5, 4)
+    rng = np.random.default_rng(0)
+    of = estimate(rng.normal(3, 1, 200))
+    assert of.low < of.mean < of.high
+    # A mean of 200 of spread 1 is known to 1.96 / sqrt(200) = 0.139 on each side.
+    assert of.high - of.low == pytest.approx(2 * 0.139, rel=0.15)
+    assert estimate(rng.normal(3, 1, 200)).low != of.low
+
+
+def test_differences_are_of_pairs():
+    """Scenarios differ by 100, methods by 1: only pairs can tell."""
+    first = {(s, 0): 100.0 * s + 1 for s in range(5)}
+    second = {(s, 0): 100.0 * s for s in range(5)} | {(9, 0): 7.0, (8, 0): None}
+    assert difference(first, second) == Estimate(1, 1, 1, 5)
+    assert difference(first, {(7, 7): 1.0}) is None
+
+
+def test_verdicts():
+    above, below = Estimate(0.2, 0.1, 0.3, 9), Estimate(-0.2, -0.3, -0.1, 9)
+    assert verdict(0.05, above) == verdict(-3, below) == HOLDS
+    assert verdict(0.05, below) == verdict(-3, above) == FAILS
+    assert verdict(0.05, Estimate(0.2, -0.1, 0.4, 9)) == OPEN
+    assert verdict(0.05, Estimate(0.0, 0.0, 0.0, 9)) == OPEN
+    assert verdict(0.05, None) == NOTHING
+    assert verdict(0.05, Estimate(1.0, None, None, 1)) == FEW
+    assert verdict(0.05, Estimate(0.2, 0.1, 0.3, 5)) == FEW
+
+
+def records(offsets, scenarios=6, seeds=2):
+    """Videos whose measures are a common value of the video and an offset of the method."""
+    rng = np.random.default_rng(0)
+    found = []
+    for scenario in range(scenarios):
+        for seed in range(seeds):
+            common = rng.uniform(0.3, 0.5)
+            for method, offset in offsets.items():
+                value = common + offset + rng.uniform(-0.02, 0.02)
+                report = {
+                    "subject_consistency": value,
+                    "background_consistency": 0.5,
+                    "temporal_flicker": 1.0,
+                    "dynamic_degree": True,
+                    "scenes": 1,
+                    "diversity_events": None,
+                    "event_features": rng.normal(size=(4, 6)).tolist(),
+                    "similarity": np.eye(4).tolist(),
+                    "drift": [1.0, value, value],
+                    "world": None,
+                }
+                found.append(
+                    {
+                        "key": {"sampler": {"name": method}, "structured": True, "scenario": {}},
+                        "method": method,
+                        "scenario": f"open-{scenario:02d}",
+                        "kind": "open",
+                        "seed": seed,
+                        "windows": 700 if method == "syncos" else 350,
+                        "seconds": 2.0,
+                        "compiled": seed == 0,
+                        "failed": None,
+                        "measures": measure(report),
+                        "report": report,
+                    }
+                )
+    return found
+
+
+def test_the_papers_order_is_held_against_ours():
+    made = records({"co_denoising": 0.0, "fifo": 0.3, "syncos": 0.1})
+    found = {(c.table[:7], c.column, c.first, c.second): c for c in compare(collect(made))}
+    syncos = found["Table 1", "SC", "syncos", "co_denoising"]
+    assert syncos.result == HOLDS and syncos.ours[0] - syncos.ours[1] == pytest.approx(
+        0.1, abs=0.03
+    )
+    assert found["Table 1", "SC", "syncos", "fifo"].result == FAILS
+    assert found["Table 1", "BC", "syncos", "fifo"].result == OPEN  # all the same
+    assert found["Table 2", "SC", "syncos", "no_t_min"].result == NOTHING  # not run
+    assert found["Table 1", "G", "syncos", "fifo"].result == NOTHING
+    assert not any(COLUMNS[column].measure is None for _, column, _, _ in found)
+    assert ("Table 2", "SC", "no_t_min", "no_fixed_noise") not in found
+    assert ("Table 3", "L", "syncos", "co_denoising") not in found  # equal in the paper
+
+
+def test_the_papers_figures_are_printed_as_they_are():
+    """Counts of 48 scenarios (PEERS of the paper: one video for each) stand behind two columns."""
+    for table in TABLES:
+        if table.startswith("Table 2"):
+            continue
+        for row in TABLES[table].values():
+            assert (row["DD"] * 48 / 100) % 1 == pytest.approx(0, abs=3e-3) or (
+                row["DD"] * 48 / 100
+            ) % 1 == pytest.approx(1, abs=3e-3)
+            assert abs(row["#Sc"] * 48 - round(row["#Sc"] * 48)) < 0.3
+
+
+def test_tables():
+    made = records({"co_denoising": 0.0, "syncos": 0.1})
+    made[1] |= {"failed": "it diverged", "measures": None, "report": None}
+    summary = summarise(made, {"command": "syncos experiment --out x", "model": "demo"}, 48)
+    json.dumps(summary, allow_nan=False)
+    syncos = summary["methods"]["syncos"]
+    assert (syncos["videos"], syncos["failed"], syncos["relative_cost"]) == (12, 1, 2)
+    assert syncos["measures"]["subject_consistency"]["count"] == 11
+    assert syncos["measures"]["coherence"] is None and syncos["median_seconds"] == 2
+    assert set(syncos["measures"]) == set(MEASURES)
+    text = to_markdown(summary, ["methods.png"])
+    assert "Not complete: 24 of 48 videos" in text and "12 (1 failed)" in text
+    assert "it diverged" in text and "![methods.png](methods.png)" in text
+    assert f"| {HOLDS} |" in text and "syncos experiment --out x" in text
+    for block in text.split("\n\n"):  # every table is one
+        lines = block.splitlines()
+        if lines and lines[0].startswith("|"):
+            assert len({line.count("|") for line in lines}) == 1
+
+
+def test_how_different_seeds_are():
+    made = records({"syncos": 0.0}, scenarios=2, seeds=2)
+    for record in made:  # the first scenario's seeds are alike, the second's at right angles
+        place = record["seed"] if record["scenario"] == "open-01" else 0
+        record["report"]["event_features"] = np.eye(2)[[place]].tolist()
+    assert diversity_of_seeds(made) == {"syncos": {"open-00": 0, "open-01": 1}}

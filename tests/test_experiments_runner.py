@@ -1,0 +1,244 @@
+"""Running an experiment: stopped and gone on with, and the command around it."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import pytest
+from fakes import FakeConfig, FakeModel, FakeUNet
+from PIL import Image
+from typer.testing import CliRunner
+
+import syncos_jax.models
+from syncos_jax.cli import app
+from syncos_jax.experiments import runner
+from syncos_jax.experiments.methods import METHODS, Method
+from syncos_jax.experiments.runner import load, plan, run
+from syncos_jax.experiments.study import with_common
+from syncos_jax.experiments.suite import load_suite
+from syncos_jax.pipeline import Pipeline
+from syncos_jax.settings import SynCoS
+
+QUICK = {"steps": 4, "iterations": 1, "t_min": 600}  # one step of the four is refined
+NAMES = ("co_denoising", "fifo", "no_structure", "syncos")
+
+
+class UNet(FakeUNet):
+    """Also takes a timestep for each frame; counts how often it is traced."""
+
+    traces = 0
+
+    def __call__(self, x, t, text, *, fps=None):
+        UNet.traces += 1
+        assert fps is None and t.shape in (x.shape[:1], x.shape[:2])
+        tint = text.mean(axis=1) @ self.weight[...]
+        return 0.5 * x + tint[:, None, None, None, :]
+
+
+class Model(FakeModel):
+    def __init__(self):
+        super().__init__()
+        self.config = dataclasses.replace(FakeConfig(), height=64, width=64, window=8, stride=8)
+        self.unet = UNet()
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return Pipeline(Model())
+
+
+@pytest.fixture(scope="module")
+def tasks(pipeline):
+    suite = load_suite()
+    methods = with_common([METHODS[name] for name in NAMES], pipeline.model, **QUICK)
+    return plan(pipeline, methods, [suite["open-00"], suite["colour-00"]], [0, 1])
+
+
+@pytest.fixture(scope="module")
+def finished(pipeline, tasks, tmp_path_factory):
+    out = tmp_path_factory.mktemp("experiment")
+    said, steps = [], []
+    records = run(pipeline, tasks, out, say=said.append, progress=lambda *s: steps.append(s))
+    return out, records, said, steps
+
+
+def test_every_video_is_made_and_measured(tasks, finished):
+    out, records, said, steps = finished
+    assert len(tasks) == len(records) == 4 * 2 * 2
+    assert (
+        sum(path.suffix == ".json" for path in out.rglob("*"))
+        == 16
+        == len(set(map(str, (t.file for t in tasks))))
+    )
+    for task, record in zip(tasks, records, strict=True):
+        assert (record["method"], record["scenario"], record["seed"]) == (
+            task.method.name,
+            task.case.id,
+            task.seed,
+        )
+        assert record["measures"]["coherence"] is not None and record["failed"] is None
+        assert len(record["report"]["world"]["events"]) == 4
+    total = sum(task.windows for task in tasks)
+    assert steps[-1] == (total, total) and [done for done, _ in steps] == sorted(
+        d for d, _ in steps
+    )
+    assert len(said) == 16 and "left" in said[0] and "with compiling" in said[0]
+    # What is there at any time is balanced: all methods of a scenario and seed, then the next.
+    assert [task.method.name for task in tasks[:4]] == list(NAMES)
+
+
+def test_programs_are_shared(finished):
+    _, records, _, _ = finished
+    # Without structure it is the same sampler: three programs for four methods, each compiled once.
+    assert [record["compiled"] for record in records] == [True, True, True, False] + [False] * 12
+    seen = UNet.traces
+    assert seen <= 6  # FIFO's first clip is a run of its own; a scan may trace its body twice
+
+
+def test_the_time_left():
+    """Twelve windows at a second each, and another two seconds to compile."""
+    cold = {"seconds": 7.0, "windows": 5, "compiled": True}
+    warm = {"seconds": 5.0, "windows": 5, "compiled": False}
+    assert runner._seconds_left([cold, warm], 12, 1) == pytest.approx(14)
+    assert runner._seconds_left([cold], 10, 0) == pytest.approx(14)  # nothing better to go by yet
+
+
+def test_going_on_makes_nothing_twice(pipeline, tasks, finished, monkeypatch):
+    out, records, _, _ = finished
+    monkeypatch.setattr(runner, "_make", lambda *_: pytest.fail("made again"))
+    said = []
+    assert run(pipeline, tasks, out, say=said.append) == records
+    assert said == ["16 of 16 videos are there already"]
+
+
+def test_a_run_that_is_killed_loses_one_video(pipeline, tasks, tmp_path, monkeypatch, finished):
+    own, calls = runner._make, []
+
+    def make(*arguments):
+        calls.append(arguments[1])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return own(*arguments)
+
+    monkeypatch.setattr(runner, "_make", make)
+    with pytest.raises(KeyboardInterrupt):
+        run(pipeline, tasks[:4], tmp_path)
+    assert len(load(tmp_path, tasks)) == 2
+    assert all(path.suffix == ".json" for path in tmp_path.rglob("*") if path.is_file())
+    (tmp_path / tasks[0].file).write_text('{"key": ')  # a disk that was full
+    records = run(pipeline, tasks[:4], tmp_path)
+    assert calls[3:] == [tasks[0], tasks[2], tasks[3]]
+    timing = ("seconds", "compiled")
+    for record, other in zip(records, finished[1], strict=False):  # as without interruption
+        assert {k: v for k, v in record.items() if k not in timing} == {
+            k: v for k, v in other.items() if k not in timing
+        }
+
+
+def test_another_setting_seed_or_model_is_another_video(pipeline, tasks):
+    suite = load_suite()
+    method = tasks[-1].method
+    few = Method("syncos", dataclasses.replace(method.settings, learning_rate=0.25))
+    model = Model()
+    model.unet.weight[...] = jnp.full((2, 4), 0.2)
+    other = Pipeline(model)
+    files = {
+        plan(pipe, [of], [suite["open-00"]], [seed])[0].file
+        for pipe, of, seed in (
+            (pipeline, method, 0),
+            (pipeline, method, 1),
+            (pipeline, few, 0),
+            (other, method, 0),
+        )
+    }
+    assert len(files) == 4
+    assert plan(pipeline, [method], [suite["open-00"]], [0])[0].file in {t.file for t in tasks}
+
+
+def test_a_method_that_diverges_is_a_result(pipeline, tmp_path):
+    wild = Method("wild", SynCoS(steps=4, iterations=2, learning_rate=3e38, t_min=0))
+    tasks = plan(pipeline, [wild], [load_suite()["open-00"]], [0])
+    (record,) = run(pipeline, tasks, tmp_path)
+    assert record["measures"] is None and "not finite" in record["failed"]
+    assert load(tmp_path, tasks) == [record]
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def fake_models(monkeypatch, tmp_path):
+    monkeypatch.setattr(syncos_jax.models, "load_model", lambda *_, **__: Model())
+    monkeypatch.chdir(tmp_path)
+
+
+def syncos(*arguments):
+    result = CliRunner().invoke(app, ["experiment", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+COMMON = ("--scenarios", "open-00,size-00", "--methods", "co_denoising,syncos", "--seeds", 2)
+SHORT = ("--steps", 4, "--iterations", 1)
+
+
+def test_the_command(tmp_path, finished):
+    result = syncos("--out", "runs/a", *COMMON, *SHORT, "--videos", "--no-cache")
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "runs" / "a"
+    results = json.loads((out / "results.json").read_text())
+    command = "syncos experiment --out runs/a --methods co_denoising,syncos --scenarios"
+    assert results["about"]["command"] == (
+        f"{command} open-00,size-00 --seeds 2 --steps 4 --iterations 1"
+    )
+    assert results["videos"] == {"wanted": 8, "finished": 8}
+    about = results["about"]
+    assert about["device"]["platform"] == "cpu" and "jax" in about["versions"]
+    assert (about["dtype"], about["steps"]) == ("float32", [4])
+    assert set(results["methods"]) == {"co_denoising", "syncos"} and results["paper"]
+    assert results["methods"]["syncos"]["measures"]["coherence"]["count"] == 4
+    text = (out / "tables.md").read_text()
+    for plot in ("methods.png", "similarity.png", "drift.png", "cost.png"):
+        assert Image.open(out / plot).size > (300, 300) and f"({plot})" in text
+    assert len(list(out.rglob("*.mp4"))) == 8
+    assert result.stdout.split() == [
+        f"runs/a/{name}"
+        for name in (
+            "tables.md",
+            "results.json",
+            "methods.png",
+            "cost.png",
+            "similarity.png",
+            "drift.png",
+        )
+    ]
+    again = syncos("--out", "runs/a", *COMMON, *SHORT, "--no-cache")
+    assert again.exit_code == 0 and "8 of 8 videos are there already" in again.stderr
+
+
+def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path):
+    result = syncos("--out", "b", "--subset", "--dry-run", "--no-cache")
+    assert result.exit_code == 0, result.output
+    assert "96 videos: 8 methods, 6 scenarios, 2 seeds" in result.stderr
+    assert "no_t_min" in result.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "synkos"], "no method 'synkos'; did you mean 'syncos'?"),
+        (["--scenarios", "opne"], "no scenario 'opne'; did you mean 'open"),
+        (["--subset", "--scenarios", "open"], "exclude one another"),
+        (["--settings", "mine.yaml"], "mine.yaml: syncos: is a built-in method"),
+        (["--settings", "none.yaml"], "none.yaml: no such file"),
+        (["--steps", 0, "--methods", "syncos"], "steps"),
+        (["--out", "mine.yaml", *COMMON], "mine.yaml: is not a folder"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments, message, tmp_path):
+    (tmp_path / "mine.yaml").write_text("syncos: {name: syncos}\n")
+    result = syncos("--out", "c", "--no-cache", *arguments)
+    assert result.exit_code == 2 and message in result.stderr, result.output
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("load")]
+    assert len(errors) == 1 and errors[0].startswith("error: ")

@@ -1,0 +1,150 @@
+"""One video over many devices, and over two processes: the same latents."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from syncos_jax.errors import InputError
+from syncos_jax.parallel import Rules, Spread, initialize, is_main_process, make_mesh
+
+HERE = Path(__file__).parent
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+
+
+def program(*arguments):
+    """Runs `many_devices.py`; what it found."""
+    command = [sys.executable, str(HERE / "many_devices.py"), *arguments]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=1800, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def eight():
+    return program("8", "one_video", "in_parts", "several_videos", "weights_split")
+
+
+def test_the_number_of_devices_does_not_change_the_video(eight):
+    runs = eight["one_video"]["runs"]
+    assert len(runs) == 10 and eight["one_video"]["size"] > 0.5
+    worst = max(run["difference"] for run in runs.values())
+    print(f"largest difference over {sorted(runs)}: {worst:.2g}")
+    assert worst <= 1e-4
+    for name, run in runs.items():
+        devices = int(name.split()[0])
+        assert run["devices"] == devices and run["replicated"]
+        # Really shared out: 5 windows are 10 clips with guidance, of which each device has a part.
+        assert run["places"] == -(-10 // devices)
+
+
+def test_a_state_goes_on_with_other_devices(eight):
+    found = eight["in_parts"]
+    assert found["row"] == 5
+    assert found["4"] <= 1e-4 and found["plain"] <= 1e-4
+
+
+def test_a_batch_of_videos_is_each_of_them_alone(eight):
+    found = eight["several_videos"]
+    assert found["shape"][0] == 5 and found["traces"] == 1
+    assert max(found["differences"]) <= 1e-5 < found["apart"]
+    # Of a batch in which one video goes wrong, that one is named: window 3 is in its first call.
+    assert found["named"] == {"video": 1, "row": 0, "windows": [3]}
+
+
+def test_weights_may_be_split(eight):
+    found = eight["weights_split"]
+    assert found["shares"] == {"in": [3, 3], "out": [6, 3]}  # 3 cannot be halved: it is not
+    assert found["difference"] <= 1e-4
+
+
+@pytest.mark.slow
+def test_the_demo_model_on_three_devices():
+    found = program("3", "demo")["demo"]
+    assert found["difference"] <= 1e-4 and found["devices"] == 3
+    assert found["frames"] == [20, 64, 64, 3]
+
+
+def test_two_processes_of_four_devices():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, str(HERE / "two_processes.py"), address]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [
+        subprocess.Popen([*command, str(number)], env=environment(), **pipes) for number in (0, 1)
+    ]
+    try:
+        (out, error), (other_out, other_error) = (p.communicate(timeout=900) for p in both)
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    assert [p.returncode for p in both] == [0, 0], (error + other_error)[-4000:]
+    assert "devices" not in other_out  # process 0 alone speaks, beside JAX's own transport
+    found = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+    assert found["devices"] == 8 and found["local"] == 4
+    for name in ("shard_map", "pmap", "parts", "batch"):
+        assert found[name] <= 1e-4, name
+
+
+def test_meshes():
+    mesh = make_mesh(1)
+    assert mesh.axis_names == ("data", "segment") and mesh.shape["segment"] == 1
+    with pytest.raises(InputError, match=r"devices: 9 asked for, but there are \d+ \(cpu\)"):
+        make_mesh(9)
+    with pytest.raises(InputError, match="1 devices cannot be divided into data=2"):
+        make_mesh(1, data=2)
+    assert is_main_process()
+
+
+def test_rules_and_spreads_that_cannot_be():
+    with pytest.raises(InputError, match="video and window are both split over the mesh axis"):
+        Rules(video="segment")
+    mesh = make_mesh(1)
+    with pytest.raises(InputError, match="feature is split over 'model', but the mesh has"):
+        Spread(mesh, rules=Rules(feature="model"))
+    with pytest.raises(InputError, match="unknown 'xmap'; one of shard_map, pmap"):
+        Spread(mesh, "xmap")
+    with pytest.raises(InputError, match="pmap splits the windows of one video only"):
+        Spread(mesh, "pmap", batched=True)
+    with pytest.raises(InputError, match="mesh must be a jax.sharding.Mesh"):
+        Spread(jax.devices())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("127.0.0.1:1234", None, None), "go together"),
+        (("somewhere", 2, 0), "must be HOST:PORT, got 'somewhere'"),
+        (("127.0.0.1:1234", 2, 2), "process_id: is 2 of 2 processes; give 0 to 1"),
+    ],
+)
+def test_hosts_that_cannot_be(arguments, message):
+    with pytest.raises(InputError, match=message):
+        initialize(*arguments)
+
+
+def test_without_a_cluster_it_says_so():
+    code = "from syncos_jax.parallel import initialize; initialize()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1 and "no cluster was found in the environment" in done.stderr
+
+
+def test_sample_takes_a_mesh_of_one():
+    from many_devices import run
+
+    np.testing.assert_allclose(run(mesh=make_mesh(1)), run(), atol=1e-5)

@@ -1,0 +1,199 @@
+"""The plan says what the run then does."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fakes import FakeModel
+
+from syncos_jax import timings
+from syncos_jax.errors import InputError
+from syncos_jax.pipeline import Pipeline
+from syncos_jax.plan import living_bytes, measure, run_kind
+from syncos_jax.sampler import CoDenoising, SynCoS
+from syncos_jax.scenario import Scenario
+
+STORY = Scenario.from_dict(
+    {
+        "global": "a cat",
+        "events": [
+            {"prompt": "sleeps", "seconds": 1},
+            {"prompt": "wakes", "frames": 5, "negative": "dark"},
+            {"prompt": "runs", "seconds": 0.5},
+        ],
+        "overrides": [{"prompt": "yawns", "frames": [3, 5]}],
+        "crossfade": 1,
+        "sampler": {"name": "syncos", "iterations": 2, "t_min": 500, "windows_per_step": 3},
+        "seed": 5,
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return Pipeline(FakeModel())
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [None, CoDenoising(steps=3, batch=3), SynCoS(steps=4, t_min=500, iterations=2, batch=2)],
+    ids=["scenario's", "co_denoising", "batch 2"],
+)
+def test_the_run_does_what_the_plan_says(pipeline, sampler, monkeypatch):
+    plan = pipeline.plan(STORY, sampler)
+    seen = []
+    calls = []
+    encode = pipeline.encode
+    monkeypatch.setattr(pipeline, "encode", lambda texts: calls.append(texts) or encode(texts))
+    video = pipeline(STORY, sampler, progress=lambda done, total: seen.append((done, total)))
+
+    assert seen[-1] == (plan.cost.rows, plan.cost.rows)
+    tape = pipeline.tape(STORY, sampler)
+    assert tape.rows.valid.shape == (plan.cost.rows, plan.cost.batch)
+    assert int(tape.rows.valid.sum()) == plan.cost.windows
+    assert video.frames.shape == (plan.frames, plan.height, plan.width, 3)
+    assert video.fps == plan.fps and video.seconds == plan.seconds
+    assert video.events == tuple((event.start, event.prompt) for event in plan.events)
+    texts = {text for window in plan.windows for text, _ in window.prompts}
+    assert texts | {event.negative for event in plan.events} <= set(calls[0])
+
+    layout = pipeline.layout(STORY)
+    cond, uncond = pipeline.conditioning(STORY, layout)
+    assert len(plan.windows) == layout.count == len(cond["text"])
+    for window in plan.windows:
+        assert window.start == layout.starts[window.index] and window.stop == window.start + 4
+        features = encode([text for text, _ in window.prompts])
+        mixed = sum(
+            share * np.asarray(f) for (_, share), f in zip(window.prompts, features, strict=True)
+        )
+        np.testing.assert_allclose(cond["text"][window.index], mixed, atol=1e-5)
+
+
+def test_events_windows_transitions(pipeline):
+    plan = pipeline.plan(STORY)
+    assert [(e.start, e.stop, e.windows) for e in plan.events] == [(0, 4, 1), (4, 9, 3), (9, 11, 1)]
+    assert [e.start_seconds for e in plan.events] == [0, 1, 2.25]
+    assert [w.middle for w in plan.windows] == [2, 4, 6, 8, 9]
+    assert [w.event for w in plan.windows] == [0, 1, 1, 1, 2]
+    assert plan.windows[1].override == 0 and plan.windows[1].prompts == (("a cat, yawns", 1.0),)
+    assert plan.windows[4].prompts == (("a cat, runs", 0.5), ("a cat, wakes", 0.5)) or plan.windows[
+        4
+    ].prompts == (("a cat, wakes", 0.5), ("a cat, runs", 0.5))
+    assert [(t.frame, t.before, t.after) for t in plan.transitions] == [(4, 0, 1), (9, 1, 2)]
+    assert plan.transitions[0].windows == (1,) and plan.transitions[1].windows == (3, 4)
+    assert plan.warnings == ()
+
+
+def test_warnings(pipeline):
+    events = [
+        {"prompt": "a", "frames": 7},
+        {"prompt": "b", "frames": 1},
+        {"prompt": "c", "frames": 8},
+    ]
+    story = Scenario.from_dict({"global": "g", "events": events, "crossfade": 5, "stride": 4})
+    said = pipeline.plan(story).warnings
+    assert len(said) == 3 and said[0].startswith("events[1] ('b') has no window: it is too short")
+    assert said[1].startswith("crossfade: is 5 windows") and said[2].startswith("stride: is 4")
+
+
+def test_errors_are_those_of_the_run(pipeline):
+    short = Scenario.from_dict({"global": "a", "events": [{"prompt": "b", "frames": 3}]})
+    with pytest.raises(InputError, match="3 frames together, but the model"):
+        pipeline.plan(short)
+
+
+def test_cost(pipeline):
+    cost = pipeline.plan(STORY).cost
+    unet = 2 * 4 * 8 + 0  # at least the tint: text [n, 2] @ [2, 4], n windows twice
+    assert cost.flops_per_call >= cost.batch * unet
+    assert cost.flops == cost.flops_per_call * cost.rows + cost.flops_decode_frame * 11
+    assert cost.weights_bytes == 4 * (8 + 1 + 128 * 2)
+    tape, layout = pipeline.tape(STORY), pipeline.layout(STORY)
+    latent = 4 * 2 * 3 * 4  # bytes of a latent frame
+    assert cost.state_bytes >= latent * (2 * layout.frames + 4 * tape.slots)
+    assert cost.memory_bytes == cost.weights_bytes + cost.state_bytes + cost.call_bytes
+
+
+def test_measures():
+    f = jax.jit(lambda a, b: jnp.tanh(a @ b) @ b)
+    a = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+    flops, needed = measure(f, a, a)
+    assert 2 * (2 * 8**3) <= flops <= 2 * (2 * 8**3) + 200
+    assert needed == 2 * 8 * 8 * 4  # a product, and what is made of it
+    one = jax.make_jaxpr(lambda x: x + 1.0)(jnp.ones(10)).jaxpr
+    assert living_bytes(one) == 40
+
+
+def test_json(pipeline):
+    import json
+
+    plan = pipeline.plan(STORY)
+    data = json.loads(json.dumps(plan.to_dict(), allow_nan=False))
+    assert data["cost"]["rows"] == plan.cost.rows and data["windows"][2]["event"] == 1
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def test_time_is_that_of_the_last_run(pipeline):
+    assert pipeline.plan(STORY).cost.seconds is None
+    kind = run_kind(pipeline, STORY, pipeline.plan(STORY).cost.batch)
+    timings.remember(kind, timings.Speed(9.0))
+    timings.remember(kind, timings.Speed(0.5, compile=2, load=1, decode_frame=0.1, write_frame=0.1))
+    cost = pipeline.plan(STORY).cost
+    assert cost.seconds == pytest.approx(3 + cost.rows * 0.5 + 11 * 0.2)
+    assert cost.seconds_per_call == 0.5 and cost.scaled_from is None
+
+
+def test_time_is_scaled_from_another_batch(pipeline):
+    timings.remember(run_kind(pipeline, STORY, 4), timings.Speed(1.0))
+    cost = pipeline.plan(STORY, CoDenoising(steps=3, batch=2)).cost
+    assert cost.seconds_per_call == 0.5 and cost.scaled_from == 4
+    other = STORY.model_copy(update={"size": (40, 40)})
+    assert pipeline.plan(other).cost.seconds is None
+
+
+def test_a_damaged_file_is_an_empty_one(pipeline, tmp_path):
+    path = timings.timings_path()
+    path.parent.mkdir()
+    for content in (
+        b"",
+        b"{}",
+        b"[1, {}]",
+        b"\xff",
+        b'[{"kind": {"batch": 1}, "speed": {"x": 1}}]',
+    ):
+        path.write_bytes(content)
+        assert pipeline.plan(STORY).cost.seconds is None
+    timings.remember(run_kind(pipeline, STORY, 4), timings.Speed(1.0))
+    assert timings.recall(run_kind(pipeline, STORY, 4)) == timings.Speed(1.0)
+
+
+def test_no_place_for_the_file_is_no_error(pipeline, monkeypatch):
+    monkeypatch.setenv("SYNCOS_CACHE", "/dev/null/x")
+    timings.remember(run_kind(pipeline, STORY, 4), timings.Speed(1.0))
+    assert timings.recall(run_kind(pipeline, STORY, 4)) is None
+
+
+def test_stopwatch_leaves_out_the_first_report():
+    watch = timings.Stopwatch()
+    assert watch.row is None
+    watch(1, 9)
+    assert watch.row is None
+    time.sleep(0.05)
+    watch(6, 9)
+    assert 0.01 <= watch.row < 0.05
+
+
+def test_speed_adds_up():
+    speed = timings.Speed(2.0, compile=3.0, load=1.0, decode_frame=0.5, write_frame=0.25)
+    assert speed.total(10, 4) == 27.0
+    assert dataclasses.asdict(speed)["scaled_from"] is None

@@ -1,0 +1,240 @@
+"""What is recorded about a video, and the same video made again from it."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+from fakes import FakeModel
+from flax import nnx
+from PIL import Image
+from typer.testing import CliRunner
+
+import syncos_jax.models
+from syncos_jax import provenance
+from syncos_jax.cli import app
+from syncos_jax.errors import InputError
+from syncos_jax.scenario import Scenario
+
+STORY = {
+    "variables": {"who": "a cat", "place": ["beach", "street"]},
+    "global": "{who} on a {place}",
+    "negative": "secret words",
+    "events": [{"prompt": "sleeps", "seconds": 1}, {"prompt": "wakes", "seconds": 1.5}],
+    "sampler": {"name": "co_denoising", "steps": 3},
+    "seed": 4,
+}
+
+
+def other_weights():
+    model = FakeModel()
+    model.unet.weight = nnx.Param(jnp.full((2, 4), 0.3))
+    return model
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path, tmp_path_factory):
+    monkeypatch.setattr(
+        syncos_jax.models, "load_model", lambda *_, **__: FakeModel(), raising=False
+    )
+    monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("story.yaml").write_text(yaml.safe_dump(STORY))
+
+
+def generate(*arguments):
+    result = CliRunner().invoke(app, ["generate", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
+
+
+def test_the_record_and_the_same_video_again():
+    options = ["--set", "place=beach,street", "--takes", 2, "--label", "generated", "--scale", 8]
+    made = generate("story.yaml", *options, "--latents", "l.npy")
+    assert made.exit_code == 0, made.output
+    names = ["out-beach-seed4", "out-beach-seed5", "out-street-seed4", "out-street-seed5"]
+    expected = {f"{name}.{suffix}" for name in names for suffix in ("mp4", "png", "json")}
+    expected |= {f"l{name.removeprefix('out')}.npy" for name in names}
+    assert {path.name for path in Path().iterdir()} == expected | {"story.yaml"}
+
+    record = read("out-street-seed5.json")
+    latents = np.load("l-street-seed5.npy")
+    assert latents.dtype == np.float32 and list(latents.shape) == record["latents"]["shape"]
+    assert provenance.latents_sha256(latents) == record["latents"]["sha256"]
+    story = Scenario.from_dict(record["scenario"])
+    assert story.global_prompt == "a cat on a street" and story.seed == record["seed"] == 5
+    assert provenance.scenario_sha256(story) == record["scenario_sha256"]
+    assert record["take"]["varies"] == {"place": "street", "seed": 5}
+    assert record["take"] | {"varies": 0} == {"group": "out", "index": 3, "count": 4, "varies": 0}
+    assert record["template"]["values"] == {"who": "a cat", "place": "street"}
+    assert [(e["start"], e["stop"], e["stop_seconds"]) for e in record["events"]] == [
+        (0, 4, 1.0),
+        (4, 10, 2.5),
+    ]
+    assert record["sampler"] == {
+        "name": "co_denoising",
+        "steps": 3,
+        "guidance": 2.0,
+        "batch": None,
+        "eta": 0.0,
+    }
+    assert record["video"]["width"] == 24 * 8 and record["video"]["label"] == "generated"
+    assert {"load", "compile", "sample", "decode", "write"} == set(record["timings"])
+    one, other = read("out-street-seed4.json"), read("out-beach-seed5.json")
+    assert len({r["latents"]["sha256"] for r in (one, other, record)}) == 3
+
+    said = provenance.read_provenance("out-street-seed5.mp4")
+    assert said["generated"] is True and said["seed"] == 5
+    assert said["model"]["weights_sha256"] == record["model"]["weights_sha256"]
+    assert said["scenario_sha256"] == record["scenario_sha256"]
+    assert "secret" not in json.dumps(said) and "street" not in json.dumps(said)
+
+    again = generate("--from", "out-street-seed5.json", "--latents", "again.npy")
+    assert again.exit_code == 0, again.output
+    assert "bit for bit those of out-street-seed5.json" in again.stderr
+    np.testing.assert_array_equal(np.load("again.npy"), latents)
+    new = read("out-street-seed5-again.json")
+    assert new["made_from"] == {"file": "out-street-seed5.json", "identical": True}
+    for key in ("scenario", "sampler", "latents", "template", "cost", "layout"):
+        assert new[key] == record[key], key
+    assert new["video"] == record["video"]
+
+    record["latents"]["sha256"] = "0" * 64
+    record["versions"]["jax"] = "0.1"
+    provenance.write_sidecar("old.json", record)
+    result = generate("--from", "old.json", "--out", "new.webm")
+    assert result.exit_code == 0
+    warning = next(line for line in result.stderr.splitlines() if line.startswith("warning"))
+    assert "the latents are not those of old.json" in warning and "jax 0.1, here" in warning
+    assert read("new.json")["made_from"]["identical"] is False
+    assert provenance.read_provenance("new.webm")["latents_sha256"] == new["latents"]["sha256"]
+
+
+def write_record(**changes):
+    record = {
+        "format": provenance.FORMAT,
+        "version": 1,
+        "scenario": {"global": "g", "events": [{"prompt": "x", "seconds": 1}]},
+        "sampler": {"name": "co_denoising", "steps": 3},
+        "seed": 1,
+        "model": {"id": "demo", "weights_sha256": "0" * 64, "dtype": "float32"},
+        "latents": {"sha256": "0" * 64},
+        "versions": {},
+        "device": {},
+        "video": {},
+        "files": {"video": "a.mp4"},
+    }
+    Path("a.json").write_text(json.dumps({**record, **changes}))
+
+
+BAD_RECORDS = [
+    ({"format": "x"}, "a.json: is not the record of a video"),
+    ({"version": 2}, "a.json: version: is 2, this package reads 1"),
+    ({"sampler": {"name": "nope"}}, "a.json: sampler: unknown name 'nope'"),
+    ({"scenario": {"events": []}}, "a.json: events: has no event"),
+    ({"seed": -1}, "a.json: seed: is -1"),
+    ({"latents": {}}, "a.json: latents.sha256: is None"),
+    ({"device": 3}, "a.json: device: is 3, but expected a mapping"),
+    ({"video": {"scale": "x"}}, "a.json: video.scale: is 'x', but expected 1 to 64"),
+    ({"video": {"label": 3}}, "a.json: video.label: is 3, but expected text"),
+    ({}, "a.json: was made with weights 000000000000..., but the model 'demo' has"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_RECORDS)
+def test_bad_records_are_one_line(changes, message):
+    write_record(**changes)
+    result = generate("--from", "a.json")
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1], result.output
+    assert "Traceback" not in result.output
+    assert {path.name for path in Path().iterdir()} == {"a.json", "story.yaml"}
+
+
+BAD_OPTIONS = [
+    (["story.yaml", "--from", "a.json"], "--from makes a video again as it was; leave out"),
+    (["--from", "a.json", "--steps", 3], "--from makes a video again as it was; leave out"),
+    (["--from", "a.json", "--out", "a.mp4"], "would replace a.json, the record that --from reads"),
+    (["story.json", "--out", "story.mp4"], "story.json is where the record of story.mp4 goes"),
+    (["story.yaml", "--prompt", "x"], "both SCENARIO and --prompt are given"),
+    ([], "there is nothing to make; give one of a scenario file"),
+    (["story.yaml", "--takes", 2, "--seeds", "1,2"], "both --seeds and --takes are given"),
+    (["story.yaml", "--seed", 2, "--seeds", "1,2"], "both --seed and --seeds are given"),
+    (["story.yaml", "--seeds", "1,x"], "--seeds: 'x' is no seed; give whole numbers"),
+    (["story.yaml", "--seeds", "5-2"], "--seeds: '5-2' is no seed"),
+    (["story.yaml", "--global", "x"], "--global goes with --prompt or --prompts"),
+    (["--prompt", "x", "--set", "a=b"], "--set goes with a scenario file"),
+    (["story.yaml", "--set", "colour=red"], "'colour': is no variable of this scenario"),
+    (["story.yaml", "--label", "生"], "label: '生' cannot be drawn"),
+    (["story.yaml", "--latents", "l.txt"], "the name of the latents must end in .npy or .npz"),
+    (["story.yaml", "--takes", 2, "--latents", "no/l.npy"], "cannot write no/l-seed4.npy"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
+def test_bad_options_are_one_line(options, message):
+    write_record()
+    Path("story.json").write_text(json.dumps(STORY))
+    result = generate(*options)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert {path.name for path in Path().iterdir()} == {"a.json", "story.yaml", "story.json"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label", "x" * 200], "is too long for a video 384 pixels wide; shorten it"),
+        (["--out", "a.gif", "--set", "who=a dog"], "a.gif: a GIF plays at most 50 frames"),
+    ],
+)
+def test_what_cannot_be_written_is_known_before_the_work(options, message):
+    Path("story.yaml").write_text(yaml.safe_dump({**STORY, "fps": 60}))
+    result = generate("story.yaml", *options)
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
+    assert "compile" not in result.stderr
+
+
+def test_the_hash_knows_every_weight():
+    from syncos_jax.pipeline import Pipeline
+
+    first, again = Pipeline(FakeModel()).weights_sha256, Pipeline(FakeModel()).weights_sha256
+    assert first == again and len(first) == 64
+    assert Pipeline(other_weights()).weights_sha256 != first
+    values = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
+    renamed = {"a": jnp.zeros((2, 3)), "c": jnp.zeros(2)}
+    turned = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+    narrow = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2, jnp.bfloat16)}
+    hashes = [provenance.hash_weights(v) for v in (values, renamed, turned, narrow)]
+    assert len(set(hashes)) == 4
+
+
+def test_a_video_of_somebody_else(tmp_path):
+    from test_video import moving
+
+    from syncos_jax.video import Video
+
+    path = Video(moving(), 8).save(tmp_path / "a.mp4", comment="holiday")
+    assert provenance.read_provenance(path) is None
+    with pytest.raises(InputError, match="cannot be read as a video"):
+        provenance.read_provenance(tmp_path / "none.mp4")
+
+
+def test_prompts_make_a_video_with_npz_latents():
+    options = ["--out", "f", "--latents", "l.npz", "--preview", "p.png", "--preview-every", 1]
+    result = generate("--prompt", "a | b", "--seconds", 0.5, *options)
+    assert result.exit_code == 0, result.output
+    assert Image.open("p.png").format == "PNG"
+    assert len(list(Path("f").glob("*.png"))) == 4
+    record = read("f.json")
+    assert record["scenario"]["structured"] is False
+    assert [event["text"] for event in record["events"]] == ["a", "b"]
+    with np.load("l.npz") as file:
+        assert provenance.latents_sha256(file["latents"]) == record["latents"]["sha256"]
+        assert json.loads(str(file["comment"])) == provenance.read_provenance("f")

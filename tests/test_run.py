@@ -1,0 +1,209 @@
+"""A run in parts: watched, stopped, put back, gone wrong, out of memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import FRAME, Network, conditioning, parameters
+
+from syncos_jax import faults, memory
+from syncos_jax import run as runs
+from syncos_jax.errors import InputError
+from syncos_jax.run import DeviceMemoryError, NonFiniteError, play_through
+from syncos_jax.sampler import SynCoS, sample, start
+from syncos_jax.schedule import NoiseSchedule
+from syncos_jax.windows import WindowLayout
+
+LAYOUT = WindowLayout(frames=10, window=4, stride=2)  # 4 windows
+NETWORK = Network()
+PARTIAL = SynCoS(steps=3, iterations=2, t_min=400, batch=3, learning_rate=0.1)
+
+
+def arguments(**changes):
+    return {
+        "cond": conditioning(LAYOUT.count),
+        "params": parameters(),
+        "layout": LAYOUT,
+        "frame_shape": FRAME,
+        "schedule": NoiseSchedule.from_betas(beta_end=0.006),
+        "sampler": PARTIAL,
+        "key": jax.random.key(0, impl="rbg"),
+    } | changes
+
+
+def fresh(**changes):
+    return start(NETWORK, **arguments(**changes))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The result, and how often the network was traced for it."""
+    before = NETWORK.traces
+    result = np.asarray(sample(NETWORK, **arguments()))
+    assert NETWORK.traces == before + 1
+    return result
+
+
+def test_parts_of_every_length_are_one_program_and_the_same_video(whole):
+    run = fresh()
+    run.advance(1)
+    before = NETWORK.traces
+    for rows in (1, 3, 0, 2):  # across the ends of rounds and steps
+        run.advance(rows)
+    assert run.row == 7 < run.total
+    run.wait()
+    run.advance()
+    assert run.row == run.total
+    run.advance()  # nothing is left
+    np.testing.assert_array_equal(run.latents(), whole)
+    assert NETWORK.traces == before
+
+
+def test_a_state_kept_on_the_host_goes_on_bit_for_bit(whole):
+    run, other = fresh(), fresh(key=jax.random.key(0, impl="rbg"))
+    run.advance(5)
+    kept = jax.tree.map(np.asarray, run.carry)
+    other.advance(2)
+    other.restore(run.row, kept)
+    play_through(other)
+    np.testing.assert_array_equal(other.latents(), whole)
+    other.restore(run.row, kept)  # `kept` has not been given away; the rest as one scan
+    other.play()
+    np.testing.assert_array_equal(other.latents(), whole)
+
+
+def test_a_state_of_another_run_is_refused():
+    run = fresh()
+    longer = run.carry._replace(x=jnp.zeros((12, *FRAME)))
+    with pytest.raises(InputError, match="the carry is that of another run"):
+        run.restore(1, longer)
+    with pytest.raises(InputError, match=f"row 99 is not on this run's tape of {run.total} rows"):
+        run.restore(99, run.carry)
+    with pytest.raises(InputError, match="rows have not been played yet"):
+        run.latents()
+
+
+def test_progress_and_pauses():
+    seen, paused = [], []
+
+    def pause(run):
+        run.check()
+        paused.append((run.row, bool(jnp.isfinite(run.carry.x).all())))
+
+    run = fresh()
+    play_through(run, progress=lambda *at: seen.append(at), pause=pause, pause_seconds=0)
+    assert seen[0] == (1, run.total) and seen[-1] == (run.total, run.total)
+    assert seen == sorted(set(seen))
+    assert paused == [(done, True) for done, _ in seen]
+
+    rare = []
+    play_through(fresh(), pause=lambda run: rare.append(run.row), pause_seconds=3600)
+    assert rare == [run.total]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_is_raised_between_parts_stops_the_run_and_it_can_go_on(error, whole):
+    def stop(done, total):
+        if done >= 2:
+            raise error
+
+    run = fresh()
+    with pytest.raises(error):
+        play_through(run, progress=stop, part_seconds=0.0)
+    assert 2 <= run.row < run.total
+    play_through(run)
+    np.testing.assert_array_equal(run.latents(), whole)
+
+
+def breaks_at_low_noise(params, x, t, cond):
+    """Not finite for the window of the largest text, at timesteps below 700."""
+    largest = cond["text"][:, 0, 0] > 1.5
+    value = jnp.where(largest & (t < 700), jnp.float32(jnp.nan), jnp.float32(0.1))
+    return value[:, None, None, None, None] * x
+
+
+def marked(window):
+    text = np.zeros((LAYOUT.count, 4, 5), np.float32)
+    text[window] = 2.0
+    return {"text": text}
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_prediction_that_is_not_finite_is_named(watched):
+    sampler = SynCoS(steps=3, iterations=1, t_min=900, batch=3)
+    given = arguments(sampler=sampler, cond=marked(3))
+    tape = start(breaks_at_low_noise, **given).tape
+    expected = next(
+        row for row in range(len(tape)) if tape.rows.t[row] < 700 and 3 in tape.rows.windows[row]
+    )
+    t, step = float(tape.rows.t[expected]), int(tape.rows.step[expected]) + 1
+    watch = {"progress": lambda done, total: None} if watched else {}
+    with pytest.raises(NonFiniteError) as caught:
+        sample(breaks_at_low_noise, **given, **watch)
+    error = caught.value
+    assert isinstance(error, InputError)
+    assert error.row == expected and error.windows == (3,) and error.video == 0
+    assert (
+        f"row {expected + 1} of {len(tape)}, step {step} of 3, timestep {t:g} (co-denoising), "
+        "windows 3 of 0-3: the prediction for 3 is not finite" in str(error)
+    )
+    assert "lower the sampler's learning_rate" in str(error)
+
+
+def test_the_last_good_state_is_kept():
+    """No pause sees a state that has gone wrong."""
+    sampler = SynCoS(steps=6, iterations=1, t_min=900, batch=2)
+    run = start(breaks_at_low_noise, **arguments(sampler=sampler, cond=marked(0)))
+    kept = []
+
+    def keep(run):
+        kept.append((run.row, jax.tree.map(np.asarray, run.carry)))
+
+    with pytest.raises(NonFiniteError) as caught:
+        play_through(run, pause=keep, pause_seconds=0, part_seconds=0.0)
+    row, carry = kept[-1]
+    assert 0 < row <= caught.value.row
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(carry))
+
+
+def test_a_last_step_that_diverges_is_said():
+    sampler = SynCoS(steps=2, iterations=1, t_min=0, learning_rate=3e38, weight_decay=1e5)
+    with pytest.raises(NonFiniteError, match="diverged in row"):
+        sample(NETWORK, **arguments(sampler=sampler))
+
+
+def test_the_most_windows_that_fit():
+    run = fresh(layout=LAYOUT, sampler=SynCoS(steps=2, iterations=1, t_min=900))
+    assert run.windows == run.longest == 4
+    needs = {windows: memory.program_bytes(run, windows) for windows in (1, 2, 3, 4)}
+    assert needs[1] < needs[2] < needs[4]
+    everything = memory.largest_batch(run, room=needs[4])
+    assert everything.windows == 4 and everything.needed <= needs[4]
+    # 3 windows would fit, but need two calls as well as 2 do.
+    some = memory.largest_batch(run, room=needs[3])
+    assert some.windows == 2 and some.of == 4 and some.devices == 1
+    assert memory.largest_batch(run, room=needs[1]).windows == 1
+    with pytest.raises(InputError, match=r"one window for each device needs .* GiB beside"):
+        memory.largest_batch(run, room=needs[1] - 1)
+    assert memory.free_bytes(run) > 2**20
+    assert run.row == 0 and not run.carry.x.is_deleted()
+
+
+def test_out_of_memory_says_what_would_fit(monkeypatch):
+    run = fresh(sampler=SynCoS(steps=2, iterations=1, t_min=900))
+
+    def full(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr(runs, "play_part", full)
+    fit = memory.Fit(windows=2, of=4, devices=1, needed=2**30, room=2**31)
+    monkeypatch.setattr(faults, "largest_batch", lambda run: fit)
+    with pytest.raises(DeviceMemoryError, match=r"a call had 4 windows; by estimate at most 2 fit"):
+        run.advance()
+
+    def other(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(runs, "play_part", other)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        run.advance()
