@@ -17,7 +17,7 @@ from kills import ended, preload, start
 
 from syncos_jax.video import load_video
 
-SAMPLER = {"name": "syncos", "steps": 6, "iterations": 4, "t_min": 600}
+SAMPLER = {"name": "syncos", "steps": 4, "iterations": 3, "t_min": 600}
 
 
 def stories():
@@ -43,7 +43,8 @@ def main(folder):
     out = folder / "videos"
 
     def command(where):
-        return ["batch", source, "--out", where, "--model", "fake", "--checkpoint-every", "3rows"]
+        given = ["batch", source, "--out", where, "--model", "fake", "--no-contact-sheet"]
+        return [*given, "--checkpoint-every", "2rows"]
 
     def batch(*more, where=out, **kwargs):
         before = log.stat().st_size if log.exists() else 0
@@ -58,7 +59,7 @@ def main(folder):
         return int(abs(frames[0] - frames[1]).max())
 
     found = {}
-    found["killed"] = batch(kill_row=7, kill_run=8)
+    found["killed"] = batch(kill_row=5, kill_run=8)
     if found["killed"]["code"] != -9:
         raise SystemExit(found["killed"]["said"])
     found["items_then"] = items()
@@ -69,13 +70,11 @@ def main(folder):
         name for name, time in times.items() if (out / name).stat().st_mtime_ns != time
     ]
     found["left_over"] = sorted(path.name for path in out.glob(".*.run"))
-    found["third"] = batch()
-    found["other_steps"] = batch("--steps", 3)
     # The same on two devices, two videos at a time: terminated, and started again.
     source.write_text("\n".join(lines[:7]) + "\n")
     two = folder / "two"
     found["terminated"] = batch(
-        "--devices", "all", where=two, devices=2, kill_row=7, kill_run=2, how=signal.SIGTERM
+        "--devices", "all", where=two, devices=2, kill_row=5, kill_run=2, how=signal.SIGTERM
     )
     found["two"] = batch("--devices", "all", where=two, devices=2)
     found["two_items"] = items(two)
@@ -83,7 +82,7 @@ def main(folder):
     # Two processes that share the work; one is killed, and the other takes its video over.
     shared = folder / "shared"
     both = [
-        start(command(shared), log=log, kill_row=10, kill_run=1),
+        start(command(shared), log=log, kill_row=5, kill_run=1),
         start(command(shared), log=log),
     ]
     found["shared"] = [ended(process) for process in both]
