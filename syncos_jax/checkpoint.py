@@ -98,8 +98,8 @@ class Checkpoint:
 
     Args:
       folder: made where it does not exist.
-      run: what the run is (`syncos_jax.fingerprint.fingerprint`), a mapping of plain values that JSON can hold. A folder
-        of the same run goes on; one of another is an error.
+      run: what the run is (`syncos_jax.fingerprint`), a mapping of plain values that JSON can
+        hold. A folder of the same run goes on; one of another is an error.
       resume: False deletes what is there of any run.
       every: how often the state is saved.
       stop: asked between the parts of the run; once it returns True (in one of the processes) the

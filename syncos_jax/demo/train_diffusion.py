@@ -119,22 +119,25 @@ def zero_last(unet: UNet3D) -> None:
 def frame_timesteps(key: jax.Array, u: jax.Array, frames: int, total: int) -> jax.Array:
     """Timesteps ``[B, F]`` to train at, of draws ``u [B]`` in 0..1.
 
-    Three in ten are above nine tenths of the schedule: there alone the caption tells what the noisy
-    clip does not. Half of the clips have one timestep for all frames, as in sampling. In most of
-    the others a single frame is nearly clean: then what the caption says of the motion decides
-    where the subject is in all the rest. In the last the frames are independent (Diffusion Forcing,
-    arXiv 2407.01392), as diagonal denoising wants it.
+    A third of the clips have one timestep for all frames, as in sampling; three in ten of them
+    above nine tenths of the schedule, where the caption tells what the noisy clip does not. In half
+    of the clips one frame is nearly clean, mostly the first or the last, and the others very noisy:
+    then what the caption says of the motion decides where the subject is in all the rest. In the
+    others the frames are independent (Diffusion Forcing, arXiv 2407.01392), as diagonal denoising
+    wants it.
     """
     B = u.shape[0]
-    key_kind, key_anchor, key_low, key_free = jax.random.split(key, 4)
+    key_kind, key_anchor, key_end, key_low, key_free = jax.random.split(key, 5)
     kind = jax.random.uniform(key_kind, (B, 1))
-    anchor = jax.random.randint(key_anchor, (B, 1), 0, frames) == jnp.arange(frames)[None]
+    anchor = jax.random.randint(key_anchor, (B, 1), 0, frames)
+    end = jax.random.uniform(key_end, (B, 1))
+    anchor = jnp.where(end < 0.3, 0, jnp.where(end < 0.6, frames - 1, anchor))
     low = 0.3 * jax.random.uniform(key_low, (B, 1))
     late = lambda u: 1 - jnp.square(1 - u)  # noqa: E731
     shared = jnp.broadcast_to(late(u)[:, None], (B, frames))
+    anchored = jnp.where(anchor == jnp.arange(frames)[None], low, late(shared))
     free = late(jax.random.uniform(key_free, (B, frames)))
-    mixed = jnp.where(kind < 0.85, jnp.where(anchor, low, shared), free)
-    level = jnp.where(kind < 0.5, shared, mixed)
+    level = jnp.where(kind < 0.35, shared, jnp.where(kind < 0.85, anchored, free))
     return jnp.minimum((level * total).astype(jnp.int32), total - 1)
 
 
