@@ -13,7 +13,8 @@ from syncos_jax.demo.export import export, training_record
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import SIZES, TOKENS
 from syncos_jax.demo.tokenizer import train_tokenizer
-from syncos_jax.demo.train_diffusion import OPPOSITE, TextToVideo, batches
+from syncos_jax.demo.train_diffusion import OPPOSITE, TextToVideo, batches, frame_timesteps
+from syncos_jax.demo.train_text import codes
 from syncos_jax.models import load_model
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet3d import UNet3DConfig
@@ -109,3 +110,28 @@ def test_export_loads_with_the_same_weights(tmp_path):
     ):
         assert leaves(ours).keys() == leaves(theirs).keys()
         jax.tree.map(np.testing.assert_array_equal, leaves(ours), leaves(theirs))
+
+
+def test_every_attribute_has_a_share_of_the_text_features():
+    table = codes(64)
+    everything = np.concatenate(table)
+    assert everything.shape == (4 + 6 + 4 + 6, 64)
+    for i, one in enumerate(table):
+        np.testing.assert_allclose(one.sum(axis=0), 0, atol=1e-4)  # what is open is told as zero
+        np.testing.assert_allclose(np.square(one).sum(axis=1), 16, rtol=1e-5)
+        for other in table[:i]:
+            np.testing.assert_array_equal(one @ other.T, 0)
+
+
+def test_the_timesteps_that_are_trained_at():
+    u = (jnp.arange(4000, dtype=jnp.float32) + 0.5) / 4000
+    t = np.asarray(frame_timesteps(jax.random.key(0), u, 8, 1000))
+    assert t.shape == (4000, 8) and t.min() >= 0 and t.max() <= 999
+    shared = (t == t[:, :1]).all(axis=1)
+    assert 0.30 < shared.mean() < 0.40
+    assert 0.26 < (t[shared, 0] >= 900).mean() < 0.37
+    others = np.sort(t[~shared], axis=1)
+    anchored = (others[:, 1] == others[:, 7]) & (
+        others[:, 0] < 300
+    )  # one frame apart from the rest
+    assert 0.65 < anchored.mean() < 0.85  # half of the clips, of two thirds
