@@ -1,9 +1,9 @@
-"""First training of the demo model's text encoder: to tell what a caption says.
+"""Training of the demo model's text encoder: to tell what a caption says.
 
 Large models begin with a text encoder that has read the world's captions. Ours learns, from
 captions alone (half a minute), to write the scene's four attributes into its features, each into a
-quarter of them. Only then is it trained on with the UNet, which so finds the motion's word told as
-loudly as the colour's, instead of having to discover both the word and what it does.
+quarter of them, and then stays as it is. The UNet so finds the motion's word told as loudly as the
+colour's, instead of having to discover both the word and what it does.
 """
 
 from collections.abc import Iterator
