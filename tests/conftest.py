@@ -9,6 +9,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import hypothesis
 import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # A product of int and float, or a silent broadcast over a missing axis, is an error.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -21,3 +23,13 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def programs_are_kept_by_the_commands_alone():
+    """A command that ran in this process would leave JAX's cache on for every test after it, which
+    then spend most of their time writing small programs."""
+    yield
+    if jax.config.jax_compilation_cache_dir is not None:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
