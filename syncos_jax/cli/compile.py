@@ -77,7 +77,9 @@ def compile(
         if scenario is not None:
             story = Scenario.from_file(scenario)
         else:
-            story = Scenario(events=(Event(prompt="anything", frames=frames),))
+            story = Scenario(
+                global_prompt="anything", events=(Event(prompt="anything", frames=frames),)
+            )
         changes = {"steps": steps, "batch": batch}
         if sampler is not None or any(value is not None for value in changes.values()):
             story = story.with_sampler(sampler, **changes)
