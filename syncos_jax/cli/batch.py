@@ -49,35 +49,15 @@ def batch(
             "--out", "-o", metavar="DIR", help="The folder for the videos; made if need be."
         ),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
-        ),
-    ] = "demo",
+    model: stories.Model = "demo",
     suffix: Annotated[
         str,
         typer.Option("--format", metavar="SUFFIX", help="mp4, mov, mkv, webm or gif."),
     ] = "mp4",
     seeds: stories.Seeds = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of the scenarios': syncos, co_denoising or refinement_only.",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Denoising steps, instead of the scenarios'.", metavar="N", show_default=False
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="How strongly to follow the prompts.", metavar="X", show_default=False),
-    ] = None,
+    sampler: stories.Sampler = None,
+    steps: stories.Steps = None,
+    guidance: stories.Guidance = None,
     windows: Annotated[
         int | None,
         typer.Option(

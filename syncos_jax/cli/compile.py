@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from syncos_jax.cli import stories
 from syncos_jax.cli.console import Phases, interruptible, user_errors
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -40,20 +41,8 @@ def compile(
         int | None,
         typer.Option(min=1, metavar="N", help="Length of the video.", show_default=False),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
-        ),
-    ] = "demo",
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of the scenario's: syncos, co_denoising or refinement_only.",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
+    model: stories.Model = "demo",
+    sampler: stories.Sampler = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps.", metavar="N", show_default=False)
     ] = None,

@@ -89,24 +89,9 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of the scenario's: syncos, co_denoising or refinement_only.",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Denoising steps, instead of the scenario's.", metavar="N", show_default=False
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="How strongly to follow the prompts.", metavar="X", show_default=False),
-    ] = None,
+    sampler: stories.Sampler = None,
+    steps: stories.Steps = None,
+    guidance: stories.Guidance = None,
     batch: options.WindowsPerCall = None,
     scale: Annotated[
         int | None,

@@ -27,12 +27,7 @@ _SHOWN = 40
 
 def plan(
     scenario: stories.ScenarioFile = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
-        ),
-    ] = "demo",
+    model: stories.Model = "demo",
     values: stories.Values = None,
     seed: stories.Seed = None,
     seeds: stories.Seeds = None,
@@ -41,14 +36,8 @@ def plan(
     prompt: stories.Prompt = None,
     global_prompt: stories.Global = None,
     seconds: stories.Seconds = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="Instead of the scenario's.", metavar="NAME", show_default=False),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Instead of the scenario's.", metavar="N", show_default=False),
-    ] = None,
+    sampler: stories.Sampler = None,
+    steps: stories.Steps = None,
     batch: Annotated[
         int | None,
         typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),

@@ -53,6 +53,30 @@ Seed = Annotated[
         min=0, max=2**32 - 1, help="Instead of the scenario's.", metavar="N", show_default=False
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of the scenario's: syncos, co_denoising or refinement_only.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Denoising steps, instead of the scenario's.", metavar="N", show_default=False
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="How strongly to follow the prompts.", metavar="X", show_default=False),
+]
 Prompts = Annotated[
     Path | None,
     typer.Option(
