@@ -80,6 +80,7 @@ class Cost:
 
     Attributes:
         rows: calls of the network.
+        unguided_rows: those of them without guidance, half the work.
         batch: windows of a call; the network gets twice as many with guidance.
         windows: windows predicted in all.
         padding: repeated windows that only fill a call.
@@ -99,6 +100,7 @@ class Cost:
     """
 
     rows: int
+    unguided_rows: int
     batch: int
     windows: int
     padding: int
@@ -239,7 +241,8 @@ def _warnings(
 
 def _cost(pipeline: Pipeline, scenario: Scenario, sampler: Settings, seed: int) -> Cost:
     tape = pipeline.tape(scenario, sampler, seed)
-    counts = dataclasses.asdict(tape.describe())
+    summary = tape.describe()
+    counts = dataclasses.asdict(summary)
     layout, shape = pipeline.layout(scenario), pipeline.frame_shape(scenario)
     flops_call, call_bytes = measure(
         jax.jit(pipeline._denoiser), *_call(pipeline, layout.window, shape, counts["batch"])
@@ -253,11 +256,11 @@ def _cost(pipeline: Pipeline, scenario: Scenario, sampler: Settings, seed: int) 
         **counts,
         flops_per_call=flops_call,
         flops_decode_frame=flops_frame,
-        flops=flops_call * counts["rows"] + flops_frame * layout.frames,
+        flops=flops_call * summary.guided_calls + flops_frame * layout.frames,
         weights_bytes=tree_bytes(pipeline._unet, pipeline._text[1], pipeline._vae[1]),
         state_bytes=tree_bytes(carry),
         call_bytes=call_bytes,
-        seconds=None if speed is None else speed.total(counts["rows"], layout.frames),
+        seconds=None if speed is None else speed.total(summary.guided_calls, layout.frames),
         seconds_start=0.0 if speed is None else speed.load + speed.compile,
         seconds_per_call=None if speed is None else speed.row,
         scaled_from=None if speed is None else speed.scaled_from,

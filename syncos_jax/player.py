@@ -69,7 +69,7 @@ class Inputs(NamedTuple):
     cond: Any
     """Conditioning, leading axis ``N``."""
     uncond: Any
-    """The same for the negative prompt, or None: no guidance."""
+    """The same for the negative prompt, or None: no guidance in any row."""
     key: jax.Array
     guidance: jax.Array
     learning_rate: jax.Array
@@ -88,6 +88,9 @@ class Program:
     ancestral: bool
     """Whether any row adds fresh noise (its ``sigma > 0``). Compiling one drawing of noise takes
     seconds on a CPU, more than all else that is not the network."""
+    some_unguided: bool = False
+    """Whether there are rows without guidance beside those with it. The network then stands in the
+    program twice, once for either number of clips."""
     split: tuple[str, ...] = ()
     """Mesh axes that the windows of a row are split over (`syncos_jax.parallel`)."""
 
@@ -246,22 +249,25 @@ def window_outputs(
 
 
 def _predict(x: jax.Array, row: Row, inputs: Inputs, program: Program) -> jax.Array:
-    """One call of the network, guided where there is a negative conditioning."""
+    """The network's prediction, guided where there is a negative conditioning."""
+    call = _call_share if program.split else _call
     cond = jax.tree.map(lambda leaf: leaf[row.windows], inputs.cond)
-    batch = x
-    if inputs.uncond is not None:  # both halves in one call
+
+    def alone() -> jax.Array:
+        return call(x, cond, row, inputs, program).astype(jnp.float32)
+
+    def guided() -> jax.Array:  # both halves in one call
         uncond = jax.tree.map(lambda leaf: leaf[row.windows], inputs.uncond)
-        cond = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), cond, uncond)
-        batch = jnp.concatenate([x, x])
-    if program.split:
-        value = _call_share(batch, cond, row, inputs, program)
-    else:
-        value = _call(batch, cond, row, inputs, program)
-    value = value.astype(jnp.float32)
+        both = jax.tree.map(lambda c, u: jnp.concatenate([c, u]), cond, uncond)
+        value = call(jnp.concatenate([x, x]), both, row, inputs, program).astype(jnp.float32)
+        with_prompt, without = jnp.split(value, 2)
+        return without + inputs.guidance * (with_prompt - without)
+
     if inputs.uncond is None:
-        return value
-    guided, unguided = jnp.split(value, 2)
-    return unguided + inputs.guidance * (guided - unguided)
+        return alone()
+    if not program.some_unguided:
+        return guided()
+    return lax.cond(row.guided, guided, alone)
 
 
 def _call_share(batch: jax.Array, cond: Any, row: Row, inputs: Inputs, program: Program) -> Any:

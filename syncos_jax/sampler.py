@@ -27,6 +27,7 @@ from syncos_jax.settings import (
     RefinementOnly,
     Settings,
     SynCoS,
+    TapeSettings,
     settings_from_dict,
     settings_to_dict,
 )
@@ -297,7 +298,7 @@ def _prepare(
     split: tuple[str, ...],
 ) -> tuple[Tape, Carry, Inputs, Program]:
     """Checks the arguments of a run and makes what it is played from."""
-    if not isinstance(sampler, Settings):
+    if not isinstance(sampler, TapeSettings):
         raise InputError(
             f"sample: sampler must be settings such as SynCoS(steps=50), got {sampler!r}"
         )
@@ -308,6 +309,9 @@ def _prepare(
     _check_conditioning(cond, uncond, layout)
     video_shape = (layout.frames, *frame_shape)
     tape = make_tape(layout, schedule, sampler, noise.seed_words(key))
+    guided = tape.rows.guided
+    if not guided.any():
+        uncond = None  # would be computed for nothing
     if latents is not None:
         latents = _array("latents", latents, video_shape)
     if step_noise is not None:
@@ -317,6 +321,7 @@ def _prepare(
         layout=layout,
         prediction=schedule.prediction,
         ancestral=bool((tape.rows.sigma > 0).any()),
+        some_unguided=uncond is not None and not guided.all(),
         split=split,
     )
     refinement = sampler if isinstance(sampler, Refinement) else None

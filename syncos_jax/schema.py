@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.scenario import EXPECTED, Event, Override, Scenario
-from syncos_jax.settings import SAMPLERS
+from syncos_jax.settings import SAMPLERS, STRENGTH, SynCoS
 from syncos_jax.template import EXPECTED as OF_VARIABLES
 
 SCHEMA_PATH = Path(__file__).parent / "data" / "scenario.schema.json"
@@ -74,6 +74,12 @@ def _or_variable(place: Any) -> Any:
     return {key: _or_variable(value) for key, value in place.items()}
 
 
+_OF_STRENGTH = (
+    "how much synchronisation, 0 (none) to 1 (full), in place of t_min, iterations, learning_rate "
+    "and windows_per_step"
+)
+
+
 def _sampler() -> dict[str, Any]:
     kinds = []
     for name, kind in SAMPLERS.items():
@@ -86,6 +92,9 @@ def _sampler() -> dict[str, Any]:
                 options.append({"type": "null"})
             place = {"anyOf": [*options, _VARIABLE], "default": field.default}
             properties[field.name] = _described(place, words.get(field.name))
+        if kind is SynCoS:
+            number = {"type": "number", "minimum": 0, "maximum": 1}
+            properties[STRENGTH] = _described({"anyOf": [number, _VARIABLE]}, _OF_STRENGTH)
         kinds.append(
             {
                 "type": "object",

@@ -17,7 +17,7 @@ import numpy as np
 from syncos_jax import noise
 from syncos_jax.errors import InputError
 from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.settings import Refinement, Settings
+from syncos_jax.settings import Refinement, TapeSettings
 from syncos_jax.windows import WindowLayout
 
 
@@ -81,6 +81,8 @@ class Row(NamedTuple):
     """A `Begin`, int32."""
     refine: Any
     """The call's input, bool: False for ``x_t``, True for ``a x0 + b eps``."""
+    guided: Any
+    """Whether the call's prediction is guided, bool; else it is of the conditioning alone."""
     windows: Any
     """Windows of the call, int32 ``[b]``; places past the round's end repeat its last window."""
     valid: Any
@@ -100,7 +102,8 @@ class TapeSummary:
     """What a run consists of, known before it starts.
 
     Attributes:
-      rows: calls of the network, each on `batch` windows (twice as many with guidance).
+      rows: calls of the network, each on `batch` windows (twice as many clips with guidance).
+      unguided_rows: those of them without guidance.
       batch: windows of a call.
       windows: windows predicted in all, not counting repeated ones that only fill a call.
       padding: those repeated ones.
@@ -110,12 +113,18 @@ class TapeSummary:
     """
 
     rows: int
+    unguided_rows: int
     batch: int
     windows: int
     padding: int
     steps: int
     co_denoising_rounds: int
     refinement_rounds: int
+
+    @property
+    def guided_calls(self) -> float:
+        """How many guided calls are as much work as all rows; one without guidance is half."""
+        return self.rows - self.unguided_rows / 2
 
     def __str__(self) -> str:
         return (
@@ -149,6 +158,7 @@ class Tape:
         valid = self.rows.valid
         return TapeSummary(
             rows=len(self),
+            unguided_rows=int((~self.rows.guided).sum()),
             batch=valid.shape[1],
             windows=int(valid.sum()),
             padding=int((~valid).sum()),
@@ -161,7 +171,7 @@ class Tape:
 def make_tape(
     layout: WindowLayout,
     schedule: NoiseSchedule,
-    settings: Settings,
+    settings: TapeSettings,
     seed: Sequence[int] = (0,),
 ) -> Tape:
     """Writes a run down.
@@ -181,9 +191,7 @@ def make_tape(
     total = len(steps.t)
     if total > noise.MAX_STEPS:
         raise InputError(f"make_tape: {total} steps are too many; at most {noise.MAX_STEPS}")
-    per_step = count  # B
-    if isinstance(settings, Refinement) and settings.windows_per_step is not None:
-        per_step = min(settings.windows_per_step, count)
+    per_step = settings.windows_of_step(count) if isinstance(settings, Refinement) else count  # B
     batch = min(settings.batch or per_step, count)
     everything = np.arange(count, dtype=np.int32)
     rows: list[Row] = []
@@ -226,6 +234,7 @@ def make_tape(
             fresh=np.uint32(noise.ddim_draw(i)),
             begin=None,
             refine=np.bool_(False),
+            guided=np.bool_(settings.guides(float(steps.t[i]))),
             windows=None,
             valid=None,
             slot=None,
@@ -249,6 +258,8 @@ def make_tape(
                 t = schedule.draw_timestep(rng)
                 a, b = schedule.rates(t)
                 row = row._replace(t=np.float32(t), a=np.float32(a), b=np.float32(b))
+            guided = settings.guided_refinement and settings.guides(float(row.t))
+            row = row._replace(guided=np.bool_(guided))
             begin = Begin.NOISE_AND_OPTIMISER if k == 0 else Begin.KEEP
             if k > 0 and not settings.fixed_noise:
                 begin = Begin.NOISE

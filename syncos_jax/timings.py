@@ -24,7 +24,7 @@ class Speed:
     """What the last run of a kind took, in seconds.
 
     Attributes:
-        row: one call of the network with all that belongs to it.
+        row: one guided call of the network with all that belongs to it.
         compile: until the first row was done.
         load: reading the model.
         decode_frame, write_frame: a frame, on average.
@@ -38,7 +38,7 @@ class Speed:
     write_frame: float = 0.0
     scaled_from: int | None = None
 
-    def total(self, rows: int, frames: int) -> float:
+    def total(self, rows: float, frames: int) -> float:
         """Seconds of a whole run."""
         per_frame = self.decode_frame + self.write_frame
         return self.load + self.compile + rows * self.row + frames * per_frame

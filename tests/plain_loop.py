@@ -7,6 +7,8 @@ arXiv 1711.05101, algorithm 2, with optax's defaults).
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,10 @@ def sample_plainly(
     windows = [range(start, start + layout.window) for start in layout.starts]
     seed = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
     refining = hasattr(sampler, "iterations")
-    chosen_count = min(getattr(sampler, "windows_per_step", None) or len(windows), len(windows))
+    chosen_count = getattr(sampler, "windows_per_step", None) or len(windows)
+    if chosen_count < 1:  # a share
+        chosen_count = math.ceil(chosen_count * len(windows))
+    chosen_count = min(chosen_count, len(windows))
     steps = schedule.steps(sampler.steps, eta=getattr(sampler, "eta", 0.0))
 
     def draw(number):
@@ -30,7 +35,7 @@ def sample_plainly(
         ]
         return np.stack([np.asarray(frame, np.float64) for frame in frames])
 
-    def predict(x, t, a, b, window):
+    def predict(x, t, a, b, window, guided=True):
         """One window -> its clean latent and its noise."""
 
         def call(conditioning):
@@ -39,7 +44,8 @@ def sample_plainly(
             return np.asarray(out[0], np.float64)
 
         value = call(cond)
-        if uncond is not None:
+        highest = np.inf if sampler.guidance_t_max is None else sampler.guidance_t_max
+        if uncond is not None and guided and sampler.guidance_t_min <= t <= highest:
             without = call(uncond)
             value = without + sampler.guidance * (value - without)
         match schedule.prediction:
@@ -104,7 +110,8 @@ def sample_plainly(
                     a, b = (float(rate) for rate in schedule.rates(t))
                 noisy = [a * x0[windows[n]] + b * eps[windows[n]] for n in chosen]
                 s = [
-                    predict(noisy[j], t, a, b, n)[1] - eps[windows[n]] for j, n in enumerate(chosen)
+                    predict(noisy[j], t, a, b, n, sampler.guided_refinement)[1] - eps[windows[n]]
+                    for j, n in enumerate(chosen)
                 ]
                 score = collaborative_score(noisy, s, b)
                 g = fuse(dict(zip(chosen.tolist(), score, strict=True)))

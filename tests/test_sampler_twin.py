@@ -44,7 +44,13 @@ CASES = {
     "syncos, unguided": (SynCoS(**SYNCOS), {"guided": False}),
     "syncos, last call partial": (SynCoS(**SYNCOS, batch=3), {}),
     "syncos, minibatch": (SynCoS(**SYNCOS, windows_per_step=3, batch=2), {}),
+    "syncos, a share of the windows": (SynCoS(**SYNCOS, windows_per_step=0.4), {}),
     "syncos, one window a step": (SynCoS(**SYNCOS, windows_per_step=1), {}),
+    "syncos, guided in the middle": (
+        SynCoS(**SYNCOS, guidance_t_min=200, guidance_t_max=600, batch=3),
+        {},
+    ),
+    "syncos, refinement unguided": (SynCoS(**SYNCOS, guided_refinement=False), {}),
     "syncos, eta": (SynCoS(**SYNCOS, eta=0.8), {}),
     "syncos, without t_min": (SynCoS(**{**SYNCOS, "t_min": 0, "weight_decay": 0.1}), {}),
     "syncos, random timesteps": (

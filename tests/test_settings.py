@@ -6,9 +6,15 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
+from syncos_jax.scenario import Event, Scenario
+from syncos_jax.schedule import NoiseSchedule
 from syncos_jax.settings import (
+    DIAL_DEFAULT,
     SAMPLERS,
     CoDenoising,
     RefinementOnly,
@@ -16,6 +22,10 @@ from syncos_jax.settings import (
     settings_from_dict,
     settings_to_dict,
 )
+from syncos_jax.tape import make_tape
+from syncos_jax.windows import WindowLayout
+
+UNIT = st.floats(0.0, 1.0)
 
 
 def test_defaults_are_the_published_settings():
@@ -67,6 +77,9 @@ def test_bad_dictionaries(values, message):
         (lambda: SynCoS(batch=True), "batch must be a whole number, 1 or more, or None; got True"),
         (lambda: SynCoS(iterations=0), "iterations must be"),
         (lambda: SynCoS(windows_per_step=0), "windows_per_step must be"),
+        (lambda: SynCoS(windows_per_step=1.5), "windows_per_step must be"),
+        (lambda: SynCoS.dial(1.1), "strength must be a number from 0 to 1; got 1.1"),
+        (lambda: SynCoS.dial("full"), "strength must be a number from 0 to 1; got 'full'"),
         (lambda: SynCoS(learning_rate=-1), "learning_rate must be a number, 0 or more; got -1"),
         (lambda: SynCoS(t_min=float("nan")), "t_min must be a number"),
         (lambda: SynCoS(fixed_noise=1), "fixed_noise must be true or false"),
@@ -78,3 +91,44 @@ def test_bad_dictionaries(values, message):
 def test_bad_values(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def windows_predicted(sampler, count):
+    layout = WindowLayout(frames=13 + 4 * (count - 1), window=13, stride=4)
+    return make_tape(layout, NoiseSchedule.from_betas(), sampler).describe().windows
+
+
+@given(count=st.integers(4, 80), steps=st.integers(10, 60), strengths=st.tuples(UNIT, UNIT))
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_dial_goes_from_co_denoising_upwards_and_stays_cheap(count, steps, strengths):
+    low, high = sorted(strengths)
+    cost = [windows_predicted(SynCoS.dial(s, steps=steps), count) for s in (0.0, low, high, 1.0)]
+    alone = windows_predicted(CoDenoising(steps=steps), count)
+    assert cost[0] == alone
+    assert cost == sorted(cost)
+    assert alone < cost[-1] <= 1.3 * alone
+
+
+def test_dial_in_a_scenario_file():
+    read = settings_from_dict({"name": "syncos", "strength": 0.5, "steps": 30})
+    assert read == SynCoS.dial(0.5, steps=30)
+    assert settings_from_dict(settings_to_dict(read)) == read
+    assert SynCoS.fast(guidance=3.0) == SynCoS.dial(DIAL_DEFAULT, guidance=3.0)
+    with pytest.raises(InputError, match="strength decides t_min, .*; leave out strength or t_min"):
+        settings_from_dict({"name": "syncos", "strength": 0.5, "t_min": 700})
+    with pytest.raises(InputError, match="unknown key 'strenght' .did you mean 'strength'"):
+        settings_from_dict({"name": "syncos", "strenght": 0.5})
+    with pytest.raises(InputError, match="unknown key 'strength'"):
+        settings_from_dict({"name": "co_denoising", "strength": 0.5})
+
+
+def test_dial_replaces_what_it_decides_and_the_other_way_round():
+    story = Scenario(
+        global_prompt="a ball",
+        events=(Event(prompt="it rolls", frames=8),),
+        sampler={"name": "syncos", "t_min": 700, "iterations": 3, "steps": 9},
+    )
+    dialled = story.with_sampler(strength=0.25)
+    assert dialled.settings() == SynCoS.dial(0.25, steps=9)
+    assert dialled.with_sampler(t_min=800.0).settings() == SynCoS(t_min=800.0, steps=9)
+    assert story.with_sampler() is story

@@ -56,6 +56,7 @@ def batch(
     ] = "mp4",
     seeds: stories.Seeds = None,
     sampler: stories.Sampler = None,
+    strength: stories.Strength = None,
     steps: stories.Steps = None,
     guidance: stories.Guidance = None,
     windows: Annotated[
@@ -128,7 +129,7 @@ def batch(
         suffix = "." + suffix.lstrip(".").lower()
         if suffix not in SUFFIXES:
             raise InputError(f"--format: must be one of {', '.join(SUFFIXES)}, got {suffix[1:]!r}")
-        changes = {"steps": steps, "guidance": guidance, "batch": windows}
+        changes = {"steps": steps, "guidance": guidance, "strength": strength, "batch": windows}
         items = read_items(source, stories.read_seeds(seeds) if seeds is not None else None)
         _make_folder(out)
         mesh = _mesh(devices, devices_per_video)

@@ -101,8 +101,7 @@ class Batch:
         take = piece.item.take
         assert take is not None
         story = take.scenario
-        if sampler is not None or any(value is not None for value in changes.values()):
-            story = story.with_sampler(sampler, **changes)
+        story = story.with_sampler(sampler, **changes)
         self.pipeline.check(story)
         video = self.out / f"{piece.name}{self.suffix}"
         piece.job = Job(

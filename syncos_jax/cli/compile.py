@@ -43,6 +43,7 @@ def compile(
     ] = None,
     model: stories.Model = "demo",
     sampler: stories.Sampler = None,
+    strength: stories.Strength = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps.", metavar="N", show_default=False)
     ] = None,
@@ -69,9 +70,7 @@ def compile(
             story = Scenario(
                 global_prompt="anything", events=(Event(prompt="anything", frames=frames),)
             )
-        changes = {"steps": steps, "batch": batch}
-        if sampler is not None or any(value is not None for value in changes.values()):
-            story = story.with_sampler(sampler, **changes)
+        story = story.with_sampler(sampler, steps=steps, strength=strength, batch=batch)
 
         phases = Phases()
         with phases.phase("load"):

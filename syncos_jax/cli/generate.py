@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,6 +89,7 @@ def generate(
         ),
     ] = None,
     sampler: stories.Sampler = None,
+    strength: stories.Strength = None,
     steps: stories.Steps = None,
     guidance: stories.Guidance = None,
     batch: options.WindowsPerCall = None,
@@ -171,7 +171,12 @@ def generate(
         check_label(label)
         windows = options.read_windows_per_call(batch)
         fit = windows == "auto"
-        changes = {"steps": steps, "guidance": guidance, "batch": None if fit else windows}
+        changes = {
+            "steps": steps,
+            "guidance": guidance,
+            "strength": strength,
+            "batch": None if fit else windows,
+        }
         record = None
         if again is not None:
             given = [scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds]
@@ -191,11 +196,7 @@ def generate(
             found = stories.collect(
                 scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
             )
-            if sampler is not None or any(value is not None for value in changes.values()):
-                found = [
-                    dataclasses.replace(t, scenario=t.scenario.with_sampler(sampler, **changes))
-                    for t in found
-                ]
+            found = stories.with_sampler(found, sampler, changes)
             out = out or Path("out.mp4")
             paths = stories.named_outputs(out, found)
             jobs = [making.Job(t, p, template=scenario) for t, p in zip(found, paths, strict=True)]

@@ -245,11 +245,12 @@ def finish(
     if job.record is not None:
         provenance.write_sidecar(job.record, record)
     if row_seconds is not None:
-        kind = run_kind(pipeline, story, record["cost"]["batch"])
+        cost = record["cost"]
+        kind = run_kind(pipeline, story, cost["batch"])
         before = recall(kind) if str(kind) in _compiled else None
         _compiled.add(str(kind))
         speed = Speed(
-            row_seconds,
+            row_seconds * cost["rows"] / (cost["rows"] - cost["unguided_rows"] / 2),
             compile=seconds.get("compile", 0.0) if before is None else before.compile,
             load=seconds.get("load", 0.0),
             decode_frame=seconds["decode"] / count,

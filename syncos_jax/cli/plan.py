@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,6 +36,7 @@ def plan(
     global_prompt: stories.Global = None,
     seconds: stories.Seconds = None,
     sampler: stories.Sampler = None,
+    strength: stories.Strength = None,
     steps: stories.Steps = None,
     batch: Annotated[
         int | None,
@@ -55,12 +55,8 @@ def plan(
         found = stories.collect(
             scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
         )
-        changes = {"steps": steps, "batch": batch}
-        if sampler is not None or any(value is not None for value in changes.values()):
-            found = [
-                dataclasses.replace(t, scenario=t.scenario.with_sampler(sampler, **changes))
-                for t in found
-            ]
+        changes = {"steps": steps, "strength": strength, "batch": batch}
+        found = stories.with_sampler(found, sampler, changes)
         from syncos_jax.pipeline import Pipeline
 
         pipeline = Pipeline.from_pretrained(model)

@@ -5,9 +5,11 @@ The options stand here once, for every command that takes them.
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,6 +66,17 @@ Sampler = Annotated[
     typer.Option(
         help="Instead of the scenario's: syncos, co_denoising or refinement_only.",
         metavar="NAME",
+        show_default=False,
+    ),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="How much synchronisation: 0 none (co-denoising), 1 full. Takes the place of the "
+        "syncos sampler's own settings.",
+        metavar="X",
         show_default=False,
     ),
 ]
@@ -158,6 +171,15 @@ def collect(
         first = wanted[0] if wanted else template.expand(chosen)[0].scenario.seed
         wanted = [(first + index) % 2**32 for index in range(takes)]  # after the last comes 0
     return template.expand(chosen, wanted)
+
+
+def with_sampler(takes: list[Take], name: str | None, changes: Mapping[str, Any]) -> list[Take]:
+    """The takes with another sampler, or with those of its settings that are not None."""
+    changed = [take.scenario.with_sampler(name, **changes) for take in takes]
+    return [
+        dataclasses.replace(take, scenario=scenario)
+        for take, scenario in zip(takes, changed, strict=True)
+    ]
 
 
 def read_seeds(text: str) -> list[int]:

@@ -1,7 +1,5 @@
 """Training of the demo model's UNet on encoded clips of the world; its text encoder comes first."""
 
-import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from syncos_jax.demo.clips import batches, encode_bank
+from syncos_jax.demo.frames import mark_frames
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
 from syncos_jax.demo.train_text import train_text
@@ -19,21 +19,8 @@ from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet3d import UNet3D
 from syncos_jax.models.vae import AutoencoderKL
 from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.world import Scene, caption, render, sample_scene
 
 TEXT_STEPS = 1500
-EMPTY_CAPTIONS = 0.1  # what guidance needs an unconditional model for
-# A clip played backwards is a clip of the opposite motion: twice the bank for nothing.
-OPPOSITE = {
-    "left": "right",
-    "right": "left",
-    "up": "down",
-    "down": "up",
-    "grow": "shrink",
-    "shrink": "grow",
-}
-Batch = tuple[np.ndarray, np.ndarray]
-
 
 # The diffusion process: the usual rates, v-prediction; arguments of ``NoiseSchedule.from_betas``.
 SCHEDULE: dict[str, Any] = {
@@ -49,61 +36,6 @@ SCHEDULE: dict[str, Any] = {
 }
 
 
-def encode_bank(
-    vae: AutoencoderKL, clips: int, seed: int, file: Path
-) -> tuple[np.ndarray, list[Scene]]:
-    """Draw scenes and encode them once: latents ``[clips, F, h, w, C]`` float16, unscaled."""
-    rng = np.random.default_rng(seed + 1)
-    scenes = [sample_scene(rng) for _ in range(clips)]
-    if file.is_file():
-        latents = np.load(file)
-        if len(latents) == clips:
-            return latents, scenes
-    graph, params = nnx.split(vae)
-    encode = jax.jit(lambda params, images: nnx.merge(graph, params).encode(images)[0])
-    out, step = [], 32
-    for start in range(0, clips, step):
-        part = scenes[start : start + step]
-        images = render(part).astype(np.float32) / np.float32(127.5) - 1
-        latents = encode(params, images.reshape(-1, *images.shape[2:]))
-        out.append(np.asarray(latents, np.float16).reshape(*images.shape[:2], *latents.shape[1:]))
-        if start % 4096 == 0:
-            print(f"encoded {start} of {clips} clips", flush=True)
-    latents = np.concatenate(out)
-    np.save(file, latents)
-    return latents, scenes
-
-
-def batches(
-    latents: np.ndarray,
-    scenes: list[Scene],
-    tokenizer: PromptTokenizer,
-    size: int,
-    seed: tuple[int, int],
-) -> Iterator[Batch]:
-    """Random clips, half of them backwards, with freshly worded captions, one in ten empty.
-
-    Yields latents ``[size, F, h, w, C]`` float32, unscaled, and token ids ``[size, S]``.
-    """
-    rng = np.random.default_rng(seed)
-    known: dict[str, np.ndarray] = {}
-    while True:
-        chosen = rng.integers(len(scenes), size=size)
-        backwards = rng.random(size) < 0.5
-        words = []
-        for i, back in zip(chosen, backwards, strict=True):
-            scene = scenes[i]
-            if back:
-                scene = dataclasses.replace(scene, motion=OPPOSITE[scene.motion])
-            words.append("" if rng.random() < EMPTY_CAPTIONS else caption(scene, rng))
-        for text in words:
-            if text not in known:
-                known[text] = tokenizer([text])[0]
-        clips = latents[chosen].astype(np.float32)
-        clips[backwards] = clips[backwards, ::-1]
-        yield clips, np.stack([known[text] for text in words])
-
-
 def zero_last(unet: UNet3D) -> None:
     """Start every branch at zero, as the reference networks do: much better to train from."""
     layers: list[Any] = [unet.conv_out, unet.transformer_in.proj_out]
@@ -116,15 +48,17 @@ def zero_last(unet: UNet3D) -> None:
         layer.kernel.set_value(jnp.zeros_like(layer.kernel[...]))
 
 
-def frame_timesteps(key: jax.Array, u: jax.Array, frames: int, total: int) -> jax.Array:
+def frame_timesteps(
+    key: jax.Array, u: jax.Array, noisy: jax.Array, frames: int, total: int
+) -> jax.Array:
     """Timesteps ``[B, F]`` to train at, of draws ``u [B]`` in 0..1.
 
-    A third of the clips have one timestep for all frames, as in sampling; three in ten of them
-    above nine tenths of the schedule, where the caption tells what the noisy clip does not. In half
-    of the clips one frame is nearly clean, mostly the first or the last, and the others very noisy:
-    then what the caption says of the motion decides where the subject is in all the rest. In the
-    others the frames are independent (Diffusion Forcing, arXiv 2407.01392), as diagonal denoising
-    wants it.
+    Those that are ``noisy [B]`` have one for all frames, in the highest 15 % of the schedule. Of
+    the others six in ten have one for all frames, as in sampling, four in ten of them above 85 %
+    of the schedule, where the caption tells what the noisy clip does not. In three in ten one frame
+    is nearly clean, mostly the first or the last, and the others very noisy: then what the caption
+    says of the motion decides where the subject is in all the rest. In one in ten the frames are
+    independent (Diffusion Forcing, arXiv 2407.01392), as diagonal denoising wants it.
     """
     B = u.shape[0]
     key_kind, key_anchor, key_end, key_low, key_free = jax.random.split(key, 5)
@@ -137,7 +71,9 @@ def frame_timesteps(key: jax.Array, u: jax.Array, frames: int, total: int) -> ja
     shared = jnp.broadcast_to(late(u)[:, None], (B, frames))
     anchored = jnp.where(anchor == jnp.arange(frames)[None], low, late(shared))
     free = late(jax.random.uniform(key_free, (B, frames)))
-    level = jnp.where(kind < 0.35, shared, jnp.where(kind < 0.85, anchored, free))
+    level = jnp.where(kind < 0.6, shared, jnp.where(kind < 0.9, anchored, free))
+    highest = jnp.broadcast_to(1 - 0.15 * jnp.square(u)[:, None], (B, frames))
+    level = jnp.where(noisy[:, None] > 0, highest, level)
     return jnp.minimum((level * total).astype(jnp.int32), total - 1)
 
 
@@ -176,6 +112,7 @@ def train_diffusion(
             model.unet, model.text_encoder = first.unet, first.text_encoder
             known = True
     if not known:
+        mark_frames(model.unet, frames=latents.shape[1], seed=seed)
         model.text_encoder = train_text(
             model.text_encoder, tokenizer, folder.with_name("text"), TEXT_STEPS, seed
         )
@@ -185,17 +122,17 @@ def train_diffusion(
     noise = jnp.asarray(schedule.noise, jnp.float32)
 
     def loss(params, batch, key: jax.Array) -> jax.Array:
-        x0 = batch[0] * scale
+        x0 = batch.latents * scale
         key_t, key_frames, key_noise = jax.random.split(key, 3)
         B = x0.shape[0]
         # One draw in each of B equal intervals: less spread than B free draws.
         u = (jnp.arange(B) + jax.random.uniform(key_t, (B,))) / B
-        t = frame_timesteps(key_frames, u, x0.shape[1], signal.shape[0])
+        t = frame_timesteps(key_frames, u, batch.noisy, x0.shape[1], signal.shape[0])
         a, b = signal[t][..., None, None, None], noise[t][..., None, None, None]
         eps = jax.random.normal(key_noise, x0.shape)
         # The text encoder stays as it is. Trained along, it forgets: Adam's steps are as long where
         # the gradient is mostly noise, and most of what told the motion was gone in 300 steps.
-        text = model.text_encoder(batch[1])
+        text = model.text_encoder(batch.ids)
         prediction = nnx.merge(graph, params)(a * x0 + b * eps, t, text)
         return jnp.square(prediction - (a * eps - b * x0)).mean()
 

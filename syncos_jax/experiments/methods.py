@@ -12,7 +12,14 @@ from syncos_jax.documents import read_mapping
 from syncos_jax.errors import InputError
 from syncos_jax.explain import did_you_mean, short
 from syncos_jax.fifo import FIFO, make_queue
-from syncos_jax.settings import CoDenoising, RefinementOnly, Settings, SynCoS, settings_from_dict
+from syncos_jax.settings import (
+    CoDenoising,
+    RefinementOnly,
+    Settings,
+    SynCoS,
+    TapeSettings,
+    settings_from_dict,
+)
 from syncos_jax.tape import make_tape
 
 
@@ -80,7 +87,7 @@ such method.)
 
 
 def cost(method: Method, frames: int, model: Any, stride: int | None = None) -> int:
-    """Windows that the network predicts for a video: the number of calls where each has one.
+    """Windows that the network predicts for a video, of those without guidance every other one.
 
     Args:
         method: the method.
@@ -94,7 +101,9 @@ def cost(method: Method, frames: int, model: Any, stride: int | None = None) -> 
     if isinstance(method.settings, FIFO):
         return make_queue(frames, config.window, method.settings).cost
     layout = WindowLayout(frames=frames, window=config.window, stride=stride or config.stride)
-    return make_tape(layout, model.schedule, method.settings).describe().windows
+    assert isinstance(method.settings, TapeSettings)
+    summary = make_tape(layout, model.schedule, method.settings).describe()
+    return round(summary.windows * summary.guided_calls / summary.rows)
 
 
 def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:
