@@ -5,11 +5,13 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import MEASURES, collect, diversity_of_seeds, measure
-from syncos_jax.experiments.methods import METHODS, choose, cost, read_methods
+from syncos_jax.experiments.methods import METHODS, choose, cost, dial_methods, read_methods
 from syncos_jax.experiments.paper import COLUMNS, TABLES, compare
+from syncos_jax.experiments.plots import draw
 from syncos_jax.experiments.statistics import (
     FAILS,
     FEW,
@@ -19,6 +21,7 @@ from syncos_jax.experiments.statistics import (
     Estimate,
     difference,
     estimate,
+    share_of_gain,
     verdict,
 )
 from syncos_jax.experiments.study import choose_cases
@@ -294,6 +297,40 @@ def test_tables():
         lines = block.splitlines()
         if lines and lines[0].startswith("|"):
             assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_share_of_a_gain_is_that_of_pairs():
+    base = {(s, 0): 10.0 * s for s in range(8)} | {(9, 0): 5.0}
+    full = {key: value + 4.0 for key, value in base.items()}
+    own = {(s, 0): 10.0 * s + 3.0 for s in range(8)} | {(9, 0): None}
+    assert share_of_gain(base, own, full) == Estimate(0.75, 0.75, 0.75, 8)
+    assert share_of_gain(base, own, base) is None  # nothing to have a share of
+    few = {key: base[key] for key in [(0, 0), (1, 0)]}
+    assert share_of_gain(few, own, full) is None
+    noisy = {key: value + (key[0] % 2) for key, value in own.items() if value is not None}
+    found = share_of_gain(base, noisy, full)
+    assert found.mean == pytest.approx(0.875) and 0.75 <= found.low < 0.875 < found.high <= 1
+
+
+def test_the_dial_in_tables_and_plots(tmp_path):
+    offsets = {"co_denoising": 0.0, "dial_0.5": 0.15, "dial_1": 0.2, "syncos": 0.2}
+    made = records(offsets)
+    for record in made:  # without the records' own scatter, so that shares are exact
+        record["measures"] |= {"coherence": 0.4 + offsets[record["method"]] + record["seed"] / 10}
+    summary = summarise(made, {"command": "c"}, len(made))
+    gains = summary["gains"]["coherence"]
+    assert gains["dial_0.5"]["gain"]["mean"] == pytest.approx(0.15)
+    assert gains["dial_0.5"]["share"]["mean"] == pytest.approx(0.75)
+    assert "co_denoising" not in gains
+    text = to_markdown(summary)
+    assert "| `dial_0.5` | +0.150 [+0.150, +0.150] | 0.750 [0.750, 0.750] |" in text
+    assert "dial.png" in draw(summary, made, tmp_path)
+    assert Image.open(tmp_path / "dial.png").size > (600, 300)
+    methods = dial_methods([0.5, 1.0])
+    assert methods["dial_0.5"].settings == SynCoS.dial(0.5) and list(methods) == [
+        "dial_0.5",
+        "dial_1",
+    ]
 
 
 def test_how_different_seeds_are():

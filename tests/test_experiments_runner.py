@@ -232,6 +232,8 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path):
         (["--subset", "--scenarios", "open"], "exclude one another"),
         (["--settings", "mine.yaml"], "mine.yaml: syncos: is a built-in method"),
         (["--settings", "none.yaml"], "none.yaml: no such file"),
+        (["--dial", "much"], "--dial: 'much' is no list of numbers"),
+        (["--dial", "2"], "strength must be a number from 0 to 1; got 2.0"),
         (["--steps", 0, "--methods", "syncos"], "steps"),
         (["--out", "mine.yaml", *COMMON], "mine.yaml: is not a folder"),
     ],

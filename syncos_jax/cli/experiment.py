@@ -21,6 +21,8 @@ syncos experiment --subset --out runs/subset
 
 syncos experiment --methods syncos,co_denoising --scenarios open --seeds 5 --out runs/open
 
+syncos experiment --methods co_denoising,syncos --dial 0.25,0.5,1 --scenarios open --out runs/dial
+
 syncos experiment --settings mine.yaml --methods co_denoising,few --scenarios open --out runs/few
 
 where mine.yaml holds, as a scenario's sampler does:
@@ -47,6 +49,15 @@ def experiment(
         typer.Option(
             metavar="FILE",
             help="Methods of your own: a YAML or JSON file of name: sampler settings.",
+            show_default=False,
+        ),
+    ] = None,
+    dial: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,...",
+            help="Also SynCoS's dial at these strengths (0 to 1), as methods dial_X; draws the "
+            "curve of consistency and diversity.",
             show_default=False,
         ),
     ] = None,
@@ -134,7 +145,7 @@ def experiment(
     """
     with user_errors():
         from syncos_jax.errors import InputError
-        from syncos_jax.experiments.methods import METHODS, choose, read_methods
+        from syncos_jax.experiments.methods import METHODS, choose, dial_methods, read_methods
         from syncos_jax.experiments.study import SEEDS, SUBSET_SEEDS, SUBSET_STEPS, choose_cases
 
         given = {name: value for name, value in locals().items() if name in _FLAGS}
@@ -147,7 +158,10 @@ def experiment(
                     f"{settings}: {both[0]}: is a built-in method; choose another name"
                 )
             known |= own
-        chosen = choose(_names(methods), known, "method")
+        dialled = {} if dial is None else dial_methods(_strengths(dial))
+        names = _names(methods)
+        chosen = choose(names, known | dialled, "method")
+        chosen += [m for m in dialled.values() if m not in chosen]
         cases = choose_cases(_names(scenarios), subset)
         if plots and not dry_run:
             from syncos_jax.experiments.plots import need_matplotlib
@@ -194,6 +208,7 @@ _FLAGS = (
     "out",
     "methods",
     "settings",
+    "dial",
     "scenarios",
     "subset",
     "seeds",
@@ -217,6 +232,17 @@ def _command(given: dict[str, Any]) -> str:
         if value is not True:
             words.append(str(value))
     return shlex.join(words)
+
+
+def _strengths(text: str) -> list[float]:
+    from syncos_jax.errors import InputError
+
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(
+            f"--dial: {text!r} is no list of numbers; give strengths such as 0.25,0.5,1"
+        ) from None
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -86,6 +86,18 @@ such method.)
 """
 
 
+DIAL = "dial_"
+
+
+def dial_methods(strengths: Sequence[float]) -> dict[str, Method]:
+    """`SynCoS.dial` at some strengths, by name: ``dial_0.5``."""
+    made = [
+        Method(f"{DIAL}{strength:g}", SynCoS.dial(strength), title=f"dial at {strength:g}")
+        for strength in strengths
+    ]
+    return {method.name: method for method in made}
+
+
 def cost(method: Method, frames: int, model: Any, stride: int | None = None) -> int:
     """Windows that the network predicts for a video, of those without guidance every other one.
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import MEASURES
-from syncos_jax.experiments.methods import METHODS
+from syncos_jax.experiments.methods import DIAL, METHODS
 from syncos_jax.files import replacing
+from syncos_jax.settings import DIAL_DEFAULT
 
 BARS = (
     "coherence",
@@ -35,7 +36,8 @@ def need_matplotlib() -> None:
 
 
 def draw(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
-    """Writes ``methods.png``, ``similarity.png``, ``drift.png`` and ``cost.png`` into ``out``.
+    """Writes ``methods.png``, ``cost.png``, ``similarity.png`` and ``drift.png`` into ``out``, and
+    ``dial.png`` where there are methods of `SynCoS.dial`.
 
     Returns:
         The names of the files written.
@@ -50,6 +52,8 @@ def draw(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], out: 
 
     methods = summary["methods"]
     names = [save(_bars(methods), "methods.png"), save(_cost(methods), "cost.png")]
+    if len(_dialled(methods)) > 1:
+        names.append(save(_dial(methods), "dial.png"))
     example = _example(records)
     if example:
         names.append(save(_similarity(example), "similarity.png"))
@@ -132,6 +136,55 @@ def _cost(methods: Mapping[str, Any]) -> Any:
     axes.margins(x=0.2)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _dialled(methods: Mapping[str, Any]) -> list[tuple[float, str]]:
+    """Strengths and names of the methods that are on the dial; co-denoising is 0."""
+    found = {float(name.removeprefix(DIAL)): name for name in methods if name.startswith(DIAL)}
+    if found and "co_denoising" in methods:
+        found.setdefault(0.0, "co_denoising")
+    return sorted(found.items())
+
+
+def _dial(methods: Mapping[str, Any]) -> Any:
+    figure = _figure(10, 4.2)
+    dialled = _dialled(methods)
+    held, different = figure.subplots(1, 2)
+
+    def line(axes: Any, label: str, of: Any) -> None:
+        points = [(strength, of(methods[name])) for strength, name in dialled]
+        points = [(strength, value) for strength, value in points if value]
+        if not points:
+            return
+        errors = np.transpose([_errors(value) for _, value in points])
+        means = [value["mean"] for _, value in points]
+        axes.errorbar(
+            [s for s, _ in points], means, yerr=errors, marker="o", capsize=3, label=label
+        )
+
+    for name in ("coherence", "open_same", "motion_right"):
+        line(held, MEASURES[name].title, lambda of, name=name: of["measures"][name])
+    line(different, "of seeds", lambda of: of["diversity_of_seeds"])
+    line(different, "of one video's events", lambda of: of["measures"]["diversity_events"])
+    published = methods.get("syncos")
+    if published and published["measures"]["coherence"]:
+        held.axhline(published["measures"]["coherence"]["mean"], color="C0", ls=":", lw=1)
+        held.annotate(
+            f"coherence as published, at {published['relative_cost'] or 0:.2g} times the calls",
+            (0.0, published["measures"]["coherence"]["mean"]),
+            textcoords="offset points",
+            xytext=(0, 4),
+            fontsize=7,
+            color="C0",
+        )
+    for axes, name in ((held, "consistency"), (different, "difference (1 - cosine)")):
+        axes.axvline(DIAL_DEFAULT, color="0.6", ls="--", lw=1, label="default")
+        axes.set_xlabel("strength (0 is co-denoising)")
+        axes.set_ylabel(name)
+        axes.legend(fontsize=8, frameon=False)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

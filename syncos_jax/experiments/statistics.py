@@ -75,6 +75,32 @@ def difference(
     return estimate(values)
 
 
+def share_of_gain(
+    base: Mapping[Any, float | None],
+    own: Mapping[Any, float | None],
+    full: Mapping[Any, float | None],
+) -> Estimate | None:
+    """What share of the mean gain of ``full`` over ``base`` is that of ``own``.
+
+    Over the videos that all three have a value for, which are drawn again together; None for fewer
+    than `FEWEST`, or where ``full`` gains nothing.
+    """
+    rows = [(a, b, c) for key, a in base.items() for b, c in [(own.get(key), full.get(key))]]
+    known = [row for row in rows if None not in row]
+    if len(known) < FEWEST:
+        return None
+    table = np.asarray(known, np.float64)
+    drawn = np.random.default_rng(0).integers(len(table), size=(RESAMPLES, len(table)))
+    means = np.concatenate([table.mean(axis=0)[None], table[drawn].mean(axis=1)])
+    gain = means[:, 2] - means[:, 0]
+    if gain[0] <= 0:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = (means[:, 1] - means[:, 0]) / gain
+    low, high = np.nanpercentile(shares[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Estimate(float(shares[0]), float(low), float(high), len(table))
+
+
 HOLDS, FAILS, OPEN = "holds", "does not hold", "within the interval"
 FEW, NOTHING = "too few videos", "not measured"
 FEWEST = 6

@@ -18,10 +18,14 @@ from syncos_jax.experiments.statistics import (
     NOTHING,
     OPEN,
     Estimate,
+    difference,
     estimate,
+    share_of_gain,
 )
 
 BASELINE = "co_denoising"
+FULL = "syncos"
+GAINS = ("coherence", "open_same")
 
 MAIN = (
     "coherence",
@@ -89,8 +93,21 @@ def summarise(
         "about": dict(about),
         "videos": {"wanted": wanted, "finished": len(records)},
         "methods": methods,
+        "gains": {m: _of_gains(values[m]) for m in GAINS},
         "paper": [comparison.to_dict() for comparison in compare(values)],
     }
+
+
+def _of_gains(values: Mapping[str, Mapping[Any, float | None]]) -> dict[str, Any]:
+    """Each method's gain over co-denoising, and how much that is of SynCoS's."""
+    base, full = values.get(BASELINE), values.get(FULL)
+    found: dict[str, Any] = {}
+    for name, own in values.items():
+        gain = difference(own, base) if base and name != BASELINE else None
+        share = share_of_gain(base, own, full) if base and full else None
+        if gain is not None:
+            found[name] = {"gain": gain.to_dict(), "share": share.to_dict() if share else None}
+    return found
 
 
 def _estimate(values: Any) -> dict[str, Any] | None:
@@ -133,6 +150,7 @@ def to_markdown(summary: Mapping[str, Any], plots: Sequence[str] = ()) -> str:
     ]
     parts.append(_table(header, rows))
     parts.append("\n".join(f"* {MEASURES[m].title}: {MEASURES[m].says}." for m in MAIN))
+    parts += _gains(summary["gains"])
     parts += _by_kind(methods)
     parts += _diversity(methods)
     parts += _paper(summary["paper"], methods)
@@ -173,6 +191,30 @@ def _by_kind(methods: Mapping[str, Any]) -> list[str]:
         for name, of in methods.items()
     ]
     return ["## Coherence by kind of scenario", _table(["method", *kinds], rows)]
+
+
+def _gains(gains: Mapping[str, Any]) -> list[str]:
+    names = list(next(iter(gains.values())))
+    if not names:
+        return []
+    rows = [
+        [f"`{name}`"]
+        + [
+            _interval(gains[m].get(name, {}).get(key), sign=key == "gain")
+            for m in GAINS
+            for key in ("gain", "share")
+        ]
+        for name in names
+    ]
+    header = ["method"]
+    for m in GAINS:
+        header += [MEASURES[m].title, f"share of `{FULL}`'s"]
+    return [
+        "## Gains over co-denoising",
+        "Differences over pairs of videos with the same scenario and seed, and the share that they "
+        f"are of the gain of `{FULL}`.",
+        _table(header, rows),
+    ]
 
 
 def _diversity(methods: Mapping[str, Any]) -> list[str]:
