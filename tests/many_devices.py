@@ -1,6 +1,7 @@
 """Runs on simulated CPU devices, for `test_parallel.py`: a program of its own, since JAX counts its
 devices once. Prints one JSON object; every difference is the largest one between latents."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -80,6 +81,17 @@ def one_video():
                 "devices": len(result.sharding.device_set),
                 "replicated": result.is_fully_replicated,
             }
+    return found
+
+
+def partly_guided():
+    """Guidance at some timesteps only: calls of 10 clips and of 5, both shared out."""
+    sampler = dataclasses.replace(SAMPLER, guidance_t_max=600)
+    plain = np.asarray(run(sampler=sampler))
+    found = {"apart": difference(plain, run())}
+    for parallel in ("shard_map", "pmap"):
+        result = run(sampler=sampler, mesh=make_mesh(4), parallel=parallel)
+        found[parallel] = difference(result, plain)
     return found
 
 
@@ -182,7 +194,10 @@ def demo():
 
 
 if __name__ == "__main__":
-    checks = {f.__name__: f for f in (one_video, in_parts, several_videos, weights_split, demo)}
+    checks = {
+        f.__name__: f
+        for f in (one_video, partly_guided, in_parts, several_videos, weights_split, demo)
+    }
     found = {name: checks[name]() for name in sys.argv[2:]}
     if is_main_process():
         print(json.dumps(found))

@@ -33,7 +33,7 @@ def program(*arguments):
 
 @pytest.fixture(scope="module")
 def eight():
-    return program("8", "one_video", "in_parts", "several_videos", "weights_split")
+    return program("8", "one_video", "partly_guided", "in_parts", "several_videos", "weights_split")
 
 
 def test_the_number_of_devices_does_not_change_the_video(eight):
@@ -47,6 +47,11 @@ def test_the_number_of_devices_does_not_change_the_video(eight):
         assert run["devices"] == devices and run["replicated"]
         # Really shared out: 5 windows are 10 clips with guidance, of which each device has a part.
         assert run["places"] == -(-10 // devices)
+
+
+def test_guidance_at_some_timesteps_on_several_devices(eight):
+    found = eight["partly_guided"]
+    assert max(found["shard_map"], found["pmap"]) <= 1e-4 < found["apart"]
 
 
 def test_a_state_goes_on_with_other_devices(eight):

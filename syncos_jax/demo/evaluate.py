@@ -114,9 +114,7 @@ def main(
         samplers: dict[str, Settings] = {
             "co-denoising": CoDenoising(**common),
             "SynCoS, published settings": SynCoS(**common),
-            "SynCoS, t_min 700, learning rate 0.02": SynCoS(
-                **common, t_min=700, learning_rate=0.02
-            ),
+            "SynCoS, fast": SynCoS.fast(**common),
         }
         figures["colour held"] = {}
         for name, settings in samplers.items():
