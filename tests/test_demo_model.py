@@ -100,10 +100,11 @@ def test_autoencoder_keeps_what_the_tracker_reads(model):
 
 
 def test_clips_show_what_the_prompt_says(pipeline):
-    """Chance is 1/6 and 1/4. Motion and shape have not been learnt yet: see the README."""
+    """Chance is 1/6 and 1/4. Of shapes no more than that has been learnt yet: see the README."""
     right = clips_right(pipeline, clips=16, guidance=3.0, steps=20, seed=1)
     assert right["colour"] >= 0.85
     assert right["background"] >= 0.85
+    assert right["motion"] >= 0.75
 
 
 def test_a_long_video_of_several_events(pipeline):

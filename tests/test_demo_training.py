@@ -99,6 +99,7 @@ def test_the_noisy_lesson_begins_with_one_colour_on_one_background(tmp_path):
     share, taught, others = pairs(0)
     assert abs(share - 0.65) < 0.07 and taught == {("red", "meadow")} and len(others) == 24
     assert len(pairs(300)[1]) == 4
+    assert lesson(-1) == (0.2, 6)  # before it
     share, taught, _ = pairs(5000)
     assert abs(share - 0.2) < 0.06 and len(taught) > 20
     assert all(lesson(step)[0] >= lesson(step + 1)[0] for step in range(2000))

@@ -163,7 +163,7 @@ def pipeline():
 
 
 def test_a_video_of_one_window_follows_its_prompt(pipeline):
-    """Exactly one clip long: finite, and of the colour and the place that the prompt tells."""
+    """Exactly one clip long: finite, and with the colour, the place and the motion prompted."""
     scenario = Scenario.from_dict(
         {
             "global": "a red ball on a green meadow",
@@ -173,4 +173,4 @@ def test_a_video_of_one_window_follows_its_prompt(pipeline):
     latents = pipeline_latents(pipeline, scenario, FIFO(steps=16, guidance=3.0), seed=0)
     assert latents.shape == (8, 8, 8, 4) and bool(jnp.isfinite(latents).all())
     seen = read(track(pipeline.decode(latents)))
-    assert (seen["colour"], seen["background"]) == ("red", "meadow")
+    assert (seen["colour"], seen["background"], seen["motion"]) == ("red", "meadow", "left")

@@ -42,11 +42,15 @@ class Batch(NamedTuple):
 def lesson(step: int) -> tuple[float, int]:
     """The curriculum: which share of a batch is its noisy lesson, and how many colours that knows.
 
+    ``step`` counts from the lesson's beginning; before it, it is negative.
+
     What moves where shows in the noisiest clips, and only together with the colour and the place:
     averaged over those a motion changes no latent value, so that there is nothing to begin with.
     The lesson therefore begins with one colour on one background, where the motion is learned in
     some hundred steps; what is learned there carries over to four pairs, and to all of them.
     """
+    if step < 0:
+        return 0.2, len(COLOURS)
     share = 0.65 - 0.45 * min(1.0, max(0.0, (step - 600) / 400))
     colours = 1 if step < 250 else 2 if step < 400 else 3 if step < 500 else len(COLOURS)
     return share, colours
@@ -83,11 +87,12 @@ def batches(
     tokenizer: PromptTokenizer,
     size: int,
     seed: tuple[int, int],
+    lesson_at: int = 0,
 ) -> Iterator[Batch]:
     """Random clips, half of them backwards, with freshly worded captions, one in ten empty.
 
     ``latents [N, F, h, w, C]`` are unscaled, of ``scenes``; ``seed`` is a seed and the step to
-    begin at.
+    begin at, ``lesson_at`` the step at which the lesson begins.
     """
     rng = np.random.default_rng(seed)
     known: dict[str, np.ndarray] = {}
@@ -97,7 +102,7 @@ def batches(
     order = np.argsort(rank, kind="stable")
     step = seed[1]
     while True:
-        share, colours = lesson(step)
+        share, colours = lesson(step - lesson_at)
         noisy = rng.random(size) < share
         taught = max(1, int((rank < colours).sum()))
         chosen = rng.integers(len(scenes), size=size)

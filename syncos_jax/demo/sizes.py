@@ -65,7 +65,7 @@ SIZES = {
         batch=16,
         bank=16_000,
         vae_rate=3e-3,
-        rate=1.5e-3,
+        rate=1e-3,
     ),
     # For a GPU: everything wider, attention at both levels.
     "gpu": DemoSizes(

@@ -21,6 +21,7 @@ from syncos_jax.models.vae import AutoencoderKL
 from syncos_jax.schedule import NoiseSchedule
 
 TEXT_STEPS = 1500
+LESSON_AT = 1500  # of a new network's steps: it should know colours and places by then
 
 # The diffusion process: the usual rates, v-prediction; arguments of ``NoiseSchedule.from_betas``.
 SCHEDULE: dict[str, Any] = {
@@ -105,12 +106,12 @@ def train_diffusion(
     scale = float(np.float32(1 / latents[:4096].astype(np.float32).std()))
     model = TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(seed))
     zero_last(model.unet)
-    known = False
+    known, lesson_at = False, LESSON_AT
     if first is not None:
         scale = first.config.latent_scale
         if first.config.unet == sizes.unet and first.config.text == model.text_encoder.config:
             model.unet, model.text_encoder = first.unet, first.text_encoder
-            known = True
+            known, lesson_at = True, 0
     if not known:
         mark_frames(model.unet, frames=latents.shape[1], seed=seed)
         model.text_encoder = train_text(
@@ -137,7 +138,9 @@ def train_diffusion(
         return jnp.square(prediction - (a * eps - b * x0)).mean()
 
     average = Training(folder, steps, sizes.rate, loss).run(
-        params, lambda start: batches(latents, scenes, tokenizer, sizes.batch, (seed, start)), seed
+        params,
+        lambda start: batches(latents, scenes, tokenizer, sizes.batch, (seed, start), lesson_at),
+        seed,
     )
     model.unet = nnx.merge(graph, average)
     return model, scale
