@@ -305,6 +305,9 @@ def test_the_share_of_a_gain_is_that_of_pairs():
     own = {(s, 0): 10.0 * s + 3.0 for s in range(8)} | {(9, 0): None}
     assert share_of_gain(base, own, full) == Estimate(0.75, 0.75, 0.75, 8)
     assert share_of_gain(base, own, base) is None  # nothing to have a share of
+    unclear = {key: value + (5.0 if key[0] == 0 else -0.1) for key, value in base.items()}
+    found = share_of_gain(base, own, unclear)
+    assert found.mean > 0 and found.low is None and found.high is None
     few = {key: base[key] for key in [(0, 0), (1, 0)]}
     assert share_of_gain(few, own, full) is None
     noisy = {key: value + (key[0] % 2) for key, value in own.items() if value is not None}

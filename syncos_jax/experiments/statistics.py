@@ -83,7 +83,8 @@ def share_of_gain(
     """What share of the mean gain of ``full`` over ``base`` is that of ``own``.
 
     Over the videos that all three have a value for, which are drawn again together; None for fewer
-    than `FEWEST`, or where ``full`` gains nothing.
+    than `FEWEST`, or where ``full`` gains nothing. Without an interval where the gain of ``full``
+    is not clear of 0.
     """
     rows = [(a, b, c) for key, a in base.items() for b, c in [(own.get(key), full.get(key))]]
     known = [row for row in rows if None not in row]
@@ -95,9 +96,11 @@ def share_of_gain(
     gain = means[:, 2] - means[:, 0]
     if gain[0] <= 0:
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = (means[:, 1] - means[:, 0]) / gain
-    low, high = np.nanpercentile(shares[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    there = gain > 0
+    shares = (means[there, 1] - means[there, 0]) / gain[there]
+    if (~there).mean() > (1 - LEVEL) / 2:  # the whole may be nothing: a share of it has no bounds
+        return Estimate(float(shares[0]), None, None, len(table))
+    low, high = np.percentile(shares[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Estimate(float(shares[0]), float(low), float(high), len(table))
 
 
