@@ -34,7 +34,8 @@ class States:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2,
             create=False,
-            cleanup_tmp_directories=True,
+            # In the background: in a new folder it may still be looking when that is removed.
+            cleanup_tmp_directories=any(folder.iterdir()),
             enable_async_checkpointing=True,
             multiprocessing_options=alone,
         )

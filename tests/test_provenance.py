@@ -83,6 +83,8 @@ def test_the_record_and_the_same_video_again():
         "steps": 3,
         "guidance": 2.0,
         "batch": None,
+        "guidance_t_min": 0.0,
+        "guidance_t_max": None,
         "eta": 0.0,
     }
     assert record["video"]["width"] == 24 * 8 and record["video"]["label"] == "generated"
