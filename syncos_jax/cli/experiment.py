@@ -75,7 +75,7 @@ def experiment(
         typer.Option(
             "--subset",
             help="6 scenarios of 32 frames, and unless told otherwise 2 seeds and 25 steps: with "
-            "all methods about half an hour on two CPU cores.",
+            "all methods about an hour on two CPU cores.",
         ),
     ] = False,
     seeds: Annotated[
