@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
 from flax import nnx
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from syncos_jax.demo.evaluate import clips_right, open_colour_scenario
+from syncos_jax.demo.evaluate import autoencoder_right, clips_right, open_colour_scenario
 from syncos_jax.models import Model, load_model
 from syncos_jax.models.load import model_folder
 from syncos_jax.models.unet3d import UNet3D
@@ -97,6 +97,11 @@ def test_autoencoder_keeps_what_the_tracker_reads(model):
     for clip, scene in zip(frames, scenes, strict=True):
         seen = read(track(clip))
         assert (seen["colour"], seen["background"]) == (scene.colour, scene.background)
+
+
+def test_shapes_survive_the_autoencoder(pipeline):
+    right = autoencoder_right(pipeline, clips=24, seed=5)
+    assert right["shape"] >= 0.75 and min(right["colour"], right["background"]) == 1
 
 
 def test_clips_show_what_the_prompt_says(pipeline):

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from networks import random_network
 
-from syncos_jax.demo.clips import OPPOSITE, batches, lesson
+from syncos_jax.demo.clips import batches, lesson
 from syncos_jax.demo.export import export, training_record
 from syncos_jax.demo.frames import STRENGTH, mark_frames, marks
 from syncos_jax.demo.loop import Training
@@ -23,7 +23,7 @@ from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.vae import AutoencoderKL, VAEConfig
 from syncos_jax.weights_convert.table import leaves
-from syncos_jax.world import MOTIONS, sample_scene
+from syncos_jax.world import MOTIONS, OPPOSITE, sample_scene
 
 
 def fit_line(folder, steps: int) -> tuple[dict, list[int]]:

@@ -11,18 +11,17 @@ from flax import nnx
 
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.vae import AutoencoderKL
-from syncos_jax.world import BACKGROUNDS, COLOURS, Scene, caption, render, sample_scene
+from syncos_jax.world import (
+    BACKGROUNDS,
+    COLOURS,
+    OPPOSITE,
+    Scene,
+    caption,
+    render,
+    sample_scene,
+)
 
 EMPTY_CAPTIONS = 0.1  # what guidance needs an unconditional model for
-# A clip played backwards is a clip of the opposite motion: twice the bank for nothing.
-OPPOSITE = {
-    "left": "right",
-    "right": "left",
-    "up": "down",
-    "down": "up",
-    "grow": "shrink",
-    "shrink": "grow",
-}
 
 
 class Batch(NamedTuple):
@@ -107,6 +106,7 @@ def batches(
         taught = max(1, int((rank < colours).sum()))
         chosen = rng.integers(len(scenes), size=size)
         chosen[noisy] = order[rng.integers(taught, size=int(noisy.sum()))]
+        # Backwards it is a clip of the opposite motion: twice the bank for nothing.
         backwards = rng.random(size) < 0.5
         words = []
         for i, back in zip(chosen, backwards, strict=True):

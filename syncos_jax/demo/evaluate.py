@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax.numpy as jnp
 import numpy as np
 import typer
+from flax import nnx
 
 from syncos_jax.cli.console import user_errors
 from syncos_jax.metrics.world import majority_share
+from syncos_jax.models.vae import AutoencoderKL
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampler import CoDenoising, SynCoS
 from syncos_jax.scenario import Scenario
@@ -26,6 +29,7 @@ from syncos_jax.world import (
     Scene,
     global_prompt,
     local_prompt,
+    render,
     sample_scene,
 )
 from syncos_jax.world.tracker import judge, track
@@ -52,8 +56,24 @@ def clips_right(
     )
     settings = CoDenoising(steps=steps, guidance=guidance, batch=min(32, clips))
     frames = pipeline(scenario, sampler=settings, seed=seed).frames
-    pairs = zip(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes, strict=True)
-    verdicts = [judge(clip, scene) for clip, scene in pairs]
+    return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes)
+
+
+def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, float]:
+    """The same of drawn clips that went through the autoencoder and back: the most there can be."""
+    rng = np.random.default_rng(seed)
+    scenes = [sample_scene(rng) for _ in range(clips)]
+    encode = nnx.jit(AutoencoderKL.encode)
+    latents = [
+        encode(pipeline.model.vae, jnp.asarray(clip, jnp.float32) / 127.5 - 1)[0]
+        for clip in render(scenes)
+    ]
+    frames = pipeline.decode(jnp.concatenate(latents) * pipeline.model.config.latent_scale)
+    return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes)
+
+
+def _right(clips: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
+    verdicts = [judge(clip, scene) for clip, scene in zip(clips, scenes, strict=True)]
     right = {name: float(np.mean([v[name] for v in verdicts])) for name in ATTRIBUTES}
     return right | {"all": float(np.mean([all(v.values()) for v in verdicts]))}
 
@@ -110,6 +130,8 @@ def main(
     if clips:
         figures["right"] = clips_right(pipeline, clips, scale, steps, seed)
         print(json.dumps(figures["right"]), flush=True)
+        figures["autoencoder"] = autoencoder_right(pipeline, min(clips, 48), seed)
+        print(f"autoencoder alone: {json.dumps(figures['autoencoder'])}", flush=True)
     if videos:
         samplers: dict[str, Settings] = {
             "co-denoising": CoDenoising(**common),

@@ -4,7 +4,7 @@ Nothing in this network says which frame is which: temporal attention has no pos
 temporal convolutions only have the zeros beyond the first and the last frame. A large model finds
 that out by itself. Ours is helped: before training, the first temporal convolutions of the network
 are fitted to write each frame's place into some of their channels, whatever they are given. With
-them the motion of one colour on one background was learned in 40 steps, without in 100.
+them a trial on one colour and one background learned the motion in 40 steps, without in 100.
 """
 
 import jax

@@ -60,6 +60,7 @@ def main(
         record = {
             "size": size,
             "vae": training_record(folder / "vae") | {"batch": sizes.vae_batch},
+            "text": training_record(folder / "text"),
             "diffusion": training_record(folder / "diffusion")
             | {"batch": sizes.batch, "clips": sizes.bank},
             "device": jax.devices()[0].device_kind,

@@ -19,7 +19,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.metrics.world import Expected
 from syncos_jax.scenario import Scenario
 from syncos_jax.world.captions import COLOUR_WORDS, PLACES, SHAPE_WORDS, global_prompt, local_prompt
-from syncos_jax.world.scene import BACKGROUNDS, CLIP_FRAMES, COLOURS, MOTIONS, SHAPES
+from syncos_jax.world.scene import BACKGROUNDS, CLIP_FRAMES, COLOURS, MOTIONS, OPPOSITE, SHAPES
 
 KINDS = {
     "motion": 12,  # everything told; only the motion changes from event to event
@@ -33,15 +33,6 @@ KINDS = {
 
 SUBSET = ("motion-02", "background-00", "colour-01", "size-00", "open-00", "open-03")
 """For a first look: one of each kind that is 32 frames long, two with open attributes."""
-
-_OPPOSITE = {
-    "left": "right",
-    "right": "left",
-    "up": "down",
-    "down": "up",
-    "grow": "shrink",
-    "shrink": "grow",
-}
 
 
 @dataclass(frozen=True)
@@ -161,7 +152,7 @@ def _motions(rng: np.random.Generator, count: int) -> list[str]:
     chosen: list[str] = []
     for _ in range(count):
         due = {
-            motion for motion in MOTIONS if chosen.count(motion) > chosen.count(_OPPOSITE[motion])
+            motion for motion in MOTIONS if chosen.count(motion) > chosen.count(OPPOSITE[motion])
         }
         free = [m for m in MOTIONS if m not in due and m not in chosen[-1:]]
         chosen.append(str(rng.choice(free)))

@@ -29,6 +29,16 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (255, 110, 190),
 }
 
+#: What a motion is when it is played backwards.
+OPPOSITE: dict[str, str] = {
+    "left": "right",
+    "right": "left",
+    "up": "down",
+    "down": "up",
+    "grow": "shrink",
+    "shrink": "grow",
+}
+
 #: Unit step (x, y) of each motion that moves the subject.
 DIRECTIONS: dict[str, tuple[int, int]] = {
     "left": (-1, 0),
