@@ -82,8 +82,11 @@ class Cost:
         rows: calls of the network.
         unguided_rows: those of them without guidance, half the work.
         batch: windows of a call; the network gets twice as many with guidance.
+        few: windows of the smaller calls, or None where all are alike.
+        small_rows: how many of the calls are such.
         windows: windows predicted in all.
         padding: repeated windows that only fill a call.
+        full_calls: how many guided calls on `batch` windows are as much work as all rows.
         steps, co_denoising_rounds, refinement_rounds: as `TapeSummary` counts them.
         flops_per_call: floating-point operations of one call, as XLA counts them.
         flops_decode_frame: of decoding one frame.
@@ -102,8 +105,11 @@ class Cost:
     rows: int
     unguided_rows: int
     batch: int
+    few: int | None
+    small_rows: int
     windows: int
     padding: int
+    full_calls: float
     steps: int
     co_denoising_rounds: int
     refinement_rounds: int
@@ -256,11 +262,11 @@ def _cost(pipeline: Pipeline, scenario: Scenario, sampler: Settings, seed: int) 
         **counts,
         flops_per_call=flops_call,
         flops_decode_frame=flops_frame,
-        flops=flops_call * summary.guided_calls + flops_frame * layout.frames,
+        flops=flops_call * summary.full_calls + flops_frame * layout.frames,
         weights_bytes=tree_bytes(pipeline._unet, pipeline._text[1], pipeline._vae[1]),
         state_bytes=tree_bytes(carry),
         call_bytes=call_bytes,
-        seconds=None if speed is None else speed.total(summary.guided_calls, layout.frames),
+        seconds=None if speed is None else speed.total(summary.full_calls, layout.frames),
         seconds_start=0.0 if speed is None else speed.load + speed.compile,
         seconds_per_call=None if speed is None else speed.row,
         scaled_from=None if speed is None else speed.scaled_from,

@@ -91,6 +91,9 @@ class Program:
     some_unguided: bool = False
     """Whether there are rows without guidance beside those with it. The network then stands in the
     program twice, once for either number of clips."""
+    few: int | None = None
+    """Windows of a second, smaller call (`syncos_jax.tape.Tape.few`), or None: all rows call the
+    network on as many."""
     split: tuple[str, ...] = ()
     """Mesh axes that the windows of a row are split over (`syncos_jax.parallel`)."""
 
@@ -249,6 +252,21 @@ def window_outputs(
 
 
 def _predict(x: jax.Array, row: Row, inputs: Inputs, program: Program) -> jax.Array:
+    """The network's prediction for the row's windows; zeros at the places that a small row has not
+    got."""
+    few, places = program.few, len(x)
+    if few is None or few >= places:
+        return _guide(x, row, inputs, program)
+
+    def small() -> jax.Array:
+        part = row._replace(windows=row.windows[:few])
+        value = _guide(x[:few], part, inputs, program)
+        return jnp.concatenate([value, jnp.zeros((places - few, *value.shape[1:]), value.dtype)])
+
+    return lax.cond(row.valid[few:].any(), lambda: _guide(x, row, inputs, program), small)
+
+
+def _guide(x: jax.Array, row: Row, inputs: Inputs, program: Program) -> jax.Array:
     """The network's prediction, guided where there is a negative conditioning."""
     call = _call_share if program.split else _call
     cond = jax.tree.map(lambda leaf: leaf[row.windows], inputs.cond)

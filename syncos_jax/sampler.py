@@ -322,6 +322,7 @@ def _prepare(
         prediction=schedule.prediction,
         ancestral=bool((tape.rows.sigma > 0).any()),
         some_unguided=uncond is not None and not guided.all(),
+        few=tape.few,
         split=split,
     )
     refinement = sampler if isinstance(sampler, Refinement) else None

@@ -25,7 +25,7 @@ class Settings:
       guidance: scale of classifier-free guidance, ``uncond + guidance * (cond - uncond)``; read
         only where a negative conditioning is given.
       batch: windows in one call of the network; memory goes with it, the result does not.
-        None for as many as a round of the sampler has.
+        None for all. Rounds of few windows get a smaller call of their own (`Tape.few`).
     """
 
     name: ClassVar[str]

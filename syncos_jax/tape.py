@@ -97,6 +97,10 @@ class Row(NamedTuple):
     """All windows of the optimiser step that the row belongs to, int32 ``[B]``."""
 
 
+SAVED = 0.1
+"""Share of all places that a second, smaller call must save."""
+
+
 @dataclass(frozen=True)
 class TapeSummary:
     """What a run consists of, known before it starts.
@@ -105,8 +109,11 @@ class TapeSummary:
       rows: calls of the network, each on `batch` windows (twice as many clips with guidance).
       unguided_rows: those of them without guidance.
       batch: windows of a call.
+      few: windows of the smaller calls (`Tape.few`), or None.
+      small_rows: rows that are such calls.
       windows: windows predicted in all, not counting repeated ones that only fill a call.
       padding: those repeated ones.
+      full_calls: how many guided calls on `batch` windows are as much work as all rows.
       steps: denoising steps.
       co_denoising_rounds: passes over all windows.
       refinement_rounds: optimiser steps.
@@ -115,20 +122,21 @@ class TapeSummary:
     rows: int
     unguided_rows: int
     batch: int
+    few: int | None
+    small_rows: int
     windows: int
     padding: int
+    full_calls: float
     steps: int
     co_denoising_rounds: int
     refinement_rounds: int
 
-    @property
-    def guided_calls(self) -> float:
-        """How many guided calls are as much work as all rows; one without guidance is half."""
-        return self.rows - self.unguided_rows / 2
-
     def __str__(self) -> str:
+        each = f"{self.batch} windows each"
+        if self.few is not None:
+            each = f"{each}, but {self.small_rows} of them on {self.few}"
         return (
-            f"{self.rows} calls of the network on {self.batch} windows each: {self.steps} steps, "
+            f"{self.rows} calls of the network on {each}: {self.steps} steps, "
             f"{self.co_denoising_rounds} passes over the video, {self.refinement_rounds} optimiser "
             f"steps ({self.windows} windows predicted, {self.padding} places unused)"
         )
@@ -149,19 +157,35 @@ class Tape:
     def __len__(self) -> int:
         return len(self.rows.index)
 
+    @property
+    def few(self) -> int | None:
+        """Windows of a second, smaller call, for the rows that have no more; None where it would
+        save less than a tenth of all places, which is not worth a second copy of the network in
+        the compiled program."""
+        counts, batch = self.rows.valid.sum(axis=1), self.rows.valid.shape[1]
+        few = int(counts[counts < batch].max(initial=0))
+        saved = (batch - few) * int((counts <= few).sum())
+        return few if few and saved >= SAVED * batch * len(self) else None
+
     def part(self, start: int, stop: int | None = None) -> Row:
         """Rows ``start .. stop-1``, to play a run in parts."""
         return Row(*(column[start:stop] for column in self.rows))
 
     def describe(self) -> TapeSummary:
         """Counts what the run consists of."""
-        valid = self.rows.valid
+        valid, few = self.rows.valid, self.few
+        windows, batch = valid.sum(axis=1), valid.shape[1]
+        small = windows <= (few or 0)
+        places = np.where(small, few or 0, batch)
         return TapeSummary(
             rows=len(self),
             unguided_rows=int((~self.rows.guided).sum()),
-            batch=valid.shape[1],
-            windows=int(valid.sum()),
-            padding=int((~valid).sum()),
+            batch=batch,
+            few=few,
+            small_rows=int(small.sum()),
+            windows=int(windows.sum()),
+            padding=int((places - windows).sum()),
+            full_calls=float((places / batch / np.where(self.rows.guided, 1, 2)).sum()),
             steps=len(np.unique(self.rows.step)),
             co_denoising_rounds=int((self.rows.update == Update.FUSE).sum()),
             refinement_rounds=int((self.rows.update == Update.OPTIMISE).sum()),
@@ -192,7 +216,8 @@ def make_tape(
     if total > noise.MAX_STEPS:
         raise InputError(f"make_tape: {total} steps are too many; at most {noise.MAX_STEPS}")
     per_step = settings.windows_of_step(count) if isinstance(settings, Refinement) else count  # B
-    batch = min(settings.batch or per_step, count)
+    longest = count if settings.co_denoises else per_step
+    batch = min(settings.batch or longest, count)
     everything = np.arange(count, dtype=np.int32)
     rows: list[Row] = []
 
@@ -268,7 +293,6 @@ def make_tape(
             resume = Resume.BASELINE if last else Resume.STAY
             add_round(row, chosen, begin=begin, update=Update.OPTIMISE, resume=resume)
 
-    longest = count if settings.co_denoises else per_step
     return Tape(
         rows=Row(*(np.stack(column) for column in zip(*rows, strict=True))),
         slots=-(-longest // batch) * batch,

@@ -31,7 +31,7 @@ def run(network=None, cond=None, **changes):
     return sample(network or Network(), cond or conditioning(LAYOUT.count), **given)
 
 
-def lowered(network, sampler):
+def lowered(network, sampler, **program):
     tape = make_tape(LAYOUT, NoiseSchedule.from_betas(), sampler)
     inputs = Inputs(
         params=parameters(),
@@ -43,7 +43,7 @@ def lowered(network, sampler):
         weight_decay=jnp.float32(1e-4),
         step_noise=None,
     )
-    program = Program(network, LAYOUT, "epsilon", ancestral=True)
+    program = Program(network, LAYOUT, "epsilon", ancestral=True, **program)
     carry = init_carry(LAYOUT, FRAME, tape.slots, KEY)
     return play.lower(carry, tape.rows, inputs, program=program)
 
@@ -54,6 +54,20 @@ def test_the_program_holds_the_network_once(sampler):
     program = lowered(network, sampler)
     assert program.as_text().count("stablehlo.atan2") == 1
     assert network.traces == 1
+
+
+def test_small_calls_are_of_few_clips():
+    clips = []
+
+    class Noting(Network):
+        def __call__(self, params, x, t, cond):
+            clips.append(x.shape[0])
+            return super().__call__(params, x, t, cond)
+
+    assert make_tape(LAYOUT, NoiseSchedule.from_betas(), SHORT).few == 2
+    program = lowered(Noting(), SHORT, few=2)
+    assert clips == [8, 4]  # with guidance twice the windows
+    assert program.as_text().count("stablehlo.atan2") == 2
 
 
 def test_two_runs_of_the_same_shapes_trace_once():
@@ -72,7 +86,7 @@ def test_two_runs_of_the_same_shapes_trace_once():
     key = jax.random.key(9, impl="rbg")
     run(network, conditioning(LAYOUT.count, 4), sampler=changed, params=other, key=key)
     run(network, layout=WindowLayout(10, 4, 2))
-    assert network.traces == 1
+    assert network.traces == 2  # all windows, and the two of a refinement
 
 
 def test_the_carry_is_donated_and_the_callers_arrays_are_not():
@@ -129,7 +143,7 @@ def test_progress_reports_every_row_without_tracing_again():
     np.testing.assert_array_equal(silent, first)
     assert seen[-1] == (rows, rows) and again[-1] == rows
     assert seen == sorted(set(seen))
-    assert network.traces == 2  # with and without reports
+    assert network.traces == 4  # with and without reports, all windows and two
 
 
 def test_what_progress_raises_reaches_the_caller():
@@ -140,7 +154,7 @@ def test_what_progress_raises_reaches_the_caller():
     with pytest.raises(RuntimeError, match="stop it"):
         run(network, progress=stop)
     run(network, progress=lambda done, total: None)
-    assert network.traces == 1
+    assert network.traces == 2
 
 
 WINDOWS = LAYOUT.count
@@ -161,7 +175,7 @@ WINDOWS = LAYOUT.count
         ({"key": 0}, "key must be a JAX PRNG key"),
         ({"key": jax.random.split(jax.random.key(0))}, "must be one key"),
         ({"network": 3}, "denoise must be a function"),
-        ({"network": lambda p, x, t, c: x[:, :1]}, r"denoise returned \(4, 1, 2, 2, 3\) for x of"),
+        ({"network": lambda p, x, t, c: x[:, :1]}, r"denoise returned \(8, 1, 2, 2, 3\) for x of"),
         ({"network": lambda p, x, t, c: (x, x)}, "denoise returned tuple"),
     ],
 )

@@ -50,6 +50,10 @@ CASES = {
         SynCoS(**SYNCOS, guidance_t_min=200, guidance_t_max=600, batch=3),
         {},
     ),
+    "syncos, small calls with and without guidance": (
+        SynCoS(**SYNCOS, windows_per_step=2, guidance_t_max=600),
+        {},
+    ),
     "syncos, refinement unguided": (SynCoS(**SYNCOS, guided_refinement=False), {}),
     "syncos, eta": (SynCoS(**SYNCOS, eta=0.8), {}),
     "syncos, without t_min": (SynCoS(**{**SYNCOS, "t_min": 0, "weight_decay": 0.1}), {}),

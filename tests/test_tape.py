@@ -148,9 +148,42 @@ def test_describe_knows_the_cost():
     summary = make_tape(layout, SCHEDULE, SynCoS(windows_per_step=6, batch=4)).describe()
     assert summary.rows == 50 * 3 + 7 * 20 * 2
     assert summary.windows == 50 * 11 + 7 * 20 * 6
-    assert summary.padding == summary.rows * 4 - summary.windows
+    # Of a round of 11 in fours, and of 6, there are 3 and 2 left: calls on 3.
+    assert (summary.few, summary.small_rows) == (3, 50 + 140)
+    assert summary.padding == summary.rows * 4 - summary.small_rows - summary.windows
+    assert summary.full_calls == 240 + 190 * 3 / 4
     assert (summary.steps, summary.co_denoising_rounds, summary.refinement_rounds) == (50, 50, 140)
-    assert "430 calls of the network on 4 windows each" in str(summary)
+    assert "430 calls of the network on 4 windows each, but 190 of them on 3:" in str(summary)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "few"),
+    [
+        (CoDenoising(), None),  # nothing to save
+        (CoDenoising(batch=10), 1),
+        (CoDenoising(batch=6), None),  # 1 of 12
+        (SynCoS(), None),
+        (SynCoS(windows_per_step=10), None),
+        (SynCoS(windows_per_step=4), 4),
+        (SynCoS(steps=50, t_min=990, iterations=1, windows_per_step=4), None),  # one row of 51
+        (RefinementOnly(windows_per_step=4), None),
+        (RefinementOnly(windows_per_step=4, batch=3), 1),
+        (SynCoS(windows_per_step=4, guidance_t_max=500), 4),
+    ],
+)
+def test_calls_on_few_windows_where_they_save_something(sampler, few):
+    tape = make_tape(WindowLayout(52, 13, 4), SCHEDULE, sampler)
+    assert tape.few == few
+    summary = tape.describe()
+    valid = tape.rows.valid
+    small = valid.sum(axis=1) <= (few or 0)
+    assert summary.small_rows == small.sum()
+    for row in valid[small]:
+        assert not row[few:].any()
+    places = np.where(small, few or 0, valid.shape[1])
+    assert summary.windows + summary.padding == places.sum()
+    work = places * np.where(tape.rows.guided, 1, 0.5)
+    assert summary.full_calls == pytest.approx(work.sum() / valid.shape[1])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +191,7 @@ def test_describe_knows_the_cost():
     [
         (CoDenoising(), 4),
         (CoDenoising(batch=9), 4),
-        (SynCoS(windows_per_step=3), 3),
+        (SynCoS(windows_per_step=3), 4),
         (SynCoS(windows_per_step=30), 4),
         (RefinementOnly(windows_per_step=2), 2),
         (SynCoS(windows_per_step=2, batch=3), 3),

@@ -250,7 +250,7 @@ def finish(
         before = recall(kind) if str(kind) in _compiled else None
         _compiled.add(str(kind))
         speed = Speed(
-            row_seconds * cost["rows"] / (cost["rows"] - cost["unguided_rows"] / 2),
+            row_seconds * cost["rows"] / cost["full_calls"],
             compile=seconds.get("compile", 0.0) if before is None else before.compile,
             load=seconds.get("load", 0.0),
             decode_frame=seconds["decode"] / count,

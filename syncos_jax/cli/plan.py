@@ -167,10 +167,11 @@ def _conditioned(window: PlannedWindow, plan: Plan) -> str:
 
 
 def _cost(cost: Cost) -> list[str]:
+    small = "" if cost.few is None else f", but {cost.small_rows:,} of them {cost.few}"
     lines = [
-        f"calls    {cost.rows:,} of the network, {cost.batch} windows each ({cost.steps} steps, "
-        f"{cost.co_denoising_rounds} passes over the video, {cost.refinement_rounds} optimiser "
-        "steps)",
+        f"calls    {cost.rows:,} of the network, {cost.batch} windows each{small} "
+        f"({cost.steps} steps, {cost.co_denoising_rounds} passes over the video, "
+        f"{cost.refinement_rounds} optimiser steps)",
         f"work     {amount(cost.flops, 'FLOP')}: {amount(cost.flops_per_call, 'FLOP')} a call, "
         f"{amount(cost.flops_decode_frame, 'FLOP')} for decoding a frame",
         f"memory   at most {size(cost.memory_bytes)}: weights {size(cost.weights_bytes)}, latents "

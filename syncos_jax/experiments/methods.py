@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from syncos_jax.documents import read_mapping
 from syncos_jax.errors import InputError
 from syncos_jax.explain import did_you_mean, short
@@ -114,8 +116,8 @@ def cost(method: Method, frames: int, model: Any, stride: int | None = None) -> 
         return make_queue(frames, config.window, method.settings).cost
     layout = WindowLayout(frames=frames, window=config.window, stride=stride or config.stride)
     assert isinstance(method.settings, TapeSettings)
-    summary = make_tape(layout, model.schedule, method.settings).describe()
-    return round(summary.windows * summary.guided_calls / summary.rows)
+    rows = make_tape(layout, model.schedule, method.settings).rows
+    return round(float((rows.valid.sum(axis=1) / np.where(rows.guided, 1, 2)).sum()))
 
 
 def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:
