@@ -37,7 +37,7 @@ $(VENV)/.test: $(VENV)/.run
 
 demo: $(VENV)/.run
 	@mkdir -p $(dir $(OUT))
-	$(BIN)/syncos generate $(EXAMPLE) --model demo --out $(OUT)
+	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all --out $(OUT)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"

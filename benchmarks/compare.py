@@ -5,7 +5,8 @@
     python benchmarks/compare.py --model modelscope --device cuda --dtype bfloat16 --batch 1 \\
         --frames 64 --compile default --channels-last
 
-Both get the same noise and are timed in turns, after a warm-up, with as many threads. "tiny" and
+Both get the same noise and are timed in turns, after a warm-up, with as many threads; on a CPU ours
+also with a device for each core (syncos generate --devices all). "tiny" and
 "modelscope" have random weights. On a machine that is busy otherwise the ratios mean nothing:
 torch's threads wait for one another, spinning, which costs processor time as well. Only on one core
 (taskset -c 0 python benchmarks/compare.py) does processor time say something there. Exits with 1
@@ -15,6 +16,7 @@ where float32 latents differ by more than 1e-3.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
@@ -40,6 +42,7 @@ from syncos_jax.bench import device, report
 from syncos_jax.bench.networks import RANDOM, bench_model
 from syncos_jax.bench.work import Case, apply_unet, scenario
 from syncos_jax.models.load import model_folder
+from syncos_jax.parallel import make_mesh, provide_cpu_devices
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampler import CoDenoising, SynCoS, sample
 from syncos_jax.weights_convert.diffusers_folder import write_networks
@@ -62,6 +65,12 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=5, help="of SynCoS, at each step")
     parser.add_argument("--t-min", type=float, default=800.0)
     parser.add_argument("--repeat", type=int, default=5, help="calls timed, after a warm-up")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        help="of ours, for a second run of each video (default: on a CPU one "
+        "for each core, else 1)",
+    )
     parser.add_argument("--compile", help="also torch.compile in this mode, such as default")
     parser.add_argument("--channels-last", action="store_true", help="also channels-last weights")
     parser.add_argument("--only", default="unet,co_denoising,syncos", help="some of these")
@@ -92,6 +101,10 @@ class Comparison:
         self.shape = (frames, *case.latent)
         self.key = jax.random.key(0)
         self.pipeline = Pipeline(self.model)
+        self.spread: dict[str, Pipeline] = {}
+        if self.devices > 1:
+            mesh = make_mesh(self.devices)
+            self.spread[f"ours, {self.devices} devices"] = Pipeline(self.model, mesh=mesh)
         self.cond, self.uncond = self.pipeline.conditioning(scenario(case), self.layout)
         if "fps" in self.cond:
             raise SystemExit("error: diffusers' UNet has no frame rate; give --model modelscope")
@@ -106,6 +119,13 @@ class Comparison:
             no_text=self._torch(self.uncond["text"]),
         )
         self.folder = diffusers_folder(options.model, self.model, temporary)
+
+    @property
+    def devices(self) -> int:
+        """Of our second run of each video."""
+        if self.options.devices is not None:
+            return self.options.devices
+        return jax.device_count() if jax.default_backend() == "cpu" else 1
 
     def _draw(self, number: int) -> np.ndarray:
         frames, *frame_shape = self.shape
@@ -128,8 +148,9 @@ class Comparison:
             return CoDenoising(**common)
         return SynCoS(**common, t_min=o.t_min, iterations=o.iterations, learning_rate=0.05)
 
-    def ours(self, name: str) -> Callable[[], np.ndarray]:
+    def ours(self, name: str, pipeline: Pipeline | None = None) -> Callable[[], np.ndarray]:
         """A run of ours, result on the host."""
+        pipeline = pipeline or self.pipeline
         if name == "unet":
             graphdef, params = nnx.split(self.model.unet)
             x, t, text = self._unet_inputs()
@@ -137,10 +158,11 @@ class Comparison:
         settings = self._settings(name)
         return lambda: np.asarray(
             sample(
-                self.pipeline._denoiser,
+                pipeline._denoiser,
                 self.cond,
                 uncond=self.uncond,
-                params=self.pipeline._unet,
+                params=pipeline._unet,
+                mesh=pipeline.mesh,
                 layout=self.layout,
                 frame_shape=self.shape[1:],
                 schedule=self.model.schedule,
@@ -236,27 +258,31 @@ def compare(options: argparse.Namespace, temporary: Path) -> dict[str, Any]:
     networks = comparison.networks()
     results = []
     for name in options.only.split(","):
-        runs = {"ours": comparison.ours(name)}
-        runs |= {label: comparison.theirs(name, network) for label, network in networks.items()}
+        ours = {"ours": comparison.ours(name)}
+        if name != "unet":
+            ours |= {label: comparison.ours(name, p) for label, p in comparison.spread.items()}
+        runs = ours | {
+            label: comparison.theirs(name, network) for label, network in networks.items()
+        }
         latents = {}
         for label, run in runs.items():  # the warm-up, which compiles
             say(f"{name}: warming up {label}")
             latents[label] = run()
         say(f"{name}: {options.repeat} turns")
         wall, processor = take_turns(runs, options.repeat)
-        for label in networks:
+        for own, label in itertools.product(ours, networks):
             results.append(
                 {
-                    "what": name,
+                    "what": name + own.removeprefix("ours"),
                     "against": label,
-                    "ours": statistics.median(wall["ours"]),
+                    "ours": statistics.median(wall[own]),
                     "theirs": statistics.median(wall[label]),
-                    "ratio": statistics.median(wall[label]) / statistics.median(wall["ours"]),
+                    "ratio": statistics.median(wall[label]) / statistics.median(wall[own]),
                     "ratio_processor": statistics.median(processor[label])
-                    / statistics.median(processor["ours"]),
-                    "spread_ours": device.spread(wall["ours"]),
+                    / statistics.median(processor[own]),
+                    "spread_ours": device.spread(wall[own]),
                     "spread_theirs": device.spread(wall[label]),
-                    "difference": float(np.abs(latents["ours"] - latents[label]).max()),
+                    "difference": float(np.abs(latents[own] - latents[label]).max()),
                     "largest": float(np.abs(latents[label]).max()),
                 }
             )
@@ -303,6 +329,7 @@ def main(given: list[str] | None = None) -> int:
     """The command."""
     options = arguments(given)
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")  # the other half is torch's
+    provide_cpu_devices(options.devices)
     with tempfile.TemporaryDirectory() as temporary:
         values = compare(options, Path(temporary))
     print(table(values))

@@ -13,6 +13,8 @@ The tape, and so the carry, are the same for any number of devices. Hosts work t
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -73,6 +75,27 @@ def make_mesh(
     shape = (data, len(chosen) // (data * model), model)[: 3 if model > 1 else 2]
     names = (DATA, SEGMENT, MODEL)[: len(shape)]
     return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(shape), devices=chosen)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def provide_cpu_devices(count: int | None) -> None:
+    """Lets the CPU be `count` devices (at most one for each core; None for that, at most 8).
+
+    Many of a network's operations keep only one core busy; with a device for each core, the cores
+    work on windows of their own. Does nothing once JAX has begun to use its devices, or where
+    ``XLA_FLAGS`` says how many there are; other platforms are not touched.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    count = min(cores(), 8 if count is None else count)
+    with contextlib.suppress(RuntimeError):  # too late: there are as many as there are
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 @dataclass(frozen=True)

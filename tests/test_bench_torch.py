@@ -29,7 +29,8 @@ def run(tmp_path, *options):
 def test_torch_loops_and_ours_give_the_same_latents(model, tmp_path):
     code, values = run(tmp_path, "--model", model, *SHORT)
     assert code == 0
-    assert [r["what"] for r in values["results"]] == ["unet", "co_denoising", "syncos"]
+    what = [r["what"].split(",")[0] for r in values["results"]]  # once more on several devices
+    assert list(dict.fromkeys(what)) == ["unet", "co_denoising", "syncos"]
     for result in values["results"]:
         assert result["difference"] < 1e-3 * max(1, result["largest"]), result
         assert result["largest"] > 0.1

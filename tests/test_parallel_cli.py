@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import syncos_jax.models
 from syncos_jax import memory
 from syncos_jax.cli import app
+from syncos_jax.parallel import cores
 
 HERE = Path(__file__).parent
 STORY = {
@@ -91,6 +92,7 @@ import syncos_jax.models
 from fakes import FakeModel
 syncos_jax.models.load_model = lambda *_, **__: FakeModel()
 from syncos_jax.cli import app
+from syncos_jax.parallel import cores
 app(sys.argv[1:])
 """
 
@@ -134,3 +136,24 @@ def test_two_processes_write_once():
     assert "both.mp4" not in other_out and "sample" not in other_error
     assert not list(Path("second").iterdir())
     np.testing.assert_allclose(np.load("first/both.npy"), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "flags", "devices"),
+    [
+        (None, "", min(cores(), 8)),
+        (1, "", 1),
+        (999, "", cores()),
+        (1, "--xla_force_host_platform_device_count=3", 3),
+    ],
+)
+def test_a_cpu_is_as_many_devices_as_asked_for(asked, flags, devices):
+    script = (
+        "import jax; from syncos_jax.parallel import provide_cpu_devices as provide; "
+        f"provide({asked}); print(jax.device_count()); provide(2); print(jax.device_count())"
+    )
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(devices)] * 2  # the second time it is too late

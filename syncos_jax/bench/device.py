@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from syncos_jax.models.layers import DType
+from syncos_jax.parallel import cores
 
 VERSIONS = ("syncos-jax", "jax", "jaxlib", "flax", "torch", "diffusers")
 
@@ -34,13 +35,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in VERSIONS if _version(name)},
     }
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def kind() -> str:

@@ -170,13 +170,13 @@ def _mesh(devices: str | None, per_video: int) -> Mesh | None:
         if per_video > 1:
             raise InputError("--devices-per-video needs --devices as well")
         return None
-    if devices != "all" and (not devices.isdigit() or int(devices) < 1):
-        raise InputError(f"--devices: must be a number, 1 or more, or all; got {devices!r}")
+    wanted = options.read_devices(devices)
     import jax
 
-    from syncos_jax.parallel import make_mesh
+    from syncos_jax.parallel import make_mesh, provide_cpu_devices
 
-    count = len(jax.local_devices()) if devices == "all" else int(devices)
+    provide_cpu_devices(wanted)
+    count = wanted or len(jax.local_devices())
     if count % per_video:
         raise InputError(
             f"--devices-per-video: {per_video} does not divide the {count} devices; choose another"

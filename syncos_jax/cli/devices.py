@@ -20,7 +20,8 @@ Devices = Annotated[
     str | None,
     typer.Option(
         metavar="N|all",
-        help="Devices that share each video's windows. Default: one; with --distributed all.",
+        help="Devices that share each video's windows. Default: one; with --distributed all. "
+        "Without a GPU or TPU, a device is a core of the CPU (all: at most 8).",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -94,6 +95,16 @@ def read_windows_per_call(value: str | None) -> int | str | None:
     return int(value)
 
 
+def read_devices(value: str | None) -> int | None:
+    """A number, or None for ``"all"`` and for None; raises InputError."""
+    if value in (None, "all"):
+        return None
+    assert value is not None
+    if not value.isdigit() or int(value) < 1:
+        raise InputError(f"--devices: must be a number, 1 or more, or all; got {value!r}")
+    return int(value)
+
+
 def speaks(distributed: bool) -> bool:
     """Whether this process writes files and talks: the first of several, or the only one."""
     if not distributed:
@@ -125,12 +136,7 @@ def open_mesh(
     Raises:
       InputError: if options do not go together, or there are no such devices or processes.
     """
-    count = None
-    if devices not in (None, "all"):
-        assert devices is not None
-        if not devices.isdigit() or int(devices) < 1:
-            raise InputError(f"--devices: must be a number, 1 or more, or all; got {devices!r}")
-        count = int(devices)
+    count = read_devices(devices)
     if not distributed and any(v is not None for v in (coordinator, processes, process_id)):
         raise InputError("--coordinator, --processes and --process-id need --distributed as well")
     from syncos_jax import parallel as several
@@ -141,4 +147,6 @@ def open_mesh(
         return None
     elif devices is None:
         count = 1
+    if not distributed:
+        several.provide_cpu_devices(count)
     return several.make_mesh(count)
