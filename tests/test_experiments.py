@@ -317,6 +317,7 @@ def test_the_share_of_a_gain_is_that_of_pairs():
 
 def test_the_dial_in_tables_and_plots(tmp_path):
     offsets = {"co_denoising": 0.0, "dial_0.5": 0.15, "dial_1": 0.2, "syncos": 0.2}
+    offsets["dial_slow"] = 0.1  # somebody's own method, on no dial
     made = records(offsets)
     for record in made:  # without the records' own scatter, so that shares are exact
         record["measures"] |= {"coherence": 0.4 + offsets[record["method"]] + record["seed"] / 10}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,11 @@ def _cost(methods: Mapping[str, Any]) -> Any:
 
 def _dialled(methods: Mapping[str, Any]) -> list[tuple[float, str]]:
     """Strengths and names of the methods that are on the dial; co-denoising is 0."""
-    found = {float(name.removeprefix(DIAL)): name for name in methods if name.startswith(DIAL)}
+    found = {}
+    for name in methods:
+        with contextlib.suppress(ValueError):  # a method of the user's own, such as dial_slow
+            if name.startswith(DIAL):
+                found[float(name.removeprefix(DIAL))] = name
     if found and "co_denoising" in methods:
         found.setdefault(0.0, "co_denoising")
     return sorted(found.items())
