@@ -333,8 +333,8 @@ def main(given: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         values = compare(options, Path(temporary))
     print(table(values))
-    if values["load"][0] > 0.5 * values["cores"] and options.device == "cpu":
-        print(f"The machine was busy (load {values['load'][0]}): the ratios are not to be quoted.")
+    if (busy := values["others_busy"] or 0) > 0.1 * values["cores"] and options.device == "cpu":
+        print(f"Others kept {busy} cores busy at the end: the ratios are not to be quoted.")
     if options.json:
         report.write_json(options.json, values)
     differs = [r for r in values["results"] if r["difference"] > TOLERANCE * max(1, r["largest"])]

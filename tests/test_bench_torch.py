@@ -41,7 +41,7 @@ def test_a_difference_is_said_and_fails(tmp_path, monkeypatch, capsys):
     def stub(options, temporary):
         result = {"what": "syncos", "against": "torch eager", "ours": 1.0, "theirs": 2.0}
         result |= {"ratio": 2.0, "ratio_processor": 2.0, "difference": 0.5, "largest": 3.0}
-        return {"model": "tiny", "load": [9.0], "cores": 2, "results": [result]}
+        return {"model": "tiny", "others_busy": 0.9, "cores": 2, "results": [result]}
 
     monkeypatch.setattr(compare, "compare", stub)
     code, _ = run(tmp_path, "--model", "tiny")

@@ -30,11 +30,28 @@ def machine() -> dict[str, Any]:
         "platform": device.platform,
         "devices": jax.device_count(),
         "cores": cores(),
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "others_busy": others_busy(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in VERSIONS if _version(name)},
     }
+
+
+def others_busy(seconds: float = 0.5) -> float | None:
+    """How many cores other programs keep busy while this one sleeps; None where the system has no
+    ``/proc/stat``. (The load average would count the measurement itself.)"""
+
+    def ticks() -> int:
+        user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+        return user + nice + system + sum(rest)
+
+    try:
+        before, begin = ticks(), time.monotonic()
+        time.sleep(seconds)
+        spent = (ticks() - before) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
+    return round(spent / (time.monotonic() - begin), 2)
 
 
 def kind() -> str:

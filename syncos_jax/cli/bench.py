@@ -202,7 +202,8 @@ def _show(values: dict[str, Any], rows: list[tuple[str, ...]], peak: str) -> Non
     versions = ", ".join(f"{name} {version}" for name, version in values["versions"].items())
     console.print(
         f"{model['name']}, {model['dtype']}, clips of {'×'.join(map(str, model['latent']))}; "
-        f"{values['device']}, {values['cores']} cores, load {values['load'][0]:g}"
+        f"{values['device']}, {values['cores']} cores, "
+        f"{values['others_busy'] or 0:g} busy with other programs"
     )
     console.print(peak)
     console.print(versions)
