@@ -28,7 +28,7 @@ class _Enough(Exception):
     """The first row is done."""
 
 
-def start(model: str, scenario: Path, begin: float) -> dict[str, float]:
+def start(model: str, scenario: Path, devices: str, begin: float) -> dict[str, float]:
     """One start in this process: what generate does up to its first row; seconds of its parts.
 
     `begin` is when the process was started, by ``time.time()``.
@@ -43,13 +43,16 @@ def start(model: str, scenario: Path, begin: float) -> dict[str, float]:
         last = now
 
     from syncos_jax.cache import Watch, keep_programs
+    from syncos_jax.cli.devices import read_devices
+    from syncos_jax.parallel import make_mesh, provide_cpu_devices
     from syncos_jax.pipeline import Pipeline
     from syncos_jax.scenario import Scenario
 
     keep_programs()
     watch = Watch()
     done("imports")
-    pipeline = Pipeline.from_pretrained(model)
+    provide_cpu_devices(read_devices(devices))
+    pipeline = Pipeline.from_pretrained(model, mesh=make_mesh(read_devices(devices)))
     done("load")
     story = Scenario.from_file(scenario)
     pipeline.conditioning(story, pipeline.layout(story))
@@ -72,7 +75,7 @@ def start(model: str, scenario: Path, begin: float) -> dict[str, float]:
     }
 
 
-def starts(model: str, scenario: Path, count: int) -> list[dict[str, float]]:
+def starts(model: str, scenario: Path, devices: str, count: int) -> list[dict[str, float]]:
     """A cold start and `count` warm ones."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +84,7 @@ def starts(model: str, scenario: Path, count: int) -> list[dict[str, float]]:
         for number in range(1 + count):
             print("cold start" if number == 0 else "warm start", file=sys.stderr, flush=True)
             command = [sys.executable, __file__, "--model", model, "--scenario", str(scenario)]
-            command += ["--one", repr(time.time())]
+            command += ["--devices", devices, "--one", repr(time.time())]
             output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
             results.append(json.loads(output.stdout.splitlines()[-1]))
     return results
@@ -95,14 +98,15 @@ def main(given: list[str] | None = None) -> int:
     examples = Path(__file__).parent.parent / "examples"
     parser.add_argument("--model", default="demo")
     parser.add_argument("--scenario", type=Path, default=examples / "red_ball.yaml")
+    parser.add_argument("--devices", default="all", help="as of syncos generate (default: all)")
     parser.add_argument("--repeat", type=int, default=3, help="warm starts")
     parser.add_argument("--json", type=Path, help="also write everything there")
     parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(given)
     if options.one is not None:
-        print(json.dumps(start(options.model, options.scenario, options.one)))
+        print(json.dumps(start(options.model, options.scenario, options.devices, options.one)))
         return 0
-    results = starts(options.model, options.scenario, options.repeat)
+    results = starts(options.model, options.scenario, options.devices, options.repeat)
     values: dict[str, Any] = {
         "command": report.command(),
         **device.machine(),
