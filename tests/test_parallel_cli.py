@@ -92,7 +92,6 @@ import syncos_jax.models
 from fakes import FakeModel
 syncos_jax.models.load_model = lambda *_, **__: FakeModel()
 from syncos_jax.cli import app
-from syncos_jax.parallel import cores
 app(sys.argv[1:])
 """
 
