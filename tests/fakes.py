@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from syncos_jax.schedule import NoiseSchedule
+from syncos_jax.sampling.schedule import NoiseSchedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,11 +66,11 @@ def start(arguments, kill_row=None, how=signal.SIGKILL, log=None, kill_run=1, de
 def command(arguments, kill_row, how, kill_run):
     from fakes import FakeModel, FakeUNet
 
-    import syncos_jax.models
-    from syncos_jax import checkpoint
+    import syncos_jax.pipeline.load
     from syncos_jax.cli import keeping, main
+    from syncos_jax.runs import checkpoint
 
-    syncos_jax.models.load_model = lambda *_, **__: FakeModel()
+    syncos_jax.pipeline.load.load_model = lambda *_, **__: FakeModel()
     play, network = checkpoint.Checkpoint.play, FakeUNet.__call__
     runs, sent = 0, False  # a second SIGTERM would not be waited for
 

@@ -12,11 +12,11 @@ import yaml
 from fakes import FakeModel
 from typer.testing import CliRunner
 
-import syncos_jax.models
-from syncos_jax.batch import Manifest, read_items
+import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
-from syncos_jax.run import NonFiniteError
+from syncos_jax.runs.batch import Manifest, read_items
+from syncos_jax.sampling.run import NonFiniteError
 
 STORY = {
     "global": "a cat",
@@ -33,7 +33,7 @@ def lines(*stories):
 
 @pytest.fixture(autouse=True)
 def fake_models(monkeypatch, tmp_path):
-    monkeypatch.setattr(syncos_jax.models, "load_model", lambda *_, **__: FakeModel())
+    monkeypatch.setattr(syncos_jax.pipeline.load, "load_model", lambda *_, **__: FakeModel())
     monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path / "cache"))
     work = tmp_path / "work"
     work.mkdir()

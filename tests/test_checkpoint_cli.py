@@ -11,12 +11,12 @@ import yaml
 from fakes import FakeModel
 from typer.testing import CliRunner
 
-import syncos_jax.models
+import syncos_jax.pipeline.load
 from syncos_jax import Pipeline, Scenario
-from syncos_jax.checkpoint import Checkpoint, run_folder
 from syncos_jax.cli import app, keeping
 from syncos_jax.errors import Terminated
-from syncos_jax.fingerprint import fingerprint
+from syncos_jax.runs.checkpoint import Checkpoint, run_folder
+from syncos_jax.runs.fingerprint import fingerprint
 
 STORY = {
     "global": "a cat",
@@ -38,7 +38,9 @@ class OtherModel(FakeModel):
 def killed(monkeypatch, tmp_path):
     """A folder as a run leaves it that was killed when all rows were done."""
     models = {"fake": FakeModel, "other": OtherModel}
-    monkeypatch.setattr(syncos_jax.models, "load_model", lambda name, *_, **__: models[name]())
+    monkeypatch.setattr(
+        syncos_jax.pipeline.load, "load_model", lambda name, *_, **__: models[name]()
+    )
     monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path / "cache"))
     work = tmp_path / "work"
     work.mkdir()

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from fakes import FakeModel
 
-from syncos_jax.conditioning import window_prompts
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
+from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
-from syncos_jax.windows import WindowLayout
+from syncos_jax.scenario.conditioning import window_prompts
 
 EVENTS = [{"prompt": "a", "frames": 12}, {"prompt": "b", "frames": 12}]
 LAYOUT = WindowLayout(frames=24, window=4, stride=2)  # 11 windows, middles 2, 4, ..., 22

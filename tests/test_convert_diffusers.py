@@ -16,10 +16,10 @@ from transformers import CLIPTextConfig as TorchTextConfig
 from transformers import CLIPTextModel
 
 from syncos_jax import Pipeline
-from syncos_jax.models import load_model, saved
 from syncos_jax.models.clip_text import CLIPTextEncoder
 from syncos_jax.models.unet3d import UNet3D
 from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.pipeline.load import load_model, saved
 from syncos_jax.weights_convert import hub
 from syncos_jax.weights_convert.table import leaves
 

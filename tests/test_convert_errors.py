@@ -16,7 +16,7 @@ import pytest
 import torch
 from checkpoints import DATA, save_ckpt, save_safetensors, syncos, weights
 
-from syncos_jax.models import load_model, saved
+from syncos_jax.pipeline.load import load_model, saved
 
 CONFIG = DATA / "openclip_text_tiny.json"
 OPTIONS = ("--config", CONFIG, "--only", "text_encoder")

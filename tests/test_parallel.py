@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from syncos_jax.errors import InputError
-from syncos_jax.parallel import Rules, Spread, initialize, is_main_process, make_mesh
+from syncos_jax.sampling.devices import Rules, Spread, initialize, is_main_process, make_mesh
 
 HERE = Path(__file__).parent
 
@@ -143,7 +143,7 @@ def test_hosts_that_cannot_be(arguments, message):
 
 
 def test_without_a_cluster_it_says_so():
-    code = "from syncos_jax.parallel import initialize; initialize()"
+    code = "from syncos_jax.sampling.devices import initialize; initialize()"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )

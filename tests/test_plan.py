@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from fakes import FakeModel
 
-from syncos_jax import timings
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.plan import living_bytes, measure, run_kind
-from syncos_jax.sampler import CoDenoising, SynCoS
+from syncos_jax.pipeline.plan import living_bytes, measure, run_kind
+from syncos_jax.runs import timings
+from syncos_jax.sampling.sampler import CoDenoising, SynCoS
 from syncos_jax.scenario import Scenario
 
 STORY = Scenario.from_dict(

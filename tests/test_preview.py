@@ -10,7 +10,7 @@ from PIL import Image
 
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.preview import Preview, colours
+from syncos_jax.pipeline.preview import Preview, colours
 
 
 def test_a_linear_decoder_is_found():

@@ -11,9 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
-from syncos_jax.scenario import Event, Scenario
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.settings import (
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.settings import (
     DIAL_DEFAULT,
     SAMPLERS,
     CoDenoising,
@@ -22,8 +21,9 @@ from syncos_jax.settings import (
     settings_from_dict,
     settings_to_dict,
 )
-from syncos_jax.tape import make_tape
-from syncos_jax.windows import WindowLayout
+from syncos_jax.sampling.tape import make_tape
+from syncos_jax.sampling.windows import WindowLayout
+from syncos_jax.scenario import Event, Scenario
 
 UNIT = st.floats(0.0, 1.0)
 

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from syncos_jax.models import saved
 from syncos_jax.models.config import ModelConfig
 from syncos_jax.models.layers import DType
-from syncos_jax.models.load import Model
+from syncos_jax.models.model import Model
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part

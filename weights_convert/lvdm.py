@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from syncos_jax.documents import read_mapping
 from syncos_jax.errors import InputError
+from syncos_jax.files.documents import read_mapping
 from syncos_jax.models import saved
 from syncos_jax.models.config import ModelConfig
 from syncos_jax.weights_convert import lvdm_config, lvdm_tables

@@ -121,9 +121,9 @@ def batch(
     share the work, and a video is made by one of them.
     """
     with user_errors(), preemptible():
-        from syncos_jax.batch import read_items
-        from syncos_jax.checkpoint import parse_every
-        from syncos_jax.encode import SUFFIXES
+        from syncos_jax.pipeline.encode import SUFFIXES
+        from syncos_jax.runs.batch import read_items
+        from syncos_jax.runs.checkpoint import parse_every
 
         every = parse_every(checkpoint_every)
         suffix = "." + suffix.lstrip(".").lower()
@@ -135,8 +135,8 @@ def batch(
         mesh = _mesh(devices, devices_per_video)
         phases = Phases()
         with phases.phase("load"):
-            from syncos_jax.cache import keep_programs
             from syncos_jax.pipeline import Pipeline
+            from syncos_jax.runs.cache import keep_programs
 
             if cache:
                 keep_programs()
@@ -173,7 +173,7 @@ def _mesh(devices: str | None, per_video: int) -> Mesh | None:
     wanted = options.read_devices(devices)
     import jax
 
-    from syncos_jax.parallel import make_mesh, provide_cpu_devices
+    from syncos_jax.sampling.devices import make_mesh, provide_cpu_devices
 
     provide_cpu_devices(wanted)
     count = wanted or len(jax.local_devices())

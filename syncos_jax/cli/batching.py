@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from syncos_jax import batch as batches
-from syncos_jax.batch import DONE, FAILED, PENDING, Item, Manifest
-from syncos_jax.checkpoint import Busy, Checkpoint, Every, run_folder
 from syncos_jax.cli.console import Phases, interruptible
 from syncos_jax.cli.keeping import kept_run, patiently
 from syncos_jax.cli.making import Job, check_places, finish
 from syncos_jax.errors import InputError
-from syncos_jax.faults import DeviceMemoryError, NonFiniteError
-from syncos_jax.fingerprint import differences, fingerprint
-from syncos_jax.parallel import DATA
+from syncos_jax.runs import batch as batches
+from syncos_jax.runs.batch import DONE, FAILED, PENDING, Item, Manifest
+from syncos_jax.runs.checkpoint import Busy, Checkpoint, Every, run_folder
+from syncos_jax.runs.fingerprint import differences, fingerprint
+from syncos_jax.sampling.devices import DATA
+from syncos_jax.sampling.faults import DeviceMemoryError, NonFiniteError
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline

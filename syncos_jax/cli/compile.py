@@ -74,8 +74,8 @@ def compile(
 
         phases = Phases()
         with phases.phase("load"):
-            from syncos_jax.cache import Watch, keep_programs, size
             from syncos_jax.pipeline import Pipeline
+            from syncos_jax.runs.cache import Watch, keep_programs, size
 
             folder = keep_programs()
             if folder is None:

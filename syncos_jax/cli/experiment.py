@@ -178,10 +178,10 @@ def experiment(
         }
         phases = Phases()
         with phases.phase("load"):
-            from syncos_jax.cache import keep_programs
             from syncos_jax.experiments.runner import plan, run
             from syncos_jax.experiments.study import about, with_common, write_results
             from syncos_jax.pipeline import Pipeline
+            from syncos_jax.runs.cache import keep_programs
 
             if cache:
                 keep_programs()

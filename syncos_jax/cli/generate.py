@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from syncos_jax.cli.making import Job
-    from syncos_jax.parallel import Parallel
+    from syncos_jax.sampling.devices import Parallel
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -162,9 +162,9 @@ def generate(
     state of the run is saved and the exit code is 75.
     """
     with user_errors(), preemptible():
-        from syncos_jax.checkpoint import parse_every
         from syncos_jax.cli import making
-        from syncos_jax.label import check_label
+        from syncos_jax.pipeline.label import check_label
+        from syncos_jax.runs.checkpoint import parse_every
 
         begin = time.perf_counter()
         parse_every(checkpoint_every)
@@ -237,8 +237,8 @@ def _make_all(
 
     phases = Phases(options.console(mesh))
     with phases.phase("load"):
-        from syncos_jax.cache import keep_programs
         from syncos_jax.pipeline import Pipeline
+        from syncos_jax.runs.cache import keep_programs
 
         if cache:
             keep_programs()

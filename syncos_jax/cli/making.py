@@ -15,17 +15,17 @@ import typer
 from syncos_jax.cli.console import Phases, interruptible
 from syncos_jax.cli.keeping import kept_run, patiently
 from syncos_jax.errors import InputError
-from syncos_jax.explain import short
-from syncos_jax.template import Take
+from syncos_jax.files.text import short
+from syncos_jax.scenario.template import Take
 
 if TYPE_CHECKING:
     import jax
 
-    from syncos_jax.checkpoint import Checkpoint
     from syncos_jax.pipeline import Pipeline
-    from syncos_jax.run import Progress
-    from syncos_jax.settings import Settings
-    from syncos_jax.video import Video
+    from syncos_jax.pipeline.video import Video
+    from syncos_jax.runs.checkpoint import Checkpoint
+    from syncos_jax.sampling.run import Progress
+    from syncos_jax.sampling.settings import Settings
 
 _PIXELS = 256  # small videos grow to about this height
 _compiled: set[str] = set()  # kinds of runs that this process has compiled already
@@ -76,8 +76,8 @@ class Job:
 def check_places(jobs: list[Job]) -> None:
     """Makes sure that everything can be written before hours of work; raises InputError."""
     from syncos_jax.files import check_writable
-    from syncos_jax.provenance import FORMAT
-    from syncos_jax.video import check_video_path
+    from syncos_jax.pipeline.video import check_video_path
+    from syncos_jax.runs.record import FORMAT
 
     for job in jobs:
         check_video_path(job.out)
@@ -101,8 +101,8 @@ def check_places(jobs: list[Job]) -> None:
 
 def check_fit(pipeline: Pipeline, job: Job) -> None:
     """Makes sure that scenario, label and format fit the model's video; raises InputError."""
-    from syncos_jax.encode import check_rate
-    from syncos_jax.label import render
+    from syncos_jax.pipeline.encode import check_rate
+    from syncos_jax.pipeline.label import render
 
     story = job.take.scenario
     pipeline.check(story)
@@ -114,7 +114,7 @@ def check_fit(pipeline: Pipeline, job: Job) -> None:
 
 
 def _is_record(path: Path, wanted: str) -> bool:
-    from syncos_jax.documents import read_mapping
+    from syncos_jax.files.documents import read_mapping
 
     try:
         return read_mapping(path).get("format") == wanted
@@ -124,7 +124,7 @@ def _is_record(path: Path, wanted: str) -> bool:
 
 def fit_memory(pipeline: Pipeline, jobs: list[Job], phases: Phases) -> None:
     """Lets every job's calls have as many windows as fit the devices."""
-    from syncos_jax.memory import largest_batch
+    from syncos_jax.sampling.memory import largest_batch
 
     found: dict[Any, int] = {}
     for job in jobs:
@@ -146,7 +146,7 @@ def fit_memory(pipeline: Pipeline, jobs: list[Job], phases: Phases) -> None:
 
 def _kept_batch(job: Job) -> int | None:
     """Windows of a call of the run that the job goes on with, if there is one."""
-    from syncos_jax.checkpoint import RUN, run_folder
+    from syncos_jax.runs.checkpoint import RUN, run_folder
 
     try:
         text = (run_folder(job.out) / RUN).read_text(encoding="utf-8") if job.resume else ""
@@ -161,9 +161,9 @@ def make(pipeline: Pipeline, job: Job, phases: Phases, model_id: str) -> None:
 
     Raises InputError where the scenario does not fit the model, OSError where writing fails.
     """
-    from syncos_jax.checkpoint import parse_every, run_folder
-    from syncos_jax.fingerprint import fingerprint
-    from syncos_jax.timings import Stopwatch
+    from syncos_jax.runs.checkpoint import parse_every, run_folder
+    from syncos_jax.runs.fingerprint import fingerprint
+    from syncos_jax.runs.timings import Stopwatch
 
     story = job.take.scenario
     settings = job.sampler or pipeline.settings(story)
@@ -193,7 +193,7 @@ def _sample(
     """The latents of a job; of a run with a preview, a look at them between its parts."""
     if job.preview is None or kept.latents() is not None:
         return pipeline.latents(job.take.scenario, settings, job.used_seed, watch, kept)
-    from syncos_jax.preview import Preview
+    from syncos_jax.pipeline.preview import Preview
 
     run = pipeline.start(job.take.scenario, settings, job.used_seed)
     look = Preview(pipeline, job.preview, job.preview_every)
@@ -214,10 +214,10 @@ def finish(
     row_seconds: float | None = None,
 ) -> None:
     """Decodes a job's latents and writes all that belongs to its video; raises as `make`."""
-    from syncos_jax import provenance
-    from syncos_jax.parallel import is_main_process
-    from syncos_jax.plan import run_kind
-    from syncos_jax.timings import Speed, recall, remember
+    from syncos_jax.pipeline.plan import run_kind
+    from syncos_jax.runs import record as provenance
+    from syncos_jax.runs.timings import Speed, recall, remember
+    from syncos_jax.sampling.devices import is_main_process
 
     story = job.take.scenario
     settings = job.sampler or pipeline.settings(story)
@@ -333,7 +333,7 @@ def _take(job: Job) -> dict[str, Any] | None:
 
 def _compared(job: Job, record: dict[str, Any], phases: Phases) -> dict[str, Any] | None:
     """Says whether the latents are those of the record that was to be made again."""
-    from syncos_jax.provenance import differences
+    from syncos_jax.runs.record import differences
 
     if job.again is None:
         return None
@@ -358,8 +358,8 @@ def _summary(job: Job, measures: dict[str, Any]) -> None:
 
 def read_again(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
     """What a record says: take, sampler settings, seed, and the record; raises InputError."""
-    from syncos_jax.provenance import read_sidecar
-    from syncos_jax.sampler import settings_from_dict
+    from syncos_jax.runs.record import read_sidecar
+    from syncos_jax.sampling.sampler import settings_from_dict
     from syncos_jax.scenario import Scenario
 
     record = read_sidecar(path)

@@ -10,7 +10,7 @@ from syncos_jax.cli import stories
 from syncos_jax.cli.console import user_errors
 
 if TYPE_CHECKING:
-    from syncos_jax.plan import Cost, Plan, PlannedWindow
+    from syncos_jax.pipeline.plan import Cost, Plan, PlannedWindow
 
 EXAMPLES = """[bold]Examples[/bold]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from syncos_jax.documents import read_mapping
 from syncos_jax.errors import InputError
-from syncos_jax.explain import did_you_mean, short
-from syncos_jax.fifo import FIFO, make_queue
-from syncos_jax.settings import (
+from syncos_jax.files.documents import read_mapping
+from syncos_jax.files.text import did_you_mean, short
+from syncos_jax.sampling.fifo import FIFO, make_queue
+from syncos_jax.sampling.settings import (
     CoDenoising,
     RefinementOnly,
     Settings,
@@ -22,7 +22,7 @@ from syncos_jax.settings import (
     TapeSettings,
     settings_from_dict,
 )
-from syncos_jax.tape import make_tape
+from syncos_jax.sampling.tape import make_tape
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def cost(method: Method, frames: int, model: Any, stride: int | None = None) -> 
         model: a loaded model.
         stride: of the windows; None for the model's own.
     """
-    from syncos_jax.windows import WindowLayout
+    from syncos_jax.sampling.windows import WindowLayout
 
     config = model.config
     if isinstance(method.settings, FIFO):

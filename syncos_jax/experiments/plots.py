@@ -13,7 +13,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import MEASURES
 from syncos_jax.experiments.methods import DIAL, METHODS
 from syncos_jax.files import replacing
-from syncos_jax.settings import DIAL_DEFAULT
+from syncos_jax.sampling.settings import DIAL_DEFAULT
 
 BARS = (
     "coherence",

@@ -14,19 +14,19 @@ import jax
 import numpy as np
 
 import syncos_jax
+from syncos_jax.demo.world.scene import SIZE
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import measure
 from syncos_jax.experiments.methods import Method, cost
 from syncos_jax.experiments.suite import Case
-from syncos_jax.fifo import FIFO, pipeline_latents
 from syncos_jax.files import replacing
 from syncos_jax.metrics.report import VERSION as METRICS_VERSION
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.run import NonFiniteError
+from syncos_jax.sampling.fifo import FIFO, pipeline_latents
+from syncos_jax.sampling.run import NonFiniteError
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.scenario import Scenario
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.world.scene import SIZE
 
 FORMAT = "syncos_jax.experiment.video"
 

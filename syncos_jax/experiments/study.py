@@ -15,10 +15,10 @@ from syncos_jax.experiments.methods import Method, choose
 from syncos_jax.experiments.runner import Task
 from syncos_jax.experiments.suite import KINDS, SUBSET, Case, load_suite
 from syncos_jax.experiments.tables import summarise, to_markdown
-from syncos_jax.explain import did_you_mean
 from syncos_jax.files import replacing
+from syncos_jax.files.text import did_you_mean
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.provenance import device_of, versions
+from syncos_jax.runs.record import device_of, versions
 
 SUBSET_SEEDS = 2
 SUBSET_STEPS = 25

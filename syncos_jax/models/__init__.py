@@ -1,6 +1,6 @@
-"""The networks, their configuration and their loading."""
+"""The networks, and what a model is."""
 
 from syncos_jax.models.config import ModelConfig
-from syncos_jax.models.load import Model, load_model
+from syncos_jax.models.model import Model
 
-__all__ = ["Model", "ModelConfig", "load_model"]
+__all__ = ["Model", "ModelConfig"]

@@ -10,7 +10,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet3d import UNet3DConfig
 from syncos_jax.models.vae import VAEConfig
-from syncos_jax.schedule import NoiseSchedule
+from syncos_jax.sampling.schedule import NoiseSchedule
 
 
 @dataclasses.dataclass(frozen=True)
