@@ -11,7 +11,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 
-from syncos_jax.sampling.devices import initialize, is_main_process, make_mesh
+from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.hosts import initialize, is_main_process
 
 ADDRESS, NUMBER, FOLDER = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 initialize(ADDRESS, 2, NUMBER)

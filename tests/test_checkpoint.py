@@ -26,8 +26,8 @@ from syncos_jax.runs.checkpoint import (
 )
 from syncos_jax.runs.fingerprint import differences, fingerprint
 from syncos_jax.runs.states import States
+from syncos_jax.sampling import start
 from syncos_jax.sampling.run import NonFiniteError
-from syncos_jax.sampling.sampler import start
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)
 # Fresh noise, minibatches, a partial last call: whatever a carry can hold.

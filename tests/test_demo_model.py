@@ -18,7 +18,7 @@ from syncos_jax.models.unet3d import UNet3D
 from syncos_jax.models.vae import AutoencoderKL as OurVAE
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import load_model, model_folder
-from syncos_jax.sampling.sampler import SynCoS
+from syncos_jax.sampling import SynCoS
 
 PROMPTS = ["a red ball on a green meadow, the ball rolls to the left", "a star at night, it grows"]
 

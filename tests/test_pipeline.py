@@ -12,7 +12,7 @@ from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from syncos_jax.models.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.vae import AutoencoderKL, VAEConfig
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling.sampler import CoDenoising, SynCoS
+from syncos_jax.sampling import CoDenoising, SynCoS
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 

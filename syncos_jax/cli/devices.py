@@ -12,7 +12,7 @@ from syncos_jax.errors import InputError
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from syncos_jax.sampling.devices import Parallel
+    from syncos_jax.sampling.placement import Parallel
 
 PANEL = "Devices and hosts"
 
@@ -109,7 +109,7 @@ def speaks(distributed: bool) -> bool:
     """Whether this process writes files and talks: the first of several, or the only one."""
     if not distributed:
         return True
-    from syncos_jax.sampling.devices import is_main_process
+    from syncos_jax.sampling.hosts import is_main_process
 
     return is_main_process()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from syncos_jax.cli.making import Job
-    from syncos_jax.sampling.devices import Parallel
+    from syncos_jax.sampling.placement import Parallel
 
 EXAMPLES = """[bold]Examples[/bold]
 

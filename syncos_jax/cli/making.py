@@ -217,7 +217,7 @@ def finish(
     from syncos_jax.pipeline.plan import run_kind
     from syncos_jax.runs import record as provenance
     from syncos_jax.runs.timings import Speed, recall, remember
-    from syncos_jax.sampling.devices import is_main_process
+    from syncos_jax.sampling.hosts import is_main_process
 
     story = job.take.scenario
     settings = job.sampler or pipeline.settings(story)
@@ -359,7 +359,7 @@ def _summary(job: Job, measures: dict[str, Any]) -> None:
 def read_again(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
     """What a record says: take, sampler settings, seed, and the record; raises InputError."""
     from syncos_jax.runs.record import read_sidecar
-    from syncos_jax.sampling.sampler import settings_from_dict
+    from syncos_jax.sampling.settings import settings_from_dict
     from syncos_jax.scenario import Scenario
 
     record = read_sidecar(path)

@@ -13,16 +13,10 @@ import numpy as np
 from syncos_jax.errors import InputError
 from syncos_jax.files.documents import read_mapping
 from syncos_jax.files.text import did_you_mean, short
-from syncos_jax.sampling.fifo import FIFO, make_queue
-from syncos_jax.sampling.settings import (
-    CoDenoising,
-    RefinementOnly,
-    Settings,
-    SynCoS,
-    TapeSettings,
-    settings_from_dict,
-)
-from syncos_jax.sampling.tape import make_tape
+from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling.fifo import make_queue
+from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.settings import Settings, TapeSettings, settings_from_dict
 
 
 @dataclass(frozen=True)

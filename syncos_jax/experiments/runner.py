@@ -23,7 +23,8 @@ from syncos_jax.files import replacing
 from syncos_jax.metrics.report import VERSION as METRICS_VERSION
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling.fifo import FIFO, pipeline_latents
+from syncos_jax.sampling import FIFO
+from syncos_jax.sampling.fifo import pipeline_latents
 from syncos_jax.sampling.run import NonFiniteError
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.scenario import Scenario

@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.video import Video
-from syncos_jax.sampling.devices import Parallel, Spread
+from syncos_jax.sampling import SynCoS, sample, start
+from syncos_jax.sampling.methods import make_tape
 from syncos_jax.sampling.noise import seed_words
+from syncos_jax.sampling.placement import Parallel, Placement
 from syncos_jax.sampling.run import Progress, Run
-from syncos_jax.sampling.sampler import SynCoS, sample, start
-from syncos_jax.sampling.tape import Tape, make_tape
+from syncos_jax.sampling.tape import Tape
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.conditioning import window_prompts
@@ -97,7 +98,7 @@ class Pipeline:
         self.model = model
         self.mesh = mesh
         self.parallel = parallel
-        self._spread = None if mesh is None else Spread(mesh, parallel)
+        self._spread = None if mesh is None else Placement(mesh, parallel)
         place = self._spread.place if self._spread else (lambda weights: weights)
         graphdef, unet = nnx.split(model.unet)
         self._denoiser, self._unet = _Denoiser(graphdef), place(unet)

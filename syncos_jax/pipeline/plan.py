@@ -20,8 +20,8 @@ from syncos_jax.pipeline.pipeline import _decode, _encode, embeds_fps
 from syncos_jax.runs.record import device_of
 from syncos_jax.runs.record import events as event_rows
 from syncos_jax.runs.timings import recall
-from syncos_jax.sampling.sampler import settings_to_dict
 from syncos_jax.sampling.scan import init_carry
+from syncos_jax.sampling.settings import settings_to_dict
 from syncos_jax.scenario.conditioning import WindowPrompts, window_prompts
 
 if TYPE_CHECKING:

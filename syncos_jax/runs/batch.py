@@ -264,7 +264,7 @@ def start_videos(
       scenarios, settings, seeds: one of each for each place on the axis. The settings may differ
         in the numbers that the tape holds, not in guidance, learning rate and weight decay.
     """
-    from syncos_jax.sampling.sampler import start_batch
+    from syncos_jax.sampling import start_batch
 
     given = [pipeline._arguments(*each) for each in zip(scenarios, settings, seeds, strict=True)]
     shared = {

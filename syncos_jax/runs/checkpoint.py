@@ -34,7 +34,7 @@ from syncos_jax.files import replacing
 from syncos_jax.files.text import short
 from syncos_jax.runs.fingerprint import differences
 from syncos_jax.runs.states import States
-from syncos_jax.sampling.devices import agreed
+from syncos_jax.sampling.hosts import broadcast
 from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, play_through
 from syncos_jax.sampling.scan import Carry
 
@@ -204,7 +204,7 @@ class Checkpoint:
     def latents(self) -> np.ndarray | None:
         """The clean latent of an earlier start that came to its last row; None before that."""
         path = self.folder / LATENTS
-        there = agreed(int(self._main and path.exists()))
+        there = broadcast(int(self._main and path.exists()))
         if not there:
             return None
         # Several processes of one run read it from the first one's folder, or are told.
@@ -313,7 +313,7 @@ class Checkpoint:
 
     def _restore(self, run: Run) -> None:
         row, carry = self._newest(run.carry) if self._main else (0, None)
-        row = agreed(row)
+        row = broadcast(row)
         if row:
             run.restore(row, self._told(carry if self._main else None, like=run.carry))
 

@@ -108,7 +108,7 @@ def describe(
     """
     import jax
 
-    from syncos_jax.sampling.sampler import settings_to_dict
+    from syncos_jax.sampling.settings import settings_to_dict
     from syncos_jax.scenario.conditioning import window_prompts
 
     config = pipeline.model.config

@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.sampling.settings import SAMPLERS, STRENGTH, SynCoS
+from syncos_jax.sampling import SynCoS
+from syncos_jax.sampling.presets import STRENGTH
+from syncos_jax.sampling.settings import SAMPLERS
 from syncos_jax.scenario.scenario import EXPECTED, Event, Override, Scenario
 from syncos_jax.scenario.template import EXPECTED as OF_VARIABLES
 
