@@ -248,6 +248,7 @@ class Scenario(BaseModel):
         Settings that are None stay as they are. Of another sampler's settings only those that
         every sampler has (steps, guidance, batch) are kept. Raises InputError as ``settings`` does.
         """
+        from syncos_jax.sampling.settings import replaced
 
         settings = {key: value for key, value in settings.items() if value is not None}
         if name is None and not settings:
