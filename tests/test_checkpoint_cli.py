@@ -15,8 +15,8 @@ import syncos_jax.pipeline.load
 from syncos_jax import Pipeline, Scenario
 from syncos_jax.cli import app, keeping
 from syncos_jax.errors import Terminated
-from syncos_jax.runs.checkpoint import Checkpoint, run_folder
-from syncos_jax.runs.fingerprint import fingerprint
+from syncos_jax.pipeline.checkpoint import Checkpoint, run_folder
+from syncos_jax.pipeline.fingerprint import fingerprint
 
 STORY = {
     "global": "a cat",

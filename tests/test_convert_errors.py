@@ -239,6 +239,7 @@ def test_a_real_limit_on_what_can_be_written(state):
 SLOW = """
 import sys, time
 from syncos_jax.models import saved
+from syncos_jax.models.unet_clip.config import ModelConfig
 def write(*_):
     print("writing", flush=True)
     time.sleep(60)
@@ -314,4 +315,4 @@ def test_a_part_that_was_not_converted_is_said(state):
 
 
 def test_names_of_the_networks():
-    assert saved.NETWORKS == ("unet", "vae", "text_encoder")
+    assert ModelConfig.networks == ("unet", "vae", "text_encoder")

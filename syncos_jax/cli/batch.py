@@ -123,7 +123,7 @@ def batch(
     with user_errors(), preemptible():
         from syncos_jax.pipeline.encode import SUFFIXES
         from syncos_jax.runs.batch import read_items
-        from syncos_jax.runs.checkpoint import parse_every
+        from syncos_jax.pipeline.checkpoint import parse_every
 
         every = parse_every(checkpoint_every)
         suffix = "." + suffix.lstrip(".").lower()

@@ -23,8 +23,8 @@ from syncos_jax.cli.making import Job, check_places, finish
 from syncos_jax.errors import InputError
 from syncos_jax.runs import batch as batches
 from syncos_jax.runs.batch import DONE, FAILED, PENDING, Item, Manifest
-from syncos_jax.runs.checkpoint import Busy, Checkpoint, Every, run_folder
-from syncos_jax.runs.fingerprint import differences, fingerprint
+from syncos_jax.pipeline.checkpoint import Busy, Checkpoint, Every, run_folder
+from syncos_jax.pipeline.fingerprint import differences, fingerprint
 from syncos_jax.sampling.devices import DATA
 from syncos_jax.sampling.faults import DeviceMemoryError, NonFiniteError
 

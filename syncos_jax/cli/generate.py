@@ -164,7 +164,7 @@ def generate(
     with user_errors(), preemptible():
         from syncos_jax.cli import making
         from syncos_jax.pipeline.label import check_label
-        from syncos_jax.runs.checkpoint import parse_every
+        from syncos_jax.pipeline.checkpoint import parse_every
 
         begin = time.perf_counter()
         parse_every(checkpoint_every)

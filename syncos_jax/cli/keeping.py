@@ -14,7 +14,7 @@ import typer
 from syncos_jax.errors import Terminated
 
 if TYPE_CHECKING:
-    from syncos_jax.runs.checkpoint import Checkpoint, Every
+    from syncos_jax.pipeline.checkpoint import Checkpoint, Every
 
 Resume = Annotated[
     bool,
@@ -109,7 +109,7 @@ def kept_run(
 
     Raises InputError as `Checkpoint` does.
     """
-    from syncos_jax.runs.checkpoint import LATENTS, Checkpoint
+    from syncos_jax.pipeline.checkpoint import LATENTS, Checkpoint
 
     kept = Checkpoint(
         folder,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from syncos_jax.pipeline import Pipeline
     from syncos_jax.pipeline.video import Video
-    from syncos_jax.runs.checkpoint import Checkpoint
+    from syncos_jax.pipeline.checkpoint import Checkpoint
     from syncos_jax.sampling.run import Progress
     from syncos_jax.sampling.settings import Settings
 
@@ -146,7 +146,7 @@ def fit_memory(pipeline: Pipeline, jobs: list[Job], phases: Phases) -> None:
 
 def _kept_batch(job: Job) -> int | None:
     """Windows of a call of the run that the job goes on with, if there is one."""
-    from syncos_jax.runs.checkpoint import RUN, run_folder
+    from syncos_jax.pipeline.checkpoint import RUN, run_folder
 
     try:
         text = (run_folder(job.out) / RUN).read_text(encoding="utf-8") if job.resume else ""
@@ -161,9 +161,9 @@ def make(pipeline: Pipeline, job: Job, phases: Phases, model_id: str) -> None:
 
     Raises InputError where the scenario does not fit the model, OSError where writing fails.
     """
-    from syncos_jax.runs.checkpoint import parse_every, run_folder
-    from syncos_jax.runs.fingerprint import fingerprint
-    from syncos_jax.runs.timings import Stopwatch
+    from syncos_jax.pipeline.checkpoint import parse_every, run_folder
+    from syncos_jax.pipeline.fingerprint import fingerprint
+    from syncos_jax.pipeline.timings import Stopwatch
 
     story = job.take.scenario
     settings = job.sampler or pipeline.settings(story)
@@ -216,7 +216,7 @@ def finish(
     """Decodes a job's latents and writes all that belongs to its video; raises as `make`."""
     from syncos_jax.pipeline.plan import run_kind
     from syncos_jax.runs import record as provenance
-    from syncos_jax.runs.timings import Speed, recall, remember
+    from syncos_jax.pipeline.timings import Speed, recall, remember
     from syncos_jax.sampling.hosts import is_main_process
 
     story = job.take.scenario

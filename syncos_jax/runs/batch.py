@@ -6,7 +6,7 @@ The manifest ``manifest.json`` of a batch's folder holds (``version`` 1 of ``for
 ========= ========================================================================================
 items     for each name: status (pending, done, failed), source (file and line), error (one line, of
           a failed one), video (its file), made (how often it was made), run (what it was made with,
-          as `syncos_jax.runs.fingerprint` gives it), frames, seconds (the time it took)
+          as `syncos_jax.pipeline.fingerprint` gives it), frames, seconds (the time it took)
 sessions  for each start of the command that made something: started (UTC), process, devices,
           videos, frames, seconds, videos_per_hour, frames_per_second
 ========= ========================================================================================

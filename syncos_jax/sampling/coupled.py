@@ -152,6 +152,10 @@ class Coupled:
             state = self._co_denoise(state, predictions, round)
         return lax.cond(round.resume, lambda: self._resume(state, round, inputs), lambda: state)
 
+    def clean(self, state: State) -> jax.Array:
+        """The clean latent as far as it is, ``[F, H, W, C]``."""
+        return state.x0
+
     def result(self, state: State) -> jax.Array:
         """The clean latent ``[F, H, W, C]``."""
         return state.x

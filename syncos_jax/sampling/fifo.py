@@ -151,6 +151,10 @@ class Diagonal:
             lambda: self._iterate(state, predictions, round, inputs),
         )
 
+    def clean(self, state: State) -> jax.Array:
+        """The clean latent as far as it is, ``[F, H, W, C]``."""
+        return state.x
+
     def result(self, state: State) -> jax.Array:
         """The clean latent ``[F, H, W, C]``."""
         return state.x

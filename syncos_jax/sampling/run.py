@@ -83,6 +83,11 @@ class Run:
         return jax.tree.map(lambda *columns: np.stack(columns), *each)
 
     @property
+    def clean(self) -> jax.Array:
+        """The clean latent as far as it is, float32 ``[F, H, W, C]``; to look at."""
+        return self.program.method.clean(self.carry.state)
+
+    @property
     def mesh(self) -> jax.sharding.Mesh:
         """The devices."""
         return self.placement.mesh

@@ -144,7 +144,7 @@ def start(
     Arguments and errors are those of `sample`. Runs of the same shapes and the same `denoise`
     share one compiled program, whatever the lengths of their parts.
     """
-    placement = Placement(mesh or _default_mesh(), parallel, rules)
+    placement = Placement(mesh or default_mesh(), parallel, rules)
     _check_conditioning(cond, uncond, conditioned(layout, sampler).count)
     key = noise.as_key(key)
     tape = make_tape(
@@ -394,7 +394,8 @@ def hashable(denoise: Denoise) -> Denoise:
     return denoise
 
 
-def _default_mesh() -> Mesh:
+def default_mesh() -> Mesh:
+    """JAX's default device, as a mesh of one."""
     return make_mesh([next(iter(jnp.zeros(()).devices()))])
 
 

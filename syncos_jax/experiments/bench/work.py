@@ -15,7 +15,7 @@ from flax import nnx
 from syncos_jax.experiments.bench import flops
 from syncos_jax.experiments.bench.device import seconds
 from syncos_jax.experiments.bench.measure import Measurement, Work, measure, summarise
-from syncos_jax.models.model import Model
+from syncos_jax.models import Model
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.windows import WindowLayout
