@@ -124,7 +124,7 @@ def test_after_ctrl_c_an_earlier_state_is_kept_and_named(monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("syncos_jax.cli.making.finish", interrupted)
+    monkeypatch.setattr("syncos_jax.runs.make.finish", interrupted)
     result = generate()
     assert result.exit_code == 130
     said = (

@@ -17,9 +17,10 @@ from transformers import CLIPTextModel
 
 from syncos_jax import Pipeline
 from syncos_jax.models.clip_text import CLIPTextEncoder
+from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3D
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
-from syncos_jax.pipeline.load import load_model, saved
+from syncos_jax.pipeline.load import load_model
 from syncos_jax.weights_convert import hub
 from syncos_jax.weights_convert.table import leaves
 

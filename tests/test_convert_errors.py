@@ -16,7 +16,7 @@ import pytest
 import torch
 from checkpoints import DATA, save_ckpt, save_safetensors, syncos, weights
 
-from syncos_jax.pipeline.load import load_model, saved
+from syncos_jax.pipeline.load import load_model
 
 CONFIG = DATA / "openclip_text_tiny.json"
 OPTIONS = ("--config", CONFIG, "--only", "text_encoder")
@@ -315,4 +315,6 @@ def test_a_part_that_was_not_converted_is_said(state):
 
 
 def test_names_of_the_networks():
+    from syncos_jax.models.unet_clip.config import ModelConfig
+
     assert ModelConfig.networks == ("unet", "vae", "text_encoder")

@@ -140,9 +140,10 @@ def open_mesh(
     if not distributed and any(v is not None for v in (coordinator, processes, process_id)):
         raise InputError("--coordinator, --processes and --process-id need --distributed as well")
     from syncos_jax.sampling import devices as several
+    from syncos_jax.sampling.hosts import initialize
 
     if distributed:
-        several.initialize(coordinator, processes, process_id)
+        initialize(coordinator, processes, process_id)
     elif devices is None and parallel == "shard_map":
         return None
     elif devices is None:

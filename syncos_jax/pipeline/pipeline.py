@@ -43,6 +43,7 @@ class Pipeline:
         mesh: Mesh | None = None,
         parallel: Parallel = "shard_map",
         rules: Rules = REPLICATED,
+        batched: bool = False,
     ) -> None:
         """
         Args:
@@ -52,11 +53,13 @@ class Pipeline:
             parallel: how they are driven: ``"shard_map"`` or ``"pmap"``.
             rules: which axis of the mesh each axis of the arrays is split over; with
                 ``Rules(feature="model")`` the denoiser's weights are.
+            batched: whether several videos are made side by side, as many as the mesh's axis
+                ``data`` is long (`start_batch`).
 
         Raises InputError where these do not fit together.
         """
         self.model = model
-        self.placement = Placement(mesh or default_mesh(), parallel, rules)
+        self.placement = Placement(mesh or default_mesh(), parallel, rules, batched)
         self.model.place(self.placement)
 
     @classmethod
@@ -68,6 +71,7 @@ class Pipeline:
         mesh: Mesh | None = None,
         parallel: Parallel = "shard_map",
         rules: Rules = REPLICATED,
+        batched: bool = False,
     ) -> Pipeline:
         """Loads the built-in model ``"demo"`` or a folder that ``syncos convert`` wrote.
 
@@ -75,7 +79,7 @@ class Pipeline:
             name_or_dir: the name or the folder.
             dtype: in which the networks compute; None for bfloat16 on accelerators and float32
                 on CPU.
-            mesh, parallel, rules: as for the class.
+            mesh, parallel, rules, batched: as for the class.
 
         Raises InputError where there is no such model.
         """
@@ -83,7 +87,7 @@ class Pipeline:
 
         where = {} if mesh is None else {"mesh": mesh}
         model = load.load_model(name_or_dir, dtype, **where)
-        return cls(model, mesh=mesh, parallel=parallel, rules=rules)
+        return cls(model, mesh=mesh, parallel=parallel, rules=rules, batched=batched)
 
     def __call__(
         self,
@@ -194,22 +198,18 @@ class Pipeline:
         seed: int | None = None,
     ) -> Run:
         """The run before its first row, of a request or of a scenario; arguments as in a call."""
-        part = self._part(self._request(request, sampler, seed), self.placement)
+        part = self._part(self._request(request, sampler, seed))
         return Run([part.tape], part.carry, part.inputs, part.program, self.placement)
 
-    def start_batch(self, requests: Sequence[Request], mesh: Mesh) -> Run:
-        """The run of several requests side by side, each on its part of the mesh's axis ``data``.
-
-        Args:
-            requests: one for each place on the axis; their `Request.program` must be equal.
-            mesh: the devices, of which each request's placement has the number for one video.
-        """
-        placement = Placement(mesh, rules=self.placement.rules, batched=True)
-        if len(requests) != placement.videos:
+    def start_batch(self, requests: Sequence[Request]) -> Run:
+        """The run of several requests of a `batched` pipeline, side by side: one for each place on
+        the mesh's axis ``data``. Their `Request.program` must be equal."""
+        if not self.placement.batched or len(requests) != self.placement.videos:
             raise InputError(
-                f"start_batch: {len(requests)} requests for {placement.videos} places on the mesh"
+                f"start_batch: {len(requests)} requests, but the pipeline has places for "
+                f"{self.placement.videos}; make it with batched=True and a mesh of that many"
             )
-        return batch_run([self._part(request, placement) for request in requests], placement)
+        return batch_run([self._part(request) for request in requests], self.placement)
 
     def _request(
         self,
@@ -223,7 +223,7 @@ class Pipeline:
             raise InputError("pipeline: a request has its sampler and its seed already")
         return given
 
-    def _part(self, request: Request, placement: Placement) -> Part:
+    def _part(self, request: Request) -> Part:
         """What plays a request."""
         return prepare_part(
             self.model.denoiser,
@@ -237,7 +237,7 @@ class Pipeline:
             key=request.key,
             latents=None,
             step_noise=None,
-            axes=placement.split,
+            axes=self.placement.split,
         )
 
     def conditioning(self, request: Request) -> Any:

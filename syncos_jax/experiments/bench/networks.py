@@ -12,8 +12,8 @@ import numpy as np
 
 from syncos_jax.models import saved
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.layers import DType
+from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
