@@ -218,7 +218,8 @@ PER_VIDEO = ("cond", "key", "step_noise", "constants")
 def _shard_mapped(function: Callable, placement: Placement) -> Callable:
     mesh, batched = placement.mesh, placement.batched
     video = P(placement.rules.video) if batched else P()
-    of_inputs = Inputs(**{name: video if name in PER_VIDEO else P() for name in Inputs._fields})
+    each: dict[str, Any] = {name: video if name in PER_VIDEO else P() for name in Inputs._fields}
+    of_inputs = Inputs(**each)
 
     def per_device(
         carry: Any, rows: Any, rounds: Any, start: Any, stop: Any, inputs: Inputs

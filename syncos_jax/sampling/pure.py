@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import scan
+from syncos_jax.sampling import noise, scan
+from syncos_jax.sampling.arguments import (
+    check_conditioning,
+    check_settings,
+    checked_noise,
+    checked_shape,
+    table_of,
+    texts_of,
+)
 from syncos_jax.sampling.methods import conditioned, make_method, make_tape
-from syncos_jax.sampling.sampler import checked_shape, table_of, texts_of
 from syncos_jax.sampling.scan import Denoise, Inputs, Program
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.settings import Settings
@@ -70,27 +79,31 @@ class Sampling:
         seed: Sequence[int] | None = None,
         step_noise: Any = None,
     ) -> None:
-        refinement = sampler.refinement
-        if seed is None and refinement is not None:
-            few = refinement.windows_of_step(layout.count) < layout.count
-            if few or not refinement.grounded_timestep:
-                raise InputError(
-                    "sample: this sampler draws windows or timesteps on the host, which a traced "
-                    "key cannot decide; make a syncos_jax.sampling.pure.Sampling with a seed, or "
-                    "call sample outside of jit and vmap"
-                )
+        check_settings(sampler)
+        if seed is None and _draws(sampler, layout):
+            raise InputError(
+                "sample: this sampler draws windows or timesteps on the host, which a traced "
+                "key cannot decide; make a syncos_jax.sampling.pure.Sampling with a seed, or "
+                "call sample outside of jit and vmap"
+            )
         entries = conditioned(layout, sampler).count
+        check_conditioning(cond, uncond, entries)
         texts = texts_of(entries, uncond)
         tape = make_tape(layout, schedule, sampler, seed or (0,), texts=texts)
+        shape = checked_shape(frame_shape)
+        self._checked = partial(
+            checked_noise, tape=tape, layout=layout, shape=shape, sampler=sampler
+        )
+        _, step_noise = self._checked(None, step_noise)
         self._method = make_method(layout, schedule, sampler, tape)
         self._program = Program(denoise, self._method)
-        self._shape = checked_shape(frame_shape)
+        self._shape = shape
         self._rounds = jax.tree.map(jnp.asarray, tape.rounds)
         self._given = (params, table_of(cond, uncond), step_noise)
         self._constants = jax.tree.map(jnp.asarray, tape.constants)
         self.rows: Row = jax.tree.map(jnp.asarray, tape.rows)
 
-    def init(self, key: jax.Array, latents: jax.Array | None = None) -> PureCarry:
+    def init(self, key: jax.Array, latents: jax.Array | np.ndarray | None = None) -> PureCarry:
         """The carry before the first row.
 
         Args:
@@ -98,6 +111,8 @@ class Sampling:
           latents: initial noise ``[F, H, W, C]``; drawn from `key` where None.
         """
         method = self._method
+        key = noise.as_key(key)
+        latents, _ = self._checked(latents, None)
         state = method.init(key, self._shape, latents)
         carry = scan.init_carry(state, method.windows, (method.window, *self._shape))
         return PureCarry(carry, key)
@@ -113,8 +128,17 @@ class Sampling:
         """The clean latent after the last row, float32 ``[F, H, W, C]``."""
         return self._method.result(carry.carry.state)
 
-    def __call__(self, key: jax.Array, latents: jax.Array | None = None) -> jax.Array:
+    def __call__(self, key: jax.Array, latents: jax.Array | np.ndarray | None = None) -> jax.Array:
         """All rows, as one ``lax.scan``."""
         carry = self.init(key, latents)
         carry, _ = lax.scan(lambda carry, row: (self.step(carry, row), None), carry, self.rows)
         return self.result(carry)
+
+
+def _draws(sampler: Settings, layout: WindowLayout) -> bool:
+    """Whether windows or timesteps are drawn at random."""
+    refinement = sampler.refinement
+    if refinement is None:
+        return False
+    some = refinement.windows_of_step(layout.count) < layout.count
+    return some or not refinement.grounded_timestep
