@@ -93,7 +93,7 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, config: WanTransformerConfig, *, dtype: DType, rngs: nnx.Rngs):
-        width, kw = config.width, {"dtype": dtype, "rngs": rngs}
+        width, kw = config.width, dict[str, Any](dtype=dtype, rngs=rngs)
         self.heads = config.heads
         self.to_q = Linear(width, width, **kw)
         self.to_k = Linear(width, width, **kw)

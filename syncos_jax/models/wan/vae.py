@@ -81,7 +81,7 @@ class UpLevel(nnx.Module):
         pairs = [(channels_in if i == 0 else channels, channels) for i in range(blocks)]
         self.resnets = nnx.List([ResidualBlock(i, o, **kw) for i, o in pairs])
         self.upsamplers: nnx.List[Upsample] = nnx.List([])
-        self.upsampler = nnx.data(None)
+        self.upsampler: Any = nnx.data(None)
         self.channels, self.factors = channels, (2 if time else 1, 2)
         self.shortcut = residual and time is not None
         if time is not None and residual:
