@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
+from syncos_jax.sampling import start
 from syncos_jax.sampling.memory import program_bytes
 from syncos_jax.sampling.run import Run
-from syncos_jax.sampling.sampler import start
 
 
 def denoise(x, t, cond):

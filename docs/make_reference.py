@@ -36,7 +36,7 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
     ("Several devices", "syncos_jax", ["make_mesh", "sample_batch"]),
     ("Models", "syncos_jax", ["load_model"]),
     ("", "syncos_jax.models", ["Model"]),
-    ("", "syncos_jax.models.config", ["ModelConfig"]),
+    ("", "syncos_jax.models.unet_clip.config", ["ModelConfig"]),
     ("Records of videos", "syncos_jax.runs.record", ["read_sidecar", "read_provenance"]),
     ("", "syncos_jax.runs.record", ["latents_sha256", "scenario_sha256"]),
     ("Files and errors", "syncos_jax.pipeline.video", ["load_video"]),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
     from syncos_jax.pipeline.load import load_model
     from syncos_jax.pipeline.video import Video
+    from syncos_jax.sampling import CoDenoising, SynCoS, sample, sample_batch
     from syncos_jax.sampling.devices import make_mesh
-    from syncos_jax.sampling.sampler import CoDenoising, SynCoS, sample, sample_batch
     from syncos_jax.sampling.schedule import NoiseSchedule
     from syncos_jax.sampling.windows import WindowLayout
     from syncos_jax.scenario import Event, Scenario

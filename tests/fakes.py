@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from syncos_jax.models.family import Geometry
+from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.sampling.schedule import NoiseSchedule
 
 
@@ -24,6 +26,17 @@ class FakeConfig:
     guidance: float = 2.0
     steps: int = 4
     training: dict = dataclasses.field(default_factory=lambda: {"clips_seen": 7}, hash=False)
+
+    def geometry(self):
+        return Geometry(
+            window=self.window,
+            stride=self.stride,
+            channels=self.latent_channels,
+            cell=self.latent_factor,
+            height=self.height,
+            width=self.width,
+            fps=self.fps,
+        )
 
 
 class FakeUNet(nnx.Module):
@@ -56,14 +69,19 @@ class FakeText(nnx.Module):
         return self.table[...][ids]
 
 
-class FakeModel:
+class FakeModel(UNetClip):
     def __init__(self):
-        self.config = FakeConfig()
-        self.schedule = NoiseSchedule.from_betas("scaled_linear")
-        self.unet, self.vae, self.text_encoder = FakeUNet(), FakeVAE(), FakeText()
+        super().__init__(
+            FakeConfig(),
+            NoiseSchedule.from_betas("scaled_linear"),
+            unet=FakeUNet(),
+            vae=FakeVAE(),
+            text_encoder=FakeText(),
+            tokenizer=self.tokenize,
+        )
         self.tokenized = []
 
-    def tokenizer(self, texts: list[str]) -> np.ndarray:
+    def tokenize(self, texts: list[str]) -> np.ndarray:
         self.tokenized.append(list(texts))
         rows = [[min(ord(c), 127) for c in text[:20].ljust(20)] for text in texts]
         return np.asarray(rows, np.int32)

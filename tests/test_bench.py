@@ -23,7 +23,7 @@ from syncos_jax.experiments.bench.work import Case, scenario
 from syncos_jax.models import saved
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.runs import cache
-from syncos_jax.sampling.settings import CoDenoising
+from syncos_jax.sampling import CoDenoising
 
 
 def lowered_flops(name, config, call, *shapes):
@@ -251,7 +251,7 @@ GENERATES = """
 from syncos_jax.runs.cache import Watch, keep_programs
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.scenario import Event, Scenario
-from syncos_jax.sampling.settings import CoDenoising
+from syncos_jax.sampling import CoDenoising
 keep_programs()
 watch = Watch()
 story = Scenario(global_prompt="a red ball", events=(Event(prompt="it grows", frames=8),))

@@ -17,17 +17,17 @@ from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax import NoiseSchedule, Pipeline, Scenario, SynCoS, WindowLayout
 from syncos_jax.errors import InputError, Terminated
-from syncos_jax.runs.checkpoint import (
+from syncos_jax.pipeline.checkpoint import (
     Busy,
     Checkpoint,
     Every,
     parse_every,
     run_folder,
 )
-from syncos_jax.runs.fingerprint import differences, fingerprint
-from syncos_jax.runs.states import States
+from syncos_jax.pipeline.fingerprint import differences, fingerprint
+from syncos_jax.pipeline.states import States
+from syncos_jax.sampling import start
 from syncos_jax.sampling.run import NonFiniteError
-from syncos_jax.sampling.sampler import start
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)
 # Fresh noise, minibatches, a partial last call: whatever a carry can hold.
@@ -215,7 +215,7 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
     """However slow the disk: after a save that took a second, none for 50 seconds."""
     now = [0.0]
     saved = []
-    monkeypatch.setattr("syncos_jax.runs.checkpoint.monotonic", lambda: now[0])
+    monkeypatch.setattr("syncos_jax.pipeline.checkpoint.monotonic", lambda: now[0])
     kept = Checkpoint(tmp_path / "run", RUN, every=Every(seconds=0))
 
     class Slow:

@@ -15,8 +15,8 @@ import syncos_jax.pipeline.load
 from syncos_jax import Pipeline, Scenario
 from syncos_jax.cli import app, keeping
 from syncos_jax.errors import Terminated
-from syncos_jax.runs.checkpoint import Checkpoint, run_folder
-from syncos_jax.runs.fingerprint import fingerprint
+from syncos_jax.pipeline.checkpoint import Checkpoint, run_folder
+from syncos_jax.pipeline.fingerprint import fingerprint
 
 STORY = {
     "global": "a cat",
@@ -124,7 +124,7 @@ def test_after_ctrl_c_an_earlier_state_is_kept_and_named(monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("syncos_jax.cli.making.finish", interrupted)
+    monkeypatch.setattr("syncos_jax.runs.make.finish", interrupted)
     result = generate()
     assert result.exit_code == 130
     said = (

@@ -21,10 +21,10 @@ from checkpoints import (
 from flax import nnx
 
 from syncos_jax.models.clip_text import CLIPTextEncoder
-from syncos_jax.models.unet3d import UNet3D
-from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.models.unet_clip.unet3d import UNet3D
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline.load import load_model
-from syncos_jax.sampling.sampler import CoDenoising, sample
+from syncos_jax.sampling import CoDenoising, sample
 from syncos_jax.sampling.windows import WindowLayout
 
 FIXTURES = {"unet": "vc2_tiny_a", "vae": "vc2_vae_tiny", "text_encoder": "openclip_text_tiny"}

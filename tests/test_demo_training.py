@@ -20,8 +20,8 @@ from syncos_jax.demo.train_diffusion import TextToVideo, frame_timesteps
 from syncos_jax.demo.train_text import codes
 from syncos_jax.demo.world import MOTIONS, OPPOSITE, sample_scene
 from syncos_jax.models.tokenizer import PromptTokenizer
-from syncos_jax.models.unet3d import UNet3D, UNet3DConfig
-from syncos_jax.models.vae import AutoencoderKL, VAEConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
+from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.weights_convert.table import leaves
 

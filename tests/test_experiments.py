@@ -29,8 +29,7 @@ from syncos_jax.experiments.study import choose_cases
 from syncos_jax.experiments.suite import KINDS, SUBSET, load_suite, make_suite, to_jsonl
 from syncos_jax.experiments.tables import summarise, to_markdown
 from syncos_jax.metrics import expected_from_prompt
-from syncos_jax.sampling.fifo import FIFO
-from syncos_jax.sampling.settings import CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS
 
 # -- the suite -----------------------------------------------------------------------------------
 

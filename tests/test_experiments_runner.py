@@ -17,7 +17,7 @@ from syncos_jax.experiments.runner import load, plan, run
 from syncos_jax.experiments.study import with_common
 from syncos_jax.experiments.suite import load_suite
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling.settings import SynCoS
+from syncos_jax.sampling import SynCoS
 
 QUICK = {"steps": 4, "iterations": 1, "t_min": 600}  # one step of the four is refined
 NAMES = ("co_denoising", "fifo", "no_structure", "syncos")

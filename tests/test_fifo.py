@@ -12,8 +12,8 @@ from toy import FRAME, conditioning, parameters
 from syncos_jax.demo.world.tracker import read, track
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling.fifo import FIFO, fifo_schedule, make_queue, pipeline_latents, sample_fifo
-from syncos_jax.sampling.sampler import CoDenoising, sample
+from syncos_jax.sampling import FIFO, CoDenoising, sample
+from syncos_jax.sampling.fifo import fifo_schedule, make_queue, pipeline_latents, sample_fifo
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario

@@ -9,10 +9,10 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
-from syncos_jax.models.unet3d import UNet3D, UNet3DConfig
-from syncos_jax.models.vae import AutoencoderKL, VAEConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
+from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling.sampler import CoDenoising, SynCoS
+from syncos_jax.sampling import CoDenoising, SynCoS
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 

@@ -7,10 +7,9 @@ import pytest
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import faults, memory
+from syncos_jax.sampling import SynCoS, faults, memory, sample, start
 from syncos_jax.sampling import run as runs
 from syncos_jax.sampling.run import DeviceMemoryError, NonFiniteError, play_through
-from syncos_jax.sampling.sampler import SynCoS, sample, start
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 

@@ -7,10 +7,10 @@ import pytest
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.sampler import CoDenoising, RefinementOnly, SynCoS, sample
+from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, sample
+from syncos_jax.sampling.methods import make_tape
 from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.tape import make_tape
 from syncos_jax.sampling.windows import WindowLayout
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)

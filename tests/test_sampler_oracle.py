@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from toy import mixture_denoiser
 
-from syncos_jax.sampling.sampler import CoDenoising, SynCoS
+from syncos_jax.sampling import CoDenoising, SynCoS
+from syncos_jax.sampling.methods import make_tape
 from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.tape import make_tape
 from syncos_jax.sampling.windows import WindowLayout
 
 SEEDS = 96

@@ -10,11 +10,10 @@ import pytest
 from plain_loop import sample_plainly
 from toy import FRAME, Network, conditioning, parameters
 
-from syncos_jax.sampling import noise
-from syncos_jax.sampling.sampler import CoDenoising, RefinementOnly, SynCoS, sample
+from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, noise, sample
+from syncos_jax.sampling.methods import make_tape
 from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.tape import make_tape
 from syncos_jax.sampling.windows import WindowLayout
 
 DATA = Path(__file__).parent / "data"

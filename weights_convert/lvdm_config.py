@@ -13,10 +13,10 @@ from typing import Any
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.config import ModelConfig
-from syncos_jax.models.unet3d import UNet3DConfig
-from syncos_jax.models.vae import VAEConfig
-from syncos_jax.sampling.settings import SynCoS
+from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
+from syncos_jax.models.unet_clip.vae import VAEConfig
+from syncos_jax.sampling import SynCoS
 
 Values = Mapping[str, Any]
 

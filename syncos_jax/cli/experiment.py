@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from syncos_jax.cli.console import Phases, interruptible, user_errors
+from syncos_jax.cli.console import user_errors
+from syncos_jax.runs.progress import Phases, interruptible
 
 if TYPE_CHECKING:
     from syncos_jax.experiments.runner import Task

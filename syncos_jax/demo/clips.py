@@ -19,7 +19,7 @@ from syncos_jax.demo.world import (
     sample_scene,
 )
 from syncos_jax.models.tokenizer import PromptTokenizer
-from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 
 EMPTY_CAPTIONS = 0.1  # what guidance needs an unconditional model for
 

@@ -28,9 +28,9 @@ from syncos_jax.demo.world import (
     sample_scene,
 )
 from syncos_jax.demo.world.tracker import judge, track
-from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling.sampler import CoDenoising, SynCoS
+from syncos_jax.sampling import CoDenoising, SynCoS
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.scenario import Scenario
 

@@ -10,8 +10,8 @@ from flax import nnx
 from syncos_jax.demo.sizes import DemoSizes
 from syncos_jax.demo.train_diffusion import SCHEDULE, TextToVideo
 from syncos_jax.demo.world import CLIP_FRAMES, FPS, SIZE
-from syncos_jax.models.config import ModelConfig
-from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.weights_convert.diffusers_folder import write_networks
 
 GUIDANCE = 3.0  # measured on the model: see syncos_jax/demo/evaluate.py

@@ -1,6 +1,5 @@
-"""The networks, and what a model is."""
+"""What a model is, and the families of models there are."""
 
-from syncos_jax.models.config import ModelConfig
-from syncos_jax.models.model import Model
+from syncos_jax.models.family import Geometry, Model, register
 
-__all__ = ["Model", "ModelConfig"]
+__all__ = ["Geometry", "Model", "register"]

@@ -3,7 +3,6 @@
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from syncos_jax.errors import InputError
 from syncos_jax.models import saved
+from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
-from syncos_jax.models.model import Model
-from syncos_jax.models.tokenizer import PromptTokenizer
 
 BUILT_IN = ("demo",)
 
@@ -72,12 +70,6 @@ def load_model(
         from syncos_jax.weights_convert.diffusers_folder import read_folder
 
         return read_folder(folder, dtype, sharding)
-    config, networks = saved.read_config(folder)
-    parts: dict[str, Any] = dict.fromkeys((*saved.NETWORKS, saved.TOKENIZER))
-    for name in networks:
-        parts[name] = saved.read_network(folder, name, config, dtype, sharding)
-    if "text_encoder" in networks and (folder / saved.TOKENIZER).is_dir():
-        parts[saved.TOKENIZER] = PromptTokenizer(
-            folder / saved.TOKENIZER, config.text.tokens, openclip=config.openclip_tokens
-        )
-    return Model(config, config.noise_schedule(), **parts)
+    config, names = saved.read_config(folder)
+    networks = {name: saved.read_network(folder, name, config, dtype, sharding) for name in names}
+    return family_named(config.family).from_networks(config, networks, folder)

@@ -8,27 +8,20 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from syncos_jax.pipeline.pipeline import _decode, _encode, embeds_fps
-from syncos_jax.runs.record import device_of
-from syncos_jax.runs.record import events as event_rows
-from syncos_jax.runs.timings import recall
-from syncos_jax.sampling.sampler import settings_to_dict
+from syncos_jax.pipeline.request import Request
+from syncos_jax.pipeline.timings import recall
+from syncos_jax.pipeline.versions import device_of
 from syncos_jax.sampling.scan import init_carry
-from syncos_jax.scenario.conditioning import WindowPrompts, window_prompts
-
-if TYPE_CHECKING:
-    from syncos_jax.pipeline import Pipeline
-    from syncos_jax.sampling.settings import Settings
-    from syncos_jax.sampling.windows import WindowLayout
-    from syncos_jax.scenario import Scenario
+from syncos_jax.sampling.settings import settings_to_dict
+from syncos_jax.sampling.windows import WindowLayout
+from syncos_jax.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -80,16 +73,10 @@ class Cost:
 
     Attributes:
         rows: calls of the network.
-        unguided_rows: those of them without guidance, half the work.
-        batch: windows of a call; the network gets twice as many with guidance.
-        few: windows of the smaller calls, or None where all are alike.
-        small_rows: how many of the calls are such.
-        windows: windows predicted in all.
-        padding: repeated windows that only fill a call.
-        full_calls: how many guided calls on `batch` windows are as much work as all rows.
-        steps, co_denoising_rounds, refinement_rounds: as `TapeSummary` counts them.
+        clips_per_call, clips, empty, windows: as `TapeSummary` counts them.
+        steps, co_denoising_rounds, refinement_rounds: likewise.
         flops_per_call: floating-point operations of one call, as XLA counts them.
-        flops_decode_frame: of decoding one frame.
+        flops_decode_frame: of decoding one latent frame; 0 where the model does not say.
         flops: of the whole run, calls and decoding.
         weights_bytes: weights of the networks, as loaded.
         state_bytes: what the sampler keeps: latents, noise, optimiser, predictions of a round.
@@ -99,17 +86,14 @@ class Cost:
             was none.
         seconds_start: of it, loading the model and compiling; 0 where nothing is known.
         seconds_per_call: the same for one call.
-        scaled_from: windows of a call in that run, where it was another number.
+        scaled_from: clips of a call in that run, where it was another number.
     """
 
     rows: int
-    unguided_rows: int
-    batch: int
-    few: int | None
-    small_rows: int
+    clips_per_call: int
+    clips: int
+    empty: int
     windows: int
-    padding: int
-    full_calls: float
     steps: int
     co_denoising_rounds: int
     refinement_rounds: int
@@ -136,6 +120,7 @@ class Plan:
 
     title: str
     frames: int
+    latent_frames: int
     fps: float
     seconds: float
     width: int
@@ -157,66 +142,66 @@ class Plan:
         return values
 
 
-def make_plan(pipeline: Pipeline, scenario: Scenario, sampler: Settings, seed: int) -> Plan:
-    """Works out what `pipeline` would do. Traces the networks, but compiles and runs nothing.
-
-    Raises:
-        InputError: as the run itself would.
-    """
-    config = pipeline.model.config
-    layout = pipeline.layout(scenario)
-    rate = float(scenario.fps or config.fps)
-    of = window_prompts(scenario, layout, config.fps)
+def make_plan(request: Request) -> Plan:
+    """Works out what making a request's video would do. Traces the networks, but compiles and runs
+    nothing."""
+    layout, prompts = request.layout, request.prompts
     with _said_by("syncos_jax.models.tokenizer") as said:
-        pipeline.model.tokenizer([*of.prompts, *of.negatives])
-    rows = event_rows(scenario, config.fps)
+        cond = jax.eval_shape(
+            lambda: request.model.encode_prompts([*prompts.prompts, *prompts.negatives])
+        )
     events = tuple(
-        PlannedEvent(**row, windows=int((of.events == row["index"]).sum())) for row in rows
+        PlannedEvent(**row, windows=int((prompts.events == row["index"]).sum()))
+        for row in request.events
     )
-    height, width = pipeline.frame_size(scenario)
     return Plan(
-        title=scenario.global_prompt,
-        frames=layout.frames,
-        fps=rate,
-        seconds=layout.frames / rate,
-        width=width,
-        height=height,
+        title=request.scenario.global_prompt,
+        frames=request.frames,
+        latent_frames=layout.frames,
+        fps=request.fps,
+        seconds=request.frames / request.fps,
+        width=request.width,
+        height=request.height,
         window=layout.window,
         stride=layout.stride,
-        sampler=settings_to_dict(sampler),
-        seed=seed,
+        sampler=settings_to_dict(request.sampler),
+        seed=request.seed,
         events=events,
-        windows=tuple(_windows(layout, of)),
-        transitions=tuple(_transitions(layout, events, rate)),
-        cost=_cost(pipeline, scenario, sampler, seed),
-        warnings=(*_warnings(scenario, layout, events), *said),
+        windows=tuple(_windows(request)),
+        transitions=tuple(_transitions(request, events)),
+        cost=_cost(request, cond),
+        warnings=(*_warnings(request.scenario, layout, events), *said),
     )
 
 
-def _windows(layout: WindowLayout, of: WindowPrompts) -> Iterator[PlannedWindow]:
-    for index, start in enumerate(layout.starts.tolist()):
+def _windows(request: Request) -> Iterator[PlannedWindow]:
+    layout, of, geometry = request.layout, request.prompts, request.model.geometry
+    starts = geometry.first_frame(layout.starts).tolist()
+    stops = geometry.first_frame(layout.starts + layout.window).tolist()
+    middles = geometry.first_frame(layout.middles).tolist()
+    for index, (start, stop, middle) in enumerate(zip(starts, stops, middles, strict=True)):
         share = of.weights[index]
         mixture = sorted(np.flatnonzero(share).tolist(), key=lambda p: -share[p])
         override = int(of.overrides[index])
         yield PlannedWindow(
             index=index,
             start=start,
-            stop=start + layout.window,
-            middle=start + layout.window // 2,
+            stop=min(stop, request.frames),
+            middle=middle,
             event=int(of.events[index]),
             override=None if override < 0 else override,
             prompts=tuple((of.prompts[p], round(float(share[p]), 6)) for p in mixture),
         )
 
 
-def _transitions(
-    layout: WindowLayout, events: tuple[PlannedEvent, ...], rate: float
-) -> Iterator[Transition]:
+def _transitions(request: Request, events: tuple[PlannedEvent, ...]) -> Iterator[Transition]:
+    layout, geometry = request.layout, request.model.geometry
+    starts = geometry.first_frame(layout.starts)
+    stops = geometry.first_frame(layout.starts + layout.window)
     for before, after in zip(events, events[1:], strict=False):
         frame = after.start
-        sees = (layout.starts < frame) & (layout.starts + layout.window > frame)
-        windows = tuple(np.flatnonzero(sees).tolist())
-        yield Transition(frame, frame / rate, before.index, after.index, windows)
+        windows = tuple(np.flatnonzero((starts < frame) & (stops > frame)).tolist())
+        yield Transition(frame, frame / request.fps, before.index, after.index, windows)
 
 
 def _warnings(
@@ -245,58 +230,60 @@ def _warnings(
 # -- cost ------------------------------------------------------------------------------------------
 
 
-def _cost(pipeline: Pipeline, scenario: Scenario, sampler: Settings, seed: int) -> Cost:
-    tape = pipeline.tape(scenario, sampler, seed)
-    summary = tape.describe()
-    counts = dataclasses.asdict(summary)
-    layout, shape = pipeline.layout(scenario), pipeline.frame_shape(scenario)
-    flops_call, call_bytes = measure(
-        jax.jit(pipeline._denoiser), *_call(pipeline, layout.window, shape, counts["batch"])
-    )
-    one = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    flops_frame, _ = measure(_decode, *pipeline._vae, one)
-    speed = recall(run_kind(pipeline, scenario, counts["batch"]))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    carry = jax.eval_shape(partial(init_carry, layout, shape, tape.slots), key)
+def _cost(request: Request, cond: Any) -> Cost:
+    model, summary = request.model, request.summary
+    flops_call, call_bytes = measure(jax.jit(model.denoiser), *_call(request, cond))
+    decoding = model.decoding(request.frame_shape)
+    flops_frame = 0.0 if decoding is None else measure(decoding[0], *decoding[1])[0]
+    speed = recall(run_kind(request))
     return Cost(
-        **counts,
+        **dataclasses.asdict(summary),
         flops_per_call=flops_call,
         flops_decode_frame=flops_frame,
-        flops=flops_call * summary.full_calls + flops_frame * layout.frames,
-        weights_bytes=tree_bytes(pipeline._unet, pipeline._text[1], pipeline._vae[1]),
-        state_bytes=tree_bytes(carry),
+        flops=flops_call * summary.rows + flops_frame * request.layout.frames,
+        weights_bytes=tree_bytes(dict(model.weights)),
+        state_bytes=tree_bytes(_carry(request)),
         call_bytes=call_bytes,
-        seconds=None if speed is None else speed.total(summary.full_calls, layout.frames),
+        seconds=None if speed is None else speed.total(summary.rows, request.frames),
         seconds_start=0.0 if speed is None else speed.load + speed.compile,
         seconds_per_call=None if speed is None else speed.row,
         scaled_from=None if speed is None else speed.scaled_from,
     )
 
 
-def _call(pipeline: Pipeline, window: int, shape: tuple[int, int, int], batch: int) -> list[Any]:
-    """Abstract arguments of one call of the network, both halves of the guidance."""
-    count = 2 * batch
-    config = pipeline.model.config
-    ids = np.asarray(pipeline.model.tokenizer([""]), np.int32)
-    features = jax.eval_shape(partial(_encode, pipeline._text[0]), pipeline._text[1], ids)
-    cond = {"text": jax.ShapeDtypeStruct((count, *features.shape[1:]), features.dtype)}
-    if embeds_fps(pipeline.model):
-        cond["fps"] = jax.ShapeDtypeStruct((count,), jnp.float32)
-    x = jax.ShapeDtypeStruct((count, config.window, *shape), jnp.float32)
-    return [pipeline._unet, x, jax.ShapeDtypeStruct((count,), jnp.float32), cond]
+def _carry(request: Request) -> Any:
+    """The shapes of what the sampler keeps."""
+    method = request.program[0]
+
+    def carry() -> Any:
+        state = method.init(jax.random.key(0), request.frame_shape)
+        return init_carry(state, method.windows, (method.window, *request.frame_shape))
+
+    return jax.eval_shape(carry)
 
 
-def run_kind(pipeline: Pipeline, scenario: Scenario, batch: int) -> dict[str, Any]:
+def _call(request: Request, cond: Any) -> list[Any]:
+    """Abstract arguments of one call of the network; `cond` as of any number of prompts."""
+    count, window = request.tape.clips_per_call, request.layout.window
+    each = (count,) if request.sampler.lookahead is None else (count, window)
+    of_clips = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), cond
+    )
+    x = jax.ShapeDtypeStruct((count, window, *request.frame_shape), jnp.float32)
+    return [request.model.params, x, jax.ShapeDtypeStruct(each, jnp.float32), of_clips]
+
+
+def run_kind(request: Request) -> dict[str, Any]:
     """What the speed of a run depends on, beside its length: the key of
-    `syncos_jax.runs.timings`."""
-    leaves = jax.tree_util.tree_leaves_with_path((pipeline._unet, pipeline._vae[1]))
+    `syncos_jax.pipeline.timings`."""
+    leaves = jax.tree_util.tree_leaves_with_path(dict(request.model.weights))
     told = [f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}" for path, leaf in leaves]
-    device = device_of(pipeline)
+    device = device_of(request.placement)
     return {
         "networks": hashlib.sha256("\n".join(told).encode()).hexdigest()[:16],
-        "window": pipeline.model.config.window,
-        "latent": list(pipeline.frame_shape(scenario)),
-        "batch": batch,
+        "window": request.layout.window,
+        "latent": list(request.frame_shape),
+        "clips": request.tape.clips_per_call,
         "device": device["kind"],
         "devices": device["count"],
     }

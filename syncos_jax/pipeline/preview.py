@@ -69,7 +69,7 @@ class Preview:
         if run.row < self._next and run.row < run.total:
             return
         self._next = run.row + self._every
-        self.look(np.asarray(run.carry.x0, np.float32))
+        self.look(np.asarray(run.clean, np.float32))
 
     def look(self, latents: np.ndarray) -> None:
         """Writes the strip of these clean latents ``[F, h, w, C]``."""

@@ -6,7 +6,7 @@ The manifest ``manifest.json`` of a batch's folder holds (``version`` 1 of ``for
 ========= ========================================================================================
 items     for each name: status (pending, done, failed), source (file and line), error (one line, of
           a failed one), video (its file), made (how often it was made), run (what it was made with,
-          as `syncos_jax.runs.fingerprint` gives it), frames, seconds (the time it took)
+          as `syncos_jax.pipeline.fingerprint` gives it), frames, seconds (the time it took)
 sessions  for each start of the command that made something: started (UTC), process, devices,
           videos, frames, seconds, videos_per_hour, frames_per_second
 ========= ========================================================================================
@@ -36,12 +36,7 @@ from syncos_jax.files.text import short
 from syncos_jax.scenario.template import Take, Template, slug
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
-    from syncos_jax.pipeline import Pipeline
-    from syncos_jax.sampling.run import Run
-    from syncos_jax.sampling.settings import Settings
-    from syncos_jax.scenario import Scenario
+    pass
 
 FORMAT, VERSION = "syncos_jax.batch", 1
 PENDING, DONE, FAILED = "pending", "done", "failed"
@@ -235,49 +230,6 @@ class Manifest:
             f"{self.path}: is not the manifest of a batch that this version wrote; choose another "
             "folder for --out"
         )
-
-
-def shape_of(pipeline: Pipeline, scenario: Scenario, settings: Settings, seed: int) -> tuple:
-    """What decides the compiled program of a run: two scenarios with equal shapes share it."""
-    tape = pipeline.tape(scenario, settings, seed)
-    rows = tape.rows
-    return (
-        pipeline.layout(scenario),
-        pipeline.frame_shape(scenario),
-        rows.windows.shape,
-        rows.chosen.shape,
-        tape.slots,
-        bool((rows.sigma > 0).any()),
-    )
-
-
-def start_videos(
-    pipeline: Pipeline,
-    scenarios: Sequence[Scenario],
-    settings: Sequence[Settings],
-    seeds: Sequence[int],
-    mesh: Mesh,
-) -> Run:
-    """The run of several scenarios of one shape, each on its part of the mesh's axis ``data``.
-
-    Args:
-      scenarios, settings, seeds: one of each for each place on the axis. The settings may differ
-        in the numbers that the tape holds, not in guidance, learning rate and weight decay.
-    """
-    from syncos_jax.sampling.sampler import start_batch
-
-    given = [pipeline._arguments(*each) for each in zip(scenarios, settings, seeds, strict=True)]
-    shared = {
-        name: given[0][name] for name in ("params", "layout", "frame_shape", "schedule", "sampler")
-    }
-    return start_batch(
-        pipeline._denoiser,
-        [each["cond"] for each in given],
-        unconds=[each["uncond"] for each in given],
-        keys=[each["key"] for each in given],
-        mesh=mesh,
-        **shared,
-    )
 
 
 def group_name(names: Sequence[str]) -> str:

@@ -38,12 +38,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,18 +52,16 @@ from syncos_jax.files import replacing
 from syncos_jax.files.documents import read_mapping
 from syncos_jax.files.text import short
 from syncos_jax.pipeline.encode import read_comment
+from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.scenario import Scenario
 
 if TYPE_CHECKING:
-    from syncos_jax.pipeline import Pipeline
-    from syncos_jax.sampling.settings import Settings
+    from syncos_jax.pipeline.request import Request
 
 FORMAT = "syncos_jax.video"
 VERSION = 1
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for what a trained model made, as other tools look for it."""
-
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av")
 
 
 def sidecar_path(video: str | os.PathLike[str]) -> Path:
@@ -89,133 +84,55 @@ def _canonical(data: Any) -> str:
     return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def describe(
-    pipeline: Pipeline,
-    scenario: Scenario,
-    sampler: Settings,
-    seed: int,
-    latents: Any,
-    model_id: str = "",
-) -> dict[str, Any]:
+def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, Any]:
     """The part of the sidecar that is known once the latents are there.
 
     Args:
-        pipeline: that made them.
-        scenario: what was asked for.
-        sampler, seed: what was used.
-        latents: ``[F, H/f, W/f, C]``.
-        model_id: name or folder, as the user gave it.
+        request: what was made.
+        latents: ``[f, h, w, C]``.
+        model_id: name or folder of the model, as the user gave it.
     """
-    import jax
+    from syncos_jax.sampling.settings import settings_to_dict
 
-    from syncos_jax.sampling.sampler import settings_to_dict
-    from syncos_jax.scenario.conditioning import window_prompts
-
-    config = pipeline.model.config
-    layout = pipeline.layout(scenario)
-    of = window_prompts(scenario, layout, config.fps)
+    model, layout, geometry = request.model, request.layout, request.model.geometry
     return {
         "format": FORMAT,
         "version": VERSION,
         "generated": True,
         "generator": {"name": "syncos_jax", "version": syncos_jax.__version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "title": scenario.global_prompt,
-        "events": events(scenario, config.fps),
-        "scenario": scenario.to_dict(),
-        "scenario_sha256": scenario_sha256(scenario),
-        "sampler": settings_to_dict(sampler),
-        "seed": seed,
+        "title": request.scenario.global_prompt,
+        "events": request.events,
+        "scenario": request.scenario.to_dict(),
+        "scenario_sha256": scenario_sha256(request.scenario),
+        "sampler": settings_to_dict(request.sampler),
+        "seed": request.seed,
         "model": {
-            "id": model_id or config.name,
-            "name": config.name,
-            "weights_sha256": pipeline.weights_sha256,
-            "dtype": str(jax.tree.leaves(pipeline._unet)[0].dtype),
-            "window": config.window,
-            "fps": config.fps,
-            "width": config.width,
-            "height": config.height,
+            "id": model_id or model.name,
+            "name": model.name,
+            "weights_sha256": model.weights_sha256,
+            "dtype": model.dtype,
+            "window": geometry.window,
+            "fps": geometry.fps,
+            "width": geometry.width,
+            "height": geometry.height,
         },
         "layout": {
             "frames": layout.frames,
             "window": layout.window,
             "stride": layout.stride,
             "windows": layout.count,
-            "events_of_windows": of.events.tolist(),
+            "events_of_windows": request.prompts.events.tolist(),
         },
-        "cost": asdict(pipeline.tape(scenario, sampler, seed).describe()),
+        "cost": asdict(request.summary),
         "latents": {
             "sha256": latents_sha256(latents),
             "shape": list(latents.shape),
             "dtype": "float32",
         },
         "versions": versions(),
-        "device": device_of(pipeline),
+        "device": device_of(request.placement),
     }
-
-
-def events(scenario: Scenario, fps: float) -> list[dict[str, Any]]:
-    """Each event with its prompts and its place in the video; ``fps`` is the model's."""
-    rate = float(scenario.fps or fps)
-    texts, negatives = scenario.prompts(), scenario.negatives()
-    rows, start = [], 0
-    for index, count in enumerate(scenario.event_frames(fps)):
-        rows.append(
-            {
-                "index": index,
-                "prompt": scenario.events[index].prompt,
-                "text": texts[index],
-                "negative": negatives[index],
-                "start": start,
-                "stop": start + count,
-                "start_seconds": start / rate,
-                "stop_seconds": (start + count) / rate,
-            }
-        )
-        start += count
-    return rows
-
-
-def hash_weights(networks: Mapping[str, Any]) -> str:
-    """SHA-256 of networks' weights as they compute: name, dtype, shape and bytes of every tensor.
-
-    Args:
-        networks: pytrees of arrays, by name. The same model loaded in another dtype has another
-            hash; how its folder lies on disk does not matter.
-    """
-    import jax
-
-    digest = hashlib.sha256()
-    for name, leaf in jax.tree_util.tree_leaves_with_path(dict(networks)):
-        value = np.ascontiguousarray(np.asarray(leaf))
-        head = f"{jax.tree_util.keystr(name)} {value.dtype} {value.shape}\n"
-        digest.update(head.encode())
-        digest.update(value.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def device_of(pipeline: Pipeline) -> dict[str, Any]:
-    """platform, kind and count of the devices that a pipeline runs on."""
-    import jax
-
-    weights = jax.tree.leaves(pipeline._unet)[0]
-    devices = sorted(weights.devices(), key=lambda device: device.id)
-    return {
-        "platform": devices[0].platform,
-        "kind": devices[0].device_kind,
-        "count": len(devices),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what takes part in making a video."""
-    found = {"syncos_jax": syncos_jax.__version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = installed(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return {**found, "python": platform.python_version()}
 
 
 def comment(sidecar: Mapping[str, Any]) -> str:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.memory import largest_batch
-from syncos_jax.sampling.scan import Bad
+from syncos_jax.sampling.memory import Fit, largest_batch
+from syncos_jax.sampling.scan import Failure
 from syncos_jax.sampling.tape import Tape
-from syncos_jax.sampling.windows import WindowLayout
 
 if TYPE_CHECKING:
     from syncos_jax.sampling.run import Run
@@ -35,22 +34,32 @@ class NonFiniteError(InputError):
 
 
 class DeviceMemoryError(RuntimeError):
-    """A device ran out of memory; the message says how many windows a call had."""
+    """A device ran out of memory.
+
+    Attributes:
+      windows: windows that a call had.
+      fit: what would fit by estimate; None where that could not be found out.
+    """
+
+    def __init__(self, message: str, windows: int, fit: Fit | None = None) -> None:
+        super().__init__(message)
+        self.windows = windows
+        self.fit = fit
 
 
-def check_bad(bad: Bad, tapes: Sequence[Tape], layout: WindowLayout) -> None:
-    """Raises NonFiniteError where `bad` names a row; waits for it. `tapes`: one a video."""
-    rows = np.atleast_1d(np.asarray(bad.row))
+def check_failure(failure: Failure, tapes: Sequence[Tape]) -> None:
+    """Raises NonFiniteError where `failure` names a row; waits for it. `tapes`: one a video."""
+    rows = np.atleast_1d(np.asarray(failure.row))
     if (rows < 0).all():
         return
     video = int((rows >= 0).argmax())
     row, tape = int(rows[video]), tapes[video]
-    hit = np.flatnonzero(np.atleast_2d(np.asarray(bad.windows))[video]).tolist()
-    valid = np.asarray(tape.rows.valid[row])
-    called = np.asarray(tape.rows.windows[row])[valid].tolist()
+    windows = np.atleast_2d(np.asarray(failure.windows))[video]
+    hit = np.flatnonzero(windows).tolist()
+    called = np.unique(tape.rows.windows[row]).tolist()
     of_batch = f" of video {video}" if len(rows) > 1 else ""
     raise NonFiniteError(
-        f"{place(tape, row)}, windows {_listed(called)} of 0-{layout.count - 1}: the prediction "
+        f"{place(tape, row)}, windows {_listed(called)} of 0-{len(windows) - 1}: the prediction "
         f"for {_listed(hit)}{of_batch} is {REMEDY}",
         row,
         hit,
@@ -66,11 +75,11 @@ REMEDY = (
 
 def place(tape: Tape, row: int) -> str:
     """The row in words: its number, step, timestep and stage."""
-    rows = tape.rows
-    stage = "refinement" if rows.refine[row] else "co-denoising"
+    rounds, at = tape.rounds, tape.rows.round[row]
+    stage = "refinement" if rounds.refine[at] else "co-denoising"
     return (
-        f"the sampling diverged in row {row + 1} of {len(tape)}, step {int(rows.step[row]) + 1} of "
-        f"{int(rows.step[-1]) + 1}, timestep {float(rows.t[row]):g} ({stage})"
+        f"the sampling diverged in row {row + 1} of {len(tape)}, step {int(rounds.step[at]) + 1} "
+        f"of {int(rounds.step[-1]) + 1}, timestep {float(rounds.t[at]):g} ({stage})"
     )
 
 
@@ -93,21 +102,26 @@ def explained(run: Run) -> Iterator[None]:
     except RuntimeError as error:  # the class of XLA's own errors
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise DeviceMemoryError(_out_of_memory(run)) from error
+        raise _out_of_memory(run) from error
 
 
-def _out_of_memory(run: Run) -> str:
+def _out_of_memory(run: Run) -> DeviceMemoryError:
     devices = f" on {run.devices} devices" if run.devices > 1 else ""
     said = f"out of memory: a call had {run.windows} windows{devices}"
     try:
         fit = largest_batch(run)
     except InputError as error:
-        return f"{said}; {error}"
+        return DeviceMemoryError(f"{said}; {error}", run.windows)
     except RuntimeError:  # out of memory even while compiling
-        return f"{said}; let it have fewer, for example --windows-per-call {run.devices}"
+        return DeviceMemoryError(f"{said}; let it have fewer", run.windows)
     if fit.windows >= run.windows:  # others have taken the memory since, or before
-        return f"{said}, which should have fitted; is the device shared with other programs?"
-    return (
+        return DeviceMemoryError(
+            f"{said}, which should have fitted; is the device shared with other programs?",
+            run.windows,
+        )
+    return DeviceMemoryError(
         f"{said}; by estimate at most {fit.windows} fit ({fit.needed / 2**30:.2f} GiB of "
-        f"{fit.room / 2**30:.2f} GiB): --windows-per-call {fit.windows}, or auto"
+        f"{fit.room / 2**30:.2f} GiB)",
+        run.windows,
+        fit,
     )

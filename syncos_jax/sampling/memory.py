@@ -53,21 +53,22 @@ def largest_batch(run: Run, room: int | None = None) -> Fit:
     holds. Of the sizes with as few calls the smallest is taken, which has the fewest unused places.
 
     Args:
-      run: with any number of windows in a call; not advanced.
+      run: with any number of clips in a call; not advanced.
       room: bytes free on each device; None to ask the device.
 
     Raises:
       InputError: if not even one window for each device fits.
     """
     room = int(SHARE * free_bytes(run)) if room is None else room
-    devices = run.devices
+    devices, each = run.devices, run.clips_per_window
     of = run.longest
     most = -(-of // devices)
     points: dict[int, int] = {}
 
-    def needs(share: int) -> int:
+    def needs(share: int) -> int:  # windows of each device
         if share not in points:
-            points[share] = program_bytes(run, min(of, share * devices))
+            clips = min(-(-of * each // devices), share * each)
+            points[share] = program_bytes(run, clips * devices)
         return points[share]
 
     if needs(1) > room:
@@ -93,10 +94,10 @@ def largest_batch(run: Run, room: int | None = None) -> Fit:
     return Fit(windows, of, devices, points[good], room)
 
 
-def program_bytes(run: Run, windows: int) -> int:
+def program_bytes(run: Run, clips: int) -> int:
     """Bytes on each device that `run`'s program would need beside its arguments, with as many
-    windows in a call."""
-    compiled = run.lower(windows).compile()
+    clips in a call."""
+    compiled = run.lower(clips).compile()
     analysis = compiled.memory_analysis()
     if analysis is None:
         raise InputError("this device's compiler does not say what a program needs; give a number")
@@ -110,7 +111,7 @@ def program_bytes(run: Run, windows: int) -> int:
 
 def free_bytes(run: Run) -> int:
     """Bytes free on the fullest device of this process that the run uses."""
-    devices = [part.device for part in run.carry.x.addressable_shards]
+    devices = [part.device for part in run.carry.predictions.addressable_shards]
     stats: list[dict[str, int] | None] = [device.memory_stats() for device in devices]
     known = [s for s in stats if s and "bytes_limit" in s]
     if known:
@@ -129,18 +130,16 @@ def _free_ram() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def resized(run: Run, windows: int) -> tuple[Any, Any]:
-    """Shapes of the carry and rows that `run` would have with `windows` in a call."""
+def resized(run: Run, clips: int) -> tuple[Any, Any]:
+    """Shapes of the carry and rows that `run` would have with `clips` in a call (but for the number
+    of rows, which says nothing about the memory)."""
     carry, rows = jax.tree.map(_shape, (run.carry, run.rows))
-    slots = carry.slots
-    leading = slots.ndim - 5  # the videos of a batch
-    count = -(-run.longest // windows) * windows
-    carry = carry._replace(slots=_with_axis(slots, leading, count))
     last = rows.windows.ndim - 1
-    rows = rows._replace(
-        windows=_with_axis(rows.windows, last, windows), valid=_with_axis(rows.valid, last, windows)
-    )
-    return carry, rows
+    columns = {
+        name: _with_axis(getattr(rows, name), last, clips)
+        for name in ("windows", "texts", "weights")
+    }
+    return carry, rows._replace(**columns)
 
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:

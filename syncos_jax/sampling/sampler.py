@@ -1,13 +1,14 @@
 """`sample`: a long video latent out of a model that makes short ones.
 
 `start` gives the same run to be played in parts; `sample_batch` and `start_batch` are for several
-videos of the same shape.
+videos of the same shape. `syncos_jax.sampling.pure` has the same as pure functions, for a caller's
+own ``jit``, ``vmap`` and ``grad``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,37 +17,17 @@ from jax.sharding import Mesh
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.devices import REPLICATED, Parallel, Rules, Spread
+from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.methods import conditioned, make_method, make_tape
+from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.run import Progress, Run, play_through
 from syncos_jax.sampling.scan import Carry, Denoise, Inputs, Program, init_carry
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import (
-    SAMPLERS,
-    CoDenoising,
-    Refinement,
-    RefinementOnly,
-    Settings,
-    SynCoS,
-    TapeSettings,
-    settings_from_dict,
-    settings_to_dict,
-)
-from syncos_jax.sampling.tape import Tape, make_tape
+from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.tape import Tape
 from syncos_jax.sampling.windows import WindowLayout
 
-__all__ = [
-    "SAMPLERS",
-    "CoDenoising",
-    "RefinementOnly",
-    "Settings",
-    "SynCoS",
-    "sample",
-    "sample_batch",
-    "start",
-    "start_batch",
-    "settings_from_dict",
-    "settings_to_dict",
-]
+__all__ = ["sample", "sample_batch", "start", "start_batch"]
 
 
 def sample(
@@ -70,31 +51,34 @@ def sample(
     """Samples a long video latent.
 
     The whole run is one compiled program, kept for the next run of the same shapes and the same
-    `denoise` (told apart by equality and hash: pass the same function, not a new closure).
+    `denoise` (told apart by equality and hash: pass the same function, not a new closure). Within a
+    caller's ``jit``, ``vmap`` or ``grad`` it is part of that program; then nothing is checked on
+    the way, and a sampler that draws windows or timesteps at random needs
+    `syncos_jax.sampling.pure.Sampling` with a seed.
 
     Args:
       denoise: the network, ``denoise(x, t, cond)``, or ``denoise(params, x, t, cond)`` where
         `params` is given. It must trace in JAX. x is float32 ``[n, w, H, W, C]``, t float32
-        ``[n]`` (timesteps of the schedule; 1000 times the noise level for flow models), cond has
-        leading axis ``n``; it returns the prediction, an array shaped like x. With `uncond`, n is
-        twice the number of windows of a call: both halves of the guidance in one call.
-      cond: conditioning of each window, a pytree of arrays with leading axis ``N``; None for an
-        unconditional network.
+        ``[n]`` (timesteps of the schedule; 1000 times the noise level for flow models; for `FIFO`
+        ``[n, w]``), cond has leading axis ``n``; it returns the prediction, an array shaped like x.
+      cond: conditioning of each window (for `FIFO` of each frame), a pytree of arrays with leading
+        axis ``N``; None for an unconditional network.
       uncond: the negative conditioning, of the same structure, shapes and dtypes; None for no
         guidance.
       params: a pytree for `denoise`'s first argument; an argument of the compiled program.
       layout: frames of the long video and its windows.
       frame_shape: ``(H, W, C)`` of a latent frame.
       schedule: timesteps, rates, prediction type.
-      sampler: settings: `SynCoS`, `CoDenoising` or `RefinementOnly`.
+      sampler: settings: `SynCoS`, `CoDenoising`, `RefinementOnly` or `FIFO`.
       key: ``jax.random.key(seed)``. The result depends on it and on nothing of the machine but
         rounding.
-      latents: initial noise ``[F, H, W, C]``; drawn from `key` where None.
+      latents: initial noise ``[F, H, W, C]`` (of `FIFO`'s first clip: ``[w, H, W, C]``); drawn from
+        `key` where None.
       step_noise: the noise that DDIM adds after each step where ``eta > 0``,
         ``[steps, F, H, W, C]``; drawn from `key` where None; not read where ``eta = 0``.
       progress: called as ``progress(done_rows, total_rows)`` between parts of the run, about every
-        0.7 seconds. The run is then played in parts (another program, compiled once as well).
-      mesh: devices (`syncos_jax.make_mesh`), over which the windows of each call are split; None
+        0.7 seconds.
+      mesh: devices (`syncos_jax.make_mesh`), over which the clips of each call are divided; None
         for JAX's default device. The result does not depend on it but for rounding.
       parallel: how the devices are driven: ``"shard_map"``, or ``"pmap"`` for code built on it.
       rules: which mesh axis each axis of the arrays is split over; weights are replicated.
@@ -106,15 +90,24 @@ def sample(
       InputError: if shapes or settings do not fit together.
       NonFiniteError: if a prediction, or the result, is not finite.
     """
+    given = {
+        "uncond": uncond,
+        "params": params,
+        "layout": layout,
+        "frame_shape": frame_shape,
+        "schedule": schedule,
+        "sampler": sampler,
+    }
+    traced = jax.tree.leaves((cond, uncond, params, key, latents, step_noise))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in traced):
+        from syncos_jax.sampling.pure import Sampling
+
+        pure = Sampling(denoise, cond, **given, step_noise=step_noise)
+        return pure(noise.as_key(key), latents)
     run = start(
         denoise,
         cond,
-        uncond=uncond,
-        params=params,
-        layout=layout,
-        frame_shape=frame_shape,
-        schedule=schedule,
-        sampler=sampler,
+        **given,
         key=key,
         latents=latents,
         step_noise=step_noise,
@@ -123,7 +116,7 @@ def sample(
         rules=rules,
     )
     if progress is None:
-        run.play()
+        run.advance()
     else:
         play_through(run, progress=progress)
     return run.latents()
@@ -151,22 +144,32 @@ def start(
     Arguments and errors are those of `sample`. Runs of the same shapes and the same `denoise`
     share one compiled program, whatever the lengths of their parts.
     """
-    spread = None if mesh is None else Spread(mesh, parallel, rules)
-    tape, carry, inputs, program = _prepare(
-        denoise,
-        cond,
-        uncond,
-        params,
+    placement = Placement(mesh or default_mesh(), parallel, rules)
+    _check_conditioning(cond, uncond, conditioned(layout, sampler).count)
+    key = noise.as_key(key)
+    tape = make_tape(
         layout,
-        frame_shape,
         schedule,
         sampler,
-        key,
-        latents,
-        step_noise,
-        () if spread is None else spread.split,
+        noise.seed_words(key),
+        texts=texts_of(conditioned(layout, sampler).count, uncond),
+        shares=placement.shares,
     )
-    return Run([tape], carry, inputs, program, spread)
+    part = prepare(
+        denoise,
+        table_of(cond, uncond),
+        tape,
+        params=params,
+        layout=layout,
+        frame_shape=frame_shape,
+        schedule=schedule,
+        sampler=sampler,
+        key=key,
+        latents=latents,
+        step_noise=step_noise,
+        axes=placement.split,
+    )
+    return Run([part.tape], part.carry, part.inputs, part.program, placement)
 
 
 def start_batch(
@@ -178,7 +181,7 @@ def start_batch(
     layout: WindowLayout,
     frame_shape: Sequence[int],
     schedule: NoiseSchedule,
-    sampler: Settings,
+    sampler: Settings | Sequence[Settings],
     keys: Sequence[jax.Array],
     latents: Sequence[jax.Array | np.ndarray] | None = None,
     mesh: Mesh,
@@ -186,46 +189,84 @@ def start_batch(
 ) -> Run:
     """A run of several videos at once, as many as the axis ``data`` of `mesh` is long.
 
-    Each video has its own part of the devices. Arguments as in `sample`, but for `conds`,
-    `unconds`, `keys` and `latents`, which have one entry a video. ``Run.latents()`` is
-    ``[V, F, H, W, C]``; each equals what `sample` makes of it alone, up to rounding.
+    Each video has its own part of the devices, and plays its own tape. Arguments as in `sample`,
+    but for `conds`, `unconds`, `keys` and `latents`, which have one entry a video, and `sampler`,
+    which may. ``Run.latents()`` is ``[V, F, H, W, C]``; each equals what `sample` makes of it
+    alone, up to rounding.
 
     Raises:
-      InputError: as in `sample`, or if there are not as many videos.
+      InputError: as in `sample`, or if there are not as many videos, or their samplers' programs
+        differ.
     """
-    spread = Spread(mesh, rules=rules, batched=True)
-    count = spread.videos
+    placement = Placement(mesh, rules=rules, batched=True)
+    count = placement.videos
+    samplers = [sampler] * count if isinstance(sampler, Settings) else list(sampler)
     given = {"conds": conds, "unconds": unconds, "keys": keys, "latents": latents}
-    for name, value in given.items():
+    for name, value in (given | {"sampler": samplers}).items():
         if value is not None and len(value) != count:
             raise InputError(
                 f"start_batch: {name} has {len(value)} entries, but the mesh has places for "
                 f"{count} videos at once (its axis {rules.video!r}); sample_batch takes any number"
             )
-    parts = [
-        _prepare(
-            denoise,
-            conds[video],
-            None if unconds is None else unconds[video],
-            params,
+    parts = []
+    for video, settings in enumerate(samplers):
+        uncond = None if unconds is None else unconds[video]
+        entries = conditioned(layout, settings).count
+        _check_conditioning(conds[video], uncond, entries)
+        key = noise.as_key(keys[video])
+        tape = make_tape(
             layout,
-            frame_shape,
             schedule,
-            sampler,
-            keys[video],
-            None if latents is None else latents[video],
-            None,
-            spread.split,
+            settings,
+            noise.seed_words(key),
+            texts=texts_of(entries, uncond),
+            shares=placement.shares,
         )
-        for video in range(count)
-    ]
-    tapes, carries, inputs, programs = zip(*parts, strict=True)
+        part = prepare(
+            denoise,
+            table_of(conds[video], uncond),
+            tape,
+            params=params,
+            layout=layout,
+            frame_shape=frame_shape,
+            schedule=schedule,
+            sampler=settings,
+            key=key,
+            latents=None if latents is None else latents[video],
+            step_noise=None,
+            axes=placement.split,
+        )
+        parts.append(part)
+    return batch_run(parts, placement)
+
+
+class Part(NamedTuple):
+    """One video of a `Run`."""
+
+    tape: Tape
+    carry: Carry
+    inputs: Inputs
+    program: Program
+
+
+def batch_run(parts: Sequence[Part], placement: Placement) -> Run:
+    """The run of several videos at once; InputError where their programs or tapes differ."""
+    one = parts[0]
+    for part in parts[1:]:
+        if part.program != one.program or part.tape.structure != one.tape.structure:
+            raise InputError(
+                "start_batch: the videos' samplers need different programs, so that they cannot be "
+                "played side by side; give those that differ in other runs"
+            )
+    carries, inputs = ([part.carry for part in parts], [part.inputs for part in parts])
+    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
     together = {
         name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(i, name) for i in inputs))
-        for name in ("cond", "uncond", "key")
+        for name in Inputs._fields
+        if name != "params"
     }
-    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
-    return Run(tapes, carry, inputs[0]._replace(**together), programs[0], spread)
+    tapes = [part.tape for part in parts]
+    return Run(tapes, carry, one.inputs._replace(**together), one.program, placement)
 
 
 def sample_batch(
@@ -255,7 +296,7 @@ def sample_batch(
     total = len(conds)
     if total == 0 or len(keys) != total:
         raise InputError(f"sample_batch: {total} conds and {len(keys)} keys; give one of each")
-    places = Spread(mesh, rules=rules, batched=True).videos
+    places = Placement(mesh, rules=rules, batched=True).videos
     groups = -(-total // places)
     results: list[jax.Array] = []
     for group in range(groups):
@@ -271,7 +312,7 @@ def sample_batch(
             **shared,
         )
         if progress is None:
-            run.play()
+            run.advance()
         else:
             play_through(run, progress=_within(progress, group, groups))
         results.append(run.latents()[: min(places, total - group * places)])
@@ -283,74 +324,64 @@ def _within(progress: Progress, group: int, groups: int) -> Progress:
     return lambda done, total: progress(group * total + done, groups * total)
 
 
-def _prepare(
+# -- what a run is made from ----------------------------------------------------------------------
+
+
+def texts_of(entries: int, uncond: Any) -> list[np.ndarray]:
+    """Indices into `table_of`, of the prompts and of the negative ones where there are any."""
+    each = np.arange(entries, dtype=np.int32)
+    return [each] if uncond is None else [each, each + entries]
+
+
+def table_of(cond: Any, uncond: Any) -> Any:
+    """The table of conditionings: those of `cond`, and behind them those of `uncond`."""
+    if uncond is None:
+        return jax.tree.map(jnp.asarray, cond)
+    return jax.tree.map(
+        lambda c, u: jnp.concatenate([jnp.asarray(c), jnp.asarray(u)]), cond, uncond
+    )
+
+
+def prepare(
     denoise: Denoise,
-    cond: Any,
-    uncond: Any,
+    table: Any,
+    tape: Tape,
+    *,
     params: Any,
     layout: WindowLayout,
     frame_shape: Sequence[int],
     schedule: NoiseSchedule,
     sampler: Settings,
     key: jax.Array,
-    latents: jax.Array | np.ndarray | None,
-    step_noise: jax.Array | np.ndarray | None,
-    split: tuple[str, ...],
-) -> tuple[Tape, Carry, Inputs, Program]:
-    """Checks the arguments of a run and makes what it is played from."""
-    if not isinstance(sampler, TapeSettings):
-        raise InputError(
-            f"sample: sampler must be settings such as SynCoS(steps=50), got {sampler!r}"
-        )
-    frame_shape = tuple(int(size) for size in frame_shape)
-    if len(frame_shape) != 3 or min(frame_shape) < 1:
-        raise InputError(f"sample: frame_shape must be (H, W, C), got {frame_shape}")
-    key = noise.as_key(key)
-    _check_conditioning(cond, uncond, layout)
-    video_shape = (layout.frames, *frame_shape)
-    tape = make_tape(layout, schedule, sampler, noise.seed_words(key))
-    guided = tape.rows.guided
-    if not guided.any():
-        uncond = None  # would be computed for nothing
+    latents: Any,
+    step_noise: Any,
+    axes: tuple[str, ...] = (),
+) -> Part:
+    """What plays `tape` with the conditionings of `table`; other arguments as for `sample`."""
+    shape = checked_shape(frame_shape)
+    method = make_method(layout, schedule, sampler, tape)
     if latents is not None:
-        latents = _array("latents", latents, video_shape)
+        frames = layout.frames if sampler.lookahead is None else layout.window
+        latents = _array("latents", latents, (frames, *shape))
     if step_noise is not None:
-        step_noise = _array("step_noise", step_noise, (_step_count(tape), *video_shape))
-    program = Program(
-        denoise=_hashable(denoise),
-        layout=layout,
-        prediction=schedule.prediction,
-        ancestral=bool((tape.rows.sigma > 0).any()),
-        some_unguided=uncond is not None and not guided.all(),
-        few=tape.few,
-        split=split,
-    )
-    refinement = sampler if isinstance(sampler, Refinement) else None
-    inputs = Inputs(
-        params=params,
-        cond=jax.tree.map(jnp.asarray, cond),
-        uncond=jax.tree.map(jnp.asarray, uncond),
-        key=key,
-        guidance=jnp.asarray(sampler.guidance, jnp.float32),
-        learning_rate=jnp.asarray(refinement.learning_rate if refinement else 0, jnp.float32),
-        weight_decay=jnp.asarray(refinement.weight_decay if refinement else 0, jnp.float32),
-        step_noise=step_noise,
-    )
-    carry = init_carry(layout, frame_shape, tape.slots, key, latents)
-    return tape, carry, inputs, program
+        steps = int(tape.rounds.step.max()) + 1
+        step_noise = _array("step_noise", step_noise, (steps, layout.frames, *shape))
+    inputs = Inputs(params, table, key, step_noise, tape.constants)
+    state = method.init(key, shape, latents)
+    carry = init_carry(state, method.windows, (method.window, *shape))
+    return Part(tape, carry, inputs, Program(hashable(denoise), method, axes))
 
 
-def _step_count(tape: Tape) -> int:
-    return int(tape.rows.step[-1]) + 1
+def checked_shape(frame_shape: Sequence[int]) -> tuple[int, ...]:
+    """``(H, W, C)`` as integers; InputError where it is none."""
+    shape = tuple(int(size) for size in frame_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"sample: frame_shape must be (H, W, C), got {shape}")
+    return shape
 
 
-def _array(name: str, value: jax.Array | np.ndarray, shape: tuple[int, ...]) -> jax.Array:
-    if np.shape(value) != shape:
-        raise InputError(f"sample: {name} has shape {np.shape(value)}, expected {shape}")
-    return jnp.asarray(value, jnp.float32)
-
-
-def _hashable(denoise: Denoise) -> Denoise:
+def hashable(denoise: Denoise) -> Denoise:
+    """`denoise`; InputError where it is no function, or cannot be found again."""
     if not callable(denoise):
         raise InputError(f"sample: denoise must be a function, got {denoise!r}")
     try:
@@ -363,14 +394,25 @@ def _hashable(denoise: Denoise) -> Denoise:
     return denoise
 
 
-def _check_conditioning(cond: Any, uncond: Any, layout: WindowLayout) -> None:
+def default_mesh() -> Mesh:
+    """JAX's default device, as a mesh of one."""
+    return make_mesh([next(iter(jnp.zeros(()).devices()))])
+
+
+def _array(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
+    if np.shape(value) != shape:
+        raise InputError(f"sample: {name} has shape {np.shape(value)}, expected {shape}")
+    return jnp.asarray(value, jnp.float32)
+
+
+def _check_conditioning(cond: Any, uncond: Any, entries: int) -> None:
     for name, tree in (("cond", cond), ("uncond", uncond)):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             shape = np.shape(leaf)
-            if not shape or shape[0] != layout.count:
+            if not shape or shape[0] != entries:
                 raise InputError(
                     f"sample: {name}{jax.tree_util.keystr(path)} has shape {shape}; its leading "
-                    f"axis must be the {layout.count} windows of the layout"
+                    f"axis must be the {entries} windows of the layout (for FIFO, its frames)"
                 )
     if uncond is None:
         return

@@ -73,6 +73,12 @@ class WindowLayout:
         return np.asarray(starts, np.int32)
 
     @property
+    def middles(self) -> np.ndarray:
+        """The frame that decides which event a window belongs to, ``start + w // 2``; int32
+        ``[N]``."""
+        return self.starts + np.int32(self.window // 2)
+
+    @property
     def count(self) -> int:
         """Number of windows ``N``."""
         return len(self.starts)
@@ -177,8 +183,7 @@ class WindowLayout:
                 f"the events are {lengths.sum()} latent frames long together, the video "
                 f"{self.frames}; make them equal"
             )
-        middle = self.starts + self.window // 2
-        return np.searchsorted(np.cumsum(lengths), middle, side="right").astype(np.int32)
+        return np.searchsorted(np.cumsum(lengths), self.middles, side="right").astype(np.int32)
 
     def _check(self, x: jax.Array, leading: tuple[int, ...], what: str) -> None:
         if tuple(np.shape(x)[: len(leading)]) != leading:

@@ -39,16 +39,31 @@ class WindowPrompts:
     negative_weights: np.ndarray
 
 
-def window_prompts(scenario: Scenario, layout: WindowLayout, fps: float) -> WindowPrompts:
-    """What the windows of `layout` are conditioned on; ``fps`` is the model's frame rate.
+def window_prompts(
+    scenario: Scenario,
+    layout: WindowLayout,
+    fps: float,
+    middles: np.ndarray | None = None,
+) -> WindowPrompts:
+    """What the windows of `layout` are conditioned on.
+
+    Args:
+        scenario: whose events and overrides.
+        layout: the windows.
+        fps: the model's frame rate.
+        middles: the frame of the video that each window's middle (`WindowLayout.middles`) begins
+            at, int ``[N]``; None where latent frames and frames are the same.
 
     Raises:
         InputError: an override that lies outside the video, or that no window has its middle in.
     """
     lengths = scenario.event_frames(fps)
-    events = layout.event_of_window(lengths)
+    middles = layout.middles if middles is None else middles
+    of_middle = np.searchsorted(np.cumsum(lengths), middles, side="right")
+    # A video is rounded up to whole latent frames: its last ones may lie behind the last event.
+    events = np.minimum(of_middle, len(lengths) - 1).astype(np.int32)
     share = _crossfaded(events, len(lengths), scenario.crossfade)
-    overrides = _overridden(scenario, layout, scenario.fps or fps)
+    overrides = _overridden(scenario, middles, sum(lengths), scenario.fps or fps)
     texts = scenario.prompts() + [scenario.text(other.prompt) for other in scenario.overrides]
     weights = np.zeros((layout.count, len(texts)), np.float32)
     weights[:, : len(lengths)] = share
@@ -76,16 +91,15 @@ def _crossfaded(events: np.ndarray, count: int, width: int) -> np.ndarray:
     return reached[:, :-1] - reached[:, 1:]
 
 
-def _overridden(scenario: Scenario, layout: WindowLayout, fps: float) -> np.ndarray:
-    chosen = np.full(layout.count, -1, np.int32)
-    middle = layout.starts + layout.window // 2
+def _overridden(scenario: Scenario, middle: np.ndarray, frames: int, fps: float) -> np.ndarray:
+    chosen = np.full(len(middle), -1, np.int32)
     for index, override in enumerate(scenario.overrides):
         start, stop = override.stretch(fps)
         inside = (middle >= start) & (middle < stop)
-        if stop > layout.frames:
+        if stop > frames:
             raise InputError(
-                f"overrides[{index}]: ends at frame {stop}, but the video has {layout.frames}; "
-                f"give at most {layout.frames} ({layout.frames / fps:g} seconds)"
+                f"overrides[{index}]: ends at frame {stop}, but the video has {frames}; "
+                f"give at most {frames} ({frames / fps:g} seconds)"
             )
         if not inside.any():
             near = int(middle[np.abs(middle - (start + stop - 1) / 2).argmin()])

@@ -248,14 +248,14 @@ class Scenario(BaseModel):
         Settings that are None stay as they are. Of another sampler's settings only those that
         every sampler has (steps, guidance, batch) are kept. Raises InputError as ``settings`` does.
         """
-        from syncos_jax.sampling.settings import without_dial
+        from syncos_jax.sampling.settings import replaced
 
         settings = {key: value for key, value in settings.items() if value is not None}
         if name is None and not settings:
             return self
         old = self.sampler or {}
         if name is None or name == old.get("name", "syncos"):
-            new: dict[str, Any] = {"name": "syncos", **without_dial(old, settings)}
+            new: dict[str, Any] = {"name": "syncos", **replaced(old, settings)}
         else:
             common = {key: value for key, value in old.items() if key in _COMMON}
             new = {"name": name, **common}

@@ -11,7 +11,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.sampling.settings import SAMPLERS, STRENGTH, SynCoS
+from syncos_jax.sampling.presets import FIFO, STRENGTH, CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling.settings import (
+    SAMPLERS,
+    Refinement,
+    Settings,
+    make_settings,
+    settings_to_dict,
+)
 from syncos_jax.scenario.scenario import EXPECTED, Event, Override, Scenario
 from syncos_jax.scenario.template import EXPECTED as OF_VARIABLES
 
@@ -80,25 +87,39 @@ _OF_STRENGTH = (
 )
 
 
+_PRESETS: dict[str, type] = {
+    "syncos": SynCoS,
+    "co_denoising": CoDenoising,
+    "refinement_only": RefinementOnly,
+    "fifo": FIFO,
+}
+
+
 def _sampler() -> dict[str, Any]:
+    fields = {
+        field.name: field for kind in (Settings, Refinement) for field in dataclasses.fields(kind)
+    }
+    words = _attributes(Settings) | _attributes(Refinement)
     kinds = []
-    for name, kind in SAMPLERS.items():
+    for name, names in SAMPLERS.items():
         properties: dict[str, Any] = {"name": {"const": name}}
-        words = _attributes(kind)
-        for field in dataclasses.fields(kind):
-            types = [_KINDS[t] for t in re.split(r"\s*\|\s*", str(field.type)) if t in _KINDS]
+        defaults = settings_to_dict(make_settings(name, {}))
+        for field in names:
+            types = [
+                _KINDS[t] for t in re.split(r"\s*\|\s*", str(fields[field].type)) if t in _KINDS
+            ]
             options: list[dict[str, Any]] = [{"type": one} for one in types]
-            if "None" in str(field.type):
+            if "None" in parts:
                 options.append({"type": "null"})
-            place = {"anyOf": [*options, _VARIABLE], "default": field.default}
-            properties[field.name] = _described(place, words.get(field.name))
-        if kind is SynCoS:
+            place = {"anyOf": [*options, _VARIABLE], "default": defaults[field]}
+            properties[field] = _described(place, words.get(field))
+        if name == "syncos":
             number = {"type": "number", "minimum": 0, "maximum": 1}
             properties[STRENGTH] = _described({"anyOf": [number, _VARIABLE]}, _OF_STRENGTH)
         kinds.append(
             {
                 "type": "object",
-                "description": _first_line(kind),
+                "description": _first_line(_PRESETS[name]),
                 "additionalProperties": False,
                 "required": ["name"],
                 "properties": properties,
@@ -112,8 +133,11 @@ def _attributes(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in kind.__mro__:
         text = (base.__doc__ or "").partition("Attributes:")[2]
-        for name, words in re.findall(r"^ {6}(\w+): (.*?)(?=^ {6}\w|\Z)", text, re.M | re.S):
-            found.setdefault(name, " ".join(words.split()))
+        for names, words in re.findall(
+            r"^ {6}(\w+(?:, \w+)*): (.*?)(?=^ {6}\w|\Z)", text, re.M | re.S
+        ):
+            for name in names.split(", "):
+                found.setdefault(name, " ".join(words.split()))
     return found
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.unet3d import UNet3DConfig
-from syncos_jax.models.vae import VAEConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
+from syncos_jax.models.unet_clip.vae import VAEConfig
 
 
 def dense(rows: int, features_in: int, features_out: int) -> int:

@@ -12,11 +12,11 @@ import numpy as np
 
 from syncos_jax.models import saved
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.config import ModelConfig
 from syncos_jax.models.layers import DType
-from syncos_jax.models.model import Model
-from syncos_jax.models.unet3d import UNet3DConfig
-from syncos_jax.models.vae import VAEConfig
+from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.model import UNetClip
+from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
+from syncos_jax.models.unet_clip.vae import VAEConfig
 from syncos_jax.pipeline.load import default_dtype, load_model
 from syncos_jax.weights_convert.table import assign, leaves
 
@@ -105,14 +105,14 @@ def random_network(name: str, config: ModelConfig, dtype: DType, seed: int = 0) 
     return assign(abstract, values)
 
 
-def random_model(config: ModelConfig, dtype: DType, seed: int = 0) -> Model:
+def random_model(config: ModelConfig, dtype: DType, seed: int = 0) -> UNetClip:
     """A whole model with random weights; its latents and pictures mean nothing."""
-    parts = {name: random_network(name, config, dtype, seed) for name in saved.NETWORKS}
+    parts = {name: random_network(name, config, dtype, seed) for name in ModelConfig.networks}
     tokens: Any = RandomTokens(config.text)
-    return Model(config, config.noise_schedule(), **parts, tokenizer=tokens)
+    return UNetClip(config, config.noise_schedule(), **parts, tokenizer=tokens)
 
 
-def bench_model(name: str, dtype: DType | None = None) -> Model:
+def bench_model(name: str, dtype: DType | None = None) -> UNetClip:
     """The model to measure.
 
     Args:

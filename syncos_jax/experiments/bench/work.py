@@ -15,7 +15,7 @@ from flax import nnx
 from syncos_jax.experiments.bench import flops
 from syncos_jax.experiments.bench.device import seconds
 from syncos_jax.experiments.bench.measure import Measurement, Work, measure, summarise
-from syncos_jax.models.model import Model
+from syncos_jax.models import Model
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.windows import WindowLayout
@@ -165,21 +165,22 @@ def scenario(case: Case, events: int = 4) -> Scenario:
 def row_work(case: Case) -> Work:
     """One row of the tape as the command line plays it: assemble, call the network, update."""
     run = Pipeline(case.model).start(scenario(case), case.sampler, seed=0)
-    carry, row = run.carry, 0
+    carry, row, clips = run.carry, 0, run.tape.clips_per_call
 
     def call(program: Any) -> Any:
         nonlocal carry, row
-        carry, _ = program(carry, run.rows, np.int32(row), np.int32(row + 1), run.inputs)
+        bounds = np.int32(row), np.int32(row + 1)
+        carry, _ = program(carry, run.rows, run.rounds, *bounds, run.inputs)
         row = (row + 1) % run.total  # after the last row from the start again
-        return carry.x
+        return carry.predictions
 
     return Work(
         name="tape row",
         what="row",
         lower=run.lower,
         call=call,
-        flops=case.unet_flops(2 * case.batch),
-        unit=f"{case.batch} windows, guided",
+        flops=case.unet_flops(clips),
+        unit=f"{clips} clips",
     )
 
 
@@ -189,22 +190,20 @@ def measure_video(case: Case, *, repeat: int, peak_flops: float | None) -> Itera
     story = scenario(case)
     sampling: list[float] = []
     decoding: list[float] = []
-    rows = 0
-
-    def count(done: int, total: int) -> None:
-        nonlocal rows
-        rows = total
+    request = pipeline.prepare(story, case.sampler, 0)
+    rows, clips = request.summary.rows, request.summary.clips
+    watch = lambda done, total: None  # noqa: E731  as the command line plays it, in parts
 
     for _ in range(1 + repeat):
         latents: list[jax.Array] = []
         sampling.append(
-            seconds(lambda: latents.append(pipeline.latents(story, case.sampler, 0, count)))  # noqa: B023
+            seconds(lambda: latents.append(pipeline.latents(request, progress=watch)))  # noqa: B023
         )
         decoding.append(seconds(lambda: pipeline.decode(latents[0])))  # noqa: B023
     config = case.model.config
     name = f"video {case.sampler.name}"
     calls = f"{case.frames} frames, {rows} calls"
-    network = rows * case.unet_flops(2 * case.batch)
+    network = clips * case.unet_flops(1)
     decoder = flops.vae_decode(
         config.vae, frames=case.frames, height=case.latent[0], width=case.latent[1]
     )

@@ -24,11 +24,11 @@ class Speed:
     """What the last run of a kind took, in seconds.
 
     Attributes:
-        row: one guided call of the network with all that belongs to it.
+        row: one call of the network with all that belongs to it.
         compile: until the first row was done.
         load: reading the model.
         decode_frame, write_frame: a frame, on average.
-        scaled_from: windows of a call in the run that was measured, where it was another number.
+        scaled_from: clips of a call in the run that was measured, where it was another number.
     """
 
     row: float
@@ -50,7 +50,7 @@ def timings_path() -> Path:
 
 
 def remember(kind: Mapping[str, Any], speed: Speed) -> None:
-    """Keeps the speed of runs of a kind (what `Pipeline.kind` gives)."""
+    """Keeps the speed of runs of a kind (`syncos_jax.pipeline.plan.run_kind`)."""
     entries = [entry for entry in _read() if entry["kind"] != dict(kind)]
     entries.append({"kind": dict(kind), "speed": asdict(speed), "when": int(time.time())})
     try:
@@ -63,7 +63,7 @@ def remember(kind: Mapping[str, Any], speed: Speed) -> None:
 
 
 def recall(kind: Mapping[str, Any]) -> Speed | None:
-    """The speed of runs of a kind; of another number of windows in a call, scaled, where this one
+    """The speed of runs of a kind; of another number of clips in a call, scaled, where this one
     has not been run yet; None where nothing is known."""
     near: tuple[float, Speed, int] | None = None
     for entry in _read():
@@ -74,16 +74,16 @@ def recall(kind: Mapping[str, Any]) -> Speed | None:
             continue
         if there == dict(kind):
             return speed
-        if {**there, "batch": kind["batch"]} == dict(kind) and there["batch"]:
-            ratio = kind["batch"] / there["batch"]
+        if {**there, "clips": kind["clips"]} == dict(kind) and there.get("clips"):
+            ratio = kind["clips"] / there["clips"]
             distance = max(ratio, 1 / ratio)
             if near is None or distance <= near[0]:
-                near = distance, speed, there["batch"]
+                near = distance, speed, there["clips"]
     if near is None:
         return None
-    _, speed, batch = near
-    scaled = speed.row * kind["batch"] / batch
-    return Speed(**{**asdict(speed), "row": scaled, "scaled_from": batch})
+    _, speed, clips = near
+    scaled = speed.row * kind["clips"] / clips
+    return Speed(**{**asdict(speed), "row": scaled, "scaled_from": clips})
 
 
 def _read() -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ The folder holds
 
 ============= ====================================================================================
 run.json      what the run is: scenario, sampler, seed, model, versions, kind of device
-rows/ROW/     the state before that row, an Orbax checkpoint: one array for each leaf of `Carry`
+states/CLIPS/ the state after so many clips, an Orbax checkpoint: an array for each leaf of `Carry`
 latents.npy   the clean latent, once all rows have been played
 lock          held by the process that is at it; free again when that one dies
 ============= ====================================================================================
@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,16 +32,13 @@ from filelock import FileLock, Timeout
 from syncos_jax.errors import InputError, Terminated
 from syncos_jax.files import replacing
 from syncos_jax.files.text import short
-from syncos_jax.runs.fingerprint import differences
-from syncos_jax.runs.states import States
-from syncos_jax.sampling.devices import agreed
+from syncos_jax.pipeline.fingerprint import differences
+from syncos_jax.pipeline.states import States
+from syncos_jax.sampling.hosts import broadcast
 from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, play_through
 from syncos_jax.sampling.scan import Carry
 
-if TYPE_CHECKING:
-    pass
-
-RUN, ROWS, LATENTS, LOCK = "run.json", "rows", "latents.npy", "lock"
+RUN, STATES, LATENTS, LOCK = "run.json", "states", "latents.npy", "lock"
 FORMAT, VERSION = "syncos_jax.run", 1
 
 MOST_OF_THE_TIME = 0.02
@@ -98,8 +95,8 @@ class Checkpoint:
 
     Args:
       folder: made where it does not exist.
-      run: what the run is (`syncos_jax.runs.fingerprint`), a mapping of plain values that JSON can
-        hold. A folder of the same run goes on; one of another is an error.
+      run: what the run is (`Request.fingerprint`), a mapping of plain values that JSON can hold.
+        A folder of the same run goes on; one of another is an error.
       resume: False deletes what is there of any run.
       every: how often the state is saved.
       stop: asked between the parts of the run; once it returns True (in one of the processes) the
@@ -152,7 +149,7 @@ class Checkpoint:
         if self.folder.exists():
             if not self.folder.is_dir():
                 raise InputError(f"{self.folder}: is not a folder; remove it")
-            others = {path.name for path in self.folder.iterdir()} - {RUN, ROWS, LATENTS, LOCK}
+            others = {path.name for path in self.folder.iterdir()} - {RUN, STATES, LATENTS, LOCK}
             others = {name for name in others if not name.startswith(f".{Path(RUN).stem}.")}
             others = {name for name in others if not name.startswith(f".{Path(LATENTS).stem}.")}
             if others:
@@ -179,7 +176,7 @@ class Checkpoint:
                     "another output"
                 )
             return
-        shutil.rmtree(self.folder / ROWS, ignore_errors=True)
+        shutil.rmtree(self.folder / STATES, ignore_errors=True)
         (self.folder / LATENTS).unlink(missing_ok=True)
         text = json.dumps({"format": FORMAT, "version": VERSION, "run": self.run}, indent=1)
         with replacing(self.folder / RUN) as temporary:
@@ -204,7 +201,7 @@ class Checkpoint:
     def latents(self) -> np.ndarray | None:
         """The clean latent of an earlier start that came to its last row; None before that."""
         path = self.folder / LATENTS
-        there = agreed(int(self._main and path.exists()))
+        there = broadcast(int(self._main and path.exists()))
         if not there:
             return None
         # Several processes of one run read it from the first one's folder, or are told.
@@ -214,7 +211,7 @@ class Checkpoint:
                 values = np.load(path, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(f"{path}: cannot be read ({error}); give --no-resume") from error
-        return self._told(values)
+        return self._broadcast(values)
 
     def play(self, run: Run, progress: Progress | None = None) -> jax.Array:
         """Plays `run` to its end, from the newest state in the folder; returns `Run.latents`.
@@ -228,7 +225,7 @@ class Checkpoint:
           NonFiniteError: if a prediction is not finite; the last state is kept, and is finite.
         """
         if self._main:
-            self._states = States(self.folder / ROWS)
+            self._states = States(self.folder / STATES)
         self._restore(run)
         self._last_row = run.row
         by_row = self.every.rows is not None
@@ -261,13 +258,13 @@ class Checkpoint:
             with replacing(self.folder / LATENTS) as temporary, temporary.open("wb") as file:
                 np.save(file, np.asarray(latents))
             self._close_states()
-            shutil.rmtree(self.folder / ROWS, ignore_errors=True)
+            shutil.rmtree(self.folder / STATES, ignore_errors=True)
         return latents
 
-    def newest_row(self) -> int | None:
-        """The row of the newest complete state in the folder; None for none."""
+    def newest_state(self) -> int | None:
+        """Clips done in the newest complete state in the folder; None for none."""
         try:
-            names = [path.name for path in (self.folder / ROWS).iterdir()]
+            names = [path.name for path in (self.folder / STATES).iterdir()]
         except OSError:
             return None
         return max((int(name) for name in names if name.isdigit()), default=None)
@@ -275,7 +272,7 @@ class Checkpoint:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to go on from."""
-        return self.newest_row() is None and not (self.folder / LATENTS).exists()
+        return self.newest_state() is None and not (self.folder / LATENTS).exists()
 
     def _asked_to_stop(self) -> bool:
         own = self._stop is not None and self._stop()
@@ -299,7 +296,7 @@ class Checkpoint:
             return  # the disk is slower than that: rather skip one than wait
         begin = monotonic()
         try:
-            self.saved += self._states.save(run.row, run.carry, wait=wait)
+            self.saved += self._states.save(run.clips_done, run.carry, wait=wait)
         except Exception as error:  # tensorstore has no class of its own for a full disk
             self._complain("could not be saved", error)
         now = monotonic()
@@ -312,20 +309,20 @@ class Checkpoint:
         self._warn(f"{self.folder}: the state of the run {what}: {reason}")
 
     def _restore(self, run: Run) -> None:
-        row, carry = self._newest(run.carry) if self._main else (0, None)
-        row = agreed(row)
-        if row:
-            run.restore(row, self._told(carry if self._main else None, like=run.carry))
+        clips, carry = self._newest(run.carry) if self._main else (0, None)
+        clips = broadcast(clips)
+        if clips:
+            run.restore(clips, self._broadcast(carry if self._main else None, like=run.carry))
 
     def _newest(self, like: Carry) -> tuple[int, Any]:
-        for row in self._states.rows():
+        for clips in self._states.saved():
             try:
-                return row, self._states.read(row, like)
+                return clips, self._states.read(clips, like)
             except Exception as error:  # damaged by what is not a kill: the disk, another program
-                self._complain(f"at row {row} cannot be read", error)
+                self._complain(f"after {clips} clips cannot be read", error)
         return 0, None
 
-    def _told(self, values: Any, like: Any = None) -> Any:
+    def _broadcast(self, values: Any, like: Any = None) -> Any:
         """The first process's arrays, in all; `like` has their shapes."""
         if self._alone:
             return values

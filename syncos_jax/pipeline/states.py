@@ -1,4 +1,4 @@
-"""States of a run in a folder: what `Carry` holds before a row, each an Orbax checkpoint."""
+"""States of a run in a folder: what `Carry` holds after some clips, each an Orbax checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from syncos_jax.sampling.scan import Carry
 
 
 class States:
-    """The newest two states of a run, in ``folder/ROW/``.
+    """The newest two states of a run, in ``folder/CLIPS/``.
 
     Orbax writes them beside the run, each under another name until it is complete: what was half
     written when a process died is never read, and is removed here.
@@ -49,12 +49,12 @@ class States:
         """Whether the last state is still being written."""
         return self._manager.is_saving_in_progress()
 
-    def save(self, row: int, carry: Carry, *, wait: bool = False) -> bool:
+    def save(self, clips: int, carry: Carry, *, wait: bool = False) -> bool:
         """Copies the state to the host and begins to write it, once the last one is written.
 
         Args:
-          row: the next row.
-          carry: the state before it; may be donated as soon as this returns.
+          clips: clips done.
+          carry: the state after them; may be donated as soon as this returns.
           wait: also waits until it is written.
 
         Returns:
@@ -68,21 +68,23 @@ class States:
         import orbax.checkpoint as ocp
 
         state = _host_copy(carry)
-        if not all(np.isfinite(state[name]).all() for name in ("x", "x0")):
+        if not all(
+            np.isfinite(value).all() for name, value in state.items() if name.startswith("state.x")
+        ):
             return False
         with _quiet():
             self._manager.wait_until_finished()
-            self._manager.save(row, args=ocp.args.PyTreeSave(state))
+            self._manager.save(clips, args=ocp.args.PyTreeSave(state))
             if wait:
                 self._manager.wait_until_finished()
         return True
 
-    def rows(self) -> list[int]:
-        """The rows that there is a state of, the newest first."""
+    def saved(self) -> list[int]:
+        """The states that there are, by clips done, the newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def read(self, row: int, like: Carry) -> Carry:
-        """The state before `row`, as arrays of the host, in the structure of `like`.
+    def read(self, clips: int, like: Carry) -> Carry:
+        """The state after `clips` clips, as arrays of the host, in the structure of `like`.
 
         Raises:
           Exception: if it cannot be read.
@@ -92,7 +94,7 @@ class States:
         names, structure = _names(like)
         how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
         with _quiet():
-            found = self._manager.restore(row, args=ocp.args.PyTreeRestore(restore_args=how))
+            found = self._manager.restore(clips, args=ocp.args.PyTreeRestore(restore_args=how))
         return jax.tree.unflatten(structure, [found[name] for name in names])
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs of the command line that go on after they were killed: their folder, SIGTERM, the words."""
+"""SIGTERM: a run saves its state between two parts, and ends; and the folder it goes on from."""
 
 from __future__ import annotations
 
@@ -7,48 +7,28 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from syncos_jax.errors import Terminated
 
 if TYPE_CHECKING:
-    from syncos_jax.runs.checkpoint import Checkpoint, Every
+    from syncos_jax.pipeline.checkpoint import Checkpoint, Every
 
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume/--no-resume",
-        help="Go on with what a killed run of the same scenario and settings has left in "
-        ".NAME.run beside the video; otherwise delete that.",
-    ),
-]
-CheckpointEvery = Annotated[
-    str,
-    typer.Option(
-        "--checkpoint-every",
-        metavar="TIME",
-        help="How often the state of the run is saved: seconds such as 30 (less often where "
-        "saving would take more than 2 % of the time), or rows such as 100rows.",
-    ),
-]
-
-_asked = threading.Event()
-_patient = False
+_requested = threading.Event()
+_between_parts = False
 _handled = False
 
 
 @contextmanager
 def preemptible() -> Iterator[None]:
-    """Within it, SIGTERM raises `Terminated`: at once, or within `patiently` when the run's state
-    is saved. A second one does not wait."""
+    """Within it, SIGTERM raises `Terminated`: at once, or within `stop_between_parts` when the
+    run's state is saved. A second one does not wait."""
     global _handled
     if threading.current_thread() is not threading.main_thread():
         yield  # Python takes signals in the main thread alone
         return
-    _asked.clear()
-    before = signal.signal(signal.SIGTERM, _take)
+    _requested.clear()
+    before = signal.signal(signal.SIGTERM, _on_sigterm)
     _handled = True
     try:
         yield
@@ -57,36 +37,41 @@ def preemptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _take(*_: Any) -> None:
-    if not _patient or _asked.is_set():
+def _on_sigterm(*_: Any) -> None:
+    if not _between_parts or _requested.is_set():
         raise Terminated
-    _asked.set()
+    _requested.set()
 
 
 @contextmanager
-def patiently(progress: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
-    """Yields `progress`. Once that is called, SIGTERM is a question that `asked` answers, and takes
-    effect at the end; before, while the program is being compiled, there is nothing to save."""
-    global _patient
+def stop_between_parts(
+    progress: Callable[[int, int], None],
+) -> Iterator[Callable[[int, int], None]]:
+    """Within it a run is played, which saves its state and ends where `stop_requested` says so.
+
+    Yields `progress`. Once that has been called (before, the program is being compiled, and there
+    is nothing to save), SIGTERM no longer raises `Terminated` at once; `stop_requested` returns
+    True, and `Terminated` is raised at the end of the block at the latest."""
+    global _between_parts
 
     def watched(done: int, total: int) -> None:
-        global _patient
-        _patient = True
+        global _between_parts
+        _between_parts = True
         progress(done, total)
 
     if _handled:  # jax.distributed takes SIGTERM for itself, and then does nothing about it
-        signal.signal(signal.SIGTERM, _take)
+        signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         yield watched
     finally:
-        _patient = False
-    if _asked.is_set():
+        _between_parts = False
+    if _requested.is_set():
         raise Terminated
 
 
-def asked() -> bool:
+def stop_requested() -> bool:
     """Whether SIGTERM has come."""
-    return _asked.is_set()
+    return _requested.is_set()
 
 
 @contextmanager
@@ -109,22 +94,22 @@ def kept_run(
 
     Raises InputError as `Checkpoint` does.
     """
-    from syncos_jax.runs.checkpoint import LATENTS, Checkpoint
+    from syncos_jax.pipeline.checkpoint import LATENTS, Checkpoint
 
     kept = Checkpoint(
         folder,
         run,
         resume=resume,
         every=every,
-        stop=asked,
+        stop=stop_requested,
         warn=lambda text: say(f"warning: {text}"),
     )
 
     def where() -> str:
         if (folder / LATENTS).exists():
             return "with decoding: all rows are done"
-        row = kept.newest_row()
-        return f"from row {row}" if row else ""
+        clips = kept.newest_state()
+        return f"after {clips} clips" if clips else ""
 
     if where():
         say(f"goes on {where()}  ({folder})")

@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from flax import nnx
 
 from syncos_jax.errors import InputError
-from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.unet3d import UNet3DConfig
-from syncos_jax.models.vae import VAEConfig
+from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
+from syncos_jax.models.family import Geometry
+from syncos_jax.models.layers import DType, NoWeights
+from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
+from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
 from syncos_jax.sampling.schedule import NoiseSchedule
 
 
@@ -33,6 +36,9 @@ class ModelConfig:
         source: where the weights are from.
         notes: anything worth knowing, shown by ``syncos info`` (how it was trained, say).
     """
+
+    family: ClassVar[str] = "unet_clip"
+    networks: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder")
 
     name: str
     unet: UNet3DConfig
@@ -60,6 +66,29 @@ class ModelConfig:
     def latent_factor(self) -> int:
         """Pixels per latent cell, along each side."""
         return self.vae.factor
+
+    def build(self, network: str, dtype: DType) -> Any:
+        """A network without weights (``nnx.eval_shape``)."""
+        rngs: Any = NoWeights()
+        makers: dict[str, Any] = {
+            "unet": lambda: UNet3D(self.unet, dtype=dtype, rngs=rngs),
+            "vae": lambda: AutoencoderKL(self.vae, dtype=dtype, rngs=rngs),
+            "text_encoder": lambda: CLIPTextEncoder(self.text, dtype=dtype, rngs=rngs),
+        }
+        return nnx.eval_shape(makers[network])
+
+    def geometry(self) -> Geometry:
+        """Sizes of a clip."""
+        return Geometry(
+            window=self.window,
+            stride=self.stride,
+            channels=self.latent_channels,
+            cell=self.latent_factor,
+            multiple=2 ** (len(self.unet.block_out_channels) - 1),
+            height=self.height,
+            width=self.width,
+            fps=self.fps,
+        )
 
     def noise_schedule(self) -> NoiseSchedule:
         """The diffusion process."""

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from syncos_jax.cli.console import Phases, interruptible
-from syncos_jax.cli.keeping import kept_run, patiently
 from syncos_jax.errors import InputError
+from syncos_jax.files import check_writable, replacing
+from syncos_jax.files.documents import read_mapping
 from syncos_jax.files.text import short
+from syncos_jax.pipeline.checkpoint import RUN, Checkpoint, parse_every, run_folder
+from syncos_jax.pipeline.encode import check_rate
+from syncos_jax.pipeline.label import render
+from syncos_jax.runs.progress import Phases, interruptible
+from syncos_jax.runs.signals import kept_run, stop_between_parts
+from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.template import Take
 
 if TYPE_CHECKING:
     import jax
 
-    from syncos_jax.pipeline import Pipeline
-    from syncos_jax.pipeline.video import Video
-    from syncos_jax.runs.checkpoint import Checkpoint
+    from syncos_jax.pipeline import Pipeline, Video
+    from syncos_jax.pipeline.request import Request
     from syncos_jax.sampling.run import Progress
     from syncos_jax.sampling.settings import Settings
+    from syncos_jax.sampling.tape import Tape
 
 _PIXELS = 256  # small videos grow to about this height
 _compiled: set[str] = set()  # kinds of runs that this process has compiled already
@@ -44,9 +48,10 @@ class Job:
         template: the scenario's file.
         scale, label: as `Video.save` has them; scale None for what makes small videos visible.
         sampler, seed: in place of the scenario's.
+        request: all that follows from these for a pipeline; `prepare` makes it.
         again: the record to make again, with its file.
         resume: whether to go on with what a killed run has left.
-        every: how often the run's state is saved, in the words of the command line.
+        every: how often the run's state is saved (`parse_every`).
         preview: a PNG to look at while it is being made; preview_every: rows between looks.
     """
 
@@ -58,8 +63,9 @@ class Job:
     template: Path | None = None
     scale: int | None = None
     label: str | None = None
-    sampler: Any = None
+    sampler: Settings | None = None
     seed: int | None = None
+    request: Request | None = None
     again: tuple[Path, dict[str, Any]] | None = None
     group: str = ""
     resume: bool = True
@@ -72,10 +78,18 @@ class Job:
         """The seed of the run."""
         return self.take.scenario.seed if self.seed is None else self.seed
 
+    def prepare(self, pipeline: Pipeline) -> Request:
+        """What follows from the job for `pipeline`, derived when it is first asked for.
+
+        Raises InputError where the scenario does not fit the model.
+        """
+        if self.request is None:
+            self.request = pipeline.prepare(self.take.scenario, self.sampler, self.used_seed)
+        return self.request
+
 
 def check_places(jobs: list[Job]) -> None:
     """Makes sure that everything can be written before hours of work; raises InputError."""
-    from syncos_jax.files import check_writable
     from syncos_jax.pipeline.video import check_video_path
     from syncos_jax.runs.record import FORMAT
 
@@ -101,53 +115,41 @@ def check_places(jobs: list[Job]) -> None:
 
 def check_fit(pipeline: Pipeline, job: Job) -> None:
     """Makes sure that scenario, label and format fit the model's video; raises InputError."""
-    from syncos_jax.pipeline.encode import check_rate
-    from syncos_jax.pipeline.label import render
-
-    story = job.take.scenario
-    pipeline.check(story)
-    check_rate(job.out, story.fps or pipeline.model.config.fps)
+    request = job.prepare(pipeline)
+    check_rate(job.out, request.fps)
     if job.label is not None:
-        height, width = pipeline.frame_size(story)
-        scale = _scale(job, height, width)
-        render(job.label, height * scale, width * scale)
+        scale = _scale(job, request.height, request.width)
+        render(job.label, request.height * scale, request.width * scale)
 
 
 def _is_record(path: Path, wanted: str) -> bool:
-    from syncos_jax.files.documents import read_mapping
-
     try:
         return read_mapping(path).get("format") == wanted
     except InputError:
         return False
 
 
-def fit_memory(pipeline: Pipeline, jobs: list[Job], phases: Phases) -> None:
+def fit_memory(pipeline: Pipeline, jobs: Sequence[Job], phases: Phases) -> None:
     """Lets every job's calls have as many windows as fit the devices."""
     from syncos_jax.sampling.memory import largest_batch
 
     found: dict[Any, int] = {}
     for job in jobs:
-        story = job.take.scenario
-        settings = job.sampler or pipeline.settings(story)
-        kind = (pipeline.layout(story), pipeline.frame_shape(story), settings)
-        before = _kept_batch(job)
-        if before is not None:  # a killed run goes on with the calls it had
-            job.sampler = dataclasses.replace(settings, batch=before)
-            continue
-        if kind not in found:
-            with phases.phase("measure"):
-                run = pipeline.start(story, settings, job.used_seed)
-                fit = interruptible(partial(largest_batch, run))
-            phases.say(str(fit))
-            found[kind] = fit.windows
-        job.sampler = dataclasses.replace(settings, batch=found[kind])
+        request = job.prepare(pipeline)
+        windows = _kept_batch(job)  # a killed run goes on with the calls it had
+        if windows is None:
+            kind = (request.layout, request.frame_shape, request.sampler)
+            if kind not in found:
+                with phases.phase("measure"):
+                    fit = interruptible(partial(largest_batch, pipeline.start(request)))
+                phases.say(str(fit))
+                found[kind] = fit.windows
+            windows = found[kind]
+        job.sampler, job.request = request.sampler.replace(batch=windows), None
 
 
 def _kept_batch(job: Job) -> int | None:
     """Windows of a call of the run that the job goes on with, if there is one."""
-    from syncos_jax.runs.checkpoint import RUN, run_folder
-
     try:
         text = (run_folder(job.out) / RUN).read_text(encoding="utf-8") if job.resume else ""
         batch = json.loads(text)["run"]["sampler"]["batch"]
@@ -156,46 +158,54 @@ def _kept_batch(job: Job) -> int | None:
     return batch if isinstance(batch, int) else None
 
 
-def make(pipeline: Pipeline, job: Job, phases: Phases, model_id: str) -> None:
-    """Samples, decodes and writes one video, and says what it does.
+def make(
+    pipeline: Pipeline, job: Job, phases: Phases, model_id: str, tell: Callable[[str], Any]
+) -> None:
+    """Samples, decodes and writes one video.
+
+    Args:
+        pipeline: that makes it.
+        job: what to make.
+        phases: where progress is said.
+        model_id: name or folder of the model, as the user gave it.
+        tell: is told, in one line, what has been written.
 
     Raises InputError where the scenario does not fit the model, OSError where writing fails.
     """
-    from syncos_jax.runs.checkpoint import parse_every, run_folder
-    from syncos_jax.runs.fingerprint import fingerprint
-    from syncos_jax.runs.timings import Stopwatch
+    from syncos_jax.pipeline.timings import Stopwatch
 
-    story = job.take.scenario
-    settings = job.sampler or pipeline.settings(story)
-    layout = pipeline.layout(story)
-    tape = pipeline.tape(story, settings, job.used_seed)
+    request = job.prepare(pipeline)
+    layout, sampler = request.layout, request.sampler
     phases.say(
-        f"{layout.frames} frames in {layout.count} windows of {layout.window}, "
-        f"{len(story.events)} events, {settings.name}, {settings.steps} steps"
+        f"{request.frames} frames in {layout.count} windows of {layout.window}, "
+        f"{len(request.scenario.events)} events, {sampler.name}, {sampler.steps} steps"
     )
-    note = partial(_place, tape)
-    run = fingerprint(pipeline, story, settings, job.used_seed)
+    note = partial(_place, request.tape)
     with kept_run(
-        run_folder(job.out), run, phases.say, resume=job.resume, every=parse_every(job.every)
+        run_folder(job.out),
+        request.fingerprint,
+        phases.say,
+        resume=job.resume,
+        every=parse_every(job.every),
     ) as kept:
         with phases.phase("sample", "calls", first="compile", note=note) as progress:
             watch = Stopwatch(progress)
-            with patiently(watch) as watched:
-                sampling = partial(_sample, pipeline, job, settings, watched, kept)
+            with stop_between_parts(watch) as watched:
+                sampling = partial(_sample, pipeline, job, request, watched, kept)
                 latents = interruptible(sampling)
-        finish(pipeline, job, phases, model_id, latents, watch.row)
+        finish(pipeline, job, phases, model_id, latents, watch.row, tell)
         kept.remove()
 
 
 def _sample(
-    pipeline: Pipeline, job: Job, settings: Settings, watch: Progress, kept: Checkpoint
+    pipeline: Pipeline, job: Job, request: Request, watch: Progress, kept: Checkpoint
 ) -> jax.Array:
     """The latents of a job; of a run with a preview, a look at them between its parts."""
     if job.preview is None or kept.latents() is not None:
-        return pipeline.latents(job.take.scenario, settings, job.used_seed, watch, kept)
+        return pipeline.latents(request, progress=watch, checkpoint=kept)
     from syncos_jax.pipeline.preview import Preview
 
-    run = pipeline.start(job.take.scenario, settings, job.used_seed)
+    run = pipeline.start(request)
     look = Preview(pipeline, job.preview, job.preview_every)
 
     def progress(done: int, total: int) -> None:
@@ -212,24 +222,22 @@ def finish(
     model_id: str,
     latents: jax.Array,
     row_seconds: float | None = None,
+    tell: Callable[[str], Any] = lambda line: None,
 ) -> None:
-    """Decodes a job's latents and writes all that belongs to its video; raises as `make`."""
-    from syncos_jax.pipeline.plan import run_kind
-    from syncos_jax.runs import record as provenance
-    from syncos_jax.runs.timings import Speed, recall, remember
-    from syncos_jax.sampling.devices import is_main_process
+    """Decodes a job's latents and writes all that belongs to its video; arguments as in `make`,
+    `row_seconds`: what a call of the network took, where that is to be remembered."""
+    from syncos_jax.runs import record as records
+    from syncos_jax.sampling.hosts import is_main_process
 
-    story = job.take.scenario
-    settings = job.sampler or pipeline.settings(story)
+    request = job.prepare(pipeline)
     with phases.phase("decode", "frames") as progress:
         frames = interruptible(partial(pipeline.decode, latents, progress=progress))
     if not is_main_process():  # of several, the first one writes
         return
-    video = pipeline.video(story, frames)
-    record = provenance.describe(pipeline, story, settings, job.used_seed, latents, model_id)
+    video = pipeline.video(request, frames)
+    record = records.describe(request, latents, model_id)
     with phases.phase("write"):
-        scale = _write(job, video, latents, provenance.comment(record))
-    seconds, count = phases.seconds, len(frames)
+        scale = _write(job, video, latents, records.comment(record))
     record.update(
         files={
             "video": job.out.name,
@@ -239,33 +247,40 @@ def finish(
         video=_measures(job, video, scale),
         template=_template(job),
         take=_take(job),
-        timings={name: round(value, 3) for name, value in seconds.items()},
+        timings={name: round(value, 3) for name, value in phases.seconds.items()},
         made_from=_compared(job, record, phases),
     )
     if job.record is not None:
-        provenance.write_sidecar(job.record, record)
+        records.write_sidecar(job.record, record)
     if row_seconds is not None:
-        cost = record["cost"]
-        kind = run_kind(pipeline, story, cost["batch"])
-        before = recall(kind) if str(kind) in _compiled else None
-        _compiled.add(str(kind))
-        speed = Speed(
-            row_seconds * cost["rows"] / cost["full_calls"],
-            compile=seconds.get("compile", 0.0) if before is None else before.compile,
-            load=seconds.get("load", 0.0),
-            decode_frame=seconds["decode"] / count,
-            write_frame=seconds["write"] / count,
-        )
-        remember(kind, speed)
-    _summary(job, record["video"])
+        _remember(request, phases.seconds, row_seconds, len(frames))
+    tell(_summary(job, record["video"]))
 
 
-def _place(tape: Any, done: int) -> str:
+def _remember(request: Request, seconds: dict[str, float], row: float, frames: int) -> None:
+    """Keeps how long a run took, for plans."""
+    from syncos_jax.pipeline.plan import run_kind
+    from syncos_jax.pipeline.timings import Speed, recall, remember
+
+    kind = run_kind(request)
+    before = recall(kind) if str(kind) in _compiled else None
+    _compiled.add(str(kind))
+    speed = Speed(
+        row,
+        compile=seconds.get("compile", 0.0) if before is None else before.compile,
+        load=seconds.get("load", 0.0),
+        decode_frame=seconds["decode"] / frames,
+        write_frame=seconds["write"] / frames,
+    )
+    remember(kind, speed)
+
+
+def _place(tape: Tape, done: int) -> str:
     """Where on the tape the next row is: step, timestep, and what is done there."""
-    row = min(done, len(tape) - 1)
-    step, steps = int(tape.rows.step[row]) + 1, int(tape.rows.step[-1]) + 1
-    stage = "refining" if tape.rows.refine[row] else "denoising"
-    return f"step {step} of {steps}, t = {tape.rows.t[row]:.0f}, {stage}"
+    rounds, at = tape.rounds, tape.rows.round[min(done, len(tape) - 1)]
+    step, steps = int(rounds.step[at]) + 1, int(rounds.step[-1]) + 1
+    stage = "refining" if rounds.refine[at] else "denoising"
+    return f"step {step} of {steps}, t = {rounds.t[at]:.0f}, {stage}"
 
 
 def _scale(job: Job, height: int, width: int) -> int:
@@ -286,8 +301,6 @@ def _write(job: Job, video: Video, latents: jax.Array, comment: str) -> int:
 def write_latents(path: Path, latents: jax.Array, comment: str) -> None:
     """Writes float32 latents: .npy holds the array, .npz the arrays ``latents`` and ``comment``."""
     import numpy as np
-
-    from syncos_jax.files import replacing
 
     values = np.asarray(latents, np.float32)
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -347,10 +360,10 @@ def _compared(job: Job, record: dict[str, Any], phases: Phases) -> dict[str, Any
     return {"file": path.name, "identical": identical}
 
 
-def _summary(job: Job, measures: dict[str, Any]) -> None:
+def _summary(job: Job, measures: dict[str, Any]) -> str:
     beside = [("stills", job.sheet), ("latents", job.latents), ("record", job.record)]
     written = "".join(f", {name} in {path}" for name, path in beside if path is not None)
-    typer.echo(
+    return (
         f"{job.out}: {measures['frames']} frames of {measures['width']}×{measures['height']}, "
         f"{measures['seconds']:.1f} s at {measures['fps']:g} frames per second{written}"
     )
@@ -359,8 +372,7 @@ def _summary(job: Job, measures: dict[str, Any]) -> None:
 def read_again(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
     """What a record says: take, sampler settings, seed, and the record; raises InputError."""
     from syncos_jax.runs.record import read_sidecar
-    from syncos_jax.sampling.sampler import settings_from_dict
-    from syncos_jax.scenario import Scenario
+    from syncos_jax.sampling.settings import settings_from_dict
 
     record = read_sidecar(path)
     scale, label = record["video"].get("scale"), record["video"].get("label")
@@ -378,11 +390,8 @@ def read_again(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
 
 def check_model(pipeline: Pipeline, path: Path, record: dict[str, Any], model: str) -> None:
     """Refuses to make a video again with other weights; raises InputError."""
-    import jax
-
-    there, here = record["model"], pipeline.weights_sha256
-    dtype = str(jax.tree.leaves(pipeline._unet)[0].dtype)
-    if there["weights_sha256"] != here and there.get("dtype") == dtype:
+    there, here = record["model"], pipeline.model.weights_sha256
+    if there["weights_sha256"] != here and there.get("dtype") == pipeline.model.dtype:
         raise InputError(
             f"{path}: was made with weights {there['weights_sha256'][:12]}..., but the model "
             f"{model!r} has {here[:12]}...; give the right one with --model"

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from syncos_jax.cli.console import Phases, interruptible
-from syncos_jax.cli.keeping import kept_run, patiently
-from syncos_jax.cli.making import Job, check_places, finish
 from syncos_jax.errors import InputError
+from syncos_jax.pipeline.checkpoint import Busy, Checkpoint, Every, run_folder
+from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.runs import batch as batches
 from syncos_jax.runs.batch import DONE, FAILED, PENDING, Item, Manifest
-from syncos_jax.runs.checkpoint import Busy, Checkpoint, Every, run_folder
-from syncos_jax.runs.fingerprint import differences, fingerprint
-from syncos_jax.sampling.devices import DATA
+from syncos_jax.runs.make import Job, check_places, finish
+from syncos_jax.runs.progress import Phases, interruptible
+from syncos_jax.runs.signals import kept_run, stop_between_parts
 from syncos_jax.sampling.faults import DeviceMemoryError, NonFiniteError
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
+    from syncos_jax.pipeline.request import Request
 
 
 @dataclass
@@ -39,14 +39,18 @@ class Piece:
     item: Item
     error: str = ""
     job: Job | None = None
-    settings: Any = None
-    shape: Any = None
     run: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
         """Its name in the manifest."""
         return self.item.name
+
+    @property
+    def request(self) -> Request:
+        """What is to be made."""
+        assert self.job is not None and self.job.request is not None
+        return self.job.request
 
 
 class Batch:
@@ -77,7 +81,7 @@ class Batch:
         self.every = every
         self.phases = phases
         self.contact_sheet = True
-        self.places = 1 if pipeline.mesh is None else pipeline.mesh.shape[DATA]
+        self.places = pipeline.placement.videos
         self.pieces: list[Piece] = []
         self.manifest = Manifest(out)
         self._rows = self._total_rows = 0
@@ -102,7 +106,6 @@ class Batch:
         assert take is not None
         story = take.scenario
         story = story.with_sampler(sampler, **changes)
-        self.pipeline.check(story)
         video = self.out / f"{piece.name}{self.suffix}"
         piece.job = Job(
             # Its own name says what tells it from its siblings; the record says the values.
@@ -115,12 +118,8 @@ class Batch:
         )
         if video.with_suffix(".json") == self.manifest.path:
             raise InputError("the name 'manifest' is taken by the batch's own file; rename it")
-        piece.settings = self.pipeline.settings(story)
-        piece.job.sampler = piece.settings
         check_places([piece.job])
-        piece.shape = batches.shape_of(self.pipeline, story, piece.settings, story.seed)
-        piece.run = fingerprint(self.pipeline, story, piece.settings, story.seed)
-        piece.run = json.loads(json.dumps(piece.run))
+        piece.run = json.loads(json.dumps(piece.job.prepare(self.pipeline).fingerprint))
 
     def open(self, resume: bool, retry_failed: bool) -> None:
         """Compares with the manifest, and writes down what is pending.
@@ -188,8 +187,8 @@ class Batch:
         """Makes everything that is missing and that no other process is making."""
         groups = self._groups()
         missing = [group for group in groups if self._missing(group)]
-        self._total_rows = sum(group[0].shape[2][0] for group in missing)
-        shapes = len({group[0].shape for group in missing})
+        self._total_rows = sum(len(group[0].request.tape) for group in missing)
+        shapes = len({group[0].request.program for group in missing})
         count = sum(len(self._missing(group)) for group in missing)
         at_a_time = f", {self.places} at a time" if self.places > 1 else ""
         self.phases.say(
@@ -209,7 +208,7 @@ class Batch:
                     except Busy:  # another process is at it
                         busy.append(group)
                         continue
-                    self._rows += group[0].shape[2][0]
+                    self._rows += len(group[0].request.tape)
                 # Where that one dies, its work is taken over.
                 waiting = [group for group in busy if self._missing(group)]
                 if waiting:
@@ -220,24 +219,19 @@ class Batch:
                     time.sleep(1.0)
 
     def _groups(self) -> list[list[Piece]]:
-        """Videos that are made together: by shape, and as many as there are places.
+        """Videos that are made together: by program, and as many as there are places.
 
         They do not depend on what is done already, so that a group whose run was killed is found
         again, and that several processes form the same ones. What has failed leaves its place
         empty.
         """
-        by_shape: dict[Any, list[Piece]] = {}
+        by_program: dict[Any, list[Piece]] = {}
         for piece in self.pieces:
             if piece.run is not None:
-                numbers = tuple(
-                    getattr(piece.settings, name, None)
-                    for name in ("guidance", "learning_rate", "weight_decay")
-                )
-                together = numbers if self.places > 1 else ()
-                by_shape.setdefault((piece.shape, together), []).append(piece)
+                by_program.setdefault(piece.request.program, []).append(piece)
         groups = [
             [piece for piece in same[start : start + self.places] if not piece.error]
-            for same in by_shape.values()
+            for same in by_program.values()
             for start in range(0, len(same), self.places)
         ]
         return [group for group in groups if group]
@@ -278,7 +272,7 @@ class Batch:
             missing = self._missing(group)
             if missing:  # no other process has made them between the look and the lock
                 report = partial(self._report, progress)
-                with patiently(report) as watched:
+                with stop_between_parts(report) as watched:
                     latents = interruptible(partial(self._latents, group, opened, watched))
                 for piece in missing:
                     index = group.index(piece)
@@ -296,25 +290,14 @@ class Batch:
         return folder, {"videos": {piece.name: piece.run for piece in group}}
 
     def _latents(self, group: list[Piece], kept: Any, report: Any) -> Any:
-        """``[F, H, W, C]``, or with several places ``[V, F, H, W, C]``."""
+        """``[f, h, w, C]``, or with several places ``[V, f, h, w, C]``."""
         if self.places == 1:
-            one = group[0]
-            assert one.job is not None
-            story = one.job.take.scenario
-            return self.pipeline.latents(story, one.settings, story.seed, report, kept)
+            return self.pipeline.latents(group[0].request, progress=report, checkpoint=kept)
         there = kept.latents()
         if there is not None:
             return there
         filled = [group[min(place, len(group) - 1)] for place in range(self.places)]
-        found = [piece.job.take.scenario for piece in filled if piece.job is not None]
-        assert self.pipeline.mesh is not None
-        run = batches.start_videos(
-            self.pipeline,
-            found,
-            [piece.settings for piece in filled],
-            [story.seed for story in found],
-            self.pipeline.mesh,
-        )
+        run = self.pipeline.start_batch([piece.request for piece in filled])
         return np.asarray(kept.play(run, report))
 
     def _report(self, progress: Any, done: int, _: int) -> None:
@@ -329,7 +312,7 @@ class Batch:
         spent = time.perf_counter() - self._begin
         session |= {"videos": session["videos"] + 1, "frames": session["frames"] + frames}
         session |= {
-            "devices": self.places if self.pipeline.mesh is None else self.pipeline.mesh.size,
+            "devices": self.pipeline.placement.mesh.size,
             "seconds": round(spent, 3),
             "videos_per_hour": round(3600 * session["videos"] / spent, 2),
             "frames_per_second": round(session["frames"] / spent, 3),
