@@ -96,18 +96,16 @@ _PRESETS: dict[str, type] = {
 
 
 def _sampler() -> dict[str, Any]:
-    fields = {
-        field.name: field for kind in (Settings, Refinement) for field in dataclasses.fields(kind)
-    }
+    both = (*dataclasses.fields(Settings), *dataclasses.fields(Refinement))
+    types_of = {field.name: str(field.type) for field in both}
     words = _attributes(Settings) | _attributes(Refinement)
     kinds = []
     for name, names in SAMPLERS.items():
         properties: dict[str, Any] = {"name": {"const": name}}
         defaults = settings_to_dict(make_settings(name, {}))
         for field in names:
-            types = [
-                _KINDS[t] for t in re.split(r"\s*\|\s*", str(fields[field].type)) if t in _KINDS
-            ]
+            parts = re.split(r"\s*\|\s*", types_of[field])
+            types = [_KINDS[part] for part in parts if part in _KINDS]
             options: list[dict[str, Any]] = [{"type": one} for one in types]
             if "None" in parts:
                 options.append({"type": "null"})
