@@ -10,8 +10,9 @@ import pytest
 from fakes import FakeModel
 
 from syncos_jax.errors import InputError
-from syncos_jax.pipeline import Pipeline, timings
+from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.plan import living_bytes, measure, run_kind
+from syncos_jax.pipeline import timings
 from syncos_jax.sampling import CoDenoising, SynCoS
 from syncos_jax.scenario import Scenario
 

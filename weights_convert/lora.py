@@ -142,7 +142,9 @@ def open_lora(
         alpha = alphas.get(name, alphas.get("", float(rank)))
         if "alpha" in parts:
             alpha = float(np.asarray(parts["alpha"], np.float32).reshape(()))
-        weights = {key: parts[key] for key in ("down", "up", "diff") if key in parts}
+        weights: dict[str, Any] = {
+            key: parts[key] for key in ("down", "up", "diff") if key in parts
+        }
         bias = {"diff_b": parts["diff_b"]} if "diff_b" in parts else {}
         for tensor, held, factor in (
             ("weight", weights, scale * alpha / rank if "down" in weights else scale),
