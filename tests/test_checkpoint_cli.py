@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 import syncos_jax.pipeline.load
 from syncos_jax import Pipeline, Scenario
-from syncos_jax.cli import app, keeping
+from syncos_jax.cli import app
 from syncos_jax.errors import Terminated
 from syncos_jax.pipeline.checkpoint import Checkpoint, run_folder
-from syncos_jax.pipeline.fingerprint import fingerprint
+from syncos_jax.runs import signals
 
 STORY = {
     "global": "a cat",
@@ -46,7 +46,8 @@ def killed(monkeypatch, tmp_path):
     work.mkdir()
     monkeypatch.chdir(work)
     Path("story.yaml").write_text(yaml.safe_dump(STORY))
-    with Checkpoint(FOLDER, fingerprint(Pipeline(FakeModel()), Scenario.from_dict(STORY))):
+    request = Pipeline(FakeModel()).prepare(Scenario.from_dict(STORY))
+    with Checkpoint(FOLDER, request.fingerprint):
         np.save(FOLDER / "latents.npy", np.zeros((6, 2, 3, 4), np.float32))
 
 
@@ -102,18 +103,18 @@ def test_a_run_that_cannot_begin_leaves_nothing():
 
 def test_sigterm_is_taken_at_once_or_patiently():
     before = signal.getsignal(signal.SIGTERM)
-    with keeping.preemptible():
+    with signals.preemptible():
         with pytest.raises(Terminated):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
-        assert not keeping.asked()
+        assert not signals.stop_requested()
         reports = []
         with pytest.raises(Terminated):
-            with keeping.patiently(lambda *done: reports.append(done)) as progress:
+            with signals.stop_between_parts(lambda *done: reports.append(done)) as progress:
                 progress(1, 2)  # the program is compiled, and rows are being played
                 os.kill(os.getpid(), signal.SIGTERM)
                 deadline = time.monotonic() + 5
-                while not keeping.asked() and time.monotonic() < deadline:
+                while not signals.stop_requested() and time.monotonic() < deadline:
                     time.sleep(0.01)
                 reports.append("saved")
         assert reports == [(1, 2), "saved"]

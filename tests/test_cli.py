@@ -132,7 +132,7 @@ def test_out_of_memory_says_what_to_do(monkeypatch):
     def greedy(*_args, **_kwargs):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
 
-    monkeypatch.setattr("syncos_jax.pipeline.pipeline.start", greedy)
+    monkeypatch.setattr("syncos_jax.pipeline.pipeline.Pipeline.start", greedy)
     result = generate("--out", "a.mp4")
     assert result.exit_code == 1
     assert "error: out of memory on the device" in result.stderr.splitlines()[-1]

@@ -204,16 +204,16 @@ def test_what_cannot_be_written_is_known_before_the_work(options, message):
 
 
 def test_the_hash_knows_every_weight():
-    from syncos_jax.pipeline import Pipeline
+    from syncos_jax.models.family import hash_weights
 
-    first, again = Pipeline(FakeModel()).weights_sha256, Pipeline(FakeModel()).weights_sha256
+    first, again = FakeModel().weights_sha256, FakeModel().weights_sha256
     assert first == again and len(first) == 64
-    assert Pipeline(other_weights()).weights_sha256 != first
+    assert other_weights().weights_sha256 != first
     values = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
     renamed = {"a": jnp.zeros((2, 3)), "c": jnp.zeros(2)}
     turned = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
     narrow = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2, jnp.bfloat16)}
-    hashes = [provenance.hash_weights(v) for v in (values, renamed, turned, narrow)]
+    hashes = [hash_weights(v) for v in (values, renamed, turned, narrow)]
     assert len(set(hashes)) == 4
 
 

@@ -53,7 +53,9 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(code) from None
     except RuntimeError as error:  # the class of XLA's own errors
         if str(error).startswith("out of memory: "):  # a run's own, which says what would fit
-            fail(str(error))
+            fit = getattr(error, "fit", None)
+            number = "auto, or fewer" if fit is None else f"{fit.windows}, or auto"
+            fail(f"{error}; give --windows-per-call {number}")
         elif "RESOURCE_EXHAUSTED" in str(error):
             fail("out of memory on the device; take --windows-per-call auto, or fewer windows")
         else:

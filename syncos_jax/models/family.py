@@ -25,8 +25,6 @@ from syncos_jax.sampling.schedule import NoiseSchedule
 if TYPE_CHECKING:
     from syncos_jax.sampling.placement import Placement
 
-_HASHED_AT_ONCE = 2**26
-
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
@@ -186,20 +184,28 @@ class Model:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights as they compute: name, dtype, shape and bytes of every tensor.
-        The same model loaded in another dtype has another one; how its folder lies on disk does not
-        matter."""
-        digest = hashlib.sha256()
-        for name, leaf in jax.tree_util.tree_leaves_with_path(dict(self.weights)):
-            value = np.ascontiguousarray(np.asarray(leaf))
-            digest.update(f"{jax.tree_util.keystr(name)} {value.dtype} {value.shape}\n".encode())
-            digest.update(value.reshape(-1).view(np.uint8).data)
-        return digest.hexdigest()
+        """`hash_weights` of all networks."""
+        return hash_weights(self.weights)
 
     @property
     def dtype(self) -> str:
         """In which the denoiser computes."""
         return str(jax.tree.leaves(self.params)[0].dtype)
+
+
+def hash_weights(networks: Mapping[str, Any]) -> str:
+    """SHA-256 of networks' weights as they compute: name, dtype, shape and bytes of every tensor.
+
+    Args:
+        networks: pytrees of arrays, by name. The same model loaded in another dtype has another
+            hash; how its folder lies on disk does not matter.
+    """
+    digest = hashlib.sha256()
+    for name, leaf in jax.tree_util.tree_leaves_with_path(dict(networks)):
+        value = np.ascontiguousarray(np.asarray(leaf))
+        digest.update(f"{jax.tree_util.keystr(name)} {value.dtype} {value.shape}\n".encode())
+        digest.update(value.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _mixed(leaf: jax.Array, weights: np.ndarray) -> jax.Array:

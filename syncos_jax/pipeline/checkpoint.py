@@ -4,7 +4,7 @@ The folder holds
 
 ============= ====================================================================================
 run.json      what the run is: scenario, sampler, seed, model, versions, kind of device
-states/CLIPS/ the state after so many clips, an Orbax checkpoint: an array for each leaf of `Carry`
+rows/ROW/     the state before that row, an Orbax checkpoint: one array for each leaf of `Carry`
 latents.npy   the clean latent, once all rows have been played
 lock          held by the process that is at it; free again when that one dies
 ============= ====================================================================================
@@ -38,7 +38,7 @@ from syncos_jax.sampling.hosts import broadcast
 from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, play_through
 from syncos_jax.sampling.scan import Carry
 
-RUN, STATES, LATENTS, LOCK = "run.json", "states", "latents.npy", "lock"
+RUN, ROWS, LATENTS, LOCK = "run.json", "rows", "latents.npy", "lock"
 FORMAT, VERSION = "syncos_jax.run", 1
 
 MOST_OF_THE_TIME = 0.02
@@ -149,7 +149,7 @@ class Checkpoint:
         if self.folder.exists():
             if not self.folder.is_dir():
                 raise InputError(f"{self.folder}: is not a folder; remove it")
-            others = {path.name for path in self.folder.iterdir()} - {RUN, STATES, LATENTS, LOCK}
+            others = {path.name for path in self.folder.iterdir()} - {RUN, ROWS, LATENTS, LOCK}
             others = {name for name in others if not name.startswith(f".{Path(RUN).stem}.")}
             others = {name for name in others if not name.startswith(f".{Path(LATENTS).stem}.")}
             if others:
@@ -176,7 +176,7 @@ class Checkpoint:
                     "another output"
                 )
             return
-        shutil.rmtree(self.folder / STATES, ignore_errors=True)
+        shutil.rmtree(self.folder / ROWS, ignore_errors=True)
         (self.folder / LATENTS).unlink(missing_ok=True)
         text = json.dumps({"format": FORMAT, "version": VERSION, "run": self.run}, indent=1)
         with replacing(self.folder / RUN) as temporary:
@@ -225,7 +225,7 @@ class Checkpoint:
           NonFiniteError: if a prediction is not finite; the last state is kept, and is finite.
         """
         if self._main:
-            self._states = States(self.folder / STATES)
+            self._states = States(self.folder / ROWS)
         self._restore(run)
         self._last_row = run.row
         by_row = self.every.rows is not None
@@ -258,13 +258,13 @@ class Checkpoint:
             with replacing(self.folder / LATENTS) as temporary, temporary.open("wb") as file:
                 np.save(file, np.asarray(latents))
             self._close_states()
-            shutil.rmtree(self.folder / STATES, ignore_errors=True)
+            shutil.rmtree(self.folder / ROWS, ignore_errors=True)
         return latents
 
-    def newest_state(self) -> int | None:
-        """Clips done in the newest complete state in the folder; None for none."""
+    def newest_row(self) -> int | None:
+        """The row of the newest complete state in the folder; None for none."""
         try:
-            names = [path.name for path in (self.folder / STATES).iterdir()]
+            names = [path.name for path in (self.folder / ROWS).iterdir()]
         except OSError:
             return None
         return max((int(name) for name in names if name.isdigit()), default=None)
@@ -272,7 +272,7 @@ class Checkpoint:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to go on from."""
-        return self.newest_state() is None and not (self.folder / LATENTS).exists()
+        return self.newest_row() is None and not (self.folder / LATENTS).exists()
 
     def _asked_to_stop(self) -> bool:
         own = self._stop is not None and self._stop()
@@ -296,7 +296,7 @@ class Checkpoint:
             return  # the disk is slower than that: rather skip one than wait
         begin = monotonic()
         try:
-            self.saved += self._states.save(run.clips_done, run.carry, wait=wait)
+            self.saved += self._states.save(run.row, run.clips_done, run.carry, wait=wait)
         except Exception as error:  # tensorstore has no class of its own for a full disk
             self._complain("could not be saved", error)
         now = monotonic()
@@ -315,11 +315,11 @@ class Checkpoint:
             run.restore(clips, self._broadcast(carry if self._main else None, like=run.carry))
 
     def _newest(self, like: Carry) -> tuple[int, Any]:
-        for clips in self._states.saved():
+        for row in self._states.rows():
             try:
-                return clips, self._states.read(clips, like)
+                return self._states.read(row, like)
             except Exception as error:  # damaged by what is not a kill: the disk, another program
-                self._complain(f"after {clips} clips cannot be read", error)
+                self._complain(f"at row {row} cannot be read", error)
         return 0, None
 
     def _broadcast(self, values: Any, like: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""States of a run in a folder: what `Carry` holds after some clips, each an Orbax checkpoint."""
+"""States of a run in a folder: what `Carry` holds before a row, each an Orbax checkpoint."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from syncos_jax.models.saved import _quiet
 from syncos_jax.sampling.scan import Carry
 
+CLIPS = "clips_done"
+
 
 class States:
-    """The newest two states of a run, in ``folder/CLIPS/``.
+    """The newest two states of a run, in ``folder/ROW/``.
 
     Orbax writes them beside the run, each under another name until it is complete: what was half
     written when a process died is never read, and is removed here.
@@ -49,12 +51,13 @@ class States:
         """Whether the last state is still being written."""
         return self._manager.is_saving_in_progress()
 
-    def save(self, clips: int, carry: Carry, *, wait: bool = False) -> bool:
+    def save(self, row: int, clips: int, carry: Carry, *, wait: bool = False) -> bool:
         """Copies the state to the host and begins to write it, once the last one is written.
 
         Args:
-          clips: clips done.
-          carry: the state after them; may be donated as soon as this returns.
+          row: the next row.
+          clips: clips done, which is the place on a tape with other rows (`Run.clips_done`).
+          carry: the state before the row; may be donated as soon as this returns.
           wait: also waits until it is written.
 
         Returns:
@@ -67,24 +70,24 @@ class States:
         """
         import orbax.checkpoint as ocp
 
-        state = _host_copy(carry)
+        state = _host_copy(carry) | {CLIPS: np.asarray(clips, np.int64)}
         if not all(
             np.isfinite(value).all() for name, value in state.items() if name.startswith("state.x")
         ):
             return False
         with _quiet():
             self._manager.wait_until_finished()
-            self._manager.save(clips, args=ocp.args.PyTreeSave(state))
+            self._manager.save(row, args=ocp.args.PyTreeSave(state))
             if wait:
                 self._manager.wait_until_finished()
         return True
 
-    def saved(self) -> list[int]:
-        """The states that there are, by clips done, the newest first."""
+    def rows(self) -> list[int]:
+        """The rows that there is a state of, the newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def read(self, clips: int, like: Carry) -> Carry:
-        """The state after `clips` clips, as arrays of the host, in the structure of `like`.
+    def read(self, row: int, like: Carry) -> tuple[int, Carry]:
+        """Clips done and the state before `row`, as arrays of the host, structured as `like`.
 
         Raises:
           Exception: if it cannot be read.
@@ -92,10 +95,11 @@ class States:
         import orbax.checkpoint as ocp
 
         names, structure = _names(like)
-        how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+        how = {n: ocp.RestoreArgs(restore_type=np.ndarray) for n in (*names, CLIPS)}
         with _quiet():
-            found = self._manager.restore(clips, args=ocp.args.PyTreeRestore(restore_args=how))
-        return jax.tree.unflatten(structure, [found[name] for name in names])
+            found = self._manager.restore(row, args=ocp.args.PyTreeRestore(restore_args=how))
+        carry = jax.tree.unflatten(structure, [found[name] for name in names])
+        return int(found[CLIPS]), carry
 
     def close(self) -> None:
         """Waits until the last state is written; raises as `save`."""

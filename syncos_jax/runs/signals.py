@@ -108,8 +108,8 @@ def kept_run(
     def where() -> str:
         if (folder / LATENTS).exists():
             return "with decoding: all rows are done"
-        clips = kept.newest_state()
-        return f"after {clips} clips" if clips else ""
+        row = kept.newest_row()
+        return f"from row {row}" if row else ""
 
     if where():
         say(f"goes on {where()}  ({folder})")
