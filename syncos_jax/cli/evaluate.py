@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from syncos_jax.metrics import Expected
     from syncos_jax.metrics.measurer import Measurer
     from syncos_jax.metrics.prompts import Prompts
+    from syncos_jax.metrics.sources import Sources
     from syncos_jax.scenario import Scenario
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -83,12 +84,12 @@ def evaluate(
             check_writable(json_out)
         paths = _videos(video)
         story = _scenario(scenario)
-        measurer = _measurer(features)
+        sources = _sources(features)
         phases = Phases()
         reports = []
         with phases.phase("measure", "videos") as progress:
             for number, path in enumerate(paths, start=1):
-                work = partial(measure, path, story, measurer, features is not None)
+                work = partial(measure, path, story, sources, features is not None)
                 reports.append(interruptible(work))
                 progress(number, len(paths))
         _print(reports)
@@ -99,7 +100,7 @@ def evaluate(
 def measure(
     path: Path,
     story: Scenario | None = None,
-    measurer: Measurer | None = None,
+    sources: Sources | None = None,
     always: bool = False,
 ) -> dict[str, Any]:
     """All measures of a video file.
@@ -107,7 +108,7 @@ def measure(
     Args:
         path: the video.
         story: what it should show; None for what its sidecar says, if it has one.
-        measurer: networks to measure with; their values are the report's ``networks``.
+        sources: networks to measure with; their values are the report's ``networks``.
         always: whether they look at the demo model's videos too.
 
     Raises InputError where the file is no video, or it does not fit the scenario.
@@ -123,13 +124,13 @@ def measure(
     try:
         prompts = _prompts(story, sidecar, video.fps, len(frames))
         events = _events(prompts)
-        other = story is None or (measurer is not None and always)
+        other = story is None or (bool(sources) and always)
         if events and frames.shape[1:3] != (64, 64) and other:
             events = None
         report = metrics.evaluate(frames, video.fps, events)
         measured = []
-        if measurer is not None and (always or report["features"] != "world"):
-            measured = measurer(video.frames, video.fps, prompts)
+        if sources and (always or report["features"] != "world"):
+            measured = _measurer(sources)(video.frames, video.fps, prompts)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     height, width = frames.shape[1:3]
@@ -137,13 +138,17 @@ def measure(
     return {"file": str(path), "width": width, "height": height, **report, "networks": found}
 
 
-def _measurer(features: str | None) -> Measurer | None:
-    """What ``--features`` names, or the stand-ins that are installed; None for no network."""
+def _sources(features: str | None) -> Sources:
+    """What ``--features`` names, or the stand-ins that are installed."""
     from syncos_jax.metrics.sources import Sources
 
-    sources = Sources.installed() if features is None else Sources.parse(features)
-    if not sources:
-        return None
+    return Sources.installed() if features is None else Sources.parse(features)
+
+
+@lru_cache(maxsize=1)
+def _measurer(sources: Sources) -> Measurer:
+    """Of all videos, so that networks are read once; and only where one is looked at: JAX and the
+    networks take longer to load than most videos to measure without."""
     from syncos_jax.metrics.measurer import Measurer
 
     return Measurer(sources)

