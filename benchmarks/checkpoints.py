@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from syncos_jax import Pipeline, Scenario
-from syncos_jax.checkpoint import Checkpoint, Every
-from syncos_jax.fingerprint import fingerprint
+from syncos_jax.pipeline.checkpoint import Checkpoint, Every
+from syncos_jax.pipeline.fingerprint import fingerprint
 
 EVERY = 30.0
 

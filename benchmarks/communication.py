@@ -20,8 +20,8 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 from syncos_jax import CoDenoising, NoiseSchedule, SynCoS, WindowLayout  # noqa: E402
-from syncos_jax.parallel import make_mesh  # noqa: E402
-from syncos_jax.sampler import start  # noqa: E402
+from syncos_jax.sampling import start  # noqa: E402
+from syncos_jax.sampling.devices import make_mesh  # noqa: E402
 
 FRAME = (40, 64, 4)
 LAYOUT = WindowLayout(frames=64, window=16, stride=4)

@@ -37,14 +37,13 @@ import torch
 import torch_reference
 from flax import nnx
 
-from syncos_jax import noise
-from syncos_jax.bench import device, report
-from syncos_jax.bench.networks import RANDOM, bench_model
-from syncos_jax.bench.work import Case, apply_unet, scenario
-from syncos_jax.models.load import model_folder
-from syncos_jax.parallel import make_mesh, provide_cpu_devices
+from syncos_jax.experiments.bench import device, report
+from syncos_jax.experiments.bench.networks import RANDOM, bench_model
+from syncos_jax.experiments.bench.work import Case, apply_unet, scenario
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampler import CoDenoising, SynCoS, sample
+from syncos_jax.pipeline.load import model_folder
+from syncos_jax.sampling import CoDenoising, SynCoS, noise, sample
+from syncos_jax.sampling.devices import make_mesh, provide_cpu_devices
 from syncos_jax.weights_convert.diffusers_folder import write_networks
 
 TOLERANCE = 1e-3

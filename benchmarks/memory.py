@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
-from syncos_jax.memory import program_bytes
-from syncos_jax.run import Run
-from syncos_jax.sampler import start
+from syncos_jax.sampling import start
+from syncos_jax.sampling.memory import program_bytes
+from syncos_jax.sampling.run import Run
 
 
 def denoise(x, t, cond):

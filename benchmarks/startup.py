@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.bench import device, report
+from syncos_jax.experiments.bench import device, report
 
 HEADER = ("start", "to first row", "imports", "load", "text", "first row", "processor", "compiled")
 
@@ -42,10 +42,10 @@ def start(model: str, scenario: Path, devices: str, begin: float) -> dict[str, f
         spent[name] = now - last
         last = now
 
-    from syncos_jax.cache import Watch, keep_programs
     from syncos_jax.cli.devices import read_devices
-    from syncos_jax.parallel import make_mesh, provide_cpu_devices
     from syncos_jax.pipeline import Pipeline
+    from syncos_jax.runs.cache import Watch, keep_programs
+    from syncos_jax.sampling.devices import make_mesh, provide_cpu_devices
     from syncos_jax.scenario import Scenario
 
     keep_programs()

@@ -13,31 +13,31 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from syncos_jax.errors import InputError
-    from syncos_jax.models import load_model
-    from syncos_jax.parallel import make_mesh
     from syncos_jax.pipeline import Pipeline
-    from syncos_jax.sampler import CoDenoising, SynCoS, sample, sample_batch
+    from syncos_jax.pipeline.load import load_model
+    from syncos_jax.pipeline.video import Video
+    from syncos_jax.sampling import CoDenoising, SynCoS, sample, sample_batch
+    from syncos_jax.sampling.devices import make_mesh
+    from syncos_jax.sampling.schedule import NoiseSchedule
+    from syncos_jax.sampling.windows import WindowLayout
     from syncos_jax.scenario import Event, Scenario
-    from syncos_jax.schedule import NoiseSchedule
-    from syncos_jax.template import Template
-    from syncos_jax.video import Video
-    from syncos_jax.windows import WindowLayout
+    from syncos_jax.scenario.template import Template
 
 _HOME = {
-    "CoDenoising": "sampler",
+    "CoDenoising": "sampling",
     "Event": "scenario",
     "InputError": "errors",
-    "NoiseSchedule": "schedule",
+    "NoiseSchedule": "sampling",
     "Pipeline": "pipeline",
     "Scenario": "scenario",
-    "SynCoS": "sampler",
-    "Template": "template",
-    "Video": "video",
-    "WindowLayout": "windows",
-    "load_model": "models",
-    "make_mesh": "parallel",
-    "sample": "sampler",
-    "sample_batch": "sampler",
+    "SynCoS": "sampling",
+    "Template": "scenario.template",
+    "Video": "pipeline",
+    "WindowLayout": "sampling",
+    "load_model": "pipeline.load",
+    "make_mesh": "sampling",
+    "sample": "sampling",
+    "sample_batch": "sampling",
 }
 
 __all__ = [

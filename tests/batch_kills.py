@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kills import ended, preload, start
 
-from syncos_jax.video import load_video
+from syncos_jax.pipeline.video import load_video
 
 SAMPLER = {"name": "syncos", "steps": 4, "iterations": 3, "t_min": 600}
 

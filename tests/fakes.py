@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from syncos_jax.schedule import NoiseSchedule
+from syncos_jax.models.family import Geometry
+from syncos_jax.models.unet_clip.model import UNetClip
+from syncos_jax.sampling.schedule import NoiseSchedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,17 @@ class FakeConfig:
     steps: int = 4
     training: dict = dataclasses.field(default_factory=lambda: {"clips_seen": 7}, hash=False)
 
+    def geometry(self):
+        return Geometry(
+            window=self.window,
+            stride=self.stride,
+            channels=self.latent_channels,
+            cell=self.latent_factor,
+            height=self.height,
+            width=self.width,
+            fps=self.fps,
+        )
+
 
 class FakeUNet(nnx.Module):
     """Predicts a shade of what it is given, tinted by the text."""
@@ -33,7 +46,7 @@ class FakeUNet(nnx.Module):
         self.weight = nnx.Param(jnp.full((2, 4), 0.1))
 
     def __call__(self, x, t, text, *, fps=None):
-        assert fps is None and t.shape == x.shape[:1] and text.shape[0] == x.shape[0]
+        assert fps is None and t.shape in (x.shape[:1], x.shape[:2]) and len(text) == len(x)
         tint = text.mean(axis=1) @ self.weight[...]
         return 0.5 * x + tint[:, None, None, None, :]
 
@@ -56,14 +69,19 @@ class FakeText(nnx.Module):
         return self.table[...][ids]
 
 
-class FakeModel:
+class FakeModel(UNetClip):
     def __init__(self):
-        self.config = FakeConfig()
-        self.schedule = NoiseSchedule.from_betas("scaled_linear")
-        self.unet, self.vae, self.text_encoder = FakeUNet(), FakeVAE(), FakeText()
+        super().__init__(
+            FakeConfig(),
+            NoiseSchedule.from_betas("scaled_linear"),
+            unet=FakeUNet(),
+            vae=FakeVAE(),
+            text_encoder=FakeText(),
+            tokenizer=self.tokenize,
+        )
         self.tokenized = []
 
-    def tokenizer(self, texts: list[str]) -> np.ndarray:
+    def tokenize(self, texts: list[str]) -> np.ndarray:
         self.tokenized.append(list(texts))
         rows = [[min(ord(c), 127) for c in text[:20].ljust(20)] for text in texts]
         return np.asarray(rows, np.int32)

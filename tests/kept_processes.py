@@ -11,7 +11,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 
-from syncos_jax.parallel import initialize, is_main_process, make_mesh
+from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.hosts import initialize, is_main_process
 
 ADDRESS, NUMBER, FOLDER = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 initialize(ADDRESS, 2, NUMBER)
@@ -19,8 +20,8 @@ initialize(ADDRESS, 2, NUMBER)
 import numpy as np  # noqa: E402
 from test_checkpoint import EACH, RUN, toy_run  # noqa: E402
 
-from syncos_jax.checkpoint import Checkpoint  # noqa: E402
 from syncos_jax.errors import Terminated  # noqa: E402
+from syncos_jax.pipeline.checkpoint import Checkpoint  # noqa: E402
 
 # What the second process would not find: only the first may touch the folder.
 folder = FOLDER / "run" if is_main_process() else FOLDER / "missing" / "run"

@@ -66,11 +66,12 @@ def start(arguments, kill_row=None, how=signal.SIGKILL, log=None, kill_run=1, de
 def command(arguments, kill_row, how, kill_run):
     from fakes import FakeModel, FakeUNet
 
-    import syncos_jax.models
-    from syncos_jax import checkpoint
-    from syncos_jax.cli import keeping, main
+    import syncos_jax.pipeline.load
+    from syncos_jax.cli import main
+    from syncos_jax.pipeline import checkpoint
+    from syncos_jax.runs import signals
 
-    syncos_jax.models.load_model = lambda *_, **__: FakeModel()
+    syncos_jax.pipeline.load.load_model = lambda *_, **__: FakeModel()
     play, network = checkpoint.Checkpoint.play, FakeUNet.__call__
     runs, sent = 0, False  # a second SIGTERM would not be waited for
 
@@ -85,7 +86,7 @@ def command(arguments, kill_row, how, kill_run):
                 sent = True
                 os.kill(os.getpid(), how)
                 # The main thread takes it when it can: this one must not have played to the end.
-                keeping._asked.wait(timeout=60)
+                signals._requested.wait(timeout=60)
 
         return play(self, run, report)
 
@@ -108,7 +109,7 @@ def ended(process):
 
 def preload():
     """What every child would import, once. No array is made: JAX must not have started yet."""
-    for name in ("cache", "batch", "cli.batching", "checkpoint", "pipeline", "plan", "provenance"):
+    for name in ("runs.cache", "runs.batch_run", "runs.make", "runs.record", "pipeline.pipeline"):
         import_module(f"syncos_jax.{name}")
     import_module("orbax.checkpoint")
     import_module("fakes")

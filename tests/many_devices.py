@@ -15,9 +15,11 @@ import numpy as np
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
-from syncos_jax.parallel import Rules, is_main_process, make_mesh
-from syncos_jax.run import NonFiniteError, play_through
-from syncos_jax.sampler import sample, sample_batch, start, start_batch
+from syncos_jax.sampling import sample, sample_batch, start, start_batch
+from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.hosts import is_main_process
+from syncos_jax.sampling.placement import Rules
+from syncos_jax.sampling.run import NonFiniteError, play_through
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

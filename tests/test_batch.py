@@ -12,11 +12,11 @@ import yaml
 from fakes import FakeModel
 from typer.testing import CliRunner
 
-import syncos_jax.models
-from syncos_jax.batch import Manifest, read_items
+import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
-from syncos_jax.run import NonFiniteError
+from syncos_jax.runs.batch import Manifest, read_items
+from syncos_jax.sampling.run import NonFiniteError
 
 STORY = {
     "global": "a cat",
@@ -33,7 +33,7 @@ def lines(*stories):
 
 @pytest.fixture(autouse=True)
 def fake_models(monkeypatch, tmp_path):
-    monkeypatch.setattr(syncos_jax.models, "load_model", lambda *_, **__: FakeModel())
+    monkeypatch.setattr(syncos_jax.pipeline.load, "load_model", lambda *_, **__: FakeModel())
     monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path / "cache"))
     work = tmp_path / "work"
     work.mkdir()
@@ -135,10 +135,10 @@ def test_what_has_failed_and_what_is_missing(monkeypatch):
 
     latents = Pipeline.latents
 
-    def unlucky(self, story, settings, seed, *rest):
-        if seed == 13:
+    def unlucky(self, request, **rest):
+        if request.seed == 13:
             raise NonFiniteError("the sampling diverged in row 3 of 9", 3, [0])
-        return latents(self, story, settings, seed, *rest)
+        return latents(self, request, **rest)
 
     monkeypatch.setattr(Pipeline, "latents", unlucky)
     result = batch(source, "--out", "videos")

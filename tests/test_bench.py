@@ -16,14 +16,14 @@ import pytest
 from flax import nnx
 from typer.testing import CliRunner
 
-from syncos_jax import cache
-from syncos_jax.bench import device, flops, networks, report, trace
-from syncos_jax.bench.measure import Work, measure
-from syncos_jax.bench.work import Case, scenario
 from syncos_jax.cli import app
+from syncos_jax.experiments.bench import device, flops, networks, report, trace
+from syncos_jax.experiments.bench.measure import Work, measure
+from syncos_jax.experiments.bench.work import Case, scenario
 from syncos_jax.models import saved
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.settings import CoDenoising
+from syncos_jax.runs import cache
+from syncos_jax.sampling import CoDenoising
 
 
 def lowered_flops(name, config, call, *shapes):
@@ -202,7 +202,7 @@ def test_bench_says_what_is_wrong(options, said):
 
 COMPILES = """
 import sys, pathlib
-from syncos_jax.cache import Watch, keep_programs, programs_folder, size
+from syncos_jax.runs.cache import Watch, keep_programs, programs_folder, size
 import jax, jax.numpy as jnp
 assert jax.config.jax_compilation_cache_dir is None  # importing switches nothing on
 watch = Watch()
@@ -248,10 +248,10 @@ def test_compile_needs_a_length():
 
 
 GENERATES = """
-from syncos_jax.cache import Watch, keep_programs
+from syncos_jax.runs.cache import Watch, keep_programs
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.scenario import Event, Scenario
-from syncos_jax.settings import CoDenoising
+from syncos_jax.sampling import CoDenoising
 keep_programs()
 watch = Watch()
 story = Scenario(global_prompt="a red ball", events=(Event(prompt="it grows", frames=8),))

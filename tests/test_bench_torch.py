@@ -61,7 +61,7 @@ def test_turns_alternate():
 def test_torch_windows_are_fused_as_ours():
     import torch
 
-    from syncos_jax.windows import WindowLayout
+    from syncos_jax.sampling.windows import WindowLayout
 
     layout = WindowLayout(frames=9, window=4, stride=2)
     problem = torch_reference.Problem(

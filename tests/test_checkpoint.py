@@ -16,18 +16,18 @@ from fakes import FakeModel
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax import NoiseSchedule, Pipeline, Scenario, SynCoS, WindowLayout
-from syncos_jax.checkpoint import (
+from syncos_jax.errors import InputError, Terminated
+from syncos_jax.pipeline.checkpoint import (
     Busy,
     Checkpoint,
     Every,
     parse_every,
     run_folder,
 )
-from syncos_jax.errors import InputError, Terminated
-from syncos_jax.fingerprint import differences, fingerprint
-from syncos_jax.run import NonFiniteError
-from syncos_jax.sampler import start
-from syncos_jax.states import States
+from syncos_jax.pipeline.fingerprint import differences
+from syncos_jax.pipeline.states import States
+from syncos_jax.sampling import start
+from syncos_jax.sampling.run import NonFiniteError
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)
 # Fresh noise, minibatches, a partial last call: whatever a carry can hold.
@@ -131,12 +131,12 @@ def test_of_many_differences_some_are_said():
 def test_what_a_run_is():
     pipeline = Pipeline(FakeModel())
     story = {"global": "a cat", "events": [{"prompt": "sleeps", "frames": 8}]}
-    one = fingerprint(pipeline, Scenario.from_dict(story))
+    one = pipeline.prepare(Scenario.from_dict(story)).fingerprint
     assert json.loads(json.dumps(one)) == one
     assert one["frame_shape"] == [2, 3, 4] and one["layout"]["frames"] == 8
 
     def changed(story=story, pipeline=pipeline, **kwargs):
-        return differences(one, fingerprint(pipeline, Scenario.from_dict(story), **kwargs))
+        return differences(one, pipeline.prepare(Scenario.from_dict(story), **kwargs).fingerprint)
 
     assert changed() == []
     assert changed({**story, "seed": 3}, seed=0) == []  # what is used counts
@@ -188,7 +188,9 @@ def test_a_state_that_will_not_be_finite_is_not_saved_either(tmp_path):
     """The last optimiser step of a row goes wrong: the prediction that shows it is yet to come."""
     run = toy_run()
     run.advance(4)
-    run.restore(4, run.carry._replace(x0=run.carry.x0.at[0, 0, 0, 0].set(jnp.inf)))
+    state = run.carry.state
+    state = state._replace(x0=state.x0.at[0, 0, 0, 0].set(jnp.inf))
+    run.restore(run.clips_done, run.carry._replace(state=state))
     with Checkpoint(tmp_path / "run", RUN, every=Every(seconds=0)) as kept:
         kept._states = States(tmp_path / "run" / "rows")
         kept._pause(run)
@@ -215,13 +217,13 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
     """However slow the disk: after a save that took a second, none for 50 seconds."""
     now = [0.0]
     saved = []
-    monkeypatch.setattr("syncos_jax.checkpoint.monotonic", lambda: now[0])
+    monkeypatch.setattr("syncos_jax.pipeline.checkpoint.monotonic", lambda: now[0])
     kept = Checkpoint(tmp_path / "run", RUN, every=Every(seconds=0))
 
     class Slow:
         busy = False
 
-        def save(self, row, carry, wait):
+        def save(self, row, clips, carry, wait):
             now[0] += 1.0
             saved.append(now[0])
             return True

@@ -11,12 +11,12 @@ import yaml
 from fakes import FakeModel
 from typer.testing import CliRunner
 
-import syncos_jax.models
+import syncos_jax.pipeline.load
 from syncos_jax import Pipeline, Scenario
-from syncos_jax.checkpoint import Checkpoint, run_folder
-from syncos_jax.cli import app, keeping
+from syncos_jax.cli import app
 from syncos_jax.errors import Terminated
-from syncos_jax.fingerprint import fingerprint
+from syncos_jax.pipeline.checkpoint import Checkpoint, run_folder
+from syncos_jax.runs import signals
 
 STORY = {
     "global": "a cat",
@@ -38,13 +38,16 @@ class OtherModel(FakeModel):
 def killed(monkeypatch, tmp_path):
     """A folder as a run leaves it that was killed when all rows were done."""
     models = {"fake": FakeModel, "other": OtherModel}
-    monkeypatch.setattr(syncos_jax.models, "load_model", lambda name, *_, **__: models[name]())
+    monkeypatch.setattr(
+        syncos_jax.pipeline.load, "load_model", lambda name, *_, **__: models[name]()
+    )
     monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path / "cache"))
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
     Path("story.yaml").write_text(yaml.safe_dump(STORY))
-    with Checkpoint(FOLDER, fingerprint(Pipeline(FakeModel()), Scenario.from_dict(STORY))):
+    request = Pipeline(FakeModel()).prepare(Scenario.from_dict(STORY))
+    with Checkpoint(FOLDER, request.fingerprint):
         np.save(FOLDER / "latents.npy", np.zeros((6, 2, 3, 4), np.float32))
 
 
@@ -100,18 +103,18 @@ def test_a_run_that_cannot_begin_leaves_nothing():
 
 def test_sigterm_is_taken_at_once_or_patiently():
     before = signal.getsignal(signal.SIGTERM)
-    with keeping.preemptible():
+    with signals.preemptible():
         with pytest.raises(Terminated):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
-        assert not keeping.asked()
+        assert not signals.stop_requested()
         reports = []
         with pytest.raises(Terminated):
-            with keeping.patiently(lambda *done: reports.append(done)) as progress:
+            with signals.stop_between_parts(lambda *done: reports.append(done)) as progress:
                 progress(1, 2)  # the program is compiled, and rows are being played
                 os.kill(os.getpid(), signal.SIGTERM)
                 deadline = time.monotonic() + 5
-                while not keeping.asked() and time.monotonic() < deadline:
+                while not signals.stop_requested() and time.monotonic() < deadline:
                     time.sleep(0.01)
                 reports.append("saved")
         assert reports == [(1, 2), "saved"]
@@ -122,7 +125,7 @@ def test_after_ctrl_c_an_earlier_state_is_kept_and_named(monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("syncos_jax.cli.making.finish", interrupted)
+    monkeypatch.setattr("syncos_jax.runs.make.finish", interrupted)
     result = generate()
     assert result.exit_code == 130
     said = (

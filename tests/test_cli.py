@@ -13,11 +13,11 @@ from fakes import FakeModel
 from PIL import Image
 from typer.testing import CliRunner
 
-import syncos_jax.models
+import syncos_jax.pipeline.load
 from syncos_jax import __version__
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
-from syncos_jax.video import load_video
+from syncos_jax.pipeline.video import load_video
 
 STORY = {
     "global": "a cat",
@@ -34,7 +34,7 @@ def fake_models(monkeypatch, tmp_path):
             raise InputError(f"no model {name!r}: neither a built-in name nor a folder")
         return FakeModel()
 
-    monkeypatch.setattr(syncos_jax.models, "load_model", load_model, raising=False)
+    monkeypatch.setattr(syncos_jax.pipeline.load, "load_model", load_model, raising=False)
     monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path.parent / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("story.yaml").write_text(yaml.safe_dump(STORY))
@@ -120,7 +120,7 @@ def test_a_full_disk_is_one_line(monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device", "a.mp4")
 
-    monkeypatch.setattr("syncos_jax.video.Video.save", full)
+    monkeypatch.setattr("syncos_jax.pipeline.video.Video.save", full)
     result = generate("--out", "a.mp4")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == "error: a.mp4: No space left on device"
@@ -132,7 +132,7 @@ def test_out_of_memory_says_what_to_do(monkeypatch):
     def greedy(*_args, **_kwargs):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
 
-    monkeypatch.setattr("syncos_jax.pipeline.start", greedy)
+    monkeypatch.setattr("syncos_jax.pipeline.pipeline.Pipeline.start", greedy)
     result = generate("--out", "a.mp4")
     assert result.exit_code == 1
     assert "error: out of memory on the device" in result.stderr.splitlines()[-1]
@@ -175,7 +175,7 @@ INTERRUPTED = """
 import sys, time
 sys.path.insert(0, sys.argv.pop(1))
 import jax, jax.numpy as jnp
-import syncos_jax.models
+import syncos_jax.pipeline.load
 from fakes import FakeModel, FakeUNet
 
 class Slow(FakeUNet):
@@ -188,7 +188,7 @@ def load_model(name, *_):
     model.unet = Slow()
     return model
 
-syncos_jax.models.load_model = load_model
+syncos_jax.pipeline.load.load_model = load_model
 from syncos_jax.cli import main
 main()
 """

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from fakes import FakeModel
 
-from syncos_jax.conditioning import window_prompts
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
+from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
-from syncos_jax.windows import WindowLayout
+from syncos_jax.scenario.conditioning import window_prompts
 
 EVENTS = [{"prompt": "a", "frames": 12}, {"prompt": "b", "frames": 12}]
 LAYOUT = WindowLayout(frames=24, window=4, stride=2)  # 11 windows, middles 2, 4, ..., 22
@@ -108,8 +108,11 @@ def test_features_are_mixed_as_the_weights_say():
     events = [EVENTS[0], {**EVENTS[1], "negative": "dark"}]
     data = {"events": events, "structured": False, "crossfade": 2}
     scenario = Scenario.from_dict(data)
-    cond, uncond = pipeline.conditioning(scenario, pipeline.layout(scenario))
-    a, b, dark, empty = (np.asarray(row) for row in pipeline.encode(["a", "b", "dark", ""]))
+    request = pipeline.prepare(scenario)
+    table = np.asarray(pipeline.conditioning(request)["text"])
+    cond, uncond = ({"text": table[index]} for index in request.texts)
+    encoded = pipeline.model.encode_prompts(["a", "b", "dark", ""])["text"]
+    a, b, dark, empty = (np.asarray(row) for row in encoded)
     np.testing.assert_array_equal(cond["text"][3], a)
     np.testing.assert_array_equal(cond["text"][6], b)
     np.testing.assert_allclose(cond["text"][4], (2 * a + b) / 3, atol=1e-6)
@@ -120,7 +123,7 @@ def test_features_are_mixed_as_the_weights_say():
 def test_the_size_of_the_scenario(size):
     pipeline = Pipeline(FakeModel())
     scenario = Scenario.from_dict({"events": EVENTS, "structured": False, "size": size})
-    height, width, channels = pipeline.frame_shape(scenario)
+    height, width, channels = pipeline.prepare(scenario).frame_shape
     assert (height, width, channels) == (-(-size[1] // 8), -(-size[0] // 8), 4)
     latents = jnp.zeros((24, height, width, channels))
     video = pipeline.video(scenario, pipeline.decode(latents))

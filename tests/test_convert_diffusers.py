@@ -16,10 +16,11 @@ from transformers import CLIPTextConfig as TorchTextConfig
 from transformers import CLIPTextModel
 
 from syncos_jax import Pipeline
-from syncos_jax.models import load_model, saved
 from syncos_jax.models.clip_text import CLIPTextEncoder
-from syncos_jax.models.unet3d import UNet3D
-from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3D
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
+from syncos_jax.pipeline.load import load_model
 from syncos_jax.weights_convert import hub
 from syncos_jax.weights_convert.table import leaves
 
@@ -193,7 +194,7 @@ def test_bfloat16(reference, converted):
 def test_float16_sharded_bin_files(loaded, converted):
     """Weights are those of the files, bit for bit, and stay 16-bit on disk."""
     model, plain = loaded["halves"], loaded["plain"]
-    for name in saved.NETWORKS:
+    for name in ModelConfig.networks:
         ours, single = leaves(getattr(model, name)), leaves(getattr(plain, name))
         for path, leaf in ours.items():
             half = np.asarray(single[path]).astype(np.float16).astype(np.float32)
@@ -215,7 +216,7 @@ def test_pipeline(converted):
 
 def test_a_folder_of_diffusers_loads_without_conversion(loaded):
     direct, model = loaded["direct"], loaded["plain"]
-    for name in saved.NETWORKS:
+    for name in ModelConfig.networks:
         ours, other = leaves(getattr(model, name)), leaves(getattr(direct, name))
         assert list(ours) == list(other)
         for path, leaf in ours.items():
@@ -247,7 +248,7 @@ def test_what_is_written(converted):
     assert names == {"config.json", "unet", "vae", "text_encoder", "tokenizer"}
     values = json.loads((converted / "plain/config.json").read_text())
     assert values["format"] == "syncos_jax" and values["version"] == 1
-    assert values["name"] == "plain" and values["networks"] == list(saved.NETWORKS)
+    assert values["name"] == "plain" and values["networks"] == list(ModelConfig.networks)
     assert "unet" in syncos("info", converted / "plain").stdout
 
 

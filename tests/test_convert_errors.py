@@ -16,7 +16,7 @@ import pytest
 import torch
 from checkpoints import DATA, save_ckpt, save_safetensors, syncos, weights
 
-from syncos_jax.models import load_model, saved
+from syncos_jax.pipeline.load import load_model
 
 CONFIG = DATA / "openclip_text_tiny.json"
 OPTIONS = ("--config", CONFIG, "--only", "text_encoder")
@@ -239,6 +239,7 @@ def test_a_real_limit_on_what_can_be_written(state):
 SLOW = """
 import sys, time
 from syncos_jax.models import saved
+from syncos_jax.models.unet_clip.config import ModelConfig
 def write(*_):
     print("writing", flush=True)
     time.sleep(60)
@@ -314,4 +315,6 @@ def test_a_part_that_was_not_converted_is_said(state):
 
 
 def test_names_of_the_networks():
-    assert saved.NETWORKS == ("unet", "vae", "text_encoder")
+    from syncos_jax.models.unet_clip.config import ModelConfig
+
+    assert ModelConfig.networks == ("unet", "vae", "text_encoder")

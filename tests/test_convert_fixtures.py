@@ -20,12 +20,12 @@ from checkpoints import (
 )
 from flax import nnx
 
-from syncos_jax.models import load_model
 from syncos_jax.models.clip_text import CLIPTextEncoder
-from syncos_jax.models.unet3d import UNet3D
-from syncos_jax.models.vae import AutoencoderKL
-from syncos_jax.sampler import CoDenoising, sample
-from syncos_jax.windows import WindowLayout
+from syncos_jax.models.unet_clip.unet3d import UNet3D
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
+from syncos_jax.pipeline.load import load_model
+from syncos_jax.sampling import CoDenoising, sample
+from syncos_jax.sampling.windows import WindowLayout
 
 FIXTURES = {"unet": "vc2_tiny_a", "vae": "vc2_vae_tiny", "text_encoder": "openclip_text_tiny"}
 
@@ -93,7 +93,7 @@ def test_unet_with_small_weights_shows_every_epsilon(tmp_path):
 
 
 def test_a_timestep_for_each_frame(converted):
-    """Activations of FIFO-Diffusion's own UNet; `syncos_jax.fifo` calls the network like this."""
+    """Activations of FIFO-Diffusion's own UNet; `sampling.fifo` calls the network like this."""
     data = io("vc2_tiny_a_fifo_io")
     twice = [np.concatenate([data[name]] * 2) for name in ("x", "context", "fps")]
     times = np.stack([data["timesteps"]] * 2)

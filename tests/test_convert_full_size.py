@@ -106,7 +106,7 @@ FORWARD = """
 import resource, sys, numpy as np, jax, jax.numpy as jnp
 from flax import nnx
 from syncos_jax.models import saved
-from syncos_jax.models.load import placement
+from syncos_jax.pipeline.load import placement
 from pathlib import Path
 folder, given, out = map(Path, sys.argv[1:])
 config, _ = saved.read_config(folder)

@@ -11,14 +11,14 @@ from flax import nnx
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from syncos_jax.demo.evaluate import autoencoder_right, clips_right, open_colour_scenario
-from syncos_jax.models import Model, load_model
-from syncos_jax.models.load import model_folder
-from syncos_jax.models.unet3d import UNet3D
-from syncos_jax.models.vae import AutoencoderKL as OurVAE
+from syncos_jax.demo.world import render, sample_scene
+from syncos_jax.demo.world.tracker import read, track
+from syncos_jax.models import Model
+from syncos_jax.models.unet_clip.unet3d import UNet3D
+from syncos_jax.models.unet_clip.vae import AutoencoderKL as OurVAE
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampler import SynCoS
-from syncos_jax.world import render, sample_scene
-from syncos_jax.world.tracker import read, track
+from syncos_jax.pipeline.load import load_model, model_folder
+from syncos_jax.sampling import SynCoS
 
 PROMPTS = ["a red ball on a green meadow, the ball rolls to the left", "a star at night, it grows"]
 

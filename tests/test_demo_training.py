@@ -18,12 +18,12 @@ from syncos_jax.demo.sizes import SIZES, TOKENS
 from syncos_jax.demo.tokenizer import train_tokenizer
 from syncos_jax.demo.train_diffusion import TextToVideo, frame_timesteps
 from syncos_jax.demo.train_text import codes
-from syncos_jax.models import load_model
+from syncos_jax.demo.world import MOTIONS, OPPOSITE, sample_scene
 from syncos_jax.models.tokenizer import PromptTokenizer
-from syncos_jax.models.unet3d import UNet3D, UNet3DConfig
-from syncos_jax.models.vae import AutoencoderKL, VAEConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
+from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
+from syncos_jax.pipeline.load import load_model
 from syncos_jax.weights_convert.table import leaves
-from syncos_jax.world import MOTIONS, OPPOSITE, sample_scene
 
 
 def fit_line(folder, steps: int) -> tuple[dict, list[int]]:

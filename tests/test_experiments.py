@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from syncos_jax.demo.world import CLIP_FRAMES
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import MEASURES, collect, diversity_of_seeds, measure
 from syncos_jax.experiments.methods import METHODS, choose, cost, dial_methods, read_methods
@@ -27,16 +28,14 @@ from syncos_jax.experiments.statistics import (
 from syncos_jax.experiments.study import choose_cases
 from syncos_jax.experiments.suite import KINDS, SUBSET, load_suite, make_suite, to_jsonl
 from syncos_jax.experiments.tables import summarise, to_markdown
-from syncos_jax.fifo import FIFO
 from syncos_jax.metrics import expected_from_prompt
-from syncos_jax.settings import CoDenoising, RefinementOnly, SynCoS
-from syncos_jax.world import CLIP_FRAMES
+from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS
 
 # -- the suite -----------------------------------------------------------------------------------
 
 
 def test_the_shipped_suite_is_what_its_function_makes():
-    shipped = (files("syncos_jax") / "data" / "suite.jsonl").read_text(encoding="utf-8")
+    shipped = (files("syncos_jax") / "experiments" / "suite.jsonl").read_text(encoding="utf-8")
     again = "python -m syncos_jax.experiments.suite"
     assert shipped == to_jsonl(make_suite()), f"suite.jsonl is out of date: {again}"
 
@@ -134,7 +133,7 @@ def test_common_settings_reach_those_that_have_them():
 class _Model:
     from fakes import FakeConfig
 
-    from syncos_jax.schedule import NoiseSchedule
+    from syncos_jax.sampling.schedule import NoiseSchedule
 
     config = FakeConfig()
     schedule = NoiseSchedule.from_betas()

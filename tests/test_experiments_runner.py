@@ -9,7 +9,7 @@ from fakes import FakeConfig, FakeModel, FakeUNet
 from PIL import Image
 from typer.testing import CliRunner
 
-import syncos_jax.models
+import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.experiments import runner
 from syncos_jax.experiments.methods import METHODS, Method
@@ -17,7 +17,7 @@ from syncos_jax.experiments.runner import load, plan, run
 from syncos_jax.experiments.study import with_common
 from syncos_jax.experiments.suite import load_suite
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.settings import SynCoS
+from syncos_jax.sampling import SynCoS
 
 QUICK = {"steps": 4, "iterations": 1, "t_min": 600}  # one step of the four is refined
 NAMES = ("co_denoising", "fifo", "no_structure", "syncos")
@@ -168,7 +168,7 @@ def test_a_method_that_diverges_is_a_result(pipeline, tmp_path):
 
 @pytest.fixture(autouse=True)
 def fake_models(monkeypatch, tmp_path):
-    monkeypatch.setattr(syncos_jax.models, "load_model", lambda *_, **__: Model())
+    monkeypatch.setattr(syncos_jax.pipeline.load, "load_model", lambda *_, **__: Model())
     monkeypatch.chdir(tmp_path)
 
 

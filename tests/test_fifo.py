@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from toy import FRAME, conditioning, parameters
 
+from syncos_jax.demo.world.tracker import read, track
 from syncos_jax.errors import InputError
-from syncos_jax.fifo import FIFO, fifo_schedule, make_queue, pipeline_latents, sample_fifo
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampler import CoDenoising, sample
+from syncos_jax.sampling import FIFO, CoDenoising, sample
+from syncos_jax.sampling.fifo import fifo_schedule, make_queue, pipeline_latents, sample_fifo
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.windows import WindowLayout
-from syncos_jax.world.tracker import read, track
 
 SCHEDULE = NoiseSchedule.from_betas(prediction="v")
 

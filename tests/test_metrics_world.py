@@ -7,14 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from syncos_jax.cli import app
-from syncos_jax.errors import InputError
-from syncos_jax.metrics import Expected, evaluate, expected_from_prompt, judge_video
-from syncos_jax.metrics.features import background_features, subject_features
-from syncos_jax.metrics.similarity import consistency
-from syncos_jax.metrics.world import majority_share
-from syncos_jax.scenario import Scenario
-from syncos_jax.video import Video
-from syncos_jax.world import (
+from syncos_jax.demo.measures import majority_share
+from syncos_jax.demo.world import (
     BACKGROUNDS,
     COLOURS,
     MOTIONS,
@@ -24,8 +18,14 @@ from syncos_jax.world import (
     local_prompt,
     render,
 )
-from syncos_jax.world.captions import COLOUR_WORDS, MOVES, PLACES, SHAPE_WORDS
-from syncos_jax.world.tracker import track
+from syncos_jax.demo.world.captions import COLOUR_WORDS, MOVES, PLACES, SHAPE_WORDS
+from syncos_jax.demo.world.tracker import track
+from syncos_jax.errors import InputError
+from syncos_jax.metrics import Expected, evaluate, expected_from_prompt, judge_video
+from syncos_jax.metrics.features import background_features, subject_features
+from syncos_jax.metrics.similarity import consistency
+from syncos_jax.pipeline.video import Video
+from syncos_jax.scenario import Scenario
 
 LEFT = Scene("ball", "red", "meadow", "left", x=44)
 RIGHT = Scene("ball", "red", "meadow", "right", x=20)

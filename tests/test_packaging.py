@@ -32,7 +32,7 @@ def test_top_level_folders_are_subpackages(folder):
 
 def test_no_torch_at_run_time():
     code = (
-        "import sys, syncos_jax.cli.generate, syncos_jax.pipeline, syncos_jax.video;"
+        "import sys, syncos_jax.cli.generate, syncos_jax.pipeline, syncos_jax.pipeline.video;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -57,7 +57,7 @@ def wheel(tmp_path_factory):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    demo = source / "syncos_jax" / "data" / "demo" / "unet"
+    demo = source / "syncos_jax" / "demo" / "model" / "unet"
     demo.mkdir(parents=True, exist_ok=True)
     (demo / "probe.safetensors").write_bytes(b"x")
     code = "import setuptools.build_meta as b; print(b.build_wheel('dist'))"
@@ -75,7 +75,7 @@ def test_wheel_holds_every_module(wheel):
         expected |= {f"syncos_jax/{p.relative_to(ROOT)}" for p in (ROOT / folder).rglob("*.py")}
     templates = (ROOT / "syncos_jax" / "review" / "templates").iterdir()
     expected |= {str(path.relative_to(ROOT)) for path in templates}
-    expected |= {"syncos_jax/py.typed", "syncos_jax/data/demo/unet/probe.safetensors"}
+    expected |= {"syncos_jax/py.typed", "syncos_jax/demo/model/unet/probe.safetensors"}
     assert expected <= names, sorted(expected - names)
     stray = {name.split("/")[0] for name in names} - {"syncos_jax"}
     assert all(name.endswith(".dist-info") for name in stray), stray

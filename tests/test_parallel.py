@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from syncos_jax.errors import InputError
-from syncos_jax.parallel import Rules, Spread, initialize, is_main_process, make_mesh
+from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.hosts import initialize, is_main_process
+from syncos_jax.sampling.placement import Placement, Rules
 
 HERE = Path(__file__).parent
 
@@ -120,13 +122,13 @@ def test_rules_and_spreads_that_cannot_be():
         Rules(video="segment")
     mesh = make_mesh(1)
     with pytest.raises(InputError, match="feature is split over 'model', but the mesh has"):
-        Spread(mesh, rules=Rules(feature="model"))
+        Placement(mesh, rules=Rules(feature="model"))
     with pytest.raises(InputError, match="unknown 'xmap'; one of shard_map, pmap"):
-        Spread(mesh, "xmap")
+        Placement(mesh, "xmap")
     with pytest.raises(InputError, match="pmap splits the windows of one video only"):
-        Spread(mesh, "pmap", batched=True)
+        Placement(mesh, "pmap", batched=True)
     with pytest.raises(InputError, match="mesh must be a jax.sharding.Mesh"):
-        Spread(jax.devices())
+        Placement(jax.devices())
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_hosts_that_cannot_be(arguments, message):
 
 
 def test_without_a_cluster_it_says_so():
-    code = "from syncos_jax.parallel import initialize; initialize()"
+    code = "from syncos_jax.sampling.hosts import initialize; initialize()"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )

@@ -13,10 +13,10 @@ import yaml
 from fakes import FakeModel
 from typer.testing import CliRunner
 
-import syncos_jax.models
-from syncos_jax import memory
+import syncos_jax.pipeline.load
 from syncos_jax.cli import app
-from syncos_jax.parallel import cores
+from syncos_jax.sampling import memory
+from syncos_jax.sampling.devices import cores
 
 HERE = Path(__file__).parent
 STORY = {
@@ -28,7 +28,7 @@ STORY = {
 
 @pytest.fixture(autouse=True)
 def fake_models(monkeypatch, tmp_path):
-    monkeypatch.setattr(syncos_jax.models, "load_model", lambda *_, **__: FakeModel())
+    monkeypatch.setattr(syncos_jax.pipeline.load, "load_model", lambda *_, **__: FakeModel())
     monkeypatch.chdir(tmp_path)
     Path("story.yaml").write_text(yaml.safe_dump(STORY))
 
@@ -88,9 +88,9 @@ def test_bad_options_are_one_line(arguments, message):
 
 SCRIPT = """
 import sys
-import syncos_jax.models
+import syncos_jax.pipeline.load
 from fakes import FakeModel
-syncos_jax.models.load_model = lambda *_, **__: FakeModel()
+syncos_jax.pipeline.load.load_model = lambda *_, **__: FakeModel()
 from syncos_jax.cli import app
 app(sys.argv[1:])
 """
@@ -148,7 +148,7 @@ def test_two_processes_write_once():
 )
 def test_a_cpu_is_as_many_devices_as_asked_for(asked, flags, devices):
     script = (
-        "import jax; from syncos_jax.parallel import provide_cpu_devices as provide; "
+        "import jax; from syncos_jax.sampling.devices import provide_cpu_devices as provide; "
         f"provide({asked}); print(jax.device_count()); provide(2); print(jax.device_count())"
     )
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -9,12 +9,12 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
-from syncos_jax.models.unet3d import UNet3D, UNet3DConfig
-from syncos_jax.models.vae import AutoencoderKL, VAEConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
+from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampler import CoDenoising, SynCoS
+from syncos_jax.sampling import CoDenoising, SynCoS
+from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
-from syncos_jax.windows import WindowLayout
 
 STORY = {
     "global": "a cat",
@@ -53,44 +53,67 @@ def test_the_seed_decides(pipeline, story):
 
 
 def test_settings_come_from_scenario_model_and_call(pipeline, story):
-    assert pipeline.settings(story) == SynCoS(steps=4, guidance=2.0, iterations=2, t_min=500)
+    used = pipeline.prepare(story).sampler
+    assert used == SynCoS(steps=4, guidance=2.0, iterations=2, t_min=500)
     plain = Scenario.from_dict({key: STORY[key] for key in ("global", "events")})
-    assert pipeline.settings(plain) == SynCoS(steps=4, guidance=2.0)
+    assert pipeline.prepare(plain).sampler == SynCoS(steps=4, guidance=2.0)
+    # What is left open is the model's, wherever the settings come from.
+    assert pipeline.prepare(plain, SynCoS()).sampler == SynCoS(steps=4, guidance=2.0)
     ours = pipeline.latents(story, CoDenoising(steps=2))
     theirs = pipeline.latents(story.with_sampler("co_denoising", steps=2))
-    assert (ours != theirs).any()  # guidance 7.5 against the model's
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_without_a_scenario(pipeline):
+    video = pipeline("a cat in a kitchen", ["sleeps", "wakes up"], seconds=2)
+    assert video.events == ((0, "sleeps"), (8, "wakes up")) and len(video) == 16
+    assert video.title == "a cat in a kitchen"
+    scenario = Scenario.from_dict(
+        {
+            "global": "a cat in a kitchen",
+            "events": [{"prompt": p, "seconds": 2} for p in ("sleeps", "wakes up")],
+        }
+    )
+    np.testing.assert_array_equal(pipeline(scenario).frames, video.frames)
+    with pytest.raises(InputError, match="a global prompt needs events"):
+        pipeline("a cat")
+    with pytest.raises(InputError, match=r"give settings as sampler=SynCoS\(...\)"):
+        pipeline(scenario, SynCoS())
 
 
 def test_layout(pipeline, story):
-    assert pipeline.layout(story) == WindowLayout(frames=11, window=4, stride=2)
+    assert pipeline.prepare(story).layout == WindowLayout(frames=11, window=4, stride=2)
     own = Scenario.from_dict({**STORY, "stride": 3, "fps": 8})
-    assert pipeline.layout(own) == WindowLayout(frames=17, window=4, stride=3)
+    assert pipeline.prepare(own).layout == WindowLayout(frames=17, window=4, stride=3)
     short = Scenario.from_dict({"global": "a", "events": [{"prompt": "b", "frames": 3}]})
     with pytest.raises(InputError, match=r"3 frames together.* clips of 4; .*\(1 seconds\)"):
-        pipeline.layout(short)
+        pipeline.prepare(short)
     with pytest.raises(InputError, match="stride: is 5, but a window has 4 frames"):
-        pipeline.layout(Scenario.from_dict({**STORY, "stride": 5}))
+        pipeline.prepare(Scenario.from_dict({**STORY, "stride": 5}))
 
 
 def test_each_window_has_the_text_of_its_event(story):
     model = FakeModel()
     pipeline = Pipeline(model)
-    layout = pipeline.layout(story)
-    cond, uncond = pipeline.conditioning(story, layout)
+    request = pipeline.prepare(story)
+    table = np.asarray(pipeline.conditioning(request)["text"])
+    cond, uncond = (table[index] for index in request.texts)
     assert model.tokenized == [["a cat, sleeps", "a cat, wakes", ""]]  # each prompt once
-    sleeps, wakes, empty = pipeline.encode(["a cat, sleeps", "a cat, wakes", ""])
-    events = layout.event_of_window([4, 5, 2])
+    encoded = model.encode_prompts(["a cat, sleeps", "a cat, wakes", ""])
+    sleeps, wakes, empty = encoded["text"]
+    events = request.layout.event_of_window([4, 5, 2])
     for window, event in enumerate(events):
-        np.testing.assert_array_equal(cond["text"][window], [sleeps, wakes, sleeps][event])
-        np.testing.assert_array_equal(uncond["text"][window], empty)
-    assert set(cond) == {"text"}
+        np.testing.assert_array_equal(cond[window], [sleeps, wakes, sleeps][event])
+        np.testing.assert_array_equal(uncond[window], empty)
+    assert set(encoded) == {"text"}
 
 
 def test_many_prompts(pipeline):
     prompts = [f"prompt {index}" for index in range(19)]
-    together = pipeline.encode(prompts)
+    together = pipeline.model.encode_prompts(prompts)["text"]
     assert together.shape == (19, 20, 2)
-    np.testing.assert_array_equal(together[17], pipeline.encode(["prompt 17"])[0])
+    alone = pipeline.model.encode_prompts(["prompt 17"])["text"]
+    np.testing.assert_array_equal(together[17], alone[0])
 
 
 @pytest.mark.parametrize("batch", [1, 3, 11, 50, None])

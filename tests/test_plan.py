@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from fakes import FakeModel
 
-from syncos_jax import timings
 from syncos_jax.errors import InputError
-from syncos_jax.pipeline import Pipeline
-from syncos_jax.plan import living_bytes, measure, run_kind
-from syncos_jax.sampler import CoDenoising, SynCoS
+from syncos_jax.pipeline import Pipeline, timings
+from syncos_jax.pipeline.plan import living_bytes, measure, run_kind
+from syncos_jax.sampling import CoDenoising, SynCoS
 from syncos_jax.scenario import Scenario
 
 STORY = Scenario.from_dict(
@@ -51,30 +50,34 @@ def test_the_run_does_what_the_plan_says(pipeline, sampler, monkeypatch):
     plan = pipeline.plan(STORY, sampler)
     seen = []
     calls = []
-    encode = pipeline.encode
-    monkeypatch.setattr(pipeline, "encode", lambda texts: calls.append(texts) or encode(texts))
-    video = pipeline(STORY, sampler, progress=lambda done, total: seen.append((done, total)))
+    encode = pipeline.model.encode_prompts
+    monkeypatch.setattr(
+        pipeline.model, "encode_prompts", lambda texts: calls.append(texts) or encode(texts)
+    )
+    watch = lambda done, total: seen.append((done, total))  # noqa: E731
+    video = pipeline(STORY, sampler=sampler, progress=watch)
 
     assert seen[-1] == (plan.cost.rows, plan.cost.rows)
-    tape = pipeline.tape(STORY, sampler)
-    assert tape.rows.valid.shape == (plan.cost.rows, plan.cost.batch)
-    assert int(tape.rows.valid.sum()) == plan.cost.windows
+    request = pipeline.prepare(STORY, sampler)
+    tape = request.tape
+    assert tape.used.shape == (plan.cost.rows, plan.cost.clips_per_call)
+    assert int(tape.used.sum()) == plan.cost.clips == 2 * plan.cost.windows
+    assert int((~tape.used).sum()) == plan.cost.empty
     assert video.frames.shape == (plan.frames, plan.height, plan.width, 3)
     assert video.fps == plan.fps and video.seconds == plan.seconds
     assert video.events == tuple((event.start, event.prompt) for event in plan.events)
     texts = {text for window in plan.windows for text, _ in window.prompts}
     assert texts | {event.negative for event in plan.events} <= set(calls[0])
 
-    layout = pipeline.layout(STORY)
-    cond, uncond = pipeline.conditioning(STORY, layout)
-    assert len(plan.windows) == layout.count == len(cond["text"])
+    layout, table = request.layout, pipeline.conditioning(request)["text"]
+    assert len(plan.windows) == layout.count == len(request.texts[0])
     for window in plan.windows:
         assert window.start == layout.starts[window.index] and window.stop == window.start + 4
-        features = encode([text for text, _ in window.prompts])
+        features = encode([text for text, _ in window.prompts])["text"]
         mixed = sum(
             share * np.asarray(f) for (_, share), f in zip(window.prompts, features, strict=True)
         )
-        np.testing.assert_allclose(cond["text"][window.index], mixed, atol=1e-5)
+        np.testing.assert_allclose(table[request.texts[0][window.index]], mixed, atol=1e-5)
 
 
 def test_events_windows_transitions(pipeline):
@@ -112,14 +115,13 @@ def test_errors_are_those_of_the_run(pipeline):
 
 def test_cost(pipeline):
     cost = pipeline.plan(STORY).cost
-    unet = 2 * 4 * 8 + 0  # at least the tint: text [n, 2] @ [2, 4], n windows twice
-    assert cost.flops_per_call >= cost.batch * unet
-    assert cost.small_rows and cost.rows / 2 < cost.full_calls < cost.rows
-    assert cost.flops == cost.flops_per_call * cost.full_calls + cost.flops_decode_frame * 11
+    unet = 2 * 4 * 4  # at least the tint: text [n, 2] @ [2, 4], n clips
+    assert cost.flops_per_call >= cost.clips_per_call * unet
+    assert cost.flops == cost.flops_per_call * cost.rows + cost.flops_decode_frame * 11
     assert cost.weights_bytes == 4 * (8 + 1 + 128 * 2)
-    tape, layout = pipeline.tape(STORY), pipeline.layout(STORY)
+    layout = pipeline.prepare(STORY).layout
     latent = 4 * 2 * 3 * 4  # bytes of a latent frame
-    assert cost.state_bytes >= latent * (2 * layout.frames + 4 * tape.slots)
+    assert cost.state_bytes >= latent * (2 * layout.frames + 4 * layout.count)
     assert cost.memory_bytes == cost.weights_bytes + cost.state_bytes + cost.call_bytes
 
 
@@ -146,18 +148,20 @@ def test_json(pipeline):
 
 def test_time_is_that_of_the_last_run(pipeline):
     assert pipeline.plan(STORY).cost.seconds is None
-    kind = run_kind(pipeline, STORY, pipeline.plan(STORY).cost.batch)
+    kind = run_kind(pipeline.prepare(STORY))
     timings.remember(kind, timings.Speed(9.0))
     timings.remember(kind, timings.Speed(0.5, compile=2, load=1, decode_frame=0.1, write_frame=0.1))
     cost = pipeline.plan(STORY).cost
-    assert cost.seconds == pytest.approx(3 + cost.full_calls * 0.5 + 11 * 0.2)
+    assert cost.seconds == pytest.approx(3 + cost.rows * 0.5 + 11 * 0.2)
     assert cost.seconds_per_call == 0.5 and cost.scaled_from is None
 
 
 def test_time_is_scaled_from_another_batch(pipeline):
-    timings.remember(run_kind(pipeline, STORY, 4), timings.Speed(1.0))
-    cost = pipeline.plan(STORY, CoDenoising(steps=3, batch=2)).cost
-    assert cost.seconds_per_call == 0.5 and cost.scaled_from == 4
+    of_two = pipeline.prepare(STORY, CoDenoising(steps=3, batch=5))
+    assert of_two.tape.clips_per_call == 10
+    timings.remember(run_kind(of_two), timings.Speed(1.0))
+    cost = pipeline.plan(STORY, CoDenoising(steps=3, batch=1)).cost
+    assert cost.seconds_per_call == 0.2 and cost.scaled_from == 10
     other = STORY.model_copy(update={"size": (40, 40)})
     assert pipeline.plan(other).cost.seconds is None
 
@@ -170,18 +174,18 @@ def test_a_damaged_file_is_an_empty_one(pipeline, tmp_path):
         b"{}",
         b"[1, {}]",
         b"\xff",
-        b'[{"kind": {"batch": 1}, "speed": {"x": 1}}]',
+        b'[{"kind": {"clips": 1}, "speed": {"x": 1}}]',
     ):
         path.write_bytes(content)
         assert pipeline.plan(STORY).cost.seconds is None
-    timings.remember(run_kind(pipeline, STORY, 4), timings.Speed(1.0))
-    assert timings.recall(run_kind(pipeline, STORY, 4)) == timings.Speed(1.0)
+    timings.remember(run_kind(pipeline.prepare(STORY)), timings.Speed(1.0))
+    assert timings.recall(run_kind(pipeline.prepare(STORY))) == timings.Speed(1.0)
 
 
 def test_no_place_for_the_file_is_no_error(pipeline, monkeypatch):
     monkeypatch.setenv("SYNCOS_CACHE", "/dev/null/x")
-    timings.remember(run_kind(pipeline, STORY, 4), timings.Speed(1.0))
-    assert timings.recall(run_kind(pipeline, STORY, 4)) is None
+    timings.remember(run_kind(pipeline.prepare(STORY)), timings.Speed(1.0))
+    assert timings.recall(run_kind(pipeline.prepare(STORY))) is None
 
 
 def test_stopwatch_leaves_out_the_first_report():

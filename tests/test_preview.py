@@ -10,7 +10,7 @@ from PIL import Image
 
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.preview import Preview, colours
+from syncos_jax.pipeline.preview import Preview, colours
 
 
 def test_a_linear_decoder_is_found():
@@ -30,7 +30,7 @@ def test_looks_every_few_rows_and_at_the_end(tmp_path, monkeypatch):
     looks = []
     monkeypatch.setattr(preview, "look", looks.append)
     for row in (1, 4, 6, 9, 11, 12, 17, 20):
-        preview(SimpleNamespace(row=row, total=20, carry=SimpleNamespace(x0=latents)))
+        preview(SimpleNamespace(row=row, total=20, clean=latents))
     assert len(looks) == 4  # at 6, 11, 17, 20
 
 

@@ -12,10 +12,10 @@ from flax import nnx
 from PIL import Image
 from typer.testing import CliRunner
 
-import syncos_jax.models
-from syncos_jax import provenance
+import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
+from syncos_jax.runs import record as provenance
 from syncos_jax.scenario import Scenario
 
 STORY = {
@@ -37,7 +37,7 @@ def other_weights():
 @pytest.fixture(autouse=True)
 def here(monkeypatch, tmp_path, tmp_path_factory):
     monkeypatch.setattr(
-        syncos_jax.models, "load_model", lambda *_, **__: FakeModel(), raising=False
+        syncos_jax.pipeline.load, "load_model", lambda *_, **__: FakeModel(), raising=False
     )
     monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -204,23 +204,23 @@ def test_what_cannot_be_written_is_known_before_the_work(options, message):
 
 
 def test_the_hash_knows_every_weight():
-    from syncos_jax.pipeline import Pipeline
+    from syncos_jax.models.family import hash_weights
 
-    first, again = Pipeline(FakeModel()).weights_sha256, Pipeline(FakeModel()).weights_sha256
+    first, again = FakeModel().weights_sha256, FakeModel().weights_sha256
     assert first == again and len(first) == 64
-    assert Pipeline(other_weights()).weights_sha256 != first
+    assert other_weights().weights_sha256 != first
     values = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
     renamed = {"a": jnp.zeros((2, 3)), "c": jnp.zeros(2)}
     turned = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
     narrow = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2, jnp.bfloat16)}
-    hashes = [provenance.hash_weights(v) for v in (values, renamed, turned, narrow)]
+    hashes = [hash_weights(v) for v in (values, renamed, turned, narrow)]
     assert len(set(hashes)) == 4
 
 
 def test_a_video_of_somebody_else(tmp_path):
     from test_video import moving
 
-    from syncos_jax.video import Video
+    from syncos_jax.pipeline.video import Video
 
     path = Video(moving(), 8).save(tmp_path / "a.mp4", comment="holiday")
     assert provenance.read_provenance(path) is None

@@ -8,8 +8,8 @@ import time
 import pytest
 from takes import EVENTS, clip, frames_of, write_take
 
+from syncos_jax.demo.world import Scene
 from syncos_jax.review import ReviewServer, add_entry, build_page, read_reviews
-from syncos_jax.world import Scene
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)

@@ -10,13 +10,13 @@ from takes import EVENTS, clip, frames_of, sidecar, write_take
 from typer.testing import CliRunner
 
 from syncos_jax.cli import app
+from syncos_jax.demo.world import Scene
 from syncos_jax.errors import InputError
+from syncos_jax.pipeline.video import Video
 from syncos_jax.review import add_entry, build_page
 from syncos_jax.review.figures import axis, colours, levels, polyline
 from syncos_jax.review.measure import measure, most_changed, reading
 from syncos_jax.review.takes import Event, events_of, find_takes, read_take
-from syncos_jax.video import Video
-from syncos_jax.world import Scene
 
 LEFT, UP, GROW = (scene for _, scene in EVENTS)
 

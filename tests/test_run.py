@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from toy import FRAME, Network, conditioning, parameters
 
-from syncos_jax import faults, memory
-from syncos_jax import run as runs
 from syncos_jax.errors import InputError
-from syncos_jax.run import DeviceMemoryError, NonFiniteError, play_through
-from syncos_jax.sampler import SynCoS, sample, start
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.windows import WindowLayout
+from syncos_jax.sampling import SynCoS, faults, memory, sample, start
+from syncos_jax.sampling import run as runs
+from syncos_jax.sampling.run import DeviceMemoryError, NonFiniteError, play_through
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.windows import WindowLayout
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)  # 4 windows
 NETWORK = Network()

@@ -7,11 +7,11 @@ import pytest
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
-from syncos_jax.player import Inputs, Program, init_carry, play
-from syncos_jax.sampler import CoDenoising, RefinementOnly, SynCoS, sample
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.tape import make_tape
-from syncos_jax.windows import WindowLayout
+from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, sample
+from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.windows import WindowLayout
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)
 KEY = jax.random.key(0, impl="rbg")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
-from syncos_jax.run import play_through
-from syncos_jax.sampler import start
+from syncos_jax.sampling import start
+from syncos_jax.sampling.run import play_through
 
 SIZE = (8, 8, 4)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from toy import mixture_denoiser
 
-from syncos_jax.player import Inputs, Program, init_carry, play
-from syncos_jax.sampler import CoDenoising, SynCoS
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.tape import make_tape
-from syncos_jax.windows import WindowLayout
+from syncos_jax.sampling import CoDenoising, SynCoS
+from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.windows import WindowLayout
 
 SEEDS = 96
 LAYOUT = WindowLayout(frames=52, window=13, stride=4)

@@ -10,12 +10,11 @@ import pytest
 from plain_loop import sample_plainly
 from toy import FRAME, Network, conditioning, parameters
 
-from syncos_jax import noise
-from syncos_jax.player import Inputs, Program, init_carry, play
-from syncos_jax.sampler import CoDenoising, RefinementOnly, SynCoS, sample
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.tape import make_tape
-from syncos_jax.windows import WindowLayout
+from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, noise, sample
+from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.windows import WindowLayout
 
 DATA = Path(__file__).parent / "data"
 LAYOUT = WindowLayout(frames=11, window=4, stride=3)  # 4 windows, the last one not on the grid

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from syncos_jax.cli import app, scenario
-from syncos_jax.documents import read_mapping
-from syncos_jax.explain import short
+from syncos_jax.files.documents import read_mapping
+from syncos_jax.files.text import short
 from syncos_jax.scenario import Scenario
 
 FILE = {

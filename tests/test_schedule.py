@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
-from syncos_jax.schedule import NoiseSchedule, decode, encode
+from syncos_jax.sampling.schedule import NoiseSchedule, decode, encode
 
 DATA = Path(__file__).parent / "data"
 PREDICTIONS = ["epsilon", "v", "x0", "flow"]

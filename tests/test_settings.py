@@ -11,19 +11,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
+from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.presets import FULL_STRENGTH
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.settings import SAMPLERS, settings_from_dict, settings_to_dict
+from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.settings import (
-    DIAL_DEFAULT,
-    SAMPLERS,
-    CoDenoising,
-    RefinementOnly,
-    SynCoS,
-    settings_from_dict,
-    settings_to_dict,
-)
-from syncos_jax.tape import make_tape
-from syncos_jax.windows import WindowLayout
 
 UNIT = st.floats(0.0, 1.0)
 
@@ -113,7 +107,7 @@ def test_dial_in_a_scenario_file():
     read = settings_from_dict({"name": "syncos", "strength": 0.5, "steps": 30})
     assert read == SynCoS.dial(0.5, steps=30)
     assert settings_from_dict(settings_to_dict(read)) == read
-    assert SynCoS.fast(guidance=3.0) == SynCoS.dial(DIAL_DEFAULT, guidance=3.0)
+    assert SynCoS.fast(guidance=3.0) == SynCoS.dial(FULL_STRENGTH, guidance=3.0)
     with pytest.raises(InputError, match="strength decides t_min, .*; leave out strength or t_min"):
         settings_from_dict({"name": "syncos", "strength": 0.5, "t_min": 700})
     with pytest.raises(InputError, match="unknown key 'strenght' .did you mean 'strength'"):

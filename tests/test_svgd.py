@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from syncos_jax.svgd import bandwidth, collaborative_score, squared_distances
+from syncos_jax.sampling.svgd import bandwidth, collaborative_score, squared_distances
 
 
 def particles(count, *shape, seed=0, scale=1.0):

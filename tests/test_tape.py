@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncos_jax import noise
-from syncos_jax.sampler import CoDenoising, RefinementOnly, SynCoS
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.tape import Begin, Resume, Update, make_tape
-from syncos_jax.windows import WindowLayout
+from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, noise
+from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.tape import Begin, Resume, Update
+from syncos_jax.sampling.windows import WindowLayout
 
 LAYOUT = WindowLayout(frames=11, window=4, stride=3)  # 4 windows
 SCHEDULE = NoiseSchedule.from_betas()

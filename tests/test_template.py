@@ -9,11 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncos_jax import schema
 from syncos_jax.errors import InputError
-from syncos_jax.prompts import from_prompts, read_prompts, split_prompts
-from syncos_jax.scenario import Scenario
-from syncos_jax.template import Template, parse_values, slug
+from syncos_jax.scenario import Scenario, schema
+from syncos_jax.scenario.prompts import from_prompts, read_prompts, split_prompts
+from syncos_jax.scenario.template import Template, parse_values, slug
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 
@@ -198,7 +197,7 @@ def test_prompts(tmp_path):
 
 def test_the_shipped_schema_is_current():
     shipped = schema.SCHEMA_PATH.read_text(encoding="utf-8")
-    assert shipped == schema.schema_text(), "run: python -m syncos_jax.schema"
+    assert shipped == schema.schema_text(), "run: python -m syncos_jax.scenario.schema"
     jsonschema.Draft202012Validator.check_schema(json.loads(shipped))
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
 from syncos_jax.models import tokenizer as module
-from syncos_jax.models.load import model_folder
 from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.pipeline.load import model_folder
 
 DEMO = model_folder("demo") / "tokenizer"
 PLAIN = module._plain(DEMO)

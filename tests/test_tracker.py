@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from syncos_jax.errors import InputError
-from syncos_jax.world import (
+from syncos_jax.demo.world import (
     BACKGROUNDS,
     COLOURS,
     MOTIONS,
@@ -15,8 +14,9 @@ from syncos_jax.world import (
     render,
     render_clips,
 )
-from syncos_jax.world.scene import ATTRIBUTES
-from syncos_jax.world.tracker import judge, motion, read, track
+from syncos_jax.demo.world.scene import ATTRIBUTES
+from syncos_jax.demo.world.tracker import judge, motion, read, track
+from syncos_jax.errors import InputError
 
 
 def blur(frames: np.ndarray, sigma: float) -> np.ndarray:

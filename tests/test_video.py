@@ -7,7 +7,7 @@ from PIL import Image
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
-from syncos_jax.video import Video, check_video_path, load_video
+from syncos_jax.pipeline.video import Video, check_video_path, load_video
 
 
 def moving(frames=6, height=32, width=48):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
-from syncos_jax.windows import WEIGHTINGS, WindowLayout
+from syncos_jax.sampling.windows import WEIGHTINGS, WindowLayout
 
 few = settings(max_examples=15, deadline=None)  # each layout is a program of its own
 

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from syncos_jax.errors import InputError
-from syncos_jax.world import (
+from syncos_jax.demo.world import (
     BACKGROUNDS,
     CLIP_FRAMES,
     COLOURS,
@@ -24,7 +23,15 @@ from syncos_jax.world import (
     render_clips,
     sample_scene,
 )
-from syncos_jax.world.captions import ANY_SHAPE, COLOUR_WORDS, MOVES, PLACES, ROLLS, SHAPE_WORDS
+from syncos_jax.demo.world.captions import (
+    ANY_SHAPE,
+    COLOUR_WORDS,
+    MOVES,
+    PLACES,
+    ROLLS,
+    SHAPE_WORDS,
+)
+from syncos_jax.errors import InputError
 
 
 def rng(seed: int = 0) -> np.random.Generator:

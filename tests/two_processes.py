@@ -9,7 +9,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 
-from syncos_jax.parallel import initialize, is_main_process, make_mesh
+from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.hosts import initialize, is_main_process
 
 initialize(sys.argv[1], 2, int(sys.argv[2]))
 
@@ -24,8 +25,8 @@ from many_devices import (  # noqa: E402
     single,
 )
 
-from syncos_jax.run import play_through  # noqa: E402
-from syncos_jax.sampler import sample_batch, start  # noqa: E402
+from syncos_jax.sampling import sample_batch, start  # noqa: E402
+from syncos_jax.sampling.run import play_through  # noqa: E402
 
 plain = run()  # by each process alone, on its first device
 mesh = make_mesh()

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from syncos_jax.models.config import ModelConfig
+from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.weights_convert.stored import Stored
 from syncos_jax.weights_convert.table import AnyTable
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.models import saved
-from syncos_jax.models.config import ModelConfig
 from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.table import Target, arrays, leaves, match, refuse
@@ -99,8 +99,10 @@ def convert(
         InputError: what cannot be converted, and why.
         OSError: what cannot be written.
     """
-    if only is not None and only not in saved.NETWORKS:
-        raise InputError(f"--only {only}: unknown network; one of {', '.join(saved.NETWORKS)}")
+    if only is not None and only not in ModelConfig.networks:
+        raise InputError(
+            f"--only {only}: unknown network; one of {', '.join(ModelConfig.networks)}"
+        )
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"--dtype {dtype}: unknown; one of {', '.join(DTYPES)}")
     target = check_folder(out, force)

@@ -7,8 +7,8 @@ from typing import Any
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.unet3d import UNet3DConfig
-from syncos_jax.models.vae import VAEConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
+from syncos_jax.models.unet_clip.vae import VAEConfig
 
 # How the ModelScope family is meant to be sampled, where ``syncos.json`` says nothing.
 FAMILY_DEFAULTS = {

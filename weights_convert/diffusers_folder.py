@@ -16,10 +16,9 @@ from jax.sharding import Sharding
 from safetensors.numpy import save_file
 
 from syncos_jax.models import saved
-from syncos_jax.models.config import ModelConfig
 from syncos_jax.models.layers import DType
-from syncos_jax.models.load import Model
-from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
@@ -86,14 +85,14 @@ def open_pipeline(folder: Path, only: str | None = None) -> Checkpoint:
     """
     config = read_config(folder, only)
     parts = {}
-    for name in saved.NETWORKS if only is None else (only,):
+    for name in ModelConfig.networks if only is None else (only,):
         place = _config_path(folder, name, only).parent
         parts[name] = Part(str(place), open_folder(place), TABLES[name])
     tokenizer = folder / saved.TOKENIZER
     return Checkpoint(config, parts, tokenizer if tokenizer.is_dir() else None)
 
 
-def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> Model:
+def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
     """Reads a whole pipeline, each tensor straight onto the devices of `sharding`.
 
     Raises:
@@ -116,10 +115,7 @@ def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> Model:
             what=part.where,
             put=put,
         )
-    tokenizer = PromptTokenizer(
-        folder / saved.TOKENIZER, config.text.tokens, openclip=config.openclip_tokens
-    )
-    return Model(config, config.noise_schedule(), **networks, tokenizer=tokenizer)
+    return UNetClip.from_networks(config, networks, folder)
 
 
 def write_networks(folder: Path, config: ModelConfig, networks: Mapping[str, nnx.Module]) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from syncos_jax.documents import read_mapping
 from syncos_jax.errors import InputError
-from syncos_jax.models import saved
-from syncos_jax.models.config import ModelConfig
+from syncos_jax.files.documents import read_mapping
+from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.weights_convert import lvdm_config, lvdm_tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.lvdm_tables import PREFIXES, SCHEDULE_BUFFERS
@@ -46,7 +45,7 @@ def open_checkpoint(
             held = ", ".join(network for network, group in groups.items() if group)
             raise InputError(f"{path}: has no tensors of the {only}, but of {held}")
         groups[only], rest = rest, {}  # a file of one network, without prefixes
-    wanted = saved.NETWORKS if only is None else (only,)
+    wanted = ModelConfig.networks if only is None else (only,)
     absent = [network for network in wanted if not groups[network]]
     if len(absent) == len(wanted):
         raise InputError(

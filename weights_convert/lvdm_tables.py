@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.unet3d import UNet3DConfig
-from syncos_jax.models.vae import VAEConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
+from syncos_jax.models.unet_clip.vae import VAEConfig
 from syncos_jax.weights_convert.table import Kind, NamedTable, Target, layer_targets
 
 PREFIXES = {

@@ -8,16 +8,14 @@ import dataclasses
 import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from syncos_jax.errors import InputError
-
-Network = TypeVar("Network", bound=nnx.Module)
+from syncos_jax.models.weights import Network, assign, leaves
 
 _LISTED = 100
 """Problems that are named one by one; more than that is another network altogether."""
@@ -158,12 +156,6 @@ class NamedTable:
         return path
 
 
-def leaves(module: nnx.Module) -> dict[str, Any]:
-    """The parameters of a (possibly abstract) network by dotted path."""
-    state = nnx.to_flat_state(nnx.state(module, nnx.Param))
-    return {".".join(map(str, path)): leaf.get_value() for path, leaf in state}
-
-
 def match(
     expected: Mapping[str, Any], table: AnyTable, tensors: Mapping[str, Any]
 ) -> tuple[dict[str, tuple[Target, ...]], list[str]]:
@@ -268,14 +260,3 @@ def fill(
     return assign(
         module, {path: put(array, expected[path]) for _, path, array in arrays(plan, read)}
     )
-
-
-def assign(module: Network, values: Mapping[str, jax.Array]) -> Network:
-    """A copy of a network with its parameters replaced, by dotted path."""
-    graph, state = nnx.split(module)
-    flat = nnx.to_flat_state(state)
-    for path, leaf in flat:
-        name = ".".join(map(str, path))
-        if name in values:
-            leaf.set_value(values[name])
-    return nnx.merge(graph, nnx.from_flat_state(flat))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncos_jax.cli import devices as options
-from syncos_jax.cli import keeping, stories
-from syncos_jax.cli.console import FAILED, Phases, fail, user_errors
-from syncos_jax.cli.keeping import preemptible
+from syncos_jax.cli import run_options, stories
+from syncos_jax.cli.console import FAILED, fail, user_errors
 from syncos_jax.errors import InputError
+from syncos_jax.runs.progress import Phases
+from syncos_jax.runs.signals import preemptible
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -102,7 +103,7 @@ def batch(
             "everything anew.",
         ),
     ] = True,
-    checkpoint_every: keeping.CheckpointEvery = "30",
+    checkpoint_every: run_options.CheckpointEvery = "30",
     cache: Annotated[
         bool,
         typer.Option(
@@ -121,9 +122,9 @@ def batch(
     share the work, and a video is made by one of them.
     """
     with user_errors(), preemptible():
-        from syncos_jax.batch import read_items
-        from syncos_jax.checkpoint import parse_every
-        from syncos_jax.encode import SUFFIXES
+        from syncos_jax.pipeline.checkpoint import parse_every
+        from syncos_jax.pipeline.encode import SUFFIXES
+        from syncos_jax.runs.batch import read_items
 
         every = parse_every(checkpoint_every)
         suffix = "." + suffix.lstrip(".").lower()
@@ -135,13 +136,14 @@ def batch(
         mesh = _mesh(devices, devices_per_video)
         phases = Phases()
         with phases.phase("load"):
-            from syncos_jax.cache import keep_programs
             from syncos_jax.pipeline import Pipeline
+            from syncos_jax.runs.cache import keep_programs
 
             if cache:
                 keep_programs()
-            pipeline = Pipeline.from_pretrained(model, mesh=mesh)
-        from syncos_jax.cli.batching import Batch
+            batched = mesh is not None and mesh.shape["data"] > 1
+            pipeline = Pipeline.from_pretrained(model, mesh=mesh, batched=batched)
+        from syncos_jax.runs.batch_run import Batch
 
         work = Batch(pipeline, model, out, suffix, every, phases)
         work.contact_sheet = contact_sheet
@@ -173,7 +175,7 @@ def _mesh(devices: str | None, per_video: int) -> Mesh | None:
     wanted = options.read_devices(devices)
     import jax
 
-    from syncos_jax.parallel import make_mesh, provide_cpu_devices
+    from syncos_jax.sampling.devices import make_mesh, provide_cpu_devices
 
     provide_cpu_devices(wanted)
     count = wanted or len(jax.local_devices())

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from syncos_jax.cli.console import Phases, interruptible, user_errors
+from syncos_jax.cli.console import user_errors
+from syncos_jax.runs.progress import Phases, interruptible
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -122,7 +123,7 @@ def bench(
             batch=batch,
         )
         if json is not None:
-            from syncos_jax.bench.report import write_json
+            from syncos_jax.experiments.bench.report import write_json
 
             write_json(json, values)
             typer.echo(f"{json}: everything as JSON")
@@ -142,10 +143,10 @@ def _measure(
     batch: int | None,
 ) -> dict[str, Any]:
     """Measures, shows the table, returns everything."""
-    from syncos_jax.bench import device, networks, report
-    from syncos_jax.bench.work import Case, jobs
-    from syncos_jax.settings import settings_from_dict
-    from syncos_jax.windows import WindowLayout
+    from syncos_jax.experiments.bench import device, networks, report
+    from syncos_jax.experiments.bench.work import Case, jobs
+    from syncos_jax.sampling.settings import settings_from_dict
+    from syncos_jax.sampling.windows import WindowLayout
 
     with phases.phase("load"):
         loaded = networks.bench_model(name, None if dtype is None else dtype)
@@ -186,7 +187,7 @@ def _show(values: dict[str, Any], rows: list[tuple[str, ...]], peak: str) -> Non
     from rich.console import Console
     from rich.table import Table
 
-    from syncos_jax.bench.report import HEADER
+    from syncos_jax.experiments.bench.report import HEADER
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for index, title in enumerate(HEADER):

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from syncos_jax.cli import stories
-from syncos_jax.cli.console import Phases, interruptible, user_errors
+from syncos_jax.cli.console import user_errors
+from syncos_jax.runs.progress import Phases, interruptible
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -74,8 +75,8 @@ def compile(
 
         phases = Phases()
         with phases.phase("load"):
-            from syncos_jax.cache import Watch, keep_programs, size
             from syncos_jax.pipeline import Pipeline
+            from syncos_jax.runs.cache import Watch, keep_programs, size
 
             folder = keep_programs()
             if folder is None:
@@ -100,10 +101,10 @@ def _first_steps(pipeline: Any, story: Any) -> None:
     def stop(done: int, total: int) -> None:
         raise _Enough
 
-    run = pipeline.start(story)
+    request = pipeline.prepare(story)
+    run = pipeline.start(request)
     run.advance(1)
     run.check()
-    frames = pipeline.layout(story).frames
+    shape = (request.layout.frames, *request.frame_shape)
     with suppress(_Enough):
-        shape = (frames, *pipeline.frame_shape(story))
         pipeline.decode(np.zeros(shape, np.float32), progress=stop)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from syncos_jax.cli.console import Phases, user_errors
+from syncos_jax.cli.console import user_errors
+from syncos_jax.runs.progress import Phases
 
 EXAMPLES = """[bold]Examples[/bold]
 

@@ -12,7 +12,7 @@ from syncos_jax.errors import InputError
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from syncos_jax.parallel import Parallel
+    from syncos_jax.sampling.placement import Parallel
 
 PANEL = "Devices and hosts"
 
@@ -109,7 +109,7 @@ def speaks(distributed: bool) -> bool:
     """Whether this process writes files and talks: the first of several, or the only one."""
     if not distributed:
         return True
-    from syncos_jax.parallel import is_main_process
+    from syncos_jax.sampling.hosts import is_main_process
 
     return is_main_process()
 
@@ -139,10 +139,11 @@ def open_mesh(
     count = read_devices(devices)
     if not distributed and any(v is not None for v in (coordinator, processes, process_id)):
         raise InputError("--coordinator, --processes and --process-id need --distributed as well")
-    from syncos_jax import parallel as several
+    from syncos_jax.sampling import devices as several
+    from syncos_jax.sampling.hosts import initialize
 
     if distributed:
-        several.initialize(coordinator, processes, process_id)
+        initialize(coordinator, processes, process_id)
     elif devices is None and parallel == "shard_map":
         return None
     elif devices is None:

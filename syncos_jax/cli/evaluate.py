@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from syncos_jax.cli.console import Phases, interruptible, user_errors
+from syncos_jax.cli.console import user_errors
+from syncos_jax.runs.progress import Phases, interruptible
 
 if TYPE_CHECKING:
     from syncos_jax.metrics import Expected
@@ -85,7 +86,7 @@ def measure(path: Path, story: Scenario | None = None) -> dict[str, Any]:
     """
     from syncos_jax import metrics
     from syncos_jax.errors import InputError
-    from syncos_jax.video import load_video
+    from syncos_jax.pipeline.video import load_video
 
     video = load_video(path)
     sidecar = read_sidecar(path)
@@ -106,7 +107,7 @@ def measure(path: Path, story: Scenario | None = None) -> dict[str, Any]:
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """What ``syncos generate`` wrote beside a video; None where there is nothing of the kind."""
-    from syncos_jax.provenance import FORMAT, sidecar_path
+    from syncos_jax.runs.record import FORMAT, sidecar_path
 
     try:
         data = json.loads(sidecar_path(path).read_text(encoding="utf-8"))

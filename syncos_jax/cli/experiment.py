@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from syncos_jax.cli.console import Phases, interruptible, user_errors
+from syncos_jax.cli.console import user_errors
+from syncos_jax.runs.progress import Phases, interruptible
 
 if TYPE_CHECKING:
     from syncos_jax.experiments.runner import Task
@@ -178,10 +179,10 @@ def experiment(
         }
         phases = Phases()
         with phases.phase("load"):
-            from syncos_jax.cache import keep_programs
             from syncos_jax.experiments.runner import plan, run
             from syncos_jax.experiments.study import about, with_common, write_results
             from syncos_jax.pipeline import Pipeline
+            from syncos_jax.runs.cache import keep_programs
 
             if cache:
                 keep_programs()

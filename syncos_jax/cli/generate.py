@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncos_jax.cli import devices as options
-from syncos_jax.cli import keeping, stories
-from syncos_jax.cli.console import Phases, user_errors
-from syncos_jax.cli.keeping import preemptible
+from syncos_jax.cli import run_options, stories
+from syncos_jax.cli.console import user_errors
 from syncos_jax.errors import InputError
+from syncos_jax.runs.progress import Phases
+from syncos_jax.runs.signals import preemptible
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from syncos_jax.cli.making import Job
-    from syncos_jax.parallel import Parallel
+    from syncos_jax.runs.make import Job
+    from syncos_jax.sampling.placement import Parallel
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -143,8 +144,8 @@ def generate(
         bool,
         typer.Option(help="Also write the record, all it takes to make it again, as .json."),
     ] = True,
-    resume: keeping.Resume = True,
-    checkpoint_every: keeping.CheckpointEvery = "30",
+    resume: run_options.Resume = True,
+    checkpoint_every: run_options.CheckpointEvery = "30",
     devices: options.Devices = None,
     parallel: options.ParallelBy = "shard_map",
     distributed: options.Distributed = False,
@@ -162,9 +163,9 @@ def generate(
     state of the run is saved and the exit code is 75.
     """
     with user_errors(), preemptible():
-        from syncos_jax.checkpoint import parse_every
-        from syncos_jax.cli import making
-        from syncos_jax.label import check_label
+        from syncos_jax.pipeline.checkpoint import parse_every
+        from syncos_jax.pipeline.label import check_label
+        from syncos_jax.runs import make as making
 
         begin = time.perf_counter()
         parse_every(checkpoint_every)
@@ -233,12 +234,12 @@ def _make_all(
     parallel: Parallel,
     fit: bool,
 ) -> None:
-    from syncos_jax.cli import making
+    from syncos_jax.runs import make as making
 
     phases = Phases(options.console(mesh))
     with phases.phase("load"):
-        from syncos_jax.cache import keep_programs
         from syncos_jax.pipeline import Pipeline
+        from syncos_jax.runs.cache import keep_programs
 
         if cache:
             keep_programs()
@@ -255,5 +256,5 @@ def _make_all(
             own = Phases(phases.console)
             own.seconds.update(phases.seconds)
             own.say(f"video {number} of {len(jobs)}: {job.out}, seed {job.used_seed}")
-        making.make(pipeline, job, own, model)
+        making.make(pipeline, job, own, model, typer.echo)
     making.total(phases, begin)

@@ -28,7 +28,7 @@ def info(
         from rich.console import Console
         from rich.table import Table
 
-        from syncos_jax.models import load_model
+        from syncos_jax.pipeline.load import load_model
 
         loaded = load_model(model)
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

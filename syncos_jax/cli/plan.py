@@ -10,7 +10,7 @@ from syncos_jax.cli import stories
 from syncos_jax.cli.console import user_errors
 
 if TYPE_CHECKING:
-    from syncos_jax.plan import Cost, Plan, PlannedWindow
+    from syncos_jax.pipeline.plan import Cost, Plan, PlannedWindow
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -50,7 +50,7 @@ def plan(
     last run of this kind on this machine; where there was none, none is given.
     """
     with user_errors():
-        from syncos_jax.cli.making import json_line
+        from syncos_jax.runs.make import json_line
 
         found = stories.collect(
             scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
@@ -167,11 +167,11 @@ def _conditioned(window: PlannedWindow, plan: Plan) -> str:
 
 
 def _cost(cost: Cost) -> list[str]:
-    small = "" if cost.few is None else f", but {cost.small_rows:,} of them {cost.few}"
     lines = [
-        f"calls    {cost.rows:,} of the network, {cost.batch} windows each{small} "
-        f"({cost.steps} steps, {cost.co_denoising_rounds} passes over the video, "
-        f"{cost.refinement_rounds} optimiser steps)",
+        f"calls    {cost.rows:,} of the network, {cost.clips_per_call} clips each "
+        f"({cost.windows:,} windows predicted by {cost.clips:,} clips; {cost.steps} steps, "
+        f"{cost.co_denoising_rounds} passes over the video, {cost.refinement_rounds} optimiser "
+        "steps)",
         f"work     {amount(cost.flops, 'FLOP')}: {amount(cost.flops_per_call, 'FLOP')} a call, "
         f"{amount(cost.flops_decode_frame, 'FLOP')} for decoding a frame",
         f"memory   at most {size(cost.memory_bytes)}: weights {size(cost.weights_bytes)}, latents "
@@ -180,7 +180,7 @@ def _cost(cost: Cost) -> list[str]:
     if cost.seconds is None or cost.seconds_per_call is None:
         lines.append("time     not known: nothing of this kind has been run on this machine yet")
     else:
-        scaled = f", scaled from {cost.scaled_from} windows a call" if cost.scaled_from else ""
+        scaled = f", scaled from {cost.scaled_from} clips a call" if cost.scaled_from else ""
         lines.append(
             f"time     about {duration(cost.seconds)}, {1000 * cost.seconds_per_call:.0f} ms a "
             f"call, by the last run of this kind on this machine{scaled}"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from syncos_jax.cli.console import FAILED, Phases, user_errors
+from syncos_jax.cli.console import FAILED, user_errors
+from syncos_jax.runs.progress import Phases
 
 if TYPE_CHECKING:
     from syncos_jax.review import Gallery

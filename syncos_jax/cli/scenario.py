@@ -12,7 +12,7 @@ from syncos_jax.cli.console import BAD_INPUT, fail, user_errors
 from syncos_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from syncos_jax.template import Take, Template
+    from syncos_jax.scenario.template import Take, Template
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -81,7 +81,7 @@ def new(
     """Write a scenario to begin with. An existing file is never replaced."""
     with user_errors():
         from syncos_jax.files import replacing
-        from syncos_jax.schema import SCHEMA_PATH
+        from syncos_jax.scenario.schema import SCHEMA_PATH
 
         if file.suffix.lower() not in (".yaml", ".yml"):
             raise InputError(f"{file}: a new scenario is a YAML file; end its name in .yaml")
@@ -124,8 +124,8 @@ def show(
 ) -> None:
     """Print the scenarios that a file makes, variables filled in, as YAML."""
     with user_errors():
-        from syncos_jax.documents import to_text
-        from syncos_jax.scenario import braces_doubled
+        from syncos_jax.files.documents import to_text
+        from syncos_jax.scenario.scenario import braces_doubled
 
         for take in stories.collect(scenario, values, seed, seeds, takes):
             if take.count > 1:
@@ -137,13 +137,13 @@ def show(
 def schema() -> None:
     """Print the JSON Schema of scenario files, by which editors complete and check them."""
     with user_errors():
-        from syncos_jax.schema import SCHEMA_PATH
+        from syncos_jax.scenario.schema import SCHEMA_PATH
 
         typer.echo(SCHEMA_PATH.read_text(encoding="utf-8"), nl=False)
 
 
 def _checked(file: Path, values: list[str]) -> str:
-    from syncos_jax.template import Template, parse_values
+    from syncos_jax.scenario.template import Template, parse_values
 
     template = Template.from_file(file)
     given = parse_values(values)
@@ -168,7 +168,7 @@ def _checked(file: Path, values: list[str]) -> str:
 
 
 def _made(template: Template, takes: list[Take], open_ones: list[str]) -> list[str]:
-    from syncos_jax.template import as_text
+    from syncos_jax.scenario.template import as_text
 
     count = len(takes[0].scenario.events)
     parts = [f"{count} event{'s' if count > 1 else ''}"]

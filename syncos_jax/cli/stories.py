@@ -16,7 +16,7 @@ import typer
 from syncos_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from syncos_jax.template import Take
+    from syncos_jax.scenario.template import Take
 
 ScenarioFile = Annotated[
     Path | None,
@@ -141,9 +141,9 @@ def collect(
     seconds: float | None = None,
 ) -> list[Take]:
     """The videos that the options ask for; InputError where they contradict one another."""
-    from syncos_jax.prompts import from_prompts, read_prompts, split_prompts
-    from syncos_jax.scenario import braces_doubled
-    from syncos_jax.template import Template, parse_values
+    from syncos_jax.scenario.prompts import from_prompts, read_prompts, split_prompts
+    from syncos_jax.scenario.scenario import braces_doubled
+    from syncos_jax.scenario.template import Template, parse_values
 
     given = {"SCENARIO": scenario, "--prompts": prompts, "--prompt": prompt}
     named = [name for name, value in given.items() if value is not None]

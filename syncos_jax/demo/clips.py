@@ -9,9 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from syncos_jax.models.tokenizer import PromptTokenizer
-from syncos_jax.models.vae import AutoencoderKL
-from syncos_jax.world import (
+from syncos_jax.demo.world import (
     BACKGROUNDS,
     COLOURS,
     OPPOSITE,
@@ -20,6 +18,8 @@ from syncos_jax.world import (
     render,
     sample_scene,
 )
+from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 
 EMPTY_CAPTIONS = 0.1  # what guidance needs an unconditional model for
 

@@ -15,13 +15,8 @@ import typer
 from flax import nnx
 
 from syncos_jax.cli.console import user_errors
-from syncos_jax.metrics.world import majority_share
-from syncos_jax.models.vae import AutoencoderKL
-from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampler import CoDenoising, SynCoS
-from syncos_jax.scenario import Scenario
-from syncos_jax.settings import Settings
-from syncos_jax.world import (
+from syncos_jax.demo.measures import majority_share
+from syncos_jax.demo.world import (
     BACKGROUNDS,
     CLIP_FRAMES,
     MOTIONS,
@@ -32,7 +27,12 @@ from syncos_jax.world import (
     render,
     sample_scene,
 )
-from syncos_jax.world.tracker import judge, track
+from syncos_jax.demo.world.tracker import judge, track
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
+from syncos_jax.pipeline import Pipeline
+from syncos_jax.sampling import CoDenoising, SynCoS
+from syncos_jax.sampling.settings import Settings
+from syncos_jax.scenario import Scenario
 
 ATTRIBUTES = ("colour", "background", "motion", "shape")
 EVENTS = 4

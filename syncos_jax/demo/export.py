@@ -9,10 +9,10 @@ from flax import nnx
 
 from syncos_jax.demo.sizes import DemoSizes
 from syncos_jax.demo.train_diffusion import SCHEDULE, TextToVideo
-from syncos_jax.models.config import ModelConfig
-from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.demo.world import CLIP_FRAMES, FPS, SIZE
+from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.weights_convert.diffusers_folder import write_networks
-from syncos_jax.world import CLIP_FRAMES, FPS, SIZE
 
 GUIDANCE = 3.0  # measured on the model: see syncos_jax/demo/evaluate.py
 STRIDE = 4
@@ -53,7 +53,7 @@ def export(
         width=SIZE,
         steps=50,
         guidance=GUIDANCE,
-        source="trained by syncos_jax.demo.train on the world that syncos_jax.world draws",
+        source="trained by syncos_jax.demo.train on the world that syncos_jax.demo.world draws",
         notes=notes,
     )
     parts: dict[str, nnx.Module] = {

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from syncos_jax.models.unet3d import TemporalConvLayer, UNet3D
+from syncos_jax.models.unet_clip.unet3d import TemporalConvLayer, UNet3D
 
 STEPS = 400
 RATE = 3e-3

@@ -3,8 +3,8 @@
 import dataclasses
 
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.unet3d import UNet3DConfig
-from syncos_jax.models.vae import VAEConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
+from syncos_jax.models.unet_clip.vae import VAEConfig
 
 TOKENS = 24  # longest caption of the world is well below
 

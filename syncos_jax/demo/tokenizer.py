@@ -6,8 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from syncos_jax.demo.sizes import TOKENS
+from syncos_jax.demo.world import captions_corpus
 from syncos_jax.files import replacing
-from syncos_jax.world import captions_corpus
 
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 

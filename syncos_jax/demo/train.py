@@ -17,9 +17,9 @@ from syncos_jax.demo.tokenizer import train_tokenizer
 from syncos_jax.demo.train_diffusion import train_diffusion
 from syncos_jax.demo.train_vae import train_vae
 from syncos_jax.errors import InputError
-from syncos_jax.models.config import ModelConfig
-from syncos_jax.models.load import load_model, model_folder
 from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.pipeline.load import load_model, model_folder
 
 
 @user_errors()

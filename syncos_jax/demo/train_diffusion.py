@@ -13,12 +13,12 @@ from syncos_jax.demo.frames import mark_frames
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
 from syncos_jax.demo.train_text import train_text
+from syncos_jax.models import Model
 from syncos_jax.models.clip_text import CLIPTextEncoder
-from syncos_jax.models.load import Model
 from syncos_jax.models.tokenizer import PromptTokenizer
-from syncos_jax.models.unet3d import UNet3D
-from syncos_jax.models.vae import AutoencoderKL
-from syncos_jax.schedule import NoiseSchedule
+from syncos_jax.models.unet_clip.unet3d import UNet3D
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
+from syncos_jax.sampling.schedule import NoiseSchedule
 
 TEXT_STEPS = 1500
 LESSON_AT = 1500  # of a new network's steps: it should know colours and places by then

@@ -15,10 +15,10 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.demo.loop import Training
+from syncos_jax.demo.world import caption, sample_scene
+from syncos_jax.demo.world.scene import ATTRIBUTES
 from syncos_jax.models.clip_text import CLIPTextEncoder
 from syncos_jax.models.tokenizer import PromptTokenizer
-from syncos_jax.world import caption, sample_scene
-from syncos_jax.world.scene import ATTRIBUTES
 
 BATCH = 64
 RATE = 1e-3

@@ -10,9 +10,9 @@ from flax import nnx
 
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
-from syncos_jax.models.load import Model
-from syncos_jax.models.vae import AutoencoderKL
-from syncos_jax.world import BACKGROUNDS, CLIP_FRAMES, backgrounds, render, sample_scene
+from syncos_jax.demo.world import BACKGROUNDS, CLIP_FRAMES, backgrounds, render, sample_scene
+from syncos_jax.models import Model
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 
 KL_WEIGHT = 5e-4
 SUBJECT_WEIGHT = 8.0

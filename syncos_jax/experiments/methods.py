@@ -8,21 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from syncos_jax.documents import read_mapping
 from syncos_jax.errors import InputError
-from syncos_jax.explain import did_you_mean, short
-from syncos_jax.fifo import FIFO, make_queue
-from syncos_jax.settings import (
-    CoDenoising,
-    RefinementOnly,
+from syncos_jax.files.documents import read_mapping
+from syncos_jax.files.text import did_you_mean, short
+from syncos_jax.models import Model
+from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS, WindowLayout
+from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.settings import (
+    SAMPLERS,
     Settings,
-    SynCoS,
-    TapeSettings,
     settings_from_dict,
+    settings_to_dict,
 )
-from syncos_jax.tape import make_tape
 
 
 @dataclass(frozen=True)
@@ -44,16 +41,13 @@ class Method:
     def with_common(self, **values: Any) -> Method:
         """The same with settings that all methods share (steps, guidance, batch, and for those
         with a refinement iterations and so on); None, and what it does not have, is left alone."""
-        known = {field.name for field in dataclasses.fields(self.settings)}
+        known = SAMPLERS[self.settings.name]
         changes = {k: v for k, v in values.items() if v is not None and k in known}
-        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **changes))
+        return dataclasses.replace(self, settings=self.settings.replace(**changes))
 
     def to_dict(self) -> dict[str, Any]:
         """All that decides what this method makes."""
-        return {
-            "sampler": {"name": self.settings.name, **dataclasses.asdict(self.settings)},
-            "structured": self.structured,
-        }
+        return {"sampler": settings_to_dict(self.settings), "structured": self.structured}
 
 
 _PAPER = SynCoS.paper()
@@ -67,15 +61,15 @@ METHODS: dict[str, Method] = {
         Method("no_structure", _PAPER, structured=False, title="no structured prompt"),
         Method(
             "no_grounded_timestep",
-            dataclasses.replace(_PAPER, grounded_timestep=False),
+            _PAPER.replace(grounded_timestep=False),
             title="no grounded timestep",
         ),
         Method(
             "no_fixed_noise",
-            dataclasses.replace(_PAPER, fixed_noise=False),
+            _PAPER.replace(fixed_noise=False),
             title="no fixed noise",
         ),
-        Method("no_t_min", dataclasses.replace(_PAPER, t_min=0), title="no t_min"),
+        Method("no_t_min", _PAPER.replace(t_min=0), title="no t_min"),
         Method("refinement_only", RefinementOnly(), title="refinement alone"),
     )
 }
@@ -100,24 +94,19 @@ def dial_methods(strengths: Sequence[float]) -> dict[str, Method]:
     return {method.name: method for method in made}
 
 
-def cost(method: Method, frames: int, model: Any, stride: int | None = None) -> int:
-    """Windows that the network predicts for a video, of those without guidance every other one.
+def cost(method: Method, frames: int, model: Model, stride: int | None = None) -> int:
+    """Clips that the network predicts for a video: of a guided window two.
 
     Args:
         method: the method.
-        frames: of the video.
+        frames: of the video, latent ones.
         model: a loaded model.
         stride: of the windows; None for the model's own.
     """
-    from syncos_jax.windows import WindowLayout
-
-    config = model.config
-    if isinstance(method.settings, FIFO):
-        return make_queue(frames, config.window, method.settings).cost
-    layout = WindowLayout(frames=frames, window=config.window, stride=stride or config.stride)
-    assert isinstance(method.settings, TapeSettings)
-    rows = make_tape(layout, model.schedule, method.settings).rows
-    return round(float((rows.valid.sum(axis=1) / np.where(rows.guided, 1, 2)).sum()))
+    geometry = model.geometry
+    layout = WindowLayout(frames, geometry.window, stride or geometry.stride)
+    settings = method.settings.resolved(model.steps, model.guidance)
+    return make_tape(layout, model.schedule, settings).describe().clips
 
 
 def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:
@@ -145,23 +134,13 @@ def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:
                 f"{path}: {name}: structured is {short(structured)}; expected true or false"
             )
         try:
-            settings = _settings(rest)
+            settings = settings_from_dict(rest)
         except (InputError, TypeError) as error:
             raise InputError(f"{path}: {name}: {error}") from error
         methods[name] = Method(name, settings, structured, title=name)
     if not methods:
         raise InputError(f"{path}: names no method")
     return methods
-
-
-def _settings(values: dict[str, Any]) -> Settings:
-    if values.get("name") != FIFO.name:
-        return settings_from_dict(values)
-    known = [field.name for field in dataclasses.fields(FIFO)]
-    for key in values:
-        if key != "name" and key not in known:
-            raise InputError(f"unknown key {short(key)}{did_you_mean(key, known)}")
-    return FIFO(**{key: value for key, value in values.items() if key != "name"})
 
 
 def choose(names: Sequence[str] | None, known: Mapping[str, Any], what: str) -> list[Any]:

@@ -13,7 +13,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import MEASURES
 from syncos_jax.experiments.methods import DIAL, METHODS
 from syncos_jax.files import replacing
-from syncos_jax.settings import DIAL_DEFAULT
+from syncos_jax.sampling.presets import FULL_STRENGTH
 
 BARS = (
     "coherence",
@@ -184,7 +184,7 @@ def _dial(methods: Mapping[str, Any]) -> Any:
             color="C0",
         )
     for axes, name in ((held, "consistency"), (different, "difference (1 - cosine)")):
-        axes.axvline(DIAL_DEFAULT, color="0.6", ls="--", lw=1, label="default")
+        axes.axvline(FULL_STRENGTH, color="0.6", ls="--", lw=1, label="default")
         axes.set_xlabel("strength (0 is co-denoising)")
         axes.set_ylabel(name)
         axes.legend(fontsize=8, frameon=False)

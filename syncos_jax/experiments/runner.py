@@ -10,23 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import syncos_jax
+from syncos_jax.demo.world.scene import SIZE
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import measure
 from syncos_jax.experiments.methods import Method, cost
 from syncos_jax.experiments.suite import Case
-from syncos_jax.fifo import FIFO, pipeline_latents
 from syncos_jax.files import replacing
 from syncos_jax.metrics.report import VERSION as METRICS_VERSION
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.run import NonFiniteError
+from syncos_jax.sampling.run import NonFiniteError
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.scenario import Scenario
-from syncos_jax.schedule import NoiseSchedule
-from syncos_jax.world.scene import SIZE
 
 FORMAT = "syncos_jax.experiment.video"
 
@@ -79,13 +77,13 @@ def plan(
     Raises InputError where a scenario is shorter than the model's clip.
     """
     model = {
-        "weights": pipeline.weights_sha256,
+        "weights": pipeline.model.weights_sha256,
         "schedule": schedule_sha256(pipeline.model.schedule),
     }
     tasks = []
     costs: dict[tuple[str, int], int] = {}
     for case in sorted(cases, key=lambda case: case.frames):
-        pipeline.layout(case.scenario)
+        pipeline.prepare(case.scenario, methods[0].settings)
         for method in methods:
             slot = (method.name, case.frames)
             if slot not in costs:
@@ -203,10 +201,11 @@ def _make(pipeline: Pipeline, task: Task, out: Path, videos: bool) -> dict[str, 
         "report": None,
     }
     try:
-        latents = _latents(pipeline, task)
+        request = pipeline.prepare(task.scenario, task.method.settings, task.seed)
+        latents = pipeline.latents(request)
     except NonFiniteError as error:  # that, too, is a result of the method
         return record | {"failed": str(error)}
-    video = pipeline.video(task.scenario, pipeline.decode(latents))
+    video = pipeline.video(request, pipeline.decode(latents))
     record["report"] = evaluate(video.frames, video.fps, _expected(task, video.frames))
     record["measures"] = measure(record["report"])
     if videos:
@@ -214,12 +213,6 @@ def _make(pipeline: Pipeline, task: Task, out: Path, videos: bool) -> dict[str, 
         target.parent.mkdir(parents=True, exist_ok=True)
         video.save(target, scale=max(1, 256 // min(video.frames.shape[1:3])))
     return record
-
-
-def _latents(pipeline: Pipeline, task: Task) -> jax.Array:
-    if isinstance(task.method.settings, FIFO):
-        return pipeline_latents(pipeline, task.scenario, task.method.settings, task.seed)
-    return pipeline.latents(task.scenario, task.method.settings, task.seed)
 
 
 def _expected(task: Task, frames: np.ndarray) -> Any:

@@ -8,17 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.methods import Method, choose
 from syncos_jax.experiments.runner import Task
 from syncos_jax.experiments.suite import KINDS, SUBSET, Case, load_suite
 from syncos_jax.experiments.tables import summarise, to_markdown
-from syncos_jax.explain import did_you_mean
 from syncos_jax.files import replacing
+from syncos_jax.files.text import did_you_mean
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.provenance import device_of, versions
+from syncos_jax.runs.record import device_of, versions
 
 SUBSET_SEEDS = 2
 SUBSET_STEPS = 25
@@ -64,7 +62,7 @@ def about(pipeline: Pipeline, tasks: Sequence[Task], command: str) -> dict[str, 
         "weights": tasks[0].key["weights"][:16],
         "training": dict(getattr(config, "notes", {}) or {}).get("training", {}),
         "device": device_of(pipeline),
-        "dtype": str(jax.tree.leaves(pipeline._unet)[0].dtype),
+        "dtype": pipeline.model.dtype,
         "scenarios": list(dict.fromkeys(task.case.id for task in tasks)),
         "seeds": sorted({task.seed for task in tasks}),
         "steps": sorted({task.method.settings.steps for task in tasks}),

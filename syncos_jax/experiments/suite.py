@@ -1,6 +1,6 @@
 """The suite: 48 scenarios of the demo world, in the kinds of the paper's own 48.
 
-``python -m syncos_jax.experiments.suite`` writes ``syncos_jax/data/suite.jsonl``, which the
+``python -m syncos_jax.experiments.suite`` writes ``syncos_jax/experiments/suite.jsonl``, which the
 package ships; it is made of nothing but this file.
 """
 
@@ -15,11 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from syncos_jax.demo.measures import Expected
+from syncos_jax.demo.world.captions import (
+    COLOUR_WORDS,
+    PLACES,
+    SHAPE_WORDS,
+    global_prompt,
+    local_prompt,
+)
+from syncos_jax.demo.world.scene import BACKGROUNDS, CLIP_FRAMES, COLOURS, MOTIONS, OPPOSITE, SHAPES
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.world import Expected
 from syncos_jax.scenario import Scenario
-from syncos_jax.world.captions import COLOUR_WORDS, PLACES, SHAPE_WORDS, global_prompt, local_prompt
-from syncos_jax.world.scene import BACKGROUNDS, CLIP_FRAMES, COLOURS, MOTIONS, OPPOSITE, SHAPES
 
 KINDS = {
     "motion": 12,  # everything told; only the motion changes from event to event
@@ -88,7 +94,7 @@ class Case:
 
 def load_suite() -> dict[str, Case]:
     """The suite that the package ships, by id, in its order."""
-    text = (files("syncos_jax") / "data" / "suite.jsonl").read_text(encoding="utf-8")
+    text = (files("syncos_jax") / "experiments" / "suite.jsonl").read_text(encoding="utf-8")
     cases = [Case.from_dict(json.loads(line)) for line in text.splitlines()]
     return {case.id: case for case in cases}
 
@@ -172,7 +178,7 @@ def _local(motion: str, shape: str | None, change: dict[str, str]) -> str:
 
 def main() -> None:
     """Writes the shipped file."""
-    path = Path(str(files("syncos_jax"))) / "data" / "suite.jsonl"
+    path = Path(str(files("syncos_jax"))) / "experiments" / "suite.jsonl"
     path.write_text(to_jsonl(make_suite()), encoding="utf-8")
     print(f"{path}: {sum(KINDS.values())} scenarios")
 

@@ -3,6 +3,7 @@
 NumPy in, numbers out; nothing here needs JAX or a network.
 """
 
+from syncos_jax.demo.measures import Expected, expected_from_prompt, judge_video
 from syncos_jax.metrics.features import pixel_features
 from syncos_jax.metrics.frames import (
     cuts,
@@ -13,7 +14,6 @@ from syncos_jax.metrics.frames import (
 )
 from syncos_jax.metrics.report import evaluate, native_frames
 from syncos_jax.metrics.similarity import consistency, diversity, drift_curve, similarity_matrix
-from syncos_jax.metrics.world import Expected, expected_from_prompt, judge_video
 
 __all__ = [
     "Expected",

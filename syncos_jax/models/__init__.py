@@ -1,6 +1,5 @@
-"""The networks, their configuration and their loading."""
+"""What a model is, and the families of models there are."""
 
-from syncos_jax.models.config import ModelConfig
-from syncos_jax.models.load import Model, load_model
+from syncos_jax.models.family import Geometry, Model, register
 
-__all__ = ["Model", "ModelConfig", "load_model"]
+__all__ = ["Geometry", "Model", "register"]

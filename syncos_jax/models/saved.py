@@ -18,18 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
 
 from syncos_jax.errors import InputError
-from syncos_jax.models.clip_text import CLIPTextEncoder
-from syncos_jax.models.config import ModelConfig
-from syncos_jax.models.layers import DType, NoWeights
-from syncos_jax.models.unet3d import UNet3D
-from syncos_jax.models.vae import AutoencoderKL
+from syncos_jax.models.family import DEFAULT_FAMILY, family_named
+from syncos_jax.models.layers import DType
+from syncos_jax.models.weights import assign, leaves
 
 FORMAT = "syncos_jax"
 VERSION = 1
-NETWORKS = ("unet", "vae", "text_encoder")
 TOKENIZER = "tokenizer"
 
 _IN_FLIGHT_GB = 1
@@ -39,15 +35,9 @@ times the network was measured, with it one of 1.0."""
 _SETTLE_SECONDS = 20.0
 
 
-def build(name: str, config: ModelConfig, dtype: DType) -> Any:
+def build(name: str, config: Any, dtype: DType) -> Any:
     """A network without weights (``nnx.eval_shape``)."""
-    rngs: Any = NoWeights()
-    makers: dict[str, Any] = {
-        "unet": lambda: UNet3D(config.unet, dtype=dtype, rngs=rngs),
-        "vae": lambda: AutoencoderKL(config.vae, dtype=dtype, rngs=rngs),
-        "text_encoder": lambda: CLIPTextEncoder(config.text, dtype=dtype, rngs=rngs),
-    }
-    return nnx.eval_shape(makers[name])
+    return config.build(name, dtype)
 
 
 def is_saved(folder: Path) -> bool:
@@ -55,14 +45,15 @@ def is_saved(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / "model_index.json").exists()
 
 
-def write_config(folder: Path, config: ModelConfig, networks: list[str]) -> None:
+def write_config(folder: Path, config: Any, networks: list[str]) -> None:
     """Writes ``config.json`` of a model that has these networks."""
-    values = {"format": FORMAT, "version": VERSION, "networks": networks, **config.to_dict()}
+    head = {"format": FORMAT, "version": VERSION, "family": config.family, "networks": networks}
+    values = {**head, **config.to_dict()}
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
+def read_config(folder: Path) -> tuple[Any, list[str]]:
     """The configuration, and the names of the networks that the folder has.
 
     Raises:
@@ -84,10 +75,14 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
             f"{path}: has format version {version!r}, this package reads {VERSION}; convert the "
             "checkpoint again"
         )
-    networks = values.pop("networks", None)
-    if not isinstance(networks, list) or not networks or not set(networks) <= set(NETWORKS):
-        raise InputError(f"{path}: networks is {networks!r}; expected some of {NETWORKS}")
-    return ModelConfig.from_dict(values), networks
+    try:
+        config_class = family_named(values.pop("family", DEFAULT_FAMILY)).config_class
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    networks, known = values.pop("networks", None), config_class.networks
+    if not isinstance(networks, list) or not networks or not set(networks) <= set(known):
+        raise InputError(f"{path}: networks is {networks!r}; expected some of {known}")
+    return config_class.from_dict(values), networks
 
 
 def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
@@ -135,7 +130,7 @@ def _settle(folder: Path) -> None:
 
 
 def read_network(
-    folder: Path, name: str, config: ModelConfig, dtype: DType, sharding: jax.sharding.Sharding
+    folder: Path, name: str, config: Any, dtype: DType, sharding: jax.sharding.Sharding
 ) -> Any:
     """Restores a network straight onto the devices of `sharding`, in `dtype`.
 
@@ -143,8 +138,6 @@ def read_network(
         InputError: missing, damaged, or not the network that the configuration describes.
     """
     import orbax.checkpoint as ocp
-
-    from syncos_jax.weights_convert.table import assign, leaves
 
     path = (folder / name).absolute()
     abstract = build(name, config, dtype)

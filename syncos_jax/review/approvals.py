@@ -29,8 +29,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from syncos_jax.errors import InputError
-from syncos_jax.explain import key_path, short
 from syncos_jax.files import replacing
+from syncos_jax.files.text import key_path, short
 
 FILE = "review.json"
 LOCK = ".review.lock"

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from syncos_jax.demo.measures import Expected, expected_from_prompt
+from syncos_jax.demo.world.scene import SIZE
 from syncos_jax.metrics.features import pixel_features
 from syncos_jax.metrics.frames import CUT_THRESHOLD, content_changes
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.metrics.similarity import drift_curve, similarity_matrix
-from syncos_jax.metrics.world import Expected, expected_from_prompt
 from syncos_jax.review.settings import overall_prompt
 from syncos_jax.review.takes import Event, Take
-from syncos_jax.world.scene import SIZE
 
 MAP_SIDE = 96  # frames along the similarity matrix, at most
 CURVE_POINTS = 600

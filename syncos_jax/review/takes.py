@@ -16,10 +16,10 @@ import numpy as np
 from av.error import FFmpegError
 from PIL import Image
 
-from syncos_jax.documents import read_mapping
 from syncos_jax.errors import InputError
-from syncos_jax.provenance import FORMAT, read_provenance, sidecar_path
+from syncos_jax.files.documents import read_mapping
 from syncos_jax.review.approvals import file_sha256
+from syncos_jax.runs.record import FORMAT, read_provenance, sidecar_path
 
 #: What browsers play -> its media type. The H.264 in a .mov plays under the type of .mp4.
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
@@ -57,7 +57,7 @@ class Take:
             videos); where pixels were enlarged, from the size before that.
         stills: frame -> JPEG, ``STILLS`` of each event.
         events: never empty: one that holds all frames where nothing is known.
-        sidecar: the JSON beside the video (`syncos_jax.provenance`). Where there is none that can
+        sidecar: the JSON beside the video (`syncos_jax.runs.record`). Where there is none that can
             be used, the seed, sampler and model that the video's own metadata name, or nothing;
             it has no ``format`` then.
         notes: in plain words, what is missing or does not fit.

@@ -1,0 +1,247 @@
+"""What a model is to all that stands above it, and the families of models there are.
+
+A family says what a clip is (`Geometry`), how it is noised (`NoiseSchedule`), and how prompts,
+latents and frames are turned into one another. Everything else, from the pipeline to the records,
+reads a `Model` and nothing of its networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from syncos_jax.errors import InputError
+from syncos_jax.sampling.schedule import NoiseSchedule
+
+if TYPE_CHECKING:
+    from syncos_jax.sampling.placement import Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Sizes of a clip, in latent frames and cells, and of what they are decoded to.
+
+    Attributes:
+        window: latent frames of a clip, the length of a window.
+        stride: latent frames between the starts of two windows, where the scenario does not say.
+        channels: of a latent.
+        cell: pixels per latent cell, along each side.
+        multiple: latent height and width must be divisible by this.
+        height, width: of a frame where the scenario does not say, pixels.
+        fps: decoded frames per second.
+        temporal: decoded frames per latent frame.
+        causal: whether the first latent frame of a video stands for one decoded frame, and the
+            others for `temporal` each: ``F = temporal (f - 1) + 1``.
+    """
+
+    window: int
+    stride: int
+    channels: int
+    cell: int
+    multiple: int = 1
+    height: int
+    width: int
+    fps: float
+    temporal: int = 1
+    causal: bool = False
+
+    def frames(self, latents: int) -> int:
+        """Decoded frames of a video of so many latent frames."""
+        return self.temporal * (latents - 1) + 1 if self.causal else self.temporal * latents
+
+    def latents(self, frames: int) -> int:
+        """The fewest latent frames that are decoded to at least so many frames."""
+        if frames < 1:
+            return 0
+        if self.causal:
+            return -(-(frames - 1) // self.temporal) + 1
+        return -(-frames // self.temporal)
+
+    def first_frame(self, latent: np.ndarray) -> np.ndarray:
+        """The first decoded frame that each of some latent frames (from 0) stands for."""
+        latent = np.asarray(latent)
+        if self.causal:
+            return np.where(latent == 0, 0, self.temporal * (latent - 1) + 1)
+        return self.temporal * latent
+
+    def latent_size(self, height: int, width: int, exact: bool = False) -> tuple[int, int]:
+        """Latent height and width that cover a frame of so many pixels, divisible by `multiple`;
+        with `exact`, just as many cells as the frame has."""
+        if exact:
+            return height // self.cell, width // self.cell
+        step = self.cell * self.multiple
+        return -(-height // step) * self.multiple, -(-width // step) * self.multiple
+
+
+class Model:
+    """A text-to-video model. A family is a subclass.
+
+    Attributes:
+        family: the family's name, ``"family"`` in a folder's config.json.
+        config_class: what is read from the rest of that file: it has ``family``, ``networks``
+            (their names), ``from_dict``, ``to_dict`` and ``build(network, dtype)``.
+        name: for people.
+        geometry: sizes of a clip.
+        schedule: timesteps, rates, prediction type.
+        steps, guidance: default number of denoising steps and scale of guidance.
+        params: weights of the denoiser, a pytree.
+    """
+
+    family: ClassVar[str]
+    config_class: ClassVar[Any]
+    name: str
+    geometry: Geometry
+    schedule: NoiseSchedule
+    steps: int
+    guidance: float
+    params: Any
+
+    @classmethod
+    def from_networks(cls, config: Any, networks: Mapping[str, Any], folder: Path) -> Model:
+        """The model of a folder.
+
+        Args:
+            config: of `config_class`.
+            networks: those that the folder has, restored.
+            folder: where its tokenizer is.
+        """
+        raise InputError(f"the family {cls.family!r} cannot be read from a folder")
+
+    def denoise(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
+        """The prediction for clips.
+
+        Args:
+            params: as `params`.
+            x: noisy latents, float32 ``[b, w, h, w, C]``.
+            t: timesteps, float32 ``[b]`` (``[b, w]`` for diagonal denoising).
+            cond: what `encode_prompts` gives, leading axis ``b``.
+
+        Returns:
+            An array shaped like `x`.
+        """
+        raise InputError(f"the family {self.family!r} has no denoiser")
+
+    @property
+    def denoiser(self) -> Callable[..., jax.Array]:
+        """`denoise` as a hashable function. Where two models' are equal, they share compiled
+        programs."""
+        return self.denoise
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Any:
+        """What the denoiser is conditioned on: a pytree of arrays with leading axis ``n``, floats
+        and, where the family has one, a mask of bool or integers."""
+        raise InputError(f"the family {self.family!r} has no text encoder")
+
+    def mix(self, cond: Any, weights: np.ndarray) -> Any:
+        """Conditionings that are mixtures of others, as in a cross-fade.
+
+        Args:
+            cond: a pytree with leading axis ``P``.
+            weights: float32 ``[n, P]``; rows sum to 1. One that is 1 gives that row bit for bit.
+
+        Returns:
+            A pytree with leading axis ``n``: floats are averaged, a mask is on where any is.
+        """
+        return jax.tree.map(lambda leaf: _mixed(leaf, weights), cond)
+
+    def decode_stream(
+        self, latents: np.ndarray, placement: Placement, batch: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Decodes a whole video, some frames at a time.
+
+        Args:
+            latents: scaled latents of the whole video ``[f, h, w, C]``.
+            placement: the devices.
+            batch: frames decoded together; None for as many as suit.
+
+        Yields:
+            Frames uint8 ``[n, H, W, 3]``; ``geometry.frames(f)`` together.
+        """
+        raise InputError(f"the family {self.family!r} has no autoencoder")
+
+    def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple] | None:
+        """A jitted function that decodes one latent frame ``(h, w, C)`` and abstract arguments of
+        it, for plans; None where that says nothing."""
+        return None
+
+    def place(self, placement: Placement) -> None:
+        """Puts the weights where `placement` wants them."""
+        self.params = placement.place_weights(self.params)
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """The weights of all networks, pytrees by name."""
+        return {"denoiser": self.params}
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """`hash_weights` of all networks."""
+        return hash_weights(self.weights)
+
+    @property
+    def dtype(self) -> str:
+        """In which the denoiser computes."""
+        return str(jax.tree.leaves(self.params)[0].dtype)
+
+
+def hash_weights(networks: Mapping[str, Any]) -> str:
+    """SHA-256 of networks' weights as they compute: name, dtype, shape and bytes of every tensor.
+
+    Args:
+        networks: pytrees of arrays, by name. The same model loaded in another dtype has another
+            hash; how its folder lies on disk does not matter.
+    """
+    digest = hashlib.sha256()
+    for name, leaf in jax.tree_util.tree_leaves_with_path(dict(networks)):
+        value = np.ascontiguousarray(np.asarray(leaf))
+        digest.update(f"{jax.tree_util.keystr(name)} {value.dtype} {value.shape}\n".encode())
+        digest.update(value.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _mixed(leaf: jax.Array, weights: np.ndarray) -> jax.Array:
+    mixed = leaf[weights.argmax(axis=1)]
+    for row in np.flatnonzero((weights > 0).sum(axis=1) > 1):
+        parts = np.flatnonzero(weights[row])
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            mixed = mixed.at[row].set(leaf[parts].max(axis=0))
+            continue
+        total = jnp.zeros(leaf.shape[1:], jnp.float32)
+        for part in parts:
+            total += jnp.float32(weights[row, part]) * leaf[part].astype(jnp.float32)
+        mixed = mixed.at[row].set(total.astype(mixed.dtype))
+    return mixed
+
+
+_FAMILIES: dict[str, str | type[Model]] = {
+    "unet_clip": "syncos_jax.models.unet_clip.model:UNetClip"
+}
+"""The families, by the name that stands in config.json; a class, or where it is."""
+
+DEFAULT_FAMILY = "unet_clip"
+"""Of folders that do not say."""
+
+
+def register(name: str, family: type[Model]) -> None:
+    """Makes a family of one's own known under `name`."""
+    _FAMILIES[name] = family
+
+
+def family_named(name: str) -> type[Model]:
+    """The family; InputError where there is none of that name."""
+    found = _FAMILIES.get(name)
+    if found is None:
+        raise InputError(f"unknown family of models {name!r}; known: {', '.join(_FAMILIES)}")
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        return getattr(import_module(module), attribute)
+    return found

@@ -1,0 +1,177 @@
+"""The family of 3-D UNets with a CLIP text encoder and an image autoencoder: VideoCrafter2,
+ModelScope, ZeroScope, the demo model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from syncos_jax.errors import InputError
+from syncos_jax.models.family import Model
+from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.sampling.placement import Placement
+from syncos_jax.sampling.schedule import NoiseSchedule
+
+TOKENIZER = "tokenizer"
+_PROMPTS_PER_CALL = 8
+_DECODED_PIXELS_PER_CALL = 2**20
+
+
+class MissingPart(InputError, AttributeError):
+    """A network, or the tokenizer, that a model was converted without."""
+
+
+@dataclass(frozen=True)
+class _Denoiser:
+    """The UNet as a function. Two of the same architecture are equal: traced once."""
+
+    graphdef: Any
+
+    def __call__(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
+        return nnx.merge(self.graphdef, params)(x, t, cond["text"], fps=cond.get("fps"))
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(graphdef: Any, params: Any, ids: jax.Array) -> jax.Array:
+    return nnx.merge(graphdef, params)(ids)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(graphdef: Any, params: Any, latents: jax.Array) -> jax.Array:
+    images = nnx.merge(graphdef, params).decode(latents)
+    return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+
+class UNetClip(Model):
+    """A text-to-video model whose parts can be used alone.
+
+    A model of which only one network was converted (``syncos convert --only``) has that one:
+    reading another part raises `MissingPart`, an InputError that says so, and ``hasattr`` is False.
+
+    Attributes:
+        config: sizes and sampling defaults.
+        schedule: the diffusion process.
+        unet: ``unet(x [b, F, H, W, C], t [b] or [b, F], text [b, S, D], fps=[b])`` -> like ``x``.
+        vae: ``encode`` and ``decode`` unscaled latents; the UNet's are times
+            ``config.latent_scale``.
+        text_encoder: ``ids [b, S] -> [b, S, D]``.
+        tokenizer: list of prompts -> ids ``[n, S]``.
+    """
+
+    family = "unet_clip"
+    config_class = ModelConfig
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        schedule: NoiseSchedule,
+        *,
+        unet: Any = None,
+        vae: Any = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self.schedule = schedule
+        self.geometry = config.geometry()
+        self.steps, self.guidance = config.steps, config.guidance
+        parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, TOKENIZER: tokenizer}
+        for part, value in parts.items():
+            if value is not None:  # of the others, __getattr__ says that they are missing
+                setattr(self, part, value)
+        self._placed: dict[str, tuple[Any, Any]] = {}
+
+    @classmethod
+    def from_networks(cls, config: ModelConfig, networks: Mapping[str, Any], folder: Path) -> Model:
+        """The model of a folder; arguments as in `Model.from_networks`."""
+        tokenizer = None
+        if "text_encoder" in networks and (folder / TOKENIZER).is_dir():
+            tokenizer = PromptTokenizer(
+                folder / TOKENIZER, config.text.tokens, openclip=config.openclip_tokens
+            )
+        return cls(config, config.noise_schedule(), **networks, tokenizer=tokenizer)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in (*ModelConfig.networks, TOKENIZER):
+            held = ", ".join(part for part in ModelConfig.networks if part in vars(self))
+            raise MissingPart(
+                f"model {self.config.name!r} has no {name}: it was converted with only its {held}; "
+                "convert the whole checkpoint"
+            )
+        raise AttributeError(name)
+
+    def _split(self, name: str) -> tuple[Any, Any]:
+        """A network as its structure and its weights, on the devices that `place` was told."""
+        if name not in self._placed:
+            self._placed[name] = nnx.split(getattr(self, name))
+        return self._placed[name]
+
+    def place(self, placement: Placement) -> None:
+        for name in ModelConfig.networks:
+            graphdef, weights = self._split(name)
+            where = placement.place_weights if name == "unet" else placement.place
+            self._placed[name] = graphdef, where(weights)
+
+    @property
+    def params(self) -> Any:  # type: ignore[override]
+        return self._split("unet")[1]
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        names = {"unet": "unet", "text": "text_encoder", "vae": "vae"}
+        return {name: self._split(network)[1] for name, network in names.items()}
+
+    @property
+    def denoiser(self) -> _Denoiser:
+        return _Denoiser(self._split("unet")[0])
+
+    def denoise(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
+        return self.denoiser(params, x, t, cond)
+
+    @property
+    def embeds_fps(self) -> bool:
+        """Whether the UNet is told the frame rate."""
+        return getattr(getattr(self.unet, "config", None), "fps_embedding", False)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, jax.Array]:
+        """``text [n, S, D]`` and, where the UNet embeds the frame rate, ``fps [n]``."""
+        ids = np.asarray(self.tokenizer(list(prompts)), np.int32)
+        rows = -(-len(ids) // _PROMPTS_PER_CALL) * _PROMPTS_PER_CALL
+        ids = np.pad(ids, ((0, rows - len(ids)), (0, 0)), mode="edge")
+        split = self._split("text_encoder")
+        parts = [_encode(*split, part) for part in np.split(ids, rows // _PROMPTS_PER_CALL)]
+        cond = {"text": jnp.concatenate(parts)[: len(prompts)]}
+        if self.embeds_fps:
+            cond["fps"] = jnp.full(len(prompts), self.geometry.fps, jnp.float32)
+        return cond
+
+    def decode_stream(
+        self, latents: np.ndarray, placement: Placement, batch: int | None = None
+    ) -> Iterator[np.ndarray]:
+        devices = placement.devices_here
+        height, width = (side * self.geometry.cell for side in latents.shape[1:3])
+        if batch is None:  # of each device about a million pixels
+            batch = devices * max(1, _DECODED_PIXELS_PER_CALL // (height * width))
+        batch = -(-min(batch, len(latents)) // devices) * devices
+        unscaled = np.asarray(latents) / np.float32(self.config.latent_scale)
+        for first in range(0, len(unscaled), batch):
+            part = unscaled[first : first + batch]
+            count = len(part)  # the last part is filled up, so that one shape is compiled
+            part = np.pad(part, ((0, batch - count), (0, 0), (0, 0), (0, 0)), mode="edge")
+            images = _decode(*self._split("vae"), placement.divide(part))
+            yield np.asarray(placement.gathered(images))[:count]
+
+    def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:
+        """The jitted function that decodes a frame, and abstract arguments of it; for plans."""
+        one = jax.ShapeDtypeStruct((1, *frame_shape), jnp.float32)
+        return _decode, (*self._split("vae"), one)

@@ -1,0 +1,34 @@
+"""Where two runs differ, told by what decides their state (`Request.fingerprint`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from syncos_jax.files.text import key_path, short
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """``["seed was 0, is 1", ...]``: where two mappings of plain values differ."""
+    before, now = dict(_leaves(old)), dict(_leaves(new))
+    found = []
+    for path in [*now, *(path for path in before if path not in now)]:
+        was, here = (side.get(path, _NOTHING) for side in (before, now))
+        if was != here:
+            said = ["nothing" if value is _NOTHING else short(value) for value in (was, here)]
+            found.append(f"{key_path(path)} was {said[0]}, is {said[1]}")
+    return found
+
+
+_NOTHING = object()
+
+
+def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path, value

@@ -1,0 +1,75 @@
+"""Loading a model: ``load_model("demo")`` or a folder."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from syncos_jax.errors import InputError
+from syncos_jax.models import saved
+from syncos_jax.models.family import Model, family_named
+from syncos_jax.models.layers import DType
+
+BUILT_IN = ("demo",)
+
+
+def default_dtype() -> DType:
+    """bfloat16 on accelerators, float32 on CPU."""
+    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+
+
+def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
+    """The folder of a built-in model, or the given one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if str(name_or_dir) in BUILT_IN:
+        return Path(str(files("syncos_jax"))) / "demo" / "model"
+    folder = Path(name_or_dir)
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such model; give {' or '.join(map(repr, BUILT_IN))}, or the folder of a "
+            "model"
+        )
+    return folder
+
+
+def placement(mesh: jax.sharding.Mesh | None) -> Sharding:
+    """Where weights go: on every device of `mesh`, or on JAX's default device."""
+    if mesh is not None:
+        return NamedSharding(mesh, PartitionSpec())
+    return jnp.zeros(()).sharding
+
+
+def load_model(
+    name_or_dir: str | os.PathLike[str] = "demo",
+    dtype: DType | None = None,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Model:
+    """Load a model.
+
+    Args:
+        name_or_dir: ``"demo"``, a folder that ``syncos convert`` wrote, or a folder in diffusers'
+            layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``).
+        dtype: of weights and computation; default bfloat16 on accelerators, float32 on CPU.
+        mesh: devices that each get a copy of the weights, read straight onto them; default: JAX's
+            default device.
+
+    Raises:
+        InputError: no model there, or one that does not fit; says what and why.
+    """
+    folder = model_folder(name_or_dir)
+    dtype = default_dtype() if dtype is None else dtype
+    sharding = placement(mesh)
+    if not saved.is_saved(folder):
+        from syncos_jax.weights_convert.diffusers_folder import read_folder
+
+        return read_folder(folder, dtype, sharding)
+    config, names = saved.read_config(folder)
+    networks = {name: saved.read_network(folder, name, config, dtype, sharding) for name in names}
+    return family_named(config.family).from_networks(config, networks, folder)

@@ -1,0 +1,92 @@
+"""A look at a video while it is being sampled: a strip of frames, cheap enough for every few rows.
+
+A latent cell is turned into a colour by a linear map. The map is fitted, by least squares and at
+each look anew, to a few frames that the VAE decodes: it costs these few decodings, whatever the
+length of the video.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from syncos_jax.errors import InputError
+from syncos_jax.files import check_writable, replacing
+
+if TYPE_CHECKING:
+    from syncos_jax.pipeline import Pipeline
+    from syncos_jax.sampling.run import Run
+
+_FITTED = 4
+_SHOWN = 16
+_COLUMNS = 8
+_CELL = 128
+
+
+def colours(latents: np.ndarray, frames: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """All latents as small pictures, by the linear map that fits some decoded frames best.
+
+    Args:
+        latents: float32 ``[F, h, w, C]``.
+        frames: uint8 ``[n, H, W, 3]``, decoded from the chosen latents.
+        chosen: int ``[n]``, which ones.
+
+    Returns:
+        uint8 ``[F, h, w, 3]``.
+    """
+    height, width = latents.shape[1:3]
+    rows, columns = frames.shape[1] // height, frames.shape[2] // width
+    cells = frames.reshape(len(frames), height, rows, width, columns, 3).mean(axis=(2, 4))
+    ones = np.ones((*latents.shape[:3], 1), np.float32)
+    features = np.concatenate([latents, ones], axis=-1)
+    known = features[chosen].reshape(-1, features.shape[-1])
+    fit, *_ = np.linalg.lstsq(known, cells.reshape(-1, 3), rcond=None)
+    return np.clip(np.round(features @ fit), 0, 255).astype(np.uint8)
+
+
+class Preview:
+    """Writes a strip of the video, as far as it is, every `every` rows of the tape.
+
+    Args:
+        pipeline: whose VAE decodes.
+        path: the PNG; replaced at each look.
+        every: rows from one look to the next, at least.
+    """
+
+    def __init__(self, pipeline: Pipeline, path: str | os.PathLike[str], every: int = 20) -> None:
+        if every < 1:
+            raise InputError(f"--preview-every: is {every}, but must be 1 or more")
+        self.path = check_writable(path)
+        self._pipeline = pipeline
+        self._every = every
+        self._next = every
+
+    def __call__(self, run: Run) -> None:
+        """To be called between parts of a run; looks only where it is time."""
+        if run.row < self._next and run.row < run.total:
+            return
+        self._next = run.row + self._every
+        self.look(np.asarray(run.clean, np.float32))
+
+    def look(self, latents: np.ndarray) -> None:
+        """Writes the strip of these clean latents ``[F, h, w, C]``."""
+        count = len(latents)
+        chosen = np.unique(np.linspace(0, count - 1, min(_FITTED, count)).round().astype(int))
+        decoded = self._pipeline.decode(latents[chosen])
+        small = colours(latents, decoded, chosen)
+        shown = np.unique(np.linspace(0, count - 1, min(_SHOWN, count)).round().astype(int))
+        height, width = small.shape[1:3]
+        factor = max(1, _CELL // max(height, width))
+        size = (width * factor, height * factor)
+        columns = min(_COLUMNS, len(shown))
+        lines = -(-len(shown) // columns)
+        strip = Image.new("RGB", (columns * (size[0] + 4) + 4, lines * (size[1] + 4) + 4))
+        for place, index in enumerate(shown):
+            still = Image.fromarray(small[index]).resize(size, Image.Resampling.BICUBIC)
+            line, column = divmod(place, columns)
+            strip.paste(still, (4 + column * (size[0] + 4), 4 + line * (size[1] + 4)))
+        with replacing(self.path) as temporary:
+            strip.save(temporary, format="PNG")

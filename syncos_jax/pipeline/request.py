@@ -1,0 +1,225 @@
+"""A request: what a video is to be, with all that follows from it, derived once.
+
+`prepare` makes it of a scenario, a model and the devices. Plan, record, checkpoint, batch and run
+read it and derive nothing again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from syncos_jax.errors import InputError
+from syncos_jax.models.family import Model
+from syncos_jax.pipeline.versions import device_of, versions
+from syncos_jax.sampling.methods import conditioned, make_method, make_tape
+from syncos_jax.sampling.noise import seed_words
+from syncos_jax.sampling.placement import Placement
+from syncos_jax.sampling.presets import SynCoS
+from syncos_jax.sampling.settings import Settings, settings_to_dict
+from syncos_jax.sampling.tape import Tape, TapeSummary
+from syncos_jax.sampling.windows import WindowLayout
+from syncos_jax.scenario import Scenario
+from syncos_jax.scenario.conditioning import WindowPrompts, window_prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A video to be made; `Pipeline.prepare` makes it.
+
+    Attributes:
+        scenario: what it shows.
+        sampler: the settings, with the model's own where neither call nor scenario say.
+        seed: of the noise and of what is drawn at random.
+        model: whose video it is.
+        placement: the devices.
+        frames: of the video.
+        fps: frames per second of the video.
+        height, width: of its frames, pixels.
+        layout: the windows, in latent frames.
+        prompts: what each window is conditioned on.
+        texts: rows of the table of conditionings, of the prompts and of the negative ones of
+            each window (for diagonal denoising of each latent frame): int32 ``[N]`` each.
+        mixtures: which mixture of `prompts.prompts`, and behind them of `prompts.negatives`, each
+            row of the table is: float32 ``[K, P + Q]``.
+        frame_shape: ``(h, w, C)`` of a latent frame.
+        tape: the run.
+    """
+
+    scenario: Scenario
+    sampler: Settings
+    seed: int
+    model: Model
+    placement: Placement
+    frames: int
+    fps: float
+    height: int
+    width: int
+    layout: WindowLayout
+    prompts: WindowPrompts
+    texts: tuple[np.ndarray, np.ndarray]
+    mixtures: np.ndarray
+    frame_shape: tuple[int, int, int]
+    tape: Tape
+
+    @cached_property
+    def summary(self) -> TapeSummary:
+        """What the run consists of."""
+        return self.tape.describe()
+
+    @property
+    def key(self) -> jax.Array:
+        """Seeds the noise."""
+        return jax.random.key(self.seed)
+
+    @cached_property
+    def program(self) -> tuple:
+        """Two requests of one pipeline with equal values here are played by one compiled program,
+        and may be played side by side."""
+        method = make_method(self.layout, self.model.schedule, self.sampler, self.tape)
+        return method, self.frame_shape, self.mixtures.shape[0], self.tape.structure
+
+    @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        """Each event with its prompts and its place in the video, in plain values."""
+        texts, negatives = self.scenario.prompts(), self.scenario.negatives()
+        rows, start = [], 0
+        for index, count in enumerate(self.scenario.event_frames(self.model.geometry.fps)):
+            rows.append(
+                {
+                    "index": index,
+                    "prompt": self.scenario.events[index].prompt,
+                    "text": texts[index],
+                    "negative": negatives[index],
+                    "start": start,
+                    "stop": start + count,
+                    "start_seconds": start / self.fps,
+                    "stop_seconds": (start + count) / self.fps,
+                }
+            )
+            start += count
+        return rows
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the state of the run, in plain values; the number of devices does not."""
+        said = self.scenario.to_dict()
+        device, found = device_of(self.placement), versions()
+        return {
+            "scenario": {k: v for k, v in said.items() if k not in ("sampler", "seed")},
+            "sampler": settings_to_dict(self.sampler),
+            "seed": self.seed,
+            "model": {
+                "name": self.model.name,
+                "weights_sha256": self.model.weights_sha256,
+                "dtype": self.model.dtype,
+            },
+            "layout": asdict(self.layout),
+            "frame_shape": list(self.frame_shape),
+            "versions": {name: found[name] for name in ("syncos_jax", "jax", "jaxlib")},
+            "device": {name: device[name] for name in ("platform", "kind")},
+        }
+
+
+def prepare(
+    model: Model,
+    placement: Placement,
+    scenario: Scenario,
+    sampler: Settings | None = None,
+    seed: int | None = None,
+) -> Request:
+    """Derives all that follows from a scenario.
+
+    Args:
+        model: that makes the video.
+        placement: the devices.
+        scenario: what it shows.
+        sampler: settings in place of the scenario's; None for these, or where it has none, SynCoS.
+            What they leave open (None) is the model's own.
+        seed: in place of the scenario's.
+
+    Raises:
+        InputError: the scenario does not fit the model.
+    """
+    geometry = model.geometry
+    settings = sampler if sampler is not None else scenario.settings()
+    settings = (settings or SynCoS()).resolved(steps=model.steps, guidance=model.guidance)
+    seed = scenario.seed if seed is None else seed
+    layout, frames = _layout(model, scenario)
+    each = conditioned(layout, settings)
+    of_windows = _prompts(model, scenario, layout)
+    of_each = of_windows if each is layout else _prompts(model, scenario, each)
+    texts, mixtures = _table(of_each, 2 * each.count)
+    height, width = geometry.height, geometry.width
+    if scenario.size is not None:
+        width, height = scenario.size
+    cells = geometry.latent_size(height, width, exact=scenario.size is None)
+    tape = make_tape(
+        layout,
+        model.schedule,
+        settings,
+        seed_words(jax.random.key(seed)),
+        texts=texts,
+        shares=placement.shares,
+    )
+    return Request(
+        scenario=scenario,
+        sampler=settings,
+        seed=seed,
+        model=model,
+        placement=placement,
+        frames=frames,
+        fps=float(scenario.fps or geometry.fps),
+        height=height,
+        width=width,
+        layout=layout,
+        prompts=of_windows,
+        texts=texts,
+        mixtures=mixtures,
+        frame_shape=(*cells, geometry.channels),
+        tape=tape,
+    )
+
+
+def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
+    """The windows that cover the scenario's frames, and how many frames these are."""
+    geometry = model.geometry
+    frames = scenario.total_frames(geometry.fps)
+    shortest = geometry.frames(geometry.window)
+    if frames < shortest:
+        raise InputError(
+            f"events: are {frames} frames together, but the model {model.name!r} makes clips "
+            f"of {shortest}; make them at least {shortest} frames "
+            f"({shortest / (scenario.fps or geometry.fps):g} seconds) in all"
+        )
+    stride = scenario.stride or geometry.stride
+    if stride > geometry.window:
+        raise InputError(
+            f"stride: is {stride}, but a window has {geometry.window} frames; give at most "
+            f"{geometry.window}, and less where windows are to overlap"
+        )
+    latents = geometry.latents(frames)
+    return WindowLayout(frames=latents, window=geometry.window, stride=stride), frames
+
+
+def _prompts(model: Model, scenario: Scenario, layout: WindowLayout) -> WindowPrompts:
+    middles = model.geometry.first_frame(layout.middles)
+    return window_prompts(scenario, layout, model.geometry.fps, middles)
+
+
+def _table(of: WindowPrompts, most: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """`Request.texts` and `Request.mixtures`; at most `most` rows are needed."""
+    count = of.weights.shape[1] + of.negative_weights.shape[1]
+    both = np.zeros((2, len(of.weights), count), np.float32)
+    both[0, :, : of.weights.shape[1]] = of.weights
+    both[1, :, of.weights.shape[1] :] = of.negative_weights
+    rows, index = np.unique(both.reshape(-1, count), axis=0, return_inverse=True)
+    # Scenarios of a few prompts more or less share a compiled program.
+    size = min(most, max(16, 1 << (len(rows) - 1).bit_length()))
+    mixtures = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+    prompts, negatives = index.reshape(2, -1).astype(np.int32)
+    return (prompts, negatives), mixtures

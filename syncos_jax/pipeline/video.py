@@ -1,0 +1,160 @@
+"""A video in memory: written to files, read from them, laid out as a sheet of stills."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from PIL import Image, ImageDraw, ImageFont
+
+from syncos_jax.errors import InputError
+from syncos_jax.files import check_writable, replacing
+from syncos_jax.pipeline.encode import check_video_path, png_comment, write
+
+__all__ = ["Video", "check_video_path", "load_video"]
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A video in memory.
+
+    Attributes:
+        frames: uint8 ``[F, H, W, 3]``, RGB.
+        fps: frames per second.
+        events: (first frame, text) of each event, in order; labels of the contact sheet.
+        title: one line above the contact sheet.
+    """
+
+    frames: np.ndarray
+    fps: float
+    events: tuple[tuple[int, str], ...] = ()
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        shape = self.frames.shape
+        if self.frames.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+            raise ValueError(
+                f"frames are {self.frames.dtype} {list(shape)}, but uint8 [F, H, W, 3] is needed"
+            )
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps is {self.fps}, but must be above 0")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def seconds(self) -> float:
+        """How long it plays."""
+        return len(self) / self.fps
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        scale: int = 1,
+        crf: int = 15,
+        *,
+        label: str | None = None,
+        comment: str = "",
+    ) -> Path:
+        """Writes the video in the format of the name's suffix and returns its path.
+
+        Args:
+            path: .mp4, .mov or .mkv (H.264, yuv420p, plays from the first byte on), .webm (VP9),
+                .gif, or no suffix: a folder of PNG frames. Replaced only when the new one is
+                complete.
+            scale: every pixel becomes ``scale`` × ``scale`` pixels, so that small videos can be
+                seen. For H.264 and VP9 an odd height or width is then made even by repeating the
+                last row or column.
+            crf: quality of H.264 and VP9, 0 (lossless) to 51; 15 shows no loss.
+            label: text that is drawn onto every frame.
+            comment: goes into the file's metadata.
+
+        Raises InputError for a path that cannot be written, OSError where writing fails.
+        """
+        _check_scale(scale)
+        return write(
+            path, self.frames, self.fps, scale=scale, crf=crf, label=label, comment=comment
+        )
+
+    def contact_sheet(
+        self, path: str | os.PathLike[str], columns: int = 8, comment: str = ""
+    ) -> Path:
+        """Writes a PNG of stills, with ``comment`` in its metadata, and returns its path.
+
+        Each event has a line with its frames and its text, and below it a row of ``columns``
+        stills, evenly spaced from its first frame to its last. A video without events is cut into
+        at most eight rows.
+        """
+        if columns < 1:
+            raise InputError(f"columns is {columns}, but a contact sheet has at least one column")
+        check_writable(path)
+        sheet = _sheet(self, columns)
+        with replacing(path) as temporary:
+            sheet.save(temporary, format="PNG", pnginfo=png_comment(comment))
+        return Path(path)
+
+
+def _check_scale(scale: int) -> None:
+    if not 1 <= scale <= 64:
+        raise InputError(f"scale is {scale}, but must be a whole number from 1 to 64")
+
+
+def _sections(video: Video, columns: int) -> list[tuple[int, int, str]]:
+    """(first frame, end, text) of each row of the sheet."""
+    total = len(video)
+    if video.events:
+        starts = [start for start, _ in video.events]
+        ends = [*starts[1:], total]
+        texts = [text for _, text in video.events]
+        return [row for row in zip(starts, ends, texts, strict=True) if row[0] < row[1]]
+    rows = min(8, -(-total // columns))
+    edges = [total * row // rows for row in range(rows + 1)]
+    return [(start, end, "") for start, end in zip(edges, edges[1:], strict=False)]
+
+
+def _sheet(video: Video, columns: int) -> Image.Image:
+    gap, line = 4, 22
+    height, width = video.frames.shape[1:3]
+    factor = -(-96 // max(height, width))  # small frames grow by whole pixels
+    shrink = min(1.0, 256 / max(height, width))
+    cell_w, cell_h = (max(1, round(side * factor * shrink)) for side in (width, height))
+    font, bold = ImageFont.load_default(size=14), ImageFont.load_default(size=16)
+    rows = _sections(video, columns)
+    top = line + gap if video.title else gap
+    size = (gap + columns * (cell_w + gap), top + len(rows) * (line + cell_h + gap))
+    sheet = Image.new("RGB", size, (24, 24, 28))
+    draw = ImageDraw.Draw(sheet)
+    if video.title:
+        draw.text((gap, gap), video.title, font=bold, fill=(255, 255, 255))
+    for row, (start, end, text) in enumerate(rows):
+        y = top + row * (line + cell_h + gap)
+        label = f"{start / video.fps:.1f} to {end / video.fps:.1f} s   {text}"
+        draw.text((gap, y), label, font=font, fill=(200, 205, 215))
+        for column, index in enumerate(np.linspace(start, end - 1, min(columns, end - start))):
+            still = Image.fromarray(video.frames[round(index)])
+            if still.size != (cell_w, cell_h):
+                kind = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
+                still = still.resize((cell_w, cell_h), kind)
+            sheet.paste(still, (gap + column * (cell_w + gap), y + line))
+    return sheet
+
+
+def load_video(path: str | os.PathLike[str]) -> Video:
+    """Reads a whole video file into memory; raises InputError where there is none."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"{path}: has no video in it")
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate or 0)
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    except (OSError, FFmpegError) as error:
+        raise InputError(f"{path}: cannot be read as a video: {error.strerror}") from error
+    if not frames or not rate:
+        raise InputError(f"{path}: has no frames in it")
+    return Video(np.stack(frames), rate)

@@ -1,0 +1,1 @@
+"""What stands around a run: checkpoints, records, batches, caches, timings."""

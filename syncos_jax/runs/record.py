@@ -1,0 +1,217 @@
+"""What is recorded about a video: in full in a sidecar file, in short in the video's metadata.
+
+The sidecar ``out.json`` of ``out.mp4`` holds (``version`` 1 of ``format`` "syncos_jax.video"):
+
+================== =========================================================================
+format, version    "syncos_jax.video", 1
+generated          true: the video was made by a model
+generator          name and version of this package
+created            when, UTC, ISO 8601
+files              video, contact_sheet, latents: names beside the sidecar, null for none
+video              frames, width, height, fps, seconds, scale (pixels repeated), label
+title              the global prompt
+events             index, prompt, text (what the model was given), negative, start and stop in
+                   frames (stop is the first frame after it), start_seconds, stop_seconds
+scenario           in full, as ``Scenario.from_dict`` takes it
+scenario_sha256    of its canonical JSON
+template           file, values of the variables; null for none
+take               group (name without what varies), index, count, varies; null for none
+sampler            name and every setting
+seed               the seed
+model              id (as given), name, weights_sha256, dtype, window, fps, width, height
+layout             frames, window, stride, windows, events_of_windows
+cost               what `Tape.describe` counts
+latents            sha256 of the float32 values, shape, dtype
+versions           of syncos_jax, jax, jaxlib, flax, numpy, av, python
+device             platform, kind, count
+timings            seconds of each phase
+made_from          for ``--from``: file, identical (are the latents the same); else null
+================== =========================================================================
+
+The scenario, the sampler, the seed and the weights decide the latents: on the same machine with
+the same versions they come out bit for bit the same. Anybody can write such a file or remove it,
+and a video's metadata with it: this is a record, not a protection against those who want none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import syncos_jax
+from syncos_jax.errors import InputError
+from syncos_jax.files import replacing
+from syncos_jax.files.documents import read_mapping
+from syncos_jax.files.text import short
+from syncos_jax.pipeline.encode import read_comment
+from syncos_jax.pipeline.versions import device_of, versions
+from syncos_jax.scenario import Scenario
+
+if TYPE_CHECKING:
+    from syncos_jax.pipeline.request import Request
+
+FORMAT = "syncos_jax.video"
+VERSION = 1
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""IPTC's term for what a trained model made, as other tools look for it."""
+
+
+def sidecar_path(video: str | os.PathLike[str]) -> Path:
+    """``out.mp4`` -> ``out.json``; a folder of frames has its sidecar beside it."""
+    return Path(video).with_suffix(".json")
+
+
+def latents_sha256(latents: Any) -> str:
+    """SHA-256 of latents as float32, little endian, row by row."""
+    values = np.ascontiguousarray(np.asarray(latents), "<f4")
+    return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def scenario_sha256(scenario: Scenario) -> str:
+    """SHA-256 of a scenario: of its mapping as JSON with sorted keys and no spaces."""
+    return hashlib.sha256(_canonical(scenario.to_dict()).encode()).hexdigest()
+
+
+def _canonical(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, Any]:
+    """The part of the sidecar that is known once the latents are there.
+
+    Args:
+        request: what was made.
+        latents: ``[f, h, w, C]``.
+        model_id: name or folder of the model, as the user gave it.
+    """
+    from syncos_jax.sampling.settings import settings_to_dict
+
+    model, layout, geometry = request.model, request.layout, request.model.geometry
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "generated": True,
+        "generator": {"name": "syncos_jax", "version": syncos_jax.__version__},
+        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "title": request.scenario.global_prompt,
+        "events": request.events,
+        "scenario": request.scenario.to_dict(),
+        "scenario_sha256": scenario_sha256(request.scenario),
+        "sampler": settings_to_dict(request.sampler),
+        "seed": request.seed,
+        "model": {
+            "id": model_id or model.name,
+            "name": model.name,
+            "weights_sha256": model.weights_sha256,
+            "dtype": model.dtype,
+            "window": geometry.window,
+            "fps": geometry.fps,
+            "width": geometry.width,
+            "height": geometry.height,
+        },
+        "layout": {
+            "frames": layout.frames,
+            "window": layout.window,
+            "stride": layout.stride,
+            "windows": layout.count,
+            "events_of_windows": request.prompts.events.tolist(),
+        },
+        "cost": asdict(request.summary),
+        "latents": {
+            "sha256": latents_sha256(latents),
+            "shape": list(latents.shape),
+            "dtype": "float32",
+        },
+        "versions": versions(),
+        "device": device_of(request.placement),
+    }
+
+
+def comment(sidecar: Mapping[str, Any]) -> str:
+    """What goes into the video's own metadata: one line of JSON, without prompts or paths."""
+    model = sidecar["model"]
+    label = f"syncos_jax {sidecar['generator']['version']}"
+    return json.dumps(
+        {
+            "generated": True,
+            "generator": label,
+            "digital_source_type": SOURCE_TYPE,
+            "model": {"name": model["name"], "weights_sha256": model["weights_sha256"]},
+            "scenario_sha256": sidecar["scenario_sha256"],
+            "latents_sha256": sidecar["latents"]["sha256"],
+            "seed": sidecar["seed"],
+            "sampler": sidecar["sampler"],
+            "created": sidecar["created"],
+        },
+        separators=(",", ":"),
+    )
+
+
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What a video's metadata says about how it was made; None where it says nothing.
+
+    Reads .mp4, .mov, .mkv, .webm, .gif, and folders of PNG frames. Raises InputError where there is
+    no video.
+    """
+    text = read_comment(path)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.get("generated") is True else None
+
+
+def write_sidecar(path: str | os.PathLike[str], sidecar: Mapping[str, Any]) -> Path:
+    """Writes the sidecar as JSON, in place only when complete."""
+    text = json.dumps(sidecar, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a sidecar; raises InputError where it is none, or lacks what it takes to go again."""
+    data = read_mapping(path)
+    if data.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: is not the record of a video (format: {short(data.get('format'))}, expected "
+            f"{FORMAT!r}); give the .json file beside a video that syncos generate made"
+        )
+    if data.get("version") != VERSION:
+        raise InputError(
+            f"{path}: version: is {short(data.get('version'))}, this package reads {VERSION}; "
+            "use the version of syncos_jax that wrote it"
+        )
+    for key in ("scenario", "sampler", "model", "latents", "versions", "device", "video", "files"):
+        if not isinstance(data.get(key), dict):
+            raise InputError(f"{path}: {key}: is {short(data.get(key))}, but expected a mapping")
+    seed = data.get("seed")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"{path}: seed: is {short(seed)}, but expected a whole number from 0")
+    for group, key in (("model", "id"), ("model", "weights_sha256"), ("latents", "sha256")):
+        if not isinstance(data[group].get(key), str):
+            found = short(data[group].get(key))
+            raise InputError(f"{path}: {group}.{key}: is {found}, but expected text")
+    return data
+
+
+def differences(sidecar: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is different here from the run that wrote `sidecar`: ``["jax 0.10.1, here 0.10.2"]``."""
+    found = []
+    for group in ("versions", "device"):
+        for key, here in now[group].items():
+            there = sidecar[group].get(key)
+            if there != here:
+                found.append(f"{key} {there}, here {here}")
+    for key in ("weights_sha256", "dtype"):
+        if sidecar["model"].get(key) != now["model"][key]:
+            found.append("other weights" if key != "dtype" else f"dtype {now['model'][key]} here")
+    return found

@@ -1,0 +1,26 @@
+"""The method, in pure JAX: schedules, windows, the tape, the scan. Knows no model."""
+
+from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.presets import FIFO, CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling.pure import Sampling
+from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.settings import Refinement, Settings
+from syncos_jax.sampling.windows import WindowLayout
+
+__all__ = [
+    "FIFO",
+    "CoDenoising",
+    "NoiseSchedule",
+    "Refinement",
+    "RefinementOnly",
+    "Sampling",
+    "Settings",
+    "SynCoS",
+    "WindowLayout",
+    "make_mesh",
+    "sample",
+    "sample_batch",
+    "start",
+    "start_batch",
+]

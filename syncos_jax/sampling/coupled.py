@@ -1,0 +1,359 @@
+"""SynCoS and its parts as a method of the scan: the three stages.
+
+Stage 1, temporal co-denoising; stage 2, coupled refinement; stage 3, resuming at the next timestep
+(Kim et al., arXiv 2503.08605, section 4). Names: ``F`` frames of the long video, ``N`` windows,
+``w`` frames of a window, ``B`` windows of an optimiser step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from syncos_jax.errors import InputError
+from syncos_jax.sampling import noise
+from syncos_jax.sampling.scan import Inputs
+from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
+from syncos_jax.sampling.settings import Refinement, Settings
+from syncos_jax.sampling.svgd import collaborative_score
+from syncos_jax.sampling.tape import (
+    MOST_CLIPS,
+    Clips,
+    Tape,
+    choose_clips_per_call,
+    clips_of,
+    pack,
+)
+from syncos_jax.sampling.windows import WindowLayout
+
+
+class Round(NamedTuple):
+    """A pass over all windows (stage 1) or one optimiser step (stage 2); on a `Tape` each array
+    has the rounds as an axis in front."""
+
+    step: Any
+    """Denoising step, int32."""
+    t: Any
+    """Timestep given to the network, float32."""
+    a: Any
+    """Signal rate at `t`, float32."""
+    b: Any
+    """Noise rate at `t`, float32."""
+    refine: Any
+    """False for stage 1, True for stage 2; bool."""
+    draw: Any
+    """Whether to draw a new baseline noise before the round, bool."""
+    baseline: Any
+    """Draw number of that noise (`syncos_jax.sampling.noise`), uint32."""
+    restart: Any
+    """Whether to start the optimiser anew before the round, bool."""
+    learning_rate: Any
+    """Of AdamW, float32."""
+    weight_decay: Any
+    """Of AdamW, float32."""
+    chosen: Any
+    """All windows of the optimiser step, int32 ``[B]``."""
+    resume: Any
+    """Whether the round ends its step: go on to the next timestep (stage 3); bool."""
+    a_next: Any
+    """Signal rate to resume at, float32."""
+    keep: Any
+    """Rate of the kept noise in the resumed latent, ``sqrt(b_next^2 - sigma^2)``, float32."""
+    sigma: Any
+    """Rate of the fresh noise in the resumed latent, float32."""
+    fresh: Any
+    """Draw number of the fresh noise, uint32."""
+
+
+class State(NamedTuple):
+    """What the method keeps from row to row."""
+
+    x: jax.Array
+    """Noisy latent ``x_t``, and after the last row the result, float32 ``[F, H, W, C]``."""
+    x0: jax.Array
+    """Clean latent of the step, like `x`."""
+    eps: jax.Array
+    """Baseline noise, like `x`."""
+    optimiser: optax.OptState
+    """AdamW's state for `x0`."""
+
+
+@dataclass(frozen=True)
+class Coupled:
+    """The method, as far as it is fixed when the scan is compiled.
+
+    Attributes:
+      layout: the windows.
+      prediction: what the network predicts.
+      ancestral: whether any step adds fresh noise (its ``sigma > 0``). Compiling one drawing of
+        noise takes seconds on a CPU, more than all else that is not the network.
+      refines: whether there is any stage 2.
+    """
+
+    layout: WindowLayout
+    prediction: Prediction
+    ancestral: bool
+    refines: bool
+
+    @property
+    def windows(self) -> int:
+        """Windows of the longest round."""
+        return self.layout.count
+
+    @property
+    def window(self) -> int:
+        """Frames of a window."""
+        return self.layout.window
+
+    def init(
+        self, key: jax.Array, frame_shape: Sequence[int], latents: jax.Array | None = None
+    ) -> State:
+        """The state before the first round; `latents`: initial noise ``[F, H, W, C]`` or None."""
+        if latents is None:
+            latents = noise.frame_noise(
+                key, noise.INITIAL, frames=self.layout.frames, frame_shape=tuple(frame_shape)
+            )
+        # Separate buffers, none of them the caller's: the scan is given them for good.
+        x = jnp.array(latents, jnp.float32, copy=True)
+        x0 = jnp.array(latents, jnp.float32, copy=True)
+        return State(x=x, x0=x0, eps=jnp.zeros_like(x), optimiser=_adamw(0.0, 0.0).init(x0))
+
+    def begin(self, state: State, round: Round, inputs: Inputs) -> State:
+        """Stage 2: the baseline noise and the optimiser, where the round begins a refinement."""
+        if not self.refines:
+            return state
+        eps = lax.cond(round.draw, lambda: _draw(round.baseline, state, inputs), lambda: state.eps)
+        optimiser = jax.tree.map(
+            lambda leaf: jnp.where(round.restart, jnp.zeros_like(leaf), leaf), state.optimiser
+        )
+        return state._replace(eps=eps, optimiser=optimiser)
+
+    def clips(self, state: State, round: Round, windows: jax.Array, inputs: Inputs) -> Any:
+        """``x_t`` of the windows: the noisy latent's (stage 1) or ``a x0 + b eps`` (stage 2)."""
+        long = jnp.where(round.refine, round.a * state.x0 + round.b * state.eps, state.x)
+        return self.layout.gather(long, windows), jnp.full(windows.shape, round.t, jnp.float32)
+
+    def finish(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
+        """The clean latent anew, and with it the noisy latent of the next timestep."""
+        if self.refines:
+            state = lax.cond(
+                round.refine,
+                lambda: self._refine(state, predictions, round),
+                lambda: self._co_denoise(state, predictions, round),
+            )
+        else:
+            state = self._co_denoise(state, predictions, round)
+        return lax.cond(round.resume, lambda: self._resume(state, round, inputs), lambda: state)
+
+    def clean(self, state: State) -> jax.Array:
+        """The clean latent as far as it is, ``[F, H, W, C]``."""
+        return state.x0
+
+    def result(self, state: State) -> jax.Array:
+        """The clean latent ``[F, H, W, C]``."""
+        return state.x
+
+    def _co_denoise(self, state: State, predictions: jax.Array, round: Round) -> State:
+        """Stage 1: ``x0 = fuse(x0_hat)``, and the noise that DDIM implies, ``(x - a x0) / b``."""
+        # x0_hat is linear in x and the prediction, with factors that are the same in all windows:
+        # fused after decoding or before is the same.
+        x0, _ = decode(self.prediction, self.layout.fuse(predictions), state.x, round.a, round.b)
+        return state._replace(x0=x0, eps=(state.x - round.a * x0) / round.b)
+
+    def _refine(self, state: State, predictions: jax.Array, round: Round) -> State:
+        """Stage 2: one AdamW step on ``x0`` along the fused collaborative score."""
+        eps = self.layout.gather(state.eps, round.chosen)
+        x = self.layout.gather(round.a * state.x0 + round.b * state.eps, round.chosen)
+        value = predictions[round.chosen]
+        _, eps_hat = decode(self.prediction, value, x, round.a, round.b)
+        score = collaborative_score(x, eps_hat - eps, round.b)
+        gradient = self.layout.fuse(score, round.chosen)
+        optimiser = _adamw(round.learning_rate, round.weight_decay)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+            updates, moments = optimiser.update(gradient, state.optimiser, state.x0)
+        x0 = jnp.asarray(optax.apply_updates(state.x0, updates))
+        return state._replace(x0=x0, optimiser=moments)
+
+    def _resume(self, state: State, round: Round, inputs: Inputs) -> State:
+        """Stage 3: ``x' = a' x0 + sqrt(b'^2 - sigma^2) eps + sigma z``."""
+        x = round.a_next * state.x0 + round.keep * state.eps
+        if self.ancestral and inputs.step_noise is not None:
+            x = x + round.sigma * inputs.step_noise[round.step]
+        elif self.ancestral:
+            x = x + round.sigma * _draw(round.fresh, state, inputs)
+        return state._replace(x=x)
+
+
+def _draw(number: jax.Array, state: State, inputs: Inputs) -> jax.Array:
+    frames, *frame_shape = state.x.shape
+    return noise.frame_noise(inputs.key, number, frames=frames, frame_shape=tuple(frame_shape))
+
+
+def _adamw(
+    learning_rate: jax.Array | float, weight_decay: jax.Array | float
+) -> optax.GradientTransformation:
+    return optax.adamw(
+        learning_rate,  # type: ignore[arg-type]
+        weight_decay=weight_decay,  # type: ignore[arg-type]
+        # Far below its eps of 1e-8, so no result changes; but the square root has a derivative
+        # where no chosen window covers a frame, whose second moment is 0.
+        eps_root=1e-36,
+    )
+
+
+# -- the tape -------------------------------------------------------------------------------------
+
+
+def make_tape(
+    layout: WindowLayout,
+    schedule: NoiseSchedule,
+    settings: Settings,
+    seed: Sequence[int] = (0,),
+    *,
+    texts: Sequence[np.ndarray] | None = None,
+    shares: int = 1,
+) -> Tape:
+    """Writes a run down.
+
+    Args:
+      layout: the windows.
+      schedule: the timesteps and their rates.
+      settings: the sampler; steps and guidance that are None are `Settings.resolved`.
+      seed: non-negative integers; they decide which windows (and, without the grounded timestep,
+        which timesteps) the refinement draws. What is drawn does not depend on ``settings.batch``.
+      texts: what each window is conditioned on and, for guidance, what guidance leads away from:
+        indices into the table of conditionings, int ``[N]`` each. None for a table of all windows'
+        prompts and, behind them, all windows' negative prompts.
+      shares: devices that share a call.
+
+    Raises:
+      InputError: if the schedule has no such steps.
+    """
+    settings = settings.resolved()
+    if texts is None:
+        everything = np.arange(layout.count, dtype=np.int32)
+        texts = (everything, everything + layout.count)
+    writer = _Writer(layout, schedule, settings, [int(word) for word in seed], texts)
+    writer.write()
+    most = MOST_CLIPS
+    if settings.batch is not None:
+        most = settings.batch * (2 if writer.guided else 1)
+    b = choose_clips_per_call([len(c.windows) for c in writer.clips], most, shares)
+    rows, used = pack(writer.clips, b)
+    rounds = Round(*(np.stack(column) for column in zip(*writer.rounds, strict=True)))
+    return Tape(rows, used, rounds)
+
+
+def make_method(layout: WindowLayout, schedule: NoiseSchedule, tape: Tape) -> Coupled:
+    """The method that plays `tape`."""
+    return Coupled(
+        layout=layout,
+        prediction=schedule.prediction,
+        ancestral=bool((tape.rounds.sigma > 0).any()),
+        refines=bool(tape.rounds.refine.any()),
+    )
+
+
+class _Writer:
+    """Rounds and their clips, step by step."""
+
+    def __init__(
+        self,
+        layout: WindowLayout,
+        schedule: NoiseSchedule,
+        settings: Settings,
+        seed: list[int],
+        texts: Sequence[np.ndarray],
+    ) -> None:
+        assert settings.steps is not None
+        self.settings, self.schedule, self.seed, self.texts = settings, schedule, seed, texts
+        self.everything = np.arange(layout.count, dtype=np.int32)
+        self.steps = schedule.steps(settings.steps, eta=settings.eta)
+        if len(self.steps.t) > noise.MAX_STEPS:
+            raise InputError(
+                f"make_tape: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
+            )
+        refinement = settings.refinement
+        count = layout.count if refinement is None else refinement.windows_of_step(layout.count)
+        self.per_step = count  # B
+        self.rounds: list[Round] = []
+        self.clips: list[Clips] = []
+        self.guided = False
+
+    def write(self) -> None:
+        settings, steps = self.settings, self.steps
+        for i in range(len(steps.t)):
+            round = self._template(i)
+            refinement = settings.refinement
+            at = float(steps.t[i]), float(steps.a[i]), float(steps.b[i])
+            refines = refinement is not None and refinement.runs_at(i, *at)
+            if settings.co_denoise:
+                self._add(
+                    round._replace(resume=np.bool_(not refines)),
+                    self.everything,
+                    settings.guides(float(steps.t[i])),
+                )
+            if refines:
+                assert refinement is not None
+                self._refine(i, round, refinement)
+
+    def _refine(self, i: int, template: Round, refinement: Refinement) -> None:
+        last_step = i == len(self.steps.t) - 1
+        for k in range(refinement.iterations):
+            rng = np.random.default_rng([*self.seed, i, k])
+            chosen = self.everything
+            if self.per_step < len(chosen):
+                chosen = np.sort(rng.choice(chosen, self.per_step, replace=False))
+            drawn = k == 0 or not refinement.fixed_noise
+            last = k == refinement.iterations - 1
+            round = template._replace(
+                refine=np.bool_(True),
+                chosen=chosen,
+                draw=np.bool_(drawn),
+                restart=np.bool_(k == 0),
+                baseline=np.uint32(noise.baseline_draw(i, k if drawn else 0)),
+                resume=np.bool_(last and (self.settings.co_denoise or last_step)),
+            )
+            if not refinement.grounded_timestep:
+                t = self.schedule.draw_timestep(rng)
+                a, b = self.schedule.rates(t)
+                round = round._replace(t=np.float32(t), a=np.float32(a), b=np.float32(b))
+            guides = refinement.guided_refinement and self.settings.guides(float(round.t))
+            self._add(round, chosen, guides)
+
+    def _add(self, round: Round, windows: np.ndarray, guides: bool) -> None:
+        guidance = self.settings.guidance if guides and len(self.texts) > 1 else None
+        self.guided |= guidance is not None
+        self.rounds.append(round)
+        self.clips.append(clips_of(windows, self.texts, guidance))
+
+    def _template(self, i: int) -> Round:
+        steps, refinement = self.steps, self.settings.refinement or Refinement()
+        a_next, b_next, sigma = steps.a_next[i], steps.b_next[i], steps.sigma[i]
+        if not self.settings.co_denoise:
+            a_next, b_next, sigma = 1.0, 0.0, 0.0  # nothing is resumed: the result is x0
+        return Round(
+            step=np.int32(i),
+            t=np.float32(steps.t[i]),
+            a=np.float32(steps.a[i]),
+            b=np.float32(steps.b[i]),
+            refine=np.bool_(False),
+            draw=np.bool_(False),
+            baseline=np.uint32(noise.baseline_draw(i)),
+            restart=np.bool_(False),
+            learning_rate=np.float32(refinement.learning_rate),
+            weight_decay=np.float32(refinement.weight_decay),
+            chosen=self.everything[: self.per_step],
+            resume=np.bool_(False),
+            a_next=np.float32(a_next),
+            keep=np.float32(np.sqrt(max(b_next**2 - sigma**2, 0.0))),
+            sigma=np.float32(sigma),
+            fresh=np.uint32(noise.ddim_draw(i)),
+        )

@@ -1,0 +1,299 @@
+"""FIFO-Diffusion as a method of the scan: diagonal denoising (Kim et al., arXiv 2405.11473).
+
+Windows do not share a timestep here. A queue holds a run of frames, the first almost clean, the
+last pure noise, each at a timestep of its own. One iteration, a round of the tape, denoises all of
+them by one step, takes the first frame out and puts noise in at the end. The queue starts from a
+clip of one window, sampled by DDIM in the first rounds and noised anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from syncos_jax.errors import InputError
+from syncos_jax.sampling import noise
+from syncos_jax.sampling.scan import Inputs
+from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
+from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.tape import (
+    MOST_CLIPS,
+    Clips,
+    Tape,
+    choose_clips_per_call,
+    clips_of,
+    pack,
+)
+
+_STREAM = 0xF1F0  # sets the queue's draws of noise apart from those of the clip
+_QUEUE, _ENTER, _STEP = 0, 1, 2  # draws: of the first queue, of what enters it, of each iteration
+
+
+class Round(NamedTuple):
+    """A step of the first clip, or an iteration of the queue; on a `Tape` each array has the
+    rounds as an axis in front."""
+
+    step: Any
+    """Denoising step of the clip, or of an iteration the last step; int32."""
+    t: Any
+    """Timestep of the clip, or the highest one in the queue; float32."""
+    refine: Any
+    """Always False: there is no stage 2."""
+    iteration: Any
+    """Iteration of the queue, from 0; -1 for the clip; int32."""
+    queue: Any
+    """Whether the queue is made from the clip at the end of the round; bool."""
+
+
+class Rates(NamedTuple):
+    """Rates at each place of context and queue, float32 ``[p + S]``, from clean to noisy."""
+
+    t: Any
+    a: Any
+    b: Any
+    a_next: Any
+    keep: Any
+    sigma: Any
+
+
+class State(NamedTuple):
+    """What the method keeps from row to row."""
+
+    held: jax.Array
+    """Context and queue; during the first rounds the clip in its last places; float32
+    ``[p + S, H, W, C]``."""
+    x: jax.Array
+    """Frames that have left the queue, float32 ``[F, H, W, C]``."""
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The method, as far as it is fixed when the scan is compiled.
+
+    Attributes:
+      frames: of the video.
+      window: frames of a window ``w``.
+      updated: frames ``u`` that a window updates, its last ones.
+      steps: frames ``S`` in the queue beside the context in front of it.
+      prediction: what the network predicts.
+      ancestral: whether steps add fresh noise.
+    """
+
+    frames: int
+    window: int
+    updated: int
+    steps: int
+    prediction: Prediction
+    ancestral: bool = False
+
+    @property
+    def context(self) -> int:
+        """Frames ``p`` in front of the queue that are seen but not updated."""
+        return self.window - self.updated
+
+    @property
+    def places(self) -> int:
+        """Frames ``p + S`` that are held."""
+        return self.context + self.steps
+
+    @property
+    def windows(self) -> int:
+        """Windows ``W`` of an iteration."""
+        return self.steps // self.updated
+
+    @property
+    def iterations(self) -> int:
+        """How often a frame leaves the queue; the first ``S - w`` are copies of the first frame."""
+        return self.frames + self.steps - self.window
+
+    def frame_of_window(self, iteration: int) -> np.ndarray:
+        """The frame of the video whose prompt each window has: the middle one of those it updates;
+        int32 ``[W]``, each in ``0 .. F-1``."""
+        place = np.arange(self.windows) * self.updated + self.updated // 2
+        number = iteration + place - (self.steps - self.window)
+        return np.clip(number, 0, self.frames - 1).astype(np.int32)
+
+    def init(
+        self, key: jax.Array, frame_shape: Sequence[int], latents: jax.Array | None = None
+    ) -> State:
+        """The state before the first round; `latents`: initial noise of the first clip
+        ``[w, H, W, C]``, or None."""
+        shape = tuple(frame_shape)
+        if latents is None:
+            latents = noise.frame_noise(key, noise.INITIAL, frames=self.window, frame_shape=shape)
+        held = jnp.zeros((self.places, *shape), jnp.float32)
+        held = held.at[self.places - self.window :].set(jnp.asarray(latents, jnp.float32))
+        return State(held=held, x=jnp.zeros((self.frames, *shape), jnp.float32))
+
+    def begin(self, state: State, round: Round, inputs: Inputs) -> State:
+        """Nothing: what enters the queue does so at the end of a round."""
+        return state
+
+    def clips(self, state: State, round: Round, windows: jax.Array, inputs: Inputs) -> Any:
+        """The frames of the windows, and a timestep for each of them."""
+        in_queue = windows * self.updated
+        first = jnp.where(round.iteration < 0, self.places - self.window, in_queue)
+        at = first[:, None] + jnp.arange(self.window, dtype=jnp.int32)[None]
+        in_clip = jnp.broadcast_to(round.t, at.shape)
+        return state.held[at], jnp.where(round.iteration < 0, in_clip, inputs.constants.t[at])
+
+    def finish(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
+        """One step of DDIM for the clip, or for all frames of the queue."""
+        return lax.cond(
+            round.iteration < 0,
+            lambda: self._clip(state, predictions, round, inputs),
+            lambda: self._iterate(state, predictions, round, inputs),
+        )
+
+    def clean(self, state: State) -> jax.Array:
+        """The clean latent as far as it is, ``[F, H, W, C]``."""
+        return state.x
+
+    def result(self, state: State) -> jax.Array:
+        """The clean latent ``[F, H, W, C]``."""
+        return state.x
+
+    def _clip(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
+        # The clip's rates at step i are those of the queue's place that has i steps behind it.
+        place = self.places - 1 - round.step
+        rates = jax.tree.map(lambda column: column[place], inputs.constants)
+        first = self.places - self.window
+        x0, eps = decode(self.prediction, predictions[0], state.held[first:], rates.a, rates.b)
+        x = rates.a_next * x0 + rates.keep * eps
+        if self.ancestral:
+            draw = 2 * round.step.astype(jnp.uint32) + jnp.uint32(noise.ddim_draw(0))
+            x = x + rates.sigma * self._noise(inputs.key, draw, state, self.window)
+        held = state.held.at[first:].set(x)
+        held = lax.cond(
+            round.queue, lambda: self._fill(state._replace(held=held), inputs), lambda: held
+        )
+        return state._replace(held=held)
+
+    def _fill(self, state: State, inputs: Inputs) -> jax.Array:
+        """The first queue: the clip in the last places, its first frame in all before; noised."""
+        first = self.places - self.window
+        clean = state.held[np.maximum(first, np.arange(self.places))]
+        drawn = self._noise(self._stream(inputs), jnp.uint32(_QUEUE), state, self.places)
+        return _each(inputs.constants.a, clean) * clean + _each(inputs.constants.b, clean) * drawn
+
+    def _iterate(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
+        held, context = state.held, self.context
+        # Of each window the frames that it updates; end to end they are the queue.
+        value = predictions[:, context:].reshape(-1, *held.shape[1:])
+        rates = jax.tree.map(lambda column: _each(column[context:], held), inputs.constants)
+        x0, eps = decode(self.prediction, value, held[context:], rates.a, rates.b)
+        queue = rates.a_next * x0 + rates.keep * eps
+        stream, k = self._stream(inputs), round.iteration.astype(jnp.uint32)
+        if self.ancestral:
+            fresh = self._noise(stream, k + jnp.uint32(_STEP), state, self.steps)
+            queue = queue + rates.sigma * fresh
+        of_draw = jax.random.fold_in(stream, jnp.uint32(_ENTER))
+        enters = jax.random.normal(jax.random.fold_in(of_draw, k), held.shape[1:], jnp.float32)
+        held = jnp.concatenate([held[:context], queue, enters[None]])[1:]
+        # What leaves before the clip's own frames is overwritten by the first of these.
+        place = jnp.maximum(round.iteration - (self.steps - self.window), 0)
+        return State(held=held, x=state.x.at[place].set(queue[0]))
+
+    @staticmethod
+    def _stream(inputs: Inputs) -> jax.Array:
+        return jax.random.fold_in(inputs.key, _STREAM)
+
+    @staticmethod
+    def _noise(key: jax.Array, draw: jax.Array, state: State, frames: int) -> jax.Array:
+        return noise.frame_noise(key, draw, frames=frames, frame_shape=state.x.shape[1:])
+
+
+def _each(rate: jax.Array, frames: jax.Array) -> jax.Array:
+    """``[n]`` -> ``[n, 1, 1, 1]``."""
+    return rate.reshape(-1, *(1,) * (frames.ndim - 1))
+
+
+def fifo_schedule(schedule: NoiseSchedule) -> NoiseSchedule:
+    """The schedule with exactly as many steps as are asked for, evenly from the last timestep to 0,
+    as the method's authors take them; what leaves the queue is clean."""
+    return replace(schedule, spacing="linspace", final_timestep=None)
+
+
+def make_method(frames: int, window: int, schedule: NoiseSchedule, settings: Settings) -> Diagonal:
+    """The shape of a run.
+
+    Raises:
+      InputError: if the video is shorter than a window, or lookahead is asked of one-frame windows.
+    """
+    settings = settings.resolved()
+    assert settings.steps is not None
+    if frames < window:
+        raise InputError(f"fifo: the video has {frames} frames, fewer than one window of {window}")
+    if settings.lookahead and window < 2:
+        raise InputError("fifo: a window of one frame has no half to look ahead from")
+    updated = window // 2 if settings.lookahead else window
+    count = max(-(-window // updated), round(settings.steps / updated))
+    steps = fifo_schedule(schedule).steps(count * updated, eta=settings.eta)
+    return Diagonal(
+        frames=frames,
+        window=window,
+        updated=updated,
+        steps=count * updated,
+        prediction=schedule.prediction,
+        ancestral=bool((steps.sigma > 0).any()),
+    )
+
+
+def make_tape(
+    method: Diagonal,
+    schedule: NoiseSchedule,
+    settings: Settings,
+    *,
+    texts: Sequence[np.ndarray] | None = None,
+    shares: int = 1,
+) -> Tape:
+    """Writes a run down; `texts` as for `coupled.make_tape`, but of each *frame*: ``[F]``."""
+    settings = settings.resolved()
+    steps = fifo_schedule(schedule).steps(method.steps, eta=settings.eta)
+    if texts is None:
+        everything = np.arange(method.frames, dtype=np.int32)
+        texts = (everything, everything + method.frames)
+    guidance = settings.guidance if settings.guidance != 1.0 and len(texts) > 1 else None
+    rounds: list[Round] = []
+    clips: list[Clips] = []
+    last = len(steps.t) - 1
+
+    def add(step: int, t: float, iteration: int, frame_of_window: np.ndarray) -> None:
+        of_window = [of_frame[frame_of_window] for of_frame in texts]
+        windows = np.arange(len(frame_of_window), dtype=np.int32)
+        clips.append(clips_of(windows, of_window, guidance))
+        queue = iteration < 0 and step == last
+        rounds.append(
+            Round(
+                np.int32(step), np.float32(t), np.bool_(False), np.int32(iteration), np.bool_(queue)
+            )
+        )
+
+    middle = np.asarray([method.window // 2], np.int32)
+    for i, t in enumerate(steps.t):
+        add(i, t, -1, middle)
+    for k in range(method.iterations):
+        add(last, steps.t[0], k, method.frame_of_window(k))
+
+    most = MOST_CLIPS
+    if settings.batch is not None:
+        most = settings.batch * (1 if guidance is None else 2)
+    b = choose_clips_per_call([len(c.windows) for c in clips], most, shares)
+    rows, used = pack(clips, b)
+    table = Round(*(np.stack(column) for column in zip(*rounds, strict=True)))
+    return Tape(rows, used, table, constants=_rates(steps, method))
+
+
+def _rates(steps: Any, method: Diagonal) -> Rates:
+    keep = np.sqrt(np.maximum(steps.b_next**2 - steps.sigma**2, 0.0))
+    columns = (steps.t, steps.a, steps.b, steps.a_next, keep, steps.sigma)
+    # The context in front is taken for as noisy as the first frame of the queue, which it was
+    # before its last step.
+    front = [np.pad(column[::-1], (method.context, 0), mode="edge") for column in columns]
+    return Rates(*(column.astype(np.float32) for column in front))

@@ -1,0 +1,79 @@
+"""Gaussian noise by counter, so that it depends on nothing but the seed.
+
+Each frame of each draw has its own key, ``fold_in(fold_in(key, draw), frame)``: how many devices
+there are, how windows are batched, or where a run was resumed cannot change the noise.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from syncos_jax.errors import InputError
+
+INITIAL = 0
+"""Draw number of the latents a video starts from."""
+
+MAX_STEPS = 2**15 - 1
+"""Most denoising steps for which `ddim_draw` and `baseline_draw` stay distinct."""
+
+
+def ddim_draw(step: int) -> int:
+    """Draw number of the noise that DDIM adds after a step when ``eta > 0``."""
+    return 2 * step + 1
+
+
+def baseline_draw(step: int, iteration: int = 0) -> int:
+    """Draw number of a step's baseline noise (its first, unless the noise is not fixed)."""
+    return 2 * step + 2 + (iteration << 16)
+
+
+@partial(jax.jit, static_argnames=("frames", "frame_shape"))
+def frame_noise(
+    key: jax.Array, draw: jax.Array | int, *, frames: int, frame_shape: tuple[int, ...]
+) -> jax.Array:
+    """Standard normal noise for a whole video.
+
+    Args:
+      key: scalar PRNG key.
+      draw: which draw, uint32 scalar.
+      frames: length ``F``.
+      frame_shape: ``(H, W, C)``.
+
+    Returns:
+      float32 ``[F, H, W, C]``.
+    """
+    of_draw = jax.random.fold_in(key, draw)
+
+    def frame(number: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(of_draw, number), frame_shape, jnp.float32)
+
+    # Not vmap: keys of the "rbg" kind draw something else under it.
+    return jax.lax.map(frame, jnp.arange(frames))
+
+
+def as_key(key: jax.Array) -> jax.Array:
+    """Accepts ``jax.random.key(0)`` or an old-style ``PRNGKey(0)``; returns a typed scalar key.
+
+    Raises:
+      InputError: if it is neither.
+    """
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        typed = key
+    else:
+        data = key if isinstance(key, jax.Array) else np.asarray(key)
+        if data.dtype != np.uint32 or data.shape != (2,):
+            raise InputError(f"key must be a JAX PRNG key such as jax.random.key(0), got {key!r}")
+        typed = jax.random.wrap_key_data(jnp.asarray(data), impl="threefry2x32")
+    if typed.shape != ():
+        raise InputError(f"key must be one key, got an array of keys of shape {typed.shape}")
+    return typed
+
+
+def seed_words(key: jax.Array) -> tuple[int, ...]:
+    """The key's content as integers, to seed what is drawn on the host."""
+    with jax.ensure_compile_time_eval():  # within a caller's jit, too
+        return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())

@@ -1,0 +1,310 @@
+"""Settings of the samplers: which stages run, for how long, with which numbers.
+
+One frozen dataclass, `Settings`, describes them all; `SynCoS`, `CoDenoising`, `RefinementOnly` and
+`FIFO` make it by name, with the fields that each has. Every sampler is another tape for the same
+scan (`syncos_jax.sampling.tape`, `syncos_jax.sampling.scan`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from syncos_jax.errors import InputError
+from syncos_jax.sampling.noise import MAX_STEPS
+
+STEPS, GUIDANCE = 50, 7.5
+"""What `None` stands for where there is no model to ask."""
+
+ENDS = ("t_min", "refine_steps", "refine_snr")
+"""The fields of `Refinement` that say where it ends; one of them at most is given."""
+
+
+def _error(field: str, expected: str, value: object) -> InputError:
+    return InputError(f"sampler: {field} must be {expected}; got {value!r}")
+
+
+class _Checked:
+    """What the dataclasses below share: fields checked in `__post_init__`."""
+
+    def _integer(self, field: str, *, least: int = 1, most: int = 2**31 - 1) -> None:
+        value = getattr(self, field)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            upto = "or more" if most == 2**31 - 1 else f"to {most}"
+            raise _error(field, f"a whole number, {least} {upto}", value)
+
+    def _number(self, field: str, *, least: float = -math.inf, most: float = math.inf) -> None:
+        value = getattr(self, field)
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not good or not math.isfinite(value) or not least <= value <= most:
+            lower = f", {least:g} or more" if math.isfinite(least) else ""
+            upper = f", at most {most:g}" if math.isfinite(most) else ""
+            raise _error(field, f"a number{lower}{upper}", value)
+        object.__setattr__(self, field, float(value))
+
+    def _flags(self, *names: str) -> None:
+        for field in names:
+            if not isinstance(getattr(self, field), bool):
+                raise _error(field, "true or false", getattr(self, field))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement(_Checked):
+    """Stage 2, the coupled refinement of all windows at a timestep.
+
+    Where it ends is given by one of `t_min`, `refine_steps` and `refine_snr`; with none of them it
+    runs at every timestep.
+
+    Attributes:
+      t_min: it runs at timesteps above this one, in units of the schedule (0 .. 999; for flow
+        models 1000 times the noise level).
+      refine_steps: it runs at this many steps, from the noisiest one.
+      refine_snr: it runs where the signal-to-noise ratio ``a_t^2 / b_t^2`` is below this.
+      iterations: optimiser steps at a timestep.
+      learning_rate: of AdamW, on the clean latent.
+      weight_decay: of AdamW; the default is that of optax.
+      windows_per_step: windows ``B`` drawn for one optimiser step: a whole number, or the share of
+        all windows, between 0 and 1 (rounded up). None, or more than there are, for all of them.
+      grounded_timestep: refine at the very timestep of the step. False (ablation): each iteration
+        draws a timestep of its own.
+      fixed_noise: one baseline noise for a whole step. False (ablation): each iteration draws
+        anew, and the last noise drawn is the one to resume with.
+      guided_refinement: whether the refinement's predictions are guided. False: they are of the
+        prompts alone, at half the work.
+    """
+
+    t_min: float | None = None
+    refine_steps: int | None = None
+    refine_snr: float | None = None
+    iterations: int = 20
+    learning_rate: float = 0.5
+    weight_decay: float = 1e-4
+    windows_per_step: int | float | None = None
+    grounded_timestep: bool = True
+    fixed_noise: bool = True
+    guided_refinement: bool = True
+
+    def __post_init__(self) -> None:
+        given = [name for name in ENDS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(
+                f"sampler: {given[0]} and {given[1]} both say where the refinement ends; give one"
+            )
+        if self.t_min is not None:
+            self._number("t_min", least=0.0)
+        if self.refine_steps is not None:
+            self._integer("refine_steps", least=0)
+        if self.refine_snr is not None:
+            self._number("refine_snr", least=0.0)
+        self._integer("iterations", most=2**16 - 1)
+        self._number("learning_rate", least=0.0)
+        self._number("weight_decay", least=0.0)
+        share = self.windows_per_step
+        if share is not None and not (isinstance(share, float) and 0 < share < 1):
+            self._integer("windows_per_step")
+        self._flags("grounded_timestep", "fixed_noise", "guided_refinement")
+
+    def windows_of_step(self, count: int) -> int:
+        """Windows ``B`` of one optimiser step where there are `count` in all."""
+        if self.windows_per_step is None:
+            return count
+        if self.windows_per_step < 1:
+            return math.ceil(self.windows_per_step * count)
+        return min(int(self.windows_per_step), count)
+
+    def runs_at(self, step: int, t: float, a: float, b: float) -> bool:
+        """Whether it runs at denoising step `step` (from 0): timestep `t`, rates `a` and `b`."""
+        if self.t_min is not None:
+            return t > self.t_min
+        if self.refine_steps is not None:
+            return step < self.refine_steps
+        return self.refine_snr is None or a**2 < self.refine_snr * b**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(_Checked):
+    """A sampler. Make one with `SynCoS`, `CoDenoising`, `RefinementOnly` or `FIFO`.
+
+    Attributes:
+      steps: denoising steps; None for the model's own (50 where there is no model). For `FIFO` the
+        length of the queue, rounded to a multiple of the frames that a window updates.
+      guidance: scale of classifier-free guidance, ``uncond + guidance * (cond - uncond)``; read
+        only where a negative conditioning is given; None for the model's own (7.5).
+      guidance_t_min, guidance_t_max: guidance is applied at timesteps from the one to the other, in
+        units of the schedule; None for no upper end. Elsewhere the network is called on the prompts
+        alone, which is half the work (Kynkäänniemi et al., arXiv 2404.07724).
+      batch: windows in one call of the network, at most (twice as many clips with guidance); memory
+        goes with it, the result does not. None: chosen so that few places of a call stay empty.
+      eta: 0 for deterministic DDIM, up to 1 for ancestral sampling.
+      co_denoise: whether stages 1 and 3 run: predict and fuse every window, resume at the next
+        timestep.
+      refinement: stage 2, or None.
+      lookahead: None for windows that share a timestep. Else diagonal denoising (FIFO, Kim et al.,
+        arXiv 2405.11473): True, each window updates its noisier half and sees the cleaner half as
+        context; False, each window updates all of its frames.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    guidance_t_min: float = 0.0
+    guidance_t_max: float | None = None
+    batch: int | None = None
+    eta: float = 0.0
+    co_denoise: bool = True
+    refinement: Refinement | None = None
+    lookahead: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            self._integer("steps", most=MAX_STEPS)
+        if self.guidance is not None:
+            self._number("guidance")
+        if self.batch is not None:
+            self._integer("batch")
+        self._number("guidance_t_min", least=0.0)
+        if self.guidance_t_max is not None:
+            self._number("guidance_t_max", least=self.guidance_t_min)
+        self._number("eta", least=0.0, most=1.0)
+        self._flags("co_denoise", *(["lookahead"] if self.lookahead is not None else []))
+
+    @property
+    def name(self) -> str:
+        """What scenario files call it."""
+        if self.lookahead is not None:
+            return "fifo"
+        if self.refinement is None:
+            return "co_denoising"
+        return "syncos" if self.co_denoise else "refinement_only"
+
+    def guides(self, t: float) -> bool:
+        """Whether guidance is applied at timestep `t`."""
+        below = self.guidance_t_max is None or t <= self.guidance_t_max
+        return self.guidance != 1.0 and self.guidance_t_min <= t and below
+
+    def resolved(self, steps: int = STEPS, guidance: float = GUIDANCE) -> Settings:
+        """With `steps` and `guidance` where these are None."""
+        return dataclasses.replace(
+            self,
+            steps=steps if self.steps is None else self.steps,
+            guidance=guidance if self.guidance is None else self.guidance,
+        )
+
+    def replace(self, **changes: Any) -> Settings:
+        """With other values of the fields, those of the refinement among them."""
+        return settings_from_dict(replaced(settings_to_dict(self), changes))
+
+
+_SHARED = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "batch")
+_REFINEMENT = tuple(field.name for field in fields(Refinement))
+_WITHOUT_ENDS = tuple(name for name in _REFINEMENT if name not in ENDS)
+
+SAMPLERS: dict[str, tuple[str, ...]] = {
+    "syncos": (*_SHARED, "eta", *_REFINEMENT),
+    "co_denoising": (*_SHARED, "eta"),
+    "refinement_only": (*_SHARED, *_WITHOUT_ENDS),
+    "fifo": ("steps", "guidance", "batch", "eta", "lookahead"),
+}
+"""The samplers by the name they have in scenario files, and the fields that each has."""
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "syncos": {},
+    "co_denoising": {},
+    "refinement_only": {"co_denoise": False},
+    "fifo": {"eta": 1.0, "lookahead": True},
+}
+STRENGTH = "strength"
+"""The key of `SynCoS.at_strength`'s argument in a scenario file."""
+T_MIN = 850.0
+"""Where the refinement of SynCoS ends as published (800 to 900)."""
+
+
+def make_settings(name: str, values: Mapping[str, Any]) -> Settings:
+    """The settings of the sampler `name` with `values` of its fields."""
+    unknown = [key for key in values if key not in SAMPLERS[name]]
+    if unknown:
+        raise InputError(f"sampler {name}: unknown key {unknown[0]!r}{_hint(unknown[0], name)}")
+    given = {**_DEFAULTS[name], **values}
+    own = {key: given.pop(key) for key in list(given) if key in _REFINEMENT}
+    if name == "syncos" and all(own.get(key) is None for key in ENDS):
+        own["t_min"] = T_MIN
+    try:
+        refinement = Refinement(**own) if name in ("syncos", "refinement_only") else None
+        return Settings(refinement=refinement, **given)
+    except InputError as error:
+        raise InputError(str(error).replace("sampler:", f"sampler {name}:", 1)) from None
+
+
+def decided_by_strength(strength: object) -> dict[str, Any]:
+    """The settings that `SynCoS.at_strength` decides; InputError where it is not in 0 .. 1."""
+    good = isinstance(strength, int | float) and not isinstance(strength, bool)
+    if not good or not 0.0 <= strength <= 1.0:  # type: ignore[operator]
+        raise InputError(f"sampler syncos: strength must be a number from 0 to 1; got {strength!r}")
+    t_min = 1000.0 - 400.0 * float(strength)  # type: ignore[arg-type]
+    return {"t_min": t_min, "iterations": 1, "learning_rate": 1.0, "windows_per_step": 0.35}
+
+
+def settings_from_dict(values: Mapping[str, Any]) -> Settings:
+    """Reads settings as a scenario file holds them: ``{"name": "syncos", "steps": 50, ...}``.
+
+    Of SynCoS, ``strength`` (0 to 1) may stand in place of the settings that
+    `SynCoS.at_strength` decides.
+
+    Raises:
+      InputError: on a missing or unknown name, an unknown key, a bad value, or a strength beside
+        what it decides.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"sampler: expected settings such as {{name: syncos, steps: 50}}, got {values!r}"
+        )
+    if "name" not in values:
+        raise InputError(f"sampler: name is missing; one of {', '.join(SAMPLERS)}")
+    values = dict(values)
+    name = values.pop("name")
+    if not isinstance(name, str) or name not in SAMPLERS:
+        raise InputError(f"sampler: unknown name {name!r}{_hint(name)}")
+    if name == "syncos" and STRENGTH in values:
+        decided = decided_by_strength(values.pop(STRENGTH))
+        twice = [key for key in values if key in decided]
+        if twice:
+            raise InputError(
+                f"sampler {name}: strength decides {', '.join(decided)}; leave out strength or "
+                f"{twice[0]}"
+            )
+        values |= decided
+    return make_settings(name, values)
+
+
+def settings_to_dict(settings: Settings) -> dict[str, Any]:
+    """The inverse of `settings_from_dict`, with every value written out."""
+    values = dataclasses.asdict(settings)
+    values |= values.pop("refinement") or {}
+    return {"name": settings.name} | {key: values[key] for key in SAMPLERS[settings.name]}
+
+
+def replaced(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` of a scenario file with `changes`. A strength replaces all that it decides, any of
+    that replaces a strength, and of the three ends of the refinement one replaces the others."""
+    decided = decided_by_strength(0.0)
+    gone: set[str] = set()
+    if STRENGTH in changes:
+        gone = {*decided, *ENDS}
+    elif any(key in decided for key in changes):
+        gone = {STRENGTH}
+    if any(changes.get(key) is not None for key in ENDS):
+        gone |= set(ENDS)
+    return {key: value for key, value in values.items() if key not in gone} | dict(changes)
+
+
+def _hint(word: object, name: str | None = None) -> str:
+    import difflib
+
+    known = list(SAMPLERS) if name is None else list(SAMPLERS[name])
+    if name == "syncos":
+        known.append("strength")
+    close = difflib.get_close_matches(str(word), known, n=1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{meant}; known: {', '.join(known)}"
