@@ -171,7 +171,9 @@ class Coupled:
         """Stage 2: one AdamW step on ``x0`` along the fused collaborative score."""
         eps = self.layout.gather(state.eps, round.chosen)
         x = self.layout.gather(round.a * state.x0 + round.b * state.eps, round.chosen)
-        value = predictions[round.chosen]
+        # Where all windows are chosen, they are in order already: no copy of them.
+        every = len(round.chosen) == self.layout.count
+        value = predictions if every else predictions[round.chosen]
         _, eps_hat = decode(self.prediction, value, x, round.a, round.b)
         score = collaborative_score(x, eps_hat - eps, round.b)
         gradient = self.layout.fuse(score, round.chosen)
