@@ -116,7 +116,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path, run, message):
     (folder / "rows").mkdir()
     with pytest.raises(InputError, match=message) as error:
         Checkpoint(folder, run)
-    assert "--no-resume" in str(error.value) and "another output" in str(error.value)
+    assert "`resume=False`" in str(error.value) and "another output" in str(error.value)
     assert (folder / "rows").exists()  # an error changes nothing
     Checkpoint(folder, run, resume=False).close()
     assert not (folder / "rows").exists()

@@ -67,7 +67,7 @@ def read_config(folder: Path) -> tuple[Any, list[str]]:
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise InputError(
             f"{folder}: neither a converted model nor a folder of diffusers'; a checkpoint is "
-            "converted with: syncos convert SOURCE --out DIR"
+            "converted with: syncos convert"
         )
     version = values.pop("version", None)
     if version != VERSION:

@@ -72,7 +72,7 @@ def parse_every(text: str) -> Every:
         return Every(seconds=float(word.removesuffix("s")))
     except ValueError:
         raise InputError(
-            f"--checkpoint-every: is {short(text)}, but expected seconds such as 30, or rows such "
+            f"`checkpoint_every`: is {short(text)}, but expected seconds such as 30, or rows such "
             "as 100rows"
         ) from None
 
@@ -172,7 +172,7 @@ class Checkpoint:
                 more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
                 raise InputError(
                     f"{self.folder} holds the state of another run: {'; '.join(found[:3])}{more}. "
-                    "Give --no-resume (resume=False) to delete it and start anew, or choose "
+                    "Give `resume=False` to delete it and start anew, or choose "
                     "another output"
                 )
             return
@@ -194,7 +194,7 @@ class Checkpoint:
             return None
         except (OSError, ValueError, TypeError, LookupError) as error:
             found = f"cannot be read ({error})"
-        raise InputError(f"{path}: {found}; give --no-resume (resume=False) to start anew")
+        raise InputError(f"{path}: {found}; give `resume=False` to start anew")
 
     # -- playing ---------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class Checkpoint:
             try:
                 values = np.load(path, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise InputError(f"{path}: cannot be read ({error}); give --no-resume") from error
+                raise InputError(f"{path}: cannot be read ({error}); give `resume=False`") from error
         return self._broadcast(values)
 
     def play(self, run: Run, progress: Progress | None = None) -> jax.Array:

@@ -167,9 +167,9 @@ def add_entry(
     if action not in ACTIONS:
         raise InputError(f"the action is {short(action)}, but must be one of {', '.join(ACTIONS)}")
     if not by:
-        raise InputError("a decision needs the name of a person; give --by NAME")
+        raise InputError("a decision needs the name of a person; give `by=NAME`")
     if action == "comment" and not comment:
-        raise InputError("the comment is empty; give --comment TEXT")
+        raise InputError("the comment is empty; give `comment=TEXT`")
     with _locked(path.parent):
         reviews = read_reviews(path.parent)
         now = file_sha256(path)  # under the lock: the bytes the entry is about

@@ -228,7 +228,7 @@ class Manifest:
             pass
         raise InputError(
             f"{self.path}: is not the manifest of a batch that this version wrote; choose another "
-            "folder for --out"
+            "folder for `out`"
         )
 
 

@@ -157,7 +157,7 @@ class Batch:
                     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
                     raise InputError(
                         f"{piece.job.out} was made with other settings: {'; '.join(found[:3])}"
-                        f"{more}. Give --no-resume to make everything anew, choose another --out, "
+                        f"{more}. Give `resume=False` to make everything anew, choose another `out`, "
                         "or remove this video to make it again"
                     )
                 continue

@@ -103,13 +103,13 @@ def check_places(jobs: list[Job]) -> None:
         if job.record is not None and job.record.exists():
             if job.again is not None and job.record.resolve() == job.again[0].resolve():
                 raise InputError(
-                    f"--out {job.out} would replace {job.record}, the record that --from reads; "
+                    f"`out={job.out}` would replace {job.record}, the record that `again` reads; "
                     "choose another name"
                 )
             if not _is_record(job.record, FORMAT):
                 raise InputError(
                     f"{job.record} is where the record of {job.out} goes, but is another file; "
-                    "choose another name for --out, or give --no-sidecar"
+                    "choose another name for `out`, or give `record=None`"
                 )
 
 
@@ -394,7 +394,7 @@ def check_model(pipeline: Pipeline, path: Path, record: dict[str, Any], model: s
     if there["weights_sha256"] != here and there.get("dtype") == pipeline.model.dtype:
         raise InputError(
             f"{path}: was made with weights {there['weights_sha256'][:12]}..., but the model "
-            f"{model!r} has {here[:12]}...; give the right one with --model"
+            f"{model!r} has {here[:12]}...; give the right one with `model`"
         )
 
 
