@@ -7,7 +7,8 @@ option. `OPTIONS` says which option each of them is; `worded` puts it in.
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from syncos_jax.runs import exits
 from syncos_jax.runs.exits import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
@@ -15,7 +16,6 @@ from syncos_jax.runs.exits import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
 __all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OPTIONS", "TERMINATED", "fail", "user_errors"]
 
 OPTIONS = {
-    "again": "--from",
     "batch": "--windows-per-call",
     "by": "--by",
     "checkpoint_every": "--checkpoint-every",
@@ -28,6 +28,7 @@ OPTIONS = {
     "model": "--model",
     "names": "--scenarios",
     "only": "--only",
+    "original": "--from",
     "out": "--out",
     "plots=False": "--no-plots",
     "preview_every": "--preview-every",
@@ -66,6 +67,8 @@ def fail(message: str) -> None:
     exits.fail(worded(message))
 
 
-def user_errors() -> AbstractContextManager[None]:
+@contextmanager
+def user_errors() -> Iterator[None]:
     """Turns what a user can do something about into one line and an exit code, without a trace."""
-    return exits.exit_on_error(fail)
+    with exits.exit_on_error(fail):
+        yield

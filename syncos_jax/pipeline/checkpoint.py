@@ -210,7 +210,9 @@ class Checkpoint:
             try:
                 values = np.load(path, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise InputError(f"{path}: cannot be read ({error}); give `resume=False`") from error
+                raise InputError(
+                    f"{path}: cannot be read ({error}); give `resume=False`"
+                ) from error
         return self._broadcast(values)
 
     def play(self, run: Run, progress: Progress | None = None) -> jax.Array:

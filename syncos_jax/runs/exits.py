@@ -1,4 +1,4 @@
-"""How a command ends: one line on stderr and an exit code for what its user can do something about."""
+"""How a command ends on an error: one line on stderr and an exit code."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ latents            sha256 of the float32 values, shape, dtype
 versions           of syncos_jax, jax, jaxlib, flax, numpy, av, python
 device             platform, kind, count
 timings            seconds of each phase
-made_from          of a video made again: the record's file, identical (are the latents the same); else null
+made_from          of a video made again: file, identical (are the latents the same); else null
 ================== =========================================================================
 
 The scenario, the sampler, the seed and the weights decide the latents: on the same machine with
