@@ -35,14 +35,14 @@ MAX_LINES = 400
 MAX_FUNCTION = 60
 """Lines of a function without its docstring."""
 
-LONG = {
-    "syncos_jax/cli/batch.py:batch": "a command; its length is its options",
-    "syncos_jax/cli/bench.py:bench": "a command; its length is its options",
-    "syncos_jax/cli/convert.py:convert": "a command; its length is its options",
-    "syncos_jax/cli/experiment.py:experiment": "a command; its length is its options",
-    "syncos_jax/cli/generate.py:generate": "a command; its length is its options",
+COMMANDS = {
+    "syncos_jax/cli/batch.py:batch",
+    "syncos_jax/cli/bench.py:bench",
+    "syncos_jax/cli/convert.py:convert",
+    "syncos_jax/cli/experiment.py:experiment",
+    "syncos_jax/cli/generate.py:generate",
 }
-"""Longer functions, and why."""
+"""Longer because their options stand in their signature; what they do is as short as the rest."""
 
 GRAPH = """
 import grimp, json
@@ -149,10 +149,10 @@ def test_functions_are_short():
     for name, text in sources():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = node.end_lineno - node.lineno + 1
-                if ast.get_docstring(node) is not None:
-                    lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                lines = node.end_lineno - (body[0].lineno if body else node.end_lineno) + 1
+                if f"{name}:{node.name}" not in COMMANDS:
+                    lines += node.body[0].lineno - node.lineno
                 if lines > MAX_FUNCTION:
                     long[f"{name}:{node.name}"] = lines
-    assert {name: lines for name, lines in long.items() if name not in LONG} == {}
-    assert set(LONG) <= set(long), "no longer too long: take them off the list"
+    assert long == {}
