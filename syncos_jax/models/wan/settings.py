@@ -1,0 +1,119 @@
+"""What describes a model of Wan's beside its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from flax import nnx
+
+from syncos_jax.models.family import Geometry
+from syncos_jax.models.from_mapping import from_mapping
+from syncos_jax.models.layers import DType, NoWeights
+from syncos_jax.models.t5 import T5Config, T5Encoder
+from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
+from syncos_jax.models.wan.transformer import WanTransformer
+from syncos_jax.models.wan.vae import WanVAE
+from syncos_jax.sampling.levels import Levels, flow_levels
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.solvers import Solver
+
+
+@dataclasses.dataclass(frozen=True)
+class WanConfig:
+    """A text-to-video model of Wan's: its networks' sizes, and how it is meant to be sampled.
+
+    Attributes:
+        name: for people.
+        transformer, vae, text: sizes of the networks; both transformers have the same.
+        schedule: arguments of `syncos_jax.sampling.levels.flow_levels`, its ``rule`` among them.
+        solver: arguments of `syncos_jax.sampling.solvers.Solver`.
+        boundary: share of the timesteps above which the first of two transformers is used, and
+            below it the second; None where there is but one.
+        text_tokens: to which prompts are padded, with zeros.
+        window: latent frames of a clip, the length of a window (21 are 81 frames).
+        stride: default distance in latent frames between the starts of two windows.
+        fps: frames per second of a clip.
+        height, width: of a frame, pixels.
+        steps, guidance: default number of denoising steps and guidance scale.
+        source: where the weights are from.
+        notes: anything worth knowing, shown by ``syncos info``.
+    """
+
+    family: ClassVar[str] = "wan"
+    networks: ClassVar[tuple[str, ...]] = ("transformer", "transformer_2", "vae", "text_encoder")
+
+    name: str
+    transformer: WanTransformerConfig
+    vae: WanVAEConfig
+    text: T5Config
+    schedule: Mapping[str, Any]
+    solver: Mapping[str, Any]
+    boundary: float | None = None
+    text_tokens: int = 512
+    window: int = 21
+    stride: int = 6
+    fps: int = 16
+    height: int = 480
+    width: int = 832
+    steps: int = 50
+    guidance: float = 5.0
+    source: str = ""
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def build(self, network: str, dtype: DType) -> Any:
+        """A network without weights (``nnx.eval_shape``)."""
+        rngs: Any = NoWeights()
+        makers: dict[str, Any] = {
+            "transformer": lambda: WanTransformer(self.transformer, dtype=dtype, rngs=rngs),
+            "vae": lambda: WanVAE(self.vae, dtype=dtype, rngs=rngs),
+            "text_encoder": lambda: T5Encoder(self.text, dtype=dtype, rngs=rngs),
+        }
+        return nnx.eval_shape(makers["transformer" if network == "transformer_2" else network])
+
+    def geometry(self) -> Geometry:
+        """Sizes of a clip."""
+        return Geometry(
+            window=self.window,
+            stride=self.stride,
+            channels=self.vae.latent_channels,
+            cell=self.vae.factor,
+            multiple=math.lcm(*self.transformer.patch[1:]),
+            height=self.height,
+            width=self.width,
+            fps=self.fps,
+            temporal=self.vae.time_factor,
+            causal=True,
+        )
+
+    def noise_schedule(self) -> NoiseSchedule:
+        """The diffusion process, a flow."""
+        return NoiseSchedule.flow(shift=self.schedule.get("shift", 1.0))
+
+    def noise_levels(self, steps: int) -> Levels:
+        """The levels of a run of so many steps, as the model's own scheduler chooses them."""
+        return flow_levels(steps, **self.schedule)
+
+    def default_solver(self) -> Solver:
+        """The model's own solver."""
+        return from_mapping(Solver, self.solver, "solver")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> WanConfig:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            InputError: missing or unknown entries, by name.
+        """
+        values = dict(values)
+        kinds = {"transformer": WanTransformerConfig, "vae": WanVAEConfig, "text": T5Config}
+        for key, kind in kinds.items():
+            if isinstance(values.get(key), Mapping):
+                values[key] = from_mapping(kind, values[key], key)
+        return from_mapping(cls, values, "model")

@@ -1,0 +1,265 @@
+"""Wan's transformer: a video's tokens attend to one another, then to the text.
+
+Names follow diffusers' ``WanTransformer3DModel``. The time embedding, the modulation and the
+statistics of all norms are float32 whatever the weights are. Conditioning on an image (Wan I2V) is
+not part of it.
+
+Sizes in comments: ``b`` clips, ``f h w`` latent frames, rows and columns, ``T`` tokens, ``C``
+width, ``S`` text tokens, ``N`` heads, ``D`` head size.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from syncos_jax.errors import InputError
+from syncos_jax.kernels.long_attention import long_attention
+from syncos_jax.models.layers import (
+    DType,
+    LayerNorm,
+    Linear,
+    TimestepEmbedding,
+    timestep_features,
+)
+from syncos_jax.models.wan.config import WanTransformerConfig
+
+THETA = 10000.0
+"""Base of the rotary frequencies."""
+
+
+class RMSNorm(nnx.Module):
+    """``x / rms(x) * scale`` over the last axis."""
+
+    def __init__(self, channels: int, *, eps: float, dtype: DType):
+        self.scale = nnx.Param(jnp.ones((channels,), dtype))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + self.eps)
+        scale = self.scale[...].astype(jnp.float32)
+        return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """Layer norm of ``x [b, T, C]`` without weights, then ``(1 + scale) y + shift``, float32."""
+    y = x.astype(jnp.float32)
+    y = y - y.mean(axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + eps)
+    return (y * (1.0 + scale) + shift).astype(x.dtype)
+
+
+Rotation = tuple[jax.Array, jax.Array]
+
+
+def rotation(config: WanTransformerConfig, f: int, h: int, w: int) -> Rotation:
+    """Cosines and sines ``[1, f h w, 1, D / 2]`` of the tokens' angles, float32.
+
+    Pairs of features turn with the frame, the row or the column of their token; which pairs with
+    which is ``config.rotary``.
+    """
+    angles = []
+    for axis, (length, features) in enumerate(zip((f, h, w), config.rotary, strict=True)):
+        frequencies = THETA ** (-np.arange(0, features, 2) / features)
+        table = np.outer(np.arange(length), frequencies)  # float64
+        shape = [1, 1, 1, features // 2]
+        shape[axis] = length
+        angles.append(table.reshape(shape))
+
+    def over_tokens(function: Any) -> jax.Array:
+        parts = [jnp.asarray(function(table), jnp.float32) for table in angles]
+        parts = [jnp.broadcast_to(part, (f, h, w, part.shape[-1])) for part in parts]
+        return jnp.concatenate(parts, axis=-1).reshape(1, f * h * w, 1, -1)
+
+    return over_tokens(np.cos), over_tokens(np.sin)
+
+
+def rotate(x: jax.Array, angle: Rotation) -> jax.Array:
+    """Turns the feature pairs ``(0, 1), (2, 3), ...`` of ``x [b, T, N, D]``."""
+    cos, sin = angle
+    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    even, odd = pairs[..., 0], pairs[..., 1]
+    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+    return turned.reshape(x.shape).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention ``x [b, T, C], context [b, S, C] -> [b, T, C]``.
+
+    Queries and keys are normed across all heads, then turned.
+    """
+
+    def __init__(self, config: WanTransformerConfig, *, dtype: DType, rngs: nnx.Rngs):
+        width, kw = config.width, dict[str, Any](dtype=dtype, rngs=rngs)
+        self.heads = config.heads
+        self.to_q = Linear(width, width, **kw)
+        self.to_k = Linear(width, width, **kw)
+        self.to_v = Linear(width, width, **kw)
+        self.to_out = nnx.List([Linear(width, width, **kw)])
+        self.norm_q = RMSNorm(width, eps=config.eps, dtype=dtype)
+        self.norm_k = RMSNorm(width, eps=config.eps, dtype=dtype)
+
+    def __call__(
+        self, x: jax.Array, context: jax.Array | None = None, angle: Rotation | None = None
+    ) -> jax.Array:
+        context = x if context is None else context
+        q, k, v = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(context)), self.to_v(context)
+        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in (q, k, v))
+        if angle is not None:
+            q, k = rotate(q, angle), rotate(k, angle)
+        return self.to_out[0](long_attention(q, k, v).reshape(x.shape))
+
+
+class FeedForward(nnx.Module):
+    """GELU (tanh form) between two dense layers."""
+
+    def __init__(self, width: int, inner: int, *, dtype: DType, rngs: nnx.Rngs):
+        self.proj = Linear(width, inner, dtype=dtype, rngs=rngs)
+        self.out = Linear(inner, width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.out(jax.nn.gelu(self.proj(x), approximate=True))
+
+
+class Block(nnx.Module):
+    """Self-attention and feed-forward, shifted, scaled and gated by the time; text in between."""
+
+    def __init__(self, config: WanTransformerConfig, *, dtype: DType, rngs: nnx.Rngs):
+        kw: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        self.eps = config.eps
+        self.attn1 = Attention(config, **kw)
+        self.attn2 = Attention(config, **kw)
+        self.norm2 = nnx.data(
+            LayerNorm(config.width, eps=config.eps, dtype=jnp.float32)
+            if config.cross_attn_norm
+            else None
+        )
+        self.ffn = FeedForward(config.width, config.inner, **kw)
+        self.scale_shift_table = nnx.Param(jnp.zeros((6, config.width), jnp.float32))
+
+    def __call__(
+        self, x: jax.Array, text: jax.Array, time: jax.Array, angle: Rotation
+    ) -> jax.Array:
+        """``x [b, T, C], text [b, S, C], time [b, 1 or T, 6, C] -> [b, T, C]``."""
+        modulation = self.scale_shift_table[...][None, None] + time
+        shift, scale, gate, ff_shift, ff_scale, ff_gate = jnp.moveaxis(modulation, 2, 0)
+        with jax.named_scope("self_attention"):
+            y = self.attn1(modulated_norm(x, shift, scale, self.eps), angle=angle)
+            x = (x.astype(jnp.float32) + y.astype(jnp.float32) * gate).astype(x.dtype)
+        with jax.named_scope("cross_attention"):
+            x = x + self.attn2(x if self.norm2 is None else self.norm2(x), text)
+        with jax.named_scope("feed_forward"):
+            y = self.ffn(modulated_norm(x, ff_shift, ff_scale, self.eps))
+            return (x.astype(jnp.float32) + y.astype(jnp.float32) * ff_gate).astype(x.dtype)
+
+
+class TextProjection(nnx.Module):
+    """The text's features to the transformer's width."""
+
+    def __init__(self, features: int, width: int, *, dtype: DType, rngs: nnx.Rngs):
+        self.linear_1 = Linear(features, width, dtype=dtype, rngs=rngs)
+        self.linear_2 = Linear(width, width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, text: jax.Array) -> jax.Array:
+        return self.linear_2(jax.nn.gelu(self.linear_1(text), approximate=True))
+
+
+class ConditionEmbedder(nnx.Module):
+    """Time and text."""
+
+    def __init__(self, config: WanTransformerConfig, *, dtype: DType, rngs: nnx.Rngs):
+        width = config.width
+        self.time_features = config.time_features
+        self.time_embedder = TimestepEmbedding(
+            config.time_features, width, dtype=jnp.float32, rngs=rngs
+        )
+        self.time_proj = Linear(width, 6 * width, dtype=dtype, rngs=rngs)
+        self.text_embedder = TextProjection(config.text_features, width, dtype=dtype, rngs=rngs)
+
+    def time(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """``t [b, n] -> [b, n, C]`` and the blocks' modulation ``[b, n, 6, C]``, float32."""
+        embedded = self.time_embedder(timestep_features(t, self.time_features))
+        kernel, bias = self.time_proj.kernel[...], self.time_proj.bias
+        assert bias is not None  # it was asked for
+        y = jax.nn.silu(embedded) @ kernel.astype(jnp.float32)
+        y = y + bias[...].astype(jnp.float32)[None, None]
+        return embedded, y.reshape(*t.shape, 6, -1)
+
+
+class WanTransformer(nnx.Module):
+    """The denoiser of Wan 2.1 and 2.2: predicts the flow ``eps - x0``.
+
+    Args:
+        config: sizes.
+        dtype: of weights and computation.
+    """
+
+    def __init__(self, config: WanTransformerConfig, *, dtype: DType = jnp.float32, rngs: nnx.Rngs):
+        self.config, self.dtype = config, jnp.dtype(dtype)
+        kw: dict[str, Any] = {"dtype": self.dtype, "rngs": rngs}
+        patch_out = config.patch_channels // config.in_channels * config.out_channels
+        self.patch_embedding = Linear(config.patch_channels, config.width, **kw)
+        self.condition_embedder = ConditionEmbedder(config, **kw)
+        self.blocks = nnx.List([Block(config, **kw) for _ in range(config.layers)])
+        self.proj_out = Linear(config.width, patch_out, **kw)
+        self.scale_shift_table = nnx.Param(jnp.zeros((2, config.width), jnp.float32))
+
+    def __call__(self, x: jax.Array, t: jax.Array, text: jax.Array) -> jax.Array:
+        """Predicts the flow.
+
+        Args:
+            x: noisy latents ``[b, f, h, w, C]``.
+            t: timesteps (1000 at pure noise) ``[b]``, or of each latent frame ``[b, f]``.
+            text: the prompts' features ``[b, S, D]``, padded with zeros as in training (to 512).
+
+        Returns:
+            ``[b, f, h, w, C]`` float32.
+
+        Raises:
+            InputError: the latents' size cannot be divided into patches, or is too large.
+        """
+        b, f, h, w = x.shape[:4]
+        tokens = self._tokens(f, h, w)
+        per_frame = (t if t.ndim == 2 else t[:, None]).astype(jnp.float32)
+        if per_frame.shape[1] > 1:
+            per_frame = per_frame[:, :: self.config.patch[0]]
+        embedded, time = self.condition_embedder.time(per_frame)
+        if per_frame.shape[1] > 1:
+            repeats = tokens[1] * tokens[2]
+            embedded, time = (jnp.repeat(y, repeats, axis=1) for y in (embedded, time))
+        words = self.condition_embedder.text_embedder(text.astype(self.dtype))
+        angle = rotation(self.config, *tokens)
+        y = self.patch_embedding(self._patches(x.astype(self.dtype), tokens))
+        for block in self.blocks:
+            y = block(y, words, time, angle)
+        shift, scale = jnp.moveaxis(
+            self.scale_shift_table[...][None, None] + embedded[:, :, None], 2, 0
+        )
+        y = self.proj_out(modulated_norm(y, shift, scale, self.config.eps))
+        pf, ph, pw = self.config.patch
+        y = y.reshape(b, *tokens, pf, ph, pw, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+        return y.reshape(b, f, h, w, -1).astype(jnp.float32)
+
+    def _tokens(self, f: int, h: int, w: int) -> tuple[int, int, int]:
+        patch = self.config.patch
+        if f % patch[0] or h % patch[1] or w % patch[2]:
+            raise InputError(
+                f"latents of {f} frames, {h} x {w} cells cannot be divided into patches of "
+                f"{patch[0]} x {patch[1]} x {patch[2]}"
+            )
+        tokens = f // patch[0], h // patch[1], w // patch[2]
+        if max(tokens) > self.config.positions:
+            raise InputError(
+                f"latents of {f} frames, {h} x {w} cells have more than {self.config.positions} "
+                "tokens along an axis"
+            )
+        return tokens
+
+    def _patches(self, x: jax.Array, tokens: tuple[int, int, int]) -> jax.Array:
+        """``[b, f, h, w, C] -> [b, T, pf ph pw C]``."""
+        (pf, ph, pw), (f, h, w) = self.config.patch, tokens
+        x = x.reshape(x.shape[0], f, pf, h, ph, w, pw, x.shape[-1])
+        return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(x.shape[0], f * h * w, -1)

@@ -1,0 +1,154 @@
+"""Noise levels of a run, as the published schedulers of multistep solvers and of flows choose them.
+
+They differ in rounding and in what they count, and a converted model is sampled as its own
+scheduler would: the rules here are those of diffusers' ``UniPCMultistepScheduler``,
+``DPMSolverMultistepScheduler`` and ``FlowMatchEulerDiscreteScheduler``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from syncos_jax.errors import InputError
+
+FlowRule = Literal["unipc", "dpm++", "euler"]
+LevelSpacing = Literal["linspace", "leading", "trailing"]
+
+FIRST_FLOW_LEVEL = 1.0 - 1e-6
+"""UniPC's first level of a flow: at 1 there is no signal, and its logarithm is infinite."""
+LEAST_SIGNAL = 2.0**-12
+"""What multistep solvers take for the signal rate of a level without signal (2^-24 in variance)."""
+
+
+class Levels(NamedTuple):
+    """The levels of one run, from high to low noise; float64."""
+
+    t: np.ndarray
+    """Timestep given to the network at each step, ``[S]``."""
+    a: np.ndarray
+    """Signal rates, of the steps and of where the last one goes, ``[S + 1]``."""
+    b: np.ndarray
+    """Noise rates, ``[S + 1]``."""
+
+
+def flow_levels(
+    steps: int,
+    *,
+    rule: FlowRule = "unipc",
+    shift: float = 1.0,
+    dynamic: float | None = None,
+    dynamic_kind: Literal["exponential", "linear"] = "exponential",
+    terminal: float | None = None,
+    end_clean: bool = True,
+    train_steps: int = 1000,
+) -> Levels:
+    """Levels of a flow model: ``a = 1 - s``, ``b = s``, ``s <- shift s / (1 + (shift - 1) s)``.
+
+    Rule ``"unipc"`` spreads ``s`` over ``1 .. 1/T`` and leaves the last one out; ``"dpm++"``
+    over ``1 - 1/T .. 0`` likewise; ``"euler"`` over ``1 .. (1/T, shifted)`` with both ends, and
+    shifts that. The first two give the network whole timesteps (``T s`` cut), Euler ``T s``.
+
+    Args:
+      steps: how many.
+      rule: whose.
+      shift: of the time; 3 for Wan at 480p, 5 at 720p.
+      dynamic: ``mu`` of the shift by resolution, in place of `shift`.
+      dynamic_kind: whether the shift is ``exp(mu)`` or ``mu``; rule "dpm++" has only the former.
+      terminal: stretch the levels so that the last one is this.
+      end_clean: whether the last step goes to the clean latent; else it stays at the last level
+        ("unipc" only).
+      train_steps: ``T``.
+
+    Raises:
+      InputError: if an argument is out of range.
+    """
+    if rule not in get_args(FlowRule):
+        raise InputError(f"flow_levels: unknown rule {rule!r}; one of {get_args(FlowRule)}")
+    if not 1 <= steps <= train_steps:
+        raise InputError(f"flow_levels: {steps} steps are out of range; 1 to {train_steps}")
+    if not shift > 0:
+        raise InputError(f"flow_levels: shift must be > 0, got {shift}")
+    if rule != "unipc" and not end_clean:
+        raise InputError(f"flow_levels: rule {rule!r} ends at the clean latent only")
+    if rule == "dpm++" and (terminal is not None or dynamic_kind != "exponential"):
+        raise InputError("flow_levels: rule 'dpm++' has no terminal level and no linear shift")
+    if dynamic is not None:
+        shift = float(np.exp(dynamic)) if dynamic_kind == "exponential" else float(dynamic)
+
+    def shifted(s: np.ndarray) -> np.ndarray:
+        return shift * s / (1.0 + (shift - 1.0) * s)
+
+    if rule == "unipc":
+        s = shifted(np.linspace(1.0, 1.0 / train_steps, steps + 1)[:-1])
+    elif rule == "dpm++":
+        s = np.flip(shifted(1.0 - np.linspace(1.0, 1.0 / train_steps, steps + 1)))[:-1]
+    else:
+        last = 1.0 / train_steps
+        if dynamic is None:  # kept in float32, and shifted a second time below
+            last = float(np.float32(shift * last / (1.0 + (shift - 1.0) * last)))
+        s = shifted(np.linspace(1.0, last, steps))
+    if terminal is not None:
+        s = 1.0 - (1.0 - s) * (1.0 - terminal) / (1.0 - s[-1])
+    if rule == "unipc" and abs(s[0] - 1.0) < 1e-6:
+        s[0] = FIRST_FLOW_LEVEL
+    single = s.astype(np.float32).astype(np.float64)  # the schedulers keep them so
+    t = (
+        np.float32(train_steps) * s.astype(np.float32)
+        if rule == "euler"
+        else np.trunc(train_steps * s)
+    )
+    final = 0.0 if end_clean else single[-1]
+    b = np.append(single, final)
+    return Levels(np.asarray(t, np.float64), 1.0 - b, b)
+
+
+def beta_levels(
+    signal: ArrayLike,
+    noise: ArrayLike,
+    steps: int,
+    *,
+    spacing: LevelSpacing = "linspace",
+    offset: int = 0,
+    end_clean: bool = True,
+) -> Levels:
+    """Levels of a schedule made from betas, as the multistep solvers take them.
+
+    These leave out the timestep that DDIM's rules have last, as its step is the one to the end:
+    ``"linspace"`` takes n of n + 1 timesteps over ``0 .. T-1``, ``"leading"`` each
+    ``T // (n + 1)``-th; ``"trailing"`` is DDIM's.
+
+    Args:
+      signal: ``a_t`` of the training timesteps ``[T]``.
+      noise: ``b_t`` of them.
+      steps: how many.
+      spacing: the rule.
+      offset: added to ``"leading"`` timesteps.
+      end_clean: whether the last step goes to the clean latent, or to timestep 0.
+
+    Raises:
+      InputError: if an argument is out of range.
+    """
+    a, b = np.asarray(signal, np.float64), np.asarray(noise, np.float64)
+    total = len(a)
+    if spacing not in get_args(LevelSpacing):
+        raise InputError(f"beta_levels: unknown spacing {spacing!r}; {get_args(LevelSpacing)}")
+    if not 1 <= steps < total:
+        raise InputError(f"beta_levels: {steps} steps are out of range; 1 to {total - 1}")
+    t: np.ndarray
+    if spacing == "linspace":
+        t = np.round(np.linspace(0, total - 1, steps + 1))[::-1][:-1]
+    elif spacing == "leading":
+        t = (np.arange(steps + 1) * (total // (steps + 1)))[::-1][:-1] + offset
+    else:
+        t = np.round(np.arange(total, 0, -total / steps))[:steps] - 1
+    index = t.astype(np.int64)
+    if (index < 0).any() or (index >= total).any():
+        raise InputError(f"beta_levels: offset {offset} leads outside 0..{total - 1}")
+    a = np.where(a == 0, LEAST_SIGNAL, a)
+    last = (1.0, 0.0) if end_clean else (a[0], b[0])
+    return Levels(
+        index.astype(np.float64), np.append(a[index], last[0]), np.append(b[index], last[1])
+    )

@@ -1,0 +1,183 @@
+"""Sizes of Wan's networks: from diffusers' JSON, from Wan's own, or from the tensors' shapes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from syncos_jax.errors import InputError
+from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
+
+_HEAD_SIZE = 128
+"""Of every published Wan; a file of tensors does not say."""
+
+
+class _Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def _require(config: Mapping[str, Any], where: str, **allowed: Any) -> None:
+    """Refuse settings that our networks do not have, rather than compute something else."""
+    for key, expected in allowed.items():
+        values = expected if isinstance(expected, tuple) else (expected,)
+        if config.get(key, values[0]) not in values:
+            raise InputError(
+                f"{where}: {key} is {config[key]!r}; only {' or '.join(map(repr, values))} can be "
+                "converted"
+            )
+
+
+def transformer_config(
+    config: Mapping[str, Any], where: str = "transformer/config.json"
+) -> WanTransformerConfig:
+    """Our sizes from the configuration of diffusers' ``WanTransformer3DModel``.
+
+    Raises:
+        InputError: a transformer that is conditioned on images (Wan I2V, VACE, Animate).
+    """
+    _require(config, where, _class_name="WanTransformer3DModel", qk_norm="rms_norm_across_heads")
+    for name in ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len"):
+        if config.get(name) is not None:
+            raise InputError(
+                f"{where}: {name} is {config[name]}, so it is conditioned on images (Wan I2V); "
+                "only text-to-video can be converted"
+            )
+    channels = config.get("in_channels", 16)
+    return WanTransformerConfig(
+        in_channels=channels,
+        out_channels=config.get("out_channels", 16) or channels,
+        patch=tuple(config.get("patch_size", (1, 2, 2))),
+        layers=config.get("num_layers", 40),
+        heads=config.get("num_attention_heads", 40),
+        head_size=config.get("attention_head_dim", 128),
+        inner=config.get("ffn_dim", 13824),
+        text_features=config.get("text_dim", 4096),
+        time_features=config.get("freq_dim", 256),
+        cross_attn_norm=config.get("cross_attn_norm", True),
+        eps=config.get("eps", 1e-6),
+        positions=config.get("rope_max_seq_len", 1024),
+    )
+
+
+def original_transformer_config(
+    config: Mapping[str, Any], tensors: Mapping[str, _Shaped], where: str
+) -> WanTransformerConfig:
+    """Sizes of Wan's own ``WanModel``: its ``config.json`` where there is one, and what that
+    leaves open from the tensors.
+
+    Raises:
+        InputError: no such model, or one that is conditioned on images.
+    """
+    _require(config, where, _class_name="WanModel", qk_norm=True, window_size=([-1, -1], (-1, -1)))
+    prefix = "model.diffusion_model." if any(key.startswith("model.") for key in tensors) else ""
+
+    def shape(name: str, rank: int) -> tuple[int, ...]:
+        found = tensors.get(prefix + name)
+        if found is None or len(found.shape) != rank:
+            raise InputError(
+                f"{where}: {prefix}{name} is {'missing' if found is None else 'misshaped'}; "
+                "this is no transformer of Wan's"
+            )
+        return tuple(found.shape)
+
+    width, channels, *patch = shape("patch_embedding.weight", 5)
+    if any(
+        f"{prefix}{name}" in tensors
+        for name in ("img_emb.proj.0.weight", "vace_blocks.0.norm3.weight")
+    ):
+        raise InputError(
+            f"{where}: is conditioned on images (Wan I2V or VACE); only text-to-video can be "
+            "converted"
+        )
+    heads = config.get("num_heads", max(1, width // _HEAD_SIZE))
+    blocks = [re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key) for key in tensors]
+    return WanTransformerConfig(
+        in_channels=channels,
+        out_channels=shape("head.head.weight", 2)[0] // math.prod(patch),
+        patch=(patch[0], patch[1], patch[2]),
+        layers=config.get("num_layers", 1 + max((int(m[1]) for m in blocks if m), default=0)),
+        heads=heads,
+        head_size=width // heads,
+        inner=shape("blocks.0.ffn.0.weight", 2)[0],
+        text_features=shape("text_embedding.0.weight", 2)[1],
+        time_features=shape("time_embedding.0.weight", 2)[1],
+        cross_attn_norm=f"{prefix}blocks.0.norm3.weight" in tensors,
+        eps=config.get("eps", 1e-6),
+    )
+
+
+def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> WanVAEConfig:
+    """Our sizes from the configuration of diffusers' ``AutoencoderKLWan``.
+
+    Raises:
+        InputError: settings that the autoencoder here has not.
+    """
+    _require(config, where, _class_name="AutoencoderKLWan", attn_scales=([], ()))
+    patch = config.get("patch_size") or 1
+    channels = config.get("in_channels", 3)
+    if config.get("out_channels", 3) != channels or channels % patch**2:
+        raise InputError(
+            f"{where}: in_channels {channels} and out_channels {config.get('out_channels', 3)} "
+            f"are not those of images in patches of {patch}"
+        )
+    default = WanVAEConfig()
+    names = {"latents_mean": "latents_mean", "latents_std": "latents_std"}
+    statistics = {k: tuple(config.get(v, getattr(default, k))) for k, v in names.items()}
+    return WanVAEConfig(
+        base=config.get("base_dim", default.base),
+        decoder_base=config.get("decoder_base_dim"),
+        latent_channels=config.get("z_dim", default.latent_channels),
+        multipliers=tuple(config.get("dim_mult", default.multipliers)),
+        blocks=config.get("num_res_blocks", default.blocks),
+        time_halved=tuple(config.get("temperal_downsample", default.time_halved)),
+        residual=config.get("is_residual", False),
+        patch=patch,
+        image_channels=channels // patch**2,
+        **statistics,
+    )
+
+
+def original_vae_config(tensors: Mapping[str, _Shaped], where: str) -> WanVAEConfig:
+    """Sizes of Wan's own autoencoder, which comes without a configuration, from its tensors.
+
+    Raises:
+        InputError: it is no such autoencoder.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors:
+            raise InputError(f"{where}: {name} is missing; this is no autoencoder of Wan 2.1's")
+        return tuple(tensors[name].shape)
+
+    base, latent = shape("encoder.conv1.weight")[0], shape("conv2.weight")[0]
+    changes = sorted(_numbers(tensors, r"encoder\.downsamples\.(\d+)\.resample\.1\.weight"))
+    outputs = sorted(_numbers(tensors, r"encoder\.downsamples\.(\d+)\.residual\.6\.weight"))
+    if not changes or not outputs:
+        raise InputError(f"{where}: has no encoder.downsamples; this is no autoencoder of Wan's")
+    blocks = changes[0]
+    ends = [*(change - 1 for change in changes), outputs[-1]]
+    widths = [shape(f"encoder.downsamples.{end}.residual.6.weight")[0] for end in ends]
+    default = WanVAEConfig()
+    if latent != default.latent_channels:
+        raise InputError(
+            f"{where}: has {latent} latent channels; mean and standard deviation are known of "
+            f"{default.latent_channels} alone, so convert diffusers' folder of it"
+        )
+    decoder_base = shape("decoder.head.2.weight")[1]
+    return WanVAEConfig(
+        base=base,
+        decoder_base=None if decoder_base == widths[0] else decoder_base // (widths[0] // base),
+        multipliers=tuple(width // base for width in widths),
+        blocks=blocks,
+        time_halved=tuple(
+            f"encoder.downsamples.{change}.time_conv.weight" in tensors for change in changes
+        ),
+        image_channels=shape("encoder.conv1.weight")[1],
+    )
+
+
+def _numbers(tensors: Mapping[str, Any], pattern: str) -> list[int]:
+    return [int(match[1]) for key in tensors if (match := re.fullmatch(pattern, key))]
