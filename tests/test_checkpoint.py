@@ -169,7 +169,7 @@ def test_folders_that_will_not_do(tmp_path):
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
     Checkpoint(tmp_path / "run", RUN).close()
     (tmp_path / "run" / "run.json").write_text('{"format": "other", "version": 1}')
-    with pytest.raises(InputError, match="is of format 'other'"):
+    with pytest.raises(InputError, match="is not the state of a run .format: 'other'"):
         Checkpoint(tmp_path / "run", RUN)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable
-from syncos_jax.files.documents import read_mapping
 from syncos_jax.files.text import short
 from syncos_jax.pipeline.checkpoint import RUN, run_folder
 from syncos_jax.pipeline.encode import check_rate
@@ -84,7 +83,7 @@ class Job:
 def check_outputs(jobs: list[Job]) -> None:
     """Makes sure, before hours of work, that every file can be written; raises InputError."""
     from syncos_jax.pipeline.video import check_video_path
-    from syncos_jax.runs.record import FORMAT
+    from syncos_jax.runs.record import RECORD
 
     for job in jobs:
         check_video_path(job.out)
@@ -99,7 +98,7 @@ def check_outputs(jobs: list[Job]) -> None:
                     f"`out={job.out}` would replace {job.record}, the record that `original` "
                     "reads; choose another name"
                 )
-            if not _is_record(job.record, FORMAT):
+            if not RECORD.holds(job.record):
                 raise InputError(
                     f"{job.record} is where the record of {job.out} goes, but is another file; "
                     "choose another name for `out`, or give `record=None`"
@@ -113,13 +112,6 @@ def check_fit(pipeline: Pipeline, job: Job) -> None:
     if job.label is not None:
         scale = scale_of(job, request.height, request.width)
         render(job.label, request.height * scale, request.width * scale)
-
-
-def _is_record(path: Path, wanted: str) -> bool:
-    try:
-        return read_mapping(path).get("format") == wanted
-    except InputError:
-        return False
 
 
 def fit_memory(pipeline: Pipeline, jobs: Sequence[Job], phases: Phases) -> None:

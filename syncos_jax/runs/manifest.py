@@ -30,12 +30,14 @@ from typing import Any
 from filelock import FileLock
 
 from syncos_jax.errors import InputError
-from syncos_jax.files import replacing
 from syncos_jax.files.documents import MAX_BYTES
 from syncos_jax.files.text import short
+from syncos_jax.files.versioned import FileFormat
 from syncos_jax.scenario.template import Take, Template, slug
 
-FORMAT, VERSION = "syncos_jax.batch", 1
+MANIFEST = FileFormat(
+    "syncos_jax.batch", "the manifest of a batch", "choose another folder for `out`"
+)
 PENDING, DONE, FAILED = "pending", "done", "failed"
 MAX_ITEMS = 100_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -209,24 +211,16 @@ class Manifest:
                 own = (session["started"], session["process"])
                 others = [s for s in data["sessions"] if (s["started"], s["process"]) != own]
                 data["sessions"] = [*others, dict(session)]
-            with replacing(self.path) as temporary:
-                text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
-                temporary.write_text(text + "\n", encoding="utf-8")
+            MANIFEST.write(self.path, data)
 
     def _read(self) -> dict[str, Any]:
-        if not self.path.exists():
-            return {"format": FORMAT, "version": VERSION, "items": {}, "sessions": []}
-        # Not `read_mapping`: that is for files that people write, of at most 1 MB.
         try:
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-            if (data["format"], data["version"]) == (FORMAT, VERSION):
-                return data
-        except (OSError, ValueError, TypeError, LookupError):
-            pass
-        raise InputError(
-            f"{self.path}: is not the manifest of a batch that this version wrote; choose another "
-            "folder for `out`"
-        )
+            data = MANIFEST.read(self.path)
+        except FileNotFoundError:
+            return {"items": {}, "sessions": []}
+        if isinstance(data.get("items"), dict) and isinstance(data.get("sessions"), list):
+            return data
+        raise InputError(f"{self.path}: has no items and sessions; {MANIFEST.remedy}")
 
 
 def group_name(names: Sequence[str]) -> str:
