@@ -101,10 +101,10 @@ def convert(
     """
     if only is not None and only not in ModelConfig.networks:
         raise InputError(
-            f"--only {only}: unknown network; one of {', '.join(ModelConfig.networks)}"
+            f"`only={only}`: unknown network; one of {', '.join(ModelConfig.networks)}"
         )
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"--dtype {dtype}: unknown; one of {', '.join(DTYPES)}")
+        raise InputError(f"`dtype={dtype}`: unknown; one of {', '.join(DTYPES)}")
     target = check_folder(out, force)
     opened = open_source(str(source), format, config or [], only, name=target.name)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])
@@ -150,7 +150,7 @@ def open_source(
     from syncos_jax.weights_convert.diffusers_folder import open_pipeline
 
     if format is not None and format not in get_args(Format):
-        raise InputError(f"--format {format}: unknown; one of {', '.join(get_args(Format))}")
+        raise InputError(f"`format={format}`: unknown; one of {', '.join(get_args(Format))}")
     path = Path(source)
     if not path.exists():
         if not hub.is_id(source):
@@ -160,7 +160,7 @@ def open_source(
         path = _checkpoint_in(path, format)
     if path.is_dir():
         if config:
-            raise InputError("--config: is for VideoCrafter checkpoints; a folder has its own")
+            raise InputError("`config`: is for VideoCrafter checkpoints; a folder has its own")
         opened = open_pipeline(path, only)
         given = (path / "syncos.json").is_file()  # which may say both
         said = {} if given else {"name": name, "source": source}
@@ -277,11 +277,11 @@ def check_folder(out: str | os.PathLike[str], force: bool) -> Path:
     """Whether a new folder may be put at `out`; InputError where not."""
     target = Path(out)
     if not target.name:
-        raise InputError(f"--out {out}: is not the name of a new folder")
+        raise InputError(f"`out={out}`: is not the name of a new folder")
     if target.exists() and not target.is_dir():
-        raise InputError(f"--out {out}: exists and is not a folder")
+        raise InputError(f"`out={out}`: exists and is not a folder")
     if target.is_dir() and any(target.iterdir()) and not force:
-        raise InputError(f"--out {out}: exists and is not empty; --force replaces it")
+        raise InputError(f"`out={out}`: exists and is not empty; `force=True` replaces it")
     return target
 
 

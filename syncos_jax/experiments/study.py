@@ -31,7 +31,7 @@ def choose_cases(names: Sequence[str] | None, subset: bool) -> list[Case]:
     suite = load_suite()
     if subset:
         if names is not None:
-            raise InputError("--subset and --scenarios exclude one another; give one of the two")
+            raise InputError("`subset` and `names` exclude one another; give one of the two")
         return [suite[name] for name in SUBSET]
     if names is None:
         return list(suite.values())
