@@ -101,7 +101,7 @@ def check(
 ) -> None:
     """Say of each file what is wrong with it, or what it makes. Exit code 2 if any is wrong.
 
-    Whether it fits a model (lengths, windows) is said by: syncos plan FILE --model DIR.
+    To see whether it fits a model (lengths, windows): syncos plan FILE --model DIR.
     """
     wrong = False
     for file in files:
