@@ -168,7 +168,7 @@ def _checked(file: Path, values: list[str]) -> str:
 
 
 def _made(template: Template, takes: list[Take], open_ones: list[str]) -> list[str]:
-    from syncos_jax.scenario.template import as_text
+    from syncos_jax.scenario.variables import as_text
 
     count = len(takes[0].scenario.events)
     parts = [f"{count} event{'s' if count > 1 else ''}"]
