@@ -55,7 +55,7 @@ def with_common(methods: Sequence[Method], model: Any, **values: Any) -> list[Me
 
 def about(pipeline: Pipeline, tasks: Sequence[Task], command: str) -> dict[str, Any]:
     """What an experiment was run on and with; stands in ``results.json`` and above the tables."""
-    config = pipeline.model.config
+    config = getattr(pipeline.model, "config", None)
     return {
         "command": command,
         "model": pipeline.model.name,
