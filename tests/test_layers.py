@@ -53,6 +53,7 @@ UPWARDS = {
     "syncos_jax.demo.train imports syncos_jax.cli.console",
 }
 CIRCLES = {("syncos_jax.weights_convert.stored", "syncos_jax.weights_convert.torch_file")}
+PRIVATE = {"weights_convert/t5.py takes _require"}
 LONG = {"syncos_jax/demo/world/tracker.py:track"}
 
 GRAPH = """
@@ -148,6 +149,16 @@ def sources() -> Iterator[tuple[str, str]]:
     for folder in ("syncos_jax", *RENAMED):
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+
+
+def test_private_names_stay_in_their_file():
+    taken = set()
+    for name, text in sources():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("syncos_jax"):
+                private = [a.name for a in node.names if a.name.startswith("_")]
+                taken |= {f"{name} takes {n}" for n in private if not n.startswith("__")}
+    assert taken == PRIVATE
 
 
 def test_files_are_short():
