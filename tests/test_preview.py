@@ -38,7 +38,7 @@ def test_the_strip(tmp_path):
     preview = Preview(Pipeline(FakeModel()), tmp_path / "p.png")
     latents = np.zeros((20, 2, 3, 4), np.float32)
     latents[10:, ..., 0] = 0.4  # the second half is redder
-    preview.look(latents)
+    preview.write(latents)
     strip = np.asarray(Image.open(tmp_path / "p.png")).astype(int)
     assert strip.shape == (2 * (84 + 4) + 4, 8 * (126 + 4) + 4, 3)
     assert strip[40, 40, 0] + 40 < strip[130, 40, 0]

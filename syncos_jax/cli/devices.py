@@ -105,8 +105,8 @@ def read_devices(value: str | None) -> int | None:
     return int(value)
 
 
-def speaks(distributed: bool) -> bool:
-    """Whether this process writes files and talks: the first of several, or the only one."""
+def is_main(distributed: bool) -> bool:
+    """Whether this process writes files and prints: the first of several, or the only one."""
     if not distributed:
         return True
     from syncos_jax.sampling.hosts import is_main_process
@@ -115,8 +115,8 @@ def speaks(distributed: bool) -> bool:
 
 
 def console(mesh: Mesh | None) -> Console | None:
-    """Where the phases of a run are said: nowhere, but for the first of several processes."""
-    if mesh is None or speaks(True):
+    """Where progress is printed: by the first of several processes alone; None for stderr."""
+    if mesh is None or is_main(True):
         return None
     return Console(quiet=True)
 

@@ -191,7 +191,7 @@ def generate(
             model = model or record["model"]["id"]
             scale = scale or record["video"].get("scale")
             label = label or record["video"].get("label")
-            out = out or _again_name(record)
+            out = out or _name_of_copy(record)
             jobs = [Job(take, out, sampler=settings, seed=used, original=(again, record))]
         else:
             found = scenario_options.collect(
@@ -215,12 +215,12 @@ def generate(
             for job, path in zip(jobs, scenario_options.named_outputs(preview, named), strict=True):
                 job.preview = path
         mesh = options.open_mesh(devices, parallel, distributed, coordinator, processes, process_id)
-        if options.speaks(distributed):
+        if options.is_main(distributed):
             check_outputs(jobs)
         _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit)
 
 
-def _again_name(record: dict) -> Path:
+def _name_of_copy(record: dict) -> Path:
     name = Path(str(record["files"].get("video") or "")).name or "out.mp4"
     return Path(name).with_stem(Path(name).stem + "-again")
 
