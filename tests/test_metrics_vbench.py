@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from transformers import CLIPModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 from transformers import CLIPConfig as TorchCLIPConfig
+from transformers import CLIPModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 from typer.testing import CliRunner
 
 from syncos_jax.cli.app import app
