@@ -147,6 +147,7 @@ def generate(
     resume: run_options.Resume = True,
     checkpoint_every: run_options.CheckpointEvery = "30",
     devices: options.Devices = None,
+    weights_over: options.WeightsOver = 1,
     parallel: options.ParallelBy = "shard_map",
     distributed: options.Distributed = False,
     coordinator: options.Coordinator = None,
@@ -214,7 +215,8 @@ def generate(
         if preview is not None:
             for job, path in zip(jobs, scenario_options.named_outputs(preview, named), strict=True):
                 job.preview = path
-        mesh = options.open_mesh(devices, parallel, distributed, coordinator, processes, process_id)
+        hosts = (distributed, coordinator, processes, process_id)
+        mesh = options.open_mesh(devices, parallel, *hosts, weights_over)
         if options.is_main(distributed):
             check_outputs(jobs)
         _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit)
@@ -244,7 +246,9 @@ def _make_all(
 
         if cache:
             keep_programs()
-        pipeline = Pipeline.from_pretrained(model, mesh=mesh, parallel=parallel)
+        pipeline = Pipeline.from_pretrained(
+            model, mesh=mesh, parallel=parallel, rules=options.rules(mesh)
+        )
     for job in jobs:  # all of them before the first is made
         if job.original is not None:
             check_model(pipeline, *job.original, model)
