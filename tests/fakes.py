@@ -46,7 +46,7 @@ class FakeUNet(nnx.Module):
         self.weight = nnx.Param(jnp.full((2, 4), 0.1))
 
     def __call__(self, x, t, text, *, fps=None):
-        assert fps is None and t.shape == x.shape[:1] and text.shape[0] == x.shape[0]
+        assert fps is None and t.shape in (x.shape[:1], x.shape[:2]) and len(text) == len(x)
         tint = text.mean(axis=1) @ self.weight[...]
         return 0.5 * x + tint[:, None, None, None, :]
 

@@ -135,10 +135,10 @@ def test_what_has_failed_and_what_is_missing(monkeypatch):
 
     latents = Pipeline.latents
 
-    def unlucky(self, story, settings, seed, *rest):
-        if seed == 13:
+    def unlucky(self, request, **rest):
+        if request.seed == 13:
             raise NonFiniteError("the sampling diverged in row 3 of 9", 3, [0])
-        return latents(self, story, settings, seed, *rest)
+        return latents(self, request, **rest)
 
     monkeypatch.setattr(Pipeline, "latents", unlucky)
     result = batch(source, "--out", "videos")

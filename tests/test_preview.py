@@ -30,7 +30,7 @@ def test_looks_every_few_rows_and_at_the_end(tmp_path, monkeypatch):
     looks = []
     monkeypatch.setattr(preview, "look", looks.append)
     for row in (1, 4, 6, 9, 11, 12, 17, 20):
-        preview(SimpleNamespace(row=row, total=20, carry=SimpleNamespace(x0=latents)))
+        preview(SimpleNamespace(row=row, total=20, clean=latents))
     assert len(looks) == 4  # at 6, 11, 17, 20
 
 

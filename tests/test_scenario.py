@@ -79,7 +79,7 @@ def test_can_be_built_in_python():
 def test_numbers_like_1e_3_are_numbers(tmp_path):
     text = yaml.safe_dump(VALID).replace("learning_rate: 0.5", "learning_rate: 2e-2")
     scenario = Scenario.from_file(write(tmp_path, text))
-    assert scenario.settings().learning_rate == 0.02
+    assert scenario.settings().refinement.learning_rate == 0.02
 
 
 def test_another_sampler():

@@ -199,7 +199,13 @@ def _draw(number: jax.Array, state: State, inputs: Inputs) -> jax.Array:
 def _adamw(
     learning_rate: jax.Array | float, weight_decay: jax.Array | float
 ) -> optax.GradientTransformation:
-    return optax.adamw(learning_rate, weight_decay=weight_decay)  # type: ignore[arg-type]
+    return optax.adamw(
+        learning_rate,  # type: ignore[arg-type]
+        weight_decay=weight_decay,  # type: ignore[arg-type]
+        # Far below its eps of 1e-8, so no result changes; but the square root has a derivative
+        # where no chosen window covers a frame, whose second moment is 0.
+        eps_root=1e-36,
+    )
 
 
 # -- the tape -------------------------------------------------------------------------------------

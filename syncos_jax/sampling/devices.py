@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from syncos_jax.errors import InputError
@@ -54,6 +56,12 @@ def make_mesh(
     shape = (data, len(chosen) // (data * model), model)[: 3 if model > 1 else 2]
     names = (DATA, SEGMENT, MODEL)[: len(shape)]
     return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(shape), devices=chosen)
+
+
+def default_mesh() -> Mesh:
+    """JAX's default device, as a mesh of one; with several processes each has its own."""
+    device = next(iter(jnp.zeros(()).devices()))
+    return Mesh(np.asarray([[device]]), (DATA, SEGMENT), axis_types=(AxisType.Auto,) * 2)
 
 
 def cores() -> int:

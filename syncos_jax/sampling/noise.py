@@ -64,10 +64,11 @@ def as_key(key: jax.Array) -> jax.Array:
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         typed = key
     else:
-        data = np.asarray(key)
+        data = key if isinstance(key, jax.Array) else np.asarray(key)
         if data.dtype != np.uint32 or data.shape != (2,):
             raise InputError(f"key must be a JAX PRNG key such as jax.random.key(0), got {key!r}")
-        typed = jax.random.wrap_key_data(jnp.asarray(data), impl="threefry2x32")
+        with jax.ensure_compile_time_eval():  # a known key stays known within a caller's jit
+            typed = jax.random.wrap_key_data(jnp.asarray(data), impl="threefry2x32")
     if typed.shape != ():
         raise InputError(f"key must be one key, got an array of keys of shape {typed.shape}")
     return typed
@@ -75,4 +76,5 @@ def as_key(key: jax.Array) -> jax.Array:
 
 def seed_words(key: jax.Array) -> tuple[int, ...]:
     """The key's content as integers, to seed what is drawn on the host."""
-    return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
+    with jax.ensure_compile_time_eval():  # within a caller's jit, too
+        return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())

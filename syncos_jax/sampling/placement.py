@@ -184,7 +184,8 @@ def put(x: Any, sharding: NamedSharding) -> jax.Array:
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             data = put(jax.random.key_data(x), sharding)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        if x.sharding.is_equivalent_to(sharding, x.ndim):
+        # Equal, not only equivalent: a program is traced anew for an equivalent one.
+        if x.sharding == sharding:
             return x
         if not x.is_fully_addressable and x.sharding.device_set == sharding.device_set:
             return _copy_to(sharding)(x)
@@ -218,7 +219,8 @@ PER_VIDEO = ("cond", "key", "step_noise", "constants")
 def _shard_mapped(function: Callable, placement: Placement) -> Callable:
     mesh, batched = placement.mesh, placement.batched
     video = P(placement.rules.video) if batched else P()
-    of_inputs = Inputs(**{name: video if name in PER_VIDEO else P() for name in Inputs._fields})
+    each: dict[str, Any] = {name: video if name in PER_VIDEO else P() for name in Inputs._fields}
+    of_inputs = Inputs(**each)
 
     def per_device(
         carry: Any, rows: Any, rounds: Any, start: Any, stop: Any, inputs: Inputs

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.settings import Settings, make_settings
+from syncos_jax.sampling.settings import STRENGTH, Settings, decided_by_strength, make_settings
 
-STRENGTH = "strength"
-"""The key of `SynCoS.at_strength`'s argument in a scenario file."""
+__all__ = [
+    "FIFO",
+    "FULL_STRENGTH",
+    "STRENGTH",
+    "CoDenoising",
+    "RefinementOnly",
+    "SynCoS",
+]
+
 FULL_STRENGTH = 1.0
-
-
-def decided_by_strength(strength: object) -> dict[str, Any]:
-    """The settings that `SynCoS.at_strength` decides; InputError where it is not in 0 .. 1."""
-    good = isinstance(strength, int | float) and not isinstance(strength, bool)
-    if not good or not 0.0 <= strength <= 1.0:  # type: ignore[operator]
-        raise InputError(f"sampler syncos: strength must be a number from 0 to 1; got {strength!r}")
-    t_min = 1000.0 - 400.0 * float(strength)  # type: ignore[arg-type]
-    return {"t_min": t_min, "iterations": 1, "learning_rate": 1.0, "windows_per_step": 0.35}
 
 
 class SynCoS:

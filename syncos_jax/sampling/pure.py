@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import scan
+from syncos_jax.sampling import noise, scan
+from syncos_jax.sampling.arguments import (
+    check_conditioning,
+    check_settings,
+    checked_denoise,
+    checked_noise,
+    checked_shape,
+    table_of,
+    texts_of,
+)
 from syncos_jax.sampling.methods import conditioned, make_method, make_tape
-from syncos_jax.sampling.sampler import checked_shape, table_of, texts_of
 from syncos_jax.sampling.scan import Denoise, Inputs, Program
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.settings import Settings
@@ -40,7 +50,9 @@ class Sampling:
 
     which is what ``run(jax.random.key(0))`` does. Nothing is read on the host once it is made, so
     keys, conditionings and weights may be traced: ``jax.vmap(run)(jax.random.split(key, 4))`` makes
-    four videos. Gradients flow through `step`, and through the whole by the scan above.
+    four videos (those of separate runs, but for keys of the kind ``"rbg"``, with which JAX itself
+    draws something else under ``vmap``). Gradients flow through `step`, and through the whole by
+    the scan above.
 
     Args:
       denoise, cond, uncond, params, layout, frame_shape, schedule, sampler, step_noise: as for
@@ -51,6 +63,7 @@ class Sampling:
 
     Attributes:
       rows: the tape, a pytree of arrays with the rows in front.
+      rounds: what the rows belong to, a pytree of arrays with the rounds in front.
 
     Raises:
       InputError: if shapes or settings do not fit together, or a seed is missing.
@@ -70,27 +83,31 @@ class Sampling:
         seed: Sequence[int] | None = None,
         step_noise: Any = None,
     ) -> None:
-        refinement = sampler.refinement
-        if seed is None and refinement is not None:
-            few = refinement.windows_of_step(layout.count) < layout.count
-            if few or not refinement.grounded_timestep:
-                raise InputError(
-                    "sample: this sampler draws windows or timesteps on the host, which a traced "
-                    "key cannot decide; make a syncos_jax.sampling.pure.Sampling with a seed, or "
-                    "call sample outside of jit and vmap"
-                )
+        check_settings(sampler)
+        if seed is None and _draws(sampler, layout):
+            raise InputError(
+                "sample: this sampler draws windows or timesteps on the host, which a traced "
+                "key cannot decide; make a syncos_jax.sampling.pure.Sampling with a seed, or "
+                "call sample outside of jit and vmap"
+            )
         entries = conditioned(layout, sampler).count
+        check_conditioning(cond, uncond, entries)
         texts = texts_of(entries, uncond)
         tape = make_tape(layout, schedule, sampler, seed or (0,), texts=texts)
+        shape = checked_shape(frame_shape)
+        self._checked = partial(
+            checked_noise, tape=tape, layout=layout, shape=shape, sampler=sampler
+        )
+        _, step_noise = self._checked(None, step_noise)
         self._method = make_method(layout, schedule, sampler, tape)
-        self._program = Program(denoise, self._method)
-        self._shape = checked_shape(frame_shape)
-        self._rounds = jax.tree.map(jnp.asarray, tape.rounds)
+        self._program = Program(checked_denoise(denoise), self._method)
+        self._shape = shape
+        self.rounds = jax.tree.map(jnp.asarray, tape.rounds)
         self._given = (params, table_of(cond, uncond), step_noise)
         self._constants = jax.tree.map(jnp.asarray, tape.constants)
         self.rows: Row = jax.tree.map(jnp.asarray, tape.rows)
 
-    def init(self, key: jax.Array, latents: jax.Array | None = None) -> PureCarry:
+    def init(self, key: jax.Array, latents: jax.Array | np.ndarray | None = None) -> PureCarry:
         """The carry before the first row.
 
         Args:
@@ -98,6 +115,8 @@ class Sampling:
           latents: initial noise ``[F, H, W, C]``; drawn from `key` where None.
         """
         method = self._method
+        key = noise.as_key(key)
+        latents, _ = self._checked(latents, None)
         state = method.init(key, self._shape, latents)
         carry = scan.init_carry(state, method.windows, (method.window, *self._shape))
         return PureCarry(carry, key)
@@ -106,15 +125,24 @@ class Sampling:
         """One row of `rows`: one call of the network, and what follows from it."""
         params, table, step_noise = self._given
         inputs = Inputs(params, table, carry.key, step_noise, self._constants)
-        new = scan.play_row(carry.carry, row, self._rounds, inputs, self._program)
+        new = scan.play_row(carry.carry, row, self.rounds, inputs, self._program)
         return PureCarry(new, carry.key)
 
     def result(self, carry: PureCarry) -> jax.Array:
         """The clean latent after the last row, float32 ``[F, H, W, C]``."""
         return self._method.result(carry.carry.state)
 
-    def __call__(self, key: jax.Array, latents: jax.Array | None = None) -> jax.Array:
+    def __call__(self, key: jax.Array, latents: jax.Array | np.ndarray | None = None) -> jax.Array:
         """All rows, as one ``lax.scan``."""
         carry = self.init(key, latents)
         carry, _ = lax.scan(lambda carry, row: (self.step(carry, row), None), carry, self.rows)
         return self.result(carry)
+
+
+def _draws(sampler: Settings, layout: WindowLayout) -> bool:
+    """Whether windows or timesteps are drawn at random."""
+    refinement = sampler.refinement
+    if refinement is None:
+        return False
+    some = refinement.windows_of_step(layout.count) < layout.count
+    return some or not refinement.grounded_timestep

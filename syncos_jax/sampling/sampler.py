@@ -8,7 +8,7 @@ own ``jit``, ``vmap`` and ``grad``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,34 @@ from jax.sharding import Mesh
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.devices import make_mesh
-from syncos_jax.sampling.methods import conditioned, make_method, make_tape
+from syncos_jax.sampling.arguments import (
+    Part,
+    check_conditioning,
+    check_settings,
+    prepare,
+    table_of,
+    texts_of,
+)
+from syncos_jax.sampling.devices import default_mesh
+from syncos_jax.sampling.methods import conditioned, make_tape
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
+from syncos_jax.sampling.pure import Sampling
 from syncos_jax.sampling.run import Progress, Run, play_through
-from syncos_jax.sampling.scan import Carry, Denoise, Inputs, Program, init_carry
+from syncos_jax.sampling.scan import Denoise, Inputs
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.settings import Settings
-from syncos_jax.sampling.tape import Tape
 from syncos_jax.sampling.windows import WindowLayout
 
-__all__ = ["sample", "sample_batch", "start", "start_batch"]
+__all__ = [
+    "Part",
+    "batch_run",
+    "default_mesh",
+    "prepare",
+    "sample",
+    "sample_batch",
+    "start",
+    "start_batch",
+]
 
 
 def sample(
@@ -51,10 +68,11 @@ def sample(
     """Samples a long video latent.
 
     The whole run is one compiled program, kept for the next run of the same shapes and the same
-    `denoise` (told apart by equality and hash: pass the same function, not a new closure). Within a
-    caller's ``jit``, ``vmap`` or ``grad`` it is part of that program; then nothing is checked on
-    the way, and a sampler that draws windows or timesteps at random needs
-    `syncos_jax.sampling.pure.Sampling` with a seed.
+    `denoise` (told apart by equality and hash: pass the same function, not a new closure).
+
+    Within a caller's ``jit``, ``vmap`` or ``grad`` it is part of that program: predictions are not
+    checked on the way, `progress` and `mesh` cannot be had, and with a traced `key` a sampler that
+    draws windows or timesteps needs `syncos_jax.sampling.pure.Sampling` with a seed.
 
     Args:
       denoise: the network, ``denoise(x, t, cond)``, or ``denoise(params, x, t, cond)`` where
@@ -90,27 +108,30 @@ def sample(
       InputError: if shapes or settings do not fit together.
       NonFiniteError: if a prediction, or the result, is not finite.
     """
-    given = {
+    given: dict[str, Any] = {
         "uncond": uncond,
         "params": params,
         "layout": layout,
         "frame_shape": frame_shape,
         "schedule": schedule,
         "sampler": sampler,
+        "step_noise": step_noise,
     }
-    traced = jax.tree.leaves((cond, uncond, params, key, latents, step_noise))
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in traced):
-        from syncos_jax.sampling.pure import Sampling
-
-        pure = Sampling(denoise, cond, **given, step_noise=step_noise)
-        return pure(noise.as_key(key), latents)
+    key = noise.as_key(key)
+    if _traced(cond, uncond, params, key, latents, step_noise):
+        if progress is not None or mesh is not None:
+            raise InputError(
+                "sample: within jit, vmap or grad there is no progress to report, and the devices "
+                "are the caller's; leave out progress and mesh"
+            )
+        seed = None if _traced_value(key) else noise.seed_words(key)
+        return Sampling(denoise, cond, **given, seed=seed)(key, latents)
     run = start(
         denoise,
         cond,
         **given,
         key=key,
         latents=latents,
-        step_noise=step_noise,
         mesh=mesh,
         parallel=parallel,
         rules=rules,
@@ -145,29 +166,19 @@ def start(
     share one compiled program, whatever the lengths of their parts.
     """
     placement = Placement(mesh or default_mesh(), parallel, rules)
-    _check_conditioning(cond, uncond, conditioned(layout, sampler).count)
-    key = noise.as_key(key)
-    tape = make_tape(
-        layout,
-        schedule,
-        sampler,
-        noise.seed_words(key),
-        texts=texts_of(conditioned(layout, sampler).count, uncond),
-        shares=placement.shares,
-    )
-    part = prepare(
+    part = _part(
         denoise,
-        table_of(cond, uncond),
-        tape,
+        cond,
+        uncond,
+        key,
+        placement,
         params=params,
         layout=layout,
         frame_shape=frame_shape,
         schedule=schedule,
         sampler=sampler,
-        key=key,
         latents=latents,
         step_noise=step_noise,
-        axes=placement.split,
     )
     return Run([part.tape], part.carry, part.inputs, part.program, placement)
 
@@ -208,45 +219,72 @@ def start_batch(
                 f"start_batch: {name} has {len(value)} entries, but the mesh has places for "
                 f"{count} videos at once (its axis {rules.video!r}); sample_batch takes any number"
             )
-    parts = []
-    for video, settings in enumerate(samplers):
-        uncond = None if unconds is None else unconds[video]
-        entries = conditioned(layout, settings).count
-        _check_conditioning(conds[video], uncond, entries)
-        key = noise.as_key(keys[video])
-        tape = make_tape(
-            layout,
-            schedule,
-            settings,
-            noise.seed_words(key),
-            texts=texts_of(entries, uncond),
-            shares=placement.shares,
-        )
-        part = prepare(
+    parts = [
+        _part(
             denoise,
-            table_of(conds[video], uncond),
-            tape,
+            conds[video],
+            None if unconds is None else unconds[video],
+            keys[video],
+            placement,
             params=params,
             layout=layout,
             frame_shape=frame_shape,
             schedule=schedule,
             sampler=settings,
-            key=key,
             latents=None if latents is None else latents[video],
             step_noise=None,
-            axes=placement.split,
         )
-        parts.append(part)
+        for video, settings in enumerate(samplers)
+    ]
     return batch_run(parts, placement)
 
 
-class Part(NamedTuple):
-    """One video of a `Run`."""
+def _part(
+    denoise: Denoise,
+    cond: Any,
+    uncond: Any,
+    key: jax.Array,
+    placement: Placement,
+    *,
+    layout: WindowLayout,
+    schedule: NoiseSchedule,
+    sampler: Settings,
+    **others: Any,
+) -> Part:
+    """One video: its tape, and what plays it; `others` as for `prepare`."""
+    check_settings(sampler)
+    entries = conditioned(layout, sampler).count
+    check_conditioning(cond, uncond, entries)
+    key = noise.as_key(key)
+    tape = make_tape(
+        layout,
+        schedule,
+        sampler,
+        noise.seed_words(key),
+        texts=texts_of(entries, uncond),
+        shares=placement.shares,
+    )
+    return prepare(
+        denoise,
+        table_of(cond, uncond),
+        tape,
+        layout=layout,
+        schedule=schedule,
+        sampler=sampler,
+        key=key,
+        axes=placement.split,
+        **others,
+    )
 
-    tape: Tape
-    carry: Carry
-    inputs: Inputs
-    program: Program
+
+def _traced(*trees: Any) -> bool:
+    """Whether this is within a caller's ``jit``, or one of the arrays within ``vmap`` or
+    ``grad``."""
+    return any(map(_traced_value, (jnp.zeros(()), *jax.tree.leaves(trees))))
+
+
+def _traced_value(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
 
 
 def batch_run(parts: Sequence[Part], placement: Placement) -> Run:
@@ -258,6 +296,11 @@ def batch_run(parts: Sequence[Part], placement: Placement) -> Run:
                 "start_batch: the videos' samplers need different programs, so that they cannot be "
                 "played side by side; give those that differ in other runs"
             )
+        if _shapes(part) != _shapes(one):
+            raise InputError(
+                "start_batch: the videos' conditionings have different shapes or dtypes; give "
+                "those that differ in other runs"
+            )
     carries, inputs = ([part.carry for part in parts], [part.inputs for part in parts])
     carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
     together = {
@@ -267,6 +310,11 @@ def batch_run(parts: Sequence[Part], placement: Placement) -> Run:
     }
     tapes = [part.tape for part in parts]
     return Run(tapes, carry, one.inputs._replace(**together), one.program, placement)
+
+
+def _shapes(part: Part) -> tuple:
+    leaves, structure = jax.tree.flatten((part.carry, part.inputs._replace(params=None)))
+    return str(structure), [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
 def sample_batch(
@@ -322,110 +370,3 @@ def sample_batch(
 def _within(progress: Progress, group: int, groups: int) -> Progress:
     """Progress of one of several groups, as that of all."""
     return lambda done, total: progress(group * total + done, groups * total)
-
-
-# -- what a run is made from ----------------------------------------------------------------------
-
-
-def texts_of(entries: int, uncond: Any) -> list[np.ndarray]:
-    """Indices into `table_of`, of the prompts and of the negative ones where there are any."""
-    each = np.arange(entries, dtype=np.int32)
-    return [each] if uncond is None else [each, each + entries]
-
-
-def table_of(cond: Any, uncond: Any) -> Any:
-    """The table of conditionings: those of `cond`, and behind them those of `uncond`."""
-    if uncond is None:
-        return jax.tree.map(jnp.asarray, cond)
-    return jax.tree.map(
-        lambda c, u: jnp.concatenate([jnp.asarray(c), jnp.asarray(u)]), cond, uncond
-    )
-
-
-def prepare(
-    denoise: Denoise,
-    table: Any,
-    tape: Tape,
-    *,
-    params: Any,
-    layout: WindowLayout,
-    frame_shape: Sequence[int],
-    schedule: NoiseSchedule,
-    sampler: Settings,
-    key: jax.Array,
-    latents: Any,
-    step_noise: Any,
-    axes: tuple[str, ...] = (),
-) -> Part:
-    """What plays `tape` with the conditionings of `table`; other arguments as for `sample`."""
-    shape = checked_shape(frame_shape)
-    method = make_method(layout, schedule, sampler, tape)
-    if latents is not None:
-        frames = layout.frames if sampler.lookahead is None else layout.window
-        latents = _array("latents", latents, (frames, *shape))
-    if step_noise is not None:
-        steps = int(tape.rounds.step.max()) + 1
-        step_noise = _array("step_noise", step_noise, (steps, layout.frames, *shape))
-    inputs = Inputs(params, table, key, step_noise, tape.constants)
-    state = method.init(key, shape, latents)
-    carry = init_carry(state, method.windows, (method.window, *shape))
-    return Part(tape, carry, inputs, Program(hashable(denoise), method, axes))
-
-
-def checked_shape(frame_shape: Sequence[int]) -> tuple[int, ...]:
-    """``(H, W, C)`` as integers; InputError where it is none."""
-    shape = tuple(int(size) for size in frame_shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"sample: frame_shape must be (H, W, C), got {shape}")
-    return shape
-
-
-def hashable(denoise: Denoise) -> Denoise:
-    """`denoise`; InputError where it is no function, or cannot be found again."""
-    if not callable(denoise):
-        raise InputError(f"sample: denoise must be a function, got {denoise!r}")
-    try:
-        hash(denoise)
-    except TypeError:
-        raise InputError(
-            "sample: denoise cannot be hashed, so its compiled program could not be found again; "
-            "pass a plain function and hand its weights over as params"
-        ) from None
-    return denoise
-
-
-def default_mesh() -> Mesh:
-    """JAX's default device, as a mesh of one."""
-    return make_mesh([next(iter(jnp.zeros(()).devices()))])
-
-
-def _array(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
-    if np.shape(value) != shape:
-        raise InputError(f"sample: {name} has shape {np.shape(value)}, expected {shape}")
-    return jnp.asarray(value, jnp.float32)
-
-
-def _check_conditioning(cond: Any, uncond: Any, entries: int) -> None:
-    for name, tree in (("cond", cond), ("uncond", uncond)):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            shape = np.shape(leaf)
-            if not shape or shape[0] != entries:
-                raise InputError(
-                    f"sample: {name}{jax.tree_util.keystr(path)} has shape {shape}; its leading "
-                    f"axis must be the {entries} windows of the layout (for FIFO, its frames)"
-                )
-    if uncond is None:
-        return
-    of_cond, of_uncond = str(jax.tree.structure(cond)), str(jax.tree.structure(uncond))
-    if of_cond != of_uncond:
-        raise InputError(
-            f"sample: uncond has structure {of_uncond}, cond {of_cond}; make them equal"
-        )
-    pairs = zip(jax.tree_util.tree_leaves_with_path(cond), jax.tree.leaves(uncond), strict=True)
-    for (path, c), u in pairs:
-        c, u = jnp.asarray(c), jnp.asarray(u)
-        if c.shape != u.shape or c.dtype != u.dtype:
-            raise InputError(
-                f"sample: uncond{jax.tree_util.keystr(path)} is {u.dtype}{list(u.shape)}, "
-                f"cond {c.dtype}{list(c.shape)}; make them equal"
-            )

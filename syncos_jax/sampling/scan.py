@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -52,6 +51,9 @@ class Method(Protocol):
 
     def finish(self, state: Any, predictions: jax.Array, round: Any, inputs: Inputs) -> Any:
         """The state after a round, given its windows' predictions ``[N, w, H, W, C]``."""
+
+    def clean(self, state: Any) -> jax.Array:
+        """The clean latent as far as it is, to look at."""
 
     def result(self, state: Any) -> jax.Array:
         """The clean latent, once all rows have been played."""
@@ -169,11 +171,3 @@ def _predict(state: Any, round: Any, row: Row, inputs: Inputs, program: Program)
     if program.axes:
         value = lax.all_gather(value, program.axes, tiled=True)
     return value
-
-
-@partial(jax.jit, static_argnames="program", donate_argnames="carry")
-def play_here(
-    carry: Carry, rows: Row, rounds: Any, start: Any, stop: Any, inputs: Inputs, *, program: Program
-) -> tuple[Carry, Failure]:
-    """`play`, compiled for one device; `carry` is donated."""
-    return play(carry, rows, rounds, start, stop, inputs, program)

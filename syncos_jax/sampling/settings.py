@@ -215,6 +215,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "refinement_only": {"co_denoise": False},
     "fifo": {"eta": 1.0, "lookahead": True},
 }
+STRENGTH = "strength"
+"""The key of `SynCoS.at_strength`'s argument in a scenario file."""
 T_MIN = 850.0
 """Where the refinement of SynCoS ends as published (800 to 900)."""
 
@@ -235,6 +237,15 @@ def make_settings(name: str, values: Mapping[str, Any]) -> Settings:
         raise InputError(str(error).replace("sampler:", f"sampler {name}:", 1)) from None
 
 
+def decided_by_strength(strength: object) -> dict[str, Any]:
+    """The settings that `SynCoS.at_strength` decides; InputError where it is not in 0 .. 1."""
+    good = isinstance(strength, int | float) and not isinstance(strength, bool)
+    if not good or not 0.0 <= strength <= 1.0:  # type: ignore[operator]
+        raise InputError(f"sampler syncos: strength must be a number from 0 to 1; got {strength!r}")
+    t_min = 1000.0 - 400.0 * float(strength)  # type: ignore[arg-type]
+    return {"t_min": t_min, "iterations": 1, "learning_rate": 1.0, "windows_per_step": 0.35}
+
+
 def settings_from_dict(values: Mapping[str, Any]) -> Settings:
     """Reads settings as a scenario file holds them: ``{"name": "syncos", "steps": 50, ...}``.
 
@@ -245,8 +256,6 @@ def settings_from_dict(values: Mapping[str, Any]) -> Settings:
       InputError: on a missing or unknown name, an unknown key, a bad value, or a strength beside
         what it decides.
     """
-    from syncos_jax.sampling.presets import STRENGTH, decided_by_strength
-
     if not isinstance(values, Mapping):
         raise InputError(
             f"sampler: expected settings such as {{name: syncos, steps: 50}}, got {values!r}"
@@ -279,8 +288,6 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 def replaced(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`values` of a scenario file with `changes`. A strength replaces all that it decides, any of
     that replaces a strength, and of the three ends of the refinement one replaces the others."""
-    from syncos_jax.sampling.presets import STRENGTH, decided_by_strength
-
     decided = decided_by_strength(0.0)
     gone: set[str] = set()
     if STRENGTH in changes:

@@ -1,0 +1,114 @@
+"""T5 and UMT5 encoders in transformers' layout: configuration and table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from syncos_jax.models.t5 import Activation, T5Config
+from syncos_jax.weights_convert.diffusers_config import _require
+from syncos_jax.weights_convert.table import Kind, Row, Table
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gated-gelu": "gelu_tanh",  # what transformers calls gelu_new
+    "gated-silu": "silu",
+    "gated-relu": "relu",
+    "relu": "relu",
+    "gelu": "gelu",
+    "silu": "silu",
+}
+_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
+_LAYER = r"encoder\.block\.(\d+)\.layer"
+
+
+def t5_config(config: Mapping[str, Any]) -> T5Config:
+    """Our sizes from transformers' ``text_encoder/config.json`` of a T5 or UMT5 encoder.
+
+    Raises:
+        InputError: an architecture or activation that ours has not.
+    """
+    _require(
+        config,
+        "text_encoder/config.json",
+        model_type=("t5", "umt5"),
+        feed_forward_proj=("relu", *_ACTIVATIONS),
+        is_decoder=False,
+    )
+    umt5 = config.get("model_type", "t5") == "umt5"
+    projection = config.get("feed_forward_proj", "gated-gelu" if umt5 else "relu")
+    return T5Config(
+        vocabulary=config.get("vocab_size", 250112 if umt5 else 32128),
+        features=config.get("d_model", 512),
+        inner=config.get("d_ff", 1024 if umt5 else 2048),
+        layers=config.get("num_layers", 8 if umt5 else 6),
+        heads=config.get("num_heads", 6 if umt5 else 8),
+        head_size=config.get("d_kv", 64),
+        buckets=config.get("relative_attention_num_buckets", 32),
+        max_distance=config.get("relative_attention_max_distance", 128),
+        bias_per_layer=umt5,
+        gated=projection.startswith("gated-"),
+        activation=_ACTIVATIONS[projection],
+        eps=config.get("layer_norm_epsilon", 1e-6),
+    )
+
+
+T5 = Table(
+    (
+        Row(r"shared|encoder\.embed_tokens", "embedding", Kind.EMBEDDING),
+        Row(rf"{_LAYER}\.0\.layer_norm", r"blocks.\1.norm1", Kind.NORM),
+        Row(rf"{_LAYER}\.0\.SelfAttention\.([qkvo])", r"blocks.\1.attention.\2", Kind.LINEAR),
+        Row(
+            rf"{_LAYER}\.0\.SelfAttention\.relative_attention_bias",
+            r"blocks.\1.attention.relative_bias",
+            Kind.EMBEDDING,
+        ),
+        Row(rf"{_LAYER}\.1\.layer_norm", r"blocks.\1.norm2", Kind.NORM),
+        Row(
+            rf"{_LAYER}\.1\.DenseReluDense\.wi(?:_0)?",
+            r"blocks.\1.feed_forward.wi",
+            Kind.LINEAR,
+        ),
+        Row(rf"{_LAYER}\.1\.DenseReluDense\.wi_1", r"blocks.\1.feed_forward.gated", Kind.LINEAR),
+        Row(rf"{_LAYER}\.1\.DenseReluDense\.wo", r"blocks.\1.feed_forward.wo", Kind.LINEAR),
+        Row(r"encoder\.final_layer_norm", "final_norm", Kind.NORM),
+    ),
+    # The other half of a whole T5, where somebody has put it beside its encoder.
+    ignored=(r"decoder\..+", r"lm_head\.weight"),
+    renames=(
+        (r"^embedding\.", "shared."),
+        (r"^final_norm\.", "encoder.final_layer_norm."),
+        (r"^blocks\.(\d+)\.norm1\.", r"encoder.block.\1.layer.0.layer_norm."),
+        (r"^blocks\.(\d+)\.norm2\.", r"encoder.block.\1.layer.1.layer_norm."),
+        (
+            r"^blocks\.(\d+)\.attention\.relative_bias\.",
+            r"encoder.block.\1.layer.0.SelfAttention.relative_attention_bias.",
+        ),
+        (r"^blocks\.(\d+)\.attention\.", r"encoder.block.\1.layer.0.SelfAttention."),
+        (r"^blocks\.(\d+)\.feed_forward\.wi\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_0."),
+        (
+            r"^blocks\.(\d+)\.feed_forward\.gated\.",
+            r"encoder.block.\1.layer.1.DenseReluDense.wi_1.",
+        ),
+        (r"^blocks\.(\d+)\.feed_forward\.wo\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
+        (r"\.(?:kernel|scale|embedding)$", ".weight"),
+    ),
+)
+"""Of gated encoders; see `t5_table`."""
+
+
+def t5_table(config: T5Config, keys: Iterable[str]) -> Table:
+    """The table for a file with these tensors.
+
+    The token embedding has two names, of which transformers writes one and older files have both:
+    the second is then a copy.
+    """
+    table = T5
+    if set(_EMBEDDINGS) <= set(keys):
+        table = dataclasses.replace(
+            table, ignored=(*table.ignored, r"encoder\.embed_tokens\.weight")
+        )
+    if not config.gated:
+        renames = tuple((ours, theirs.replace(".wi_0.", ".wi.")) for ours, theirs in table.renames)
+        table = dataclasses.replace(table, renames=renames)
+    return table
