@@ -82,9 +82,7 @@ def rotation(config: CogVideoXTransformerConfig, grid: Grid, text: int) -> Rotat
     )
 
 
-def axis_positions(
-    config: CogVideoXTransformerConfig, grid: Grid
-) -> tuple[np.ndarray, np.ndarray]:
+def axis_positions(config: CogVideoXTransformerConfig, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the rows and of the columns, float32.
 
     In the first version a clip of another shape is fitted into the grid that the model was trained

@@ -60,9 +60,7 @@ class Modulation(nnx.Module):
         self.linear = Linear(config.time_features, 6 * config.width, dtype=dtype, rngs=rngs)
         self.norm = Norm(config, dtype=dtype)
 
-    def __call__(
-        self, x: jax.Array, time: jax.Array, text: int
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, time: jax.Array, text: int) -> tuple[jax.Array, jax.Array]:
         """``x [b, T, C]``, of which the first `text` tokens are text -> normed x and gates."""
         values = self.linear(jax.nn.silu(time))
         shift, scale, gate = jnp.split(values[..., : values.shape[-1] // 2], 3, axis=-1)
@@ -166,10 +164,11 @@ class PatchEmbed(nnx.Module):
         y = jnp.concatenate([words, tokens], axis=1)
         if self.positions is None:
             return y
-        if y.shape[1] != self.positions.shape[1]:
+        known = self.positions.shape[1]
+        if y.shape[1] != known:
             raise InputError(
-                f"the model has learned positions of {self.positions.shape[1]} tokens and cannot "
-                f"be given {text.shape[1]} of text and latents of {'x'.join(map(str, x.shape[1:4]))}"
+                f"the model has learned positions of {known} tokens and cannot be given "
+                f"{text.shape[1]} of text and {tokens.shape[1]} of video"
             )
         return y + self.positions[...]
 

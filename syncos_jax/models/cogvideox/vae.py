@@ -25,6 +25,8 @@ Kept = tuple[jax.Array, ...]
 _EPS = 1e-6
 _PIECE = 2
 """Latent frames that are decoded together."""
+_VIDEO_PIECE = 8
+"""Frames that are encoded together, whatever the rate."""
 
 
 class Stream:
@@ -145,9 +147,7 @@ class Upsample(nnx.Module):
         self.time = time
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = _per_frame(
-            lambda y: self.conv(upsample_nearest(y, 2 * y.shape[1], 2 * y.shape[2])), x
-        )
+        y = _per_frame(lambda y: self.conv(upsample_nearest(y, 2 * y.shape[1], 2 * y.shape[2])), x)
         if not self.time or y.shape[1] == 1:
             return y
         alone = y.shape[1] % 2
@@ -247,13 +247,13 @@ class CogVideoXVAE(nnx.Module):
         """Mean and log-variance of the latents.
 
         Args:
-            video: ``[n, F, H, W, 3]`` in [-1, 1]; H and W divisible by ``config.factor``. Of 1, 8 k
-                or 8 k + 1 frames (with a time factor of 4).
+            video: ``[n, F, H, W, 3]`` in [-1, 1]; H and W divisible by ``config.factor``. Made for
+                1, 8 k or 8 k + 1 frames.
 
         Returns:
             ``mean, logvar``, each ``[n, f, H/8, W/8, C]`` float32; logvar within [-30, 20].
         """
-        moments = _in_pieces(self.encode_piece, video, _PIECE * self.config.time_factor)
+        moments = _in_pieces(self.encode_piece, video, _VIDEO_PIECE)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 

@@ -164,4 +164,3 @@ class Wan(Model):
         one, split = jax.ShapeDtypeStruct((1, *frame_shape), jnp.float32), self._split("vae")
         kept = jax.eval_shape(partial(_decode, split[0]), split[1], one, None)[1]
         return _decode, (*split, one, kept)
-
