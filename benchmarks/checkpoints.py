@@ -16,9 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
+
 from syncos_jax import Pipeline, Scenario
 from syncos_jax.pipeline.checkpoint import Checkpoint, Every
-from syncos_jax.pipeline.fingerprint import fingerprint
 
 EVERY = 30.0
 
@@ -27,7 +28,7 @@ def once(pipeline: Pipeline, scenario: Scenario, rows: int) -> tuple[float, floa
     """Wall-clock and CPU seconds of a run, its saves, and the seconds that it waited for them."""
     run = pipeline.start(scenario)
     with tempfile.TemporaryDirectory() as folder:
-        what = fingerprint(pipeline, scenario)
+        what = pipeline.prepare(scenario).fingerprint
         with Checkpoint(Path(folder) / "run", what, every=Every(rows=rows)) as kept:
             wall, cpu = time.perf_counter(), time.process_time()
             kept.play(run)
@@ -51,7 +52,7 @@ def main() -> None:
         }
     )
     run = pipeline.start(scenario)
-    state = sum(leaf.nbytes for leaf in (*run.carry[:3], run.carry.slots)) + 2 * run.carry.x.nbytes
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(run.carry))
     rows = run.total
     print(f"{args.model}, {args.frames} frames, {rows} rows, {os.cpu_count()} cores")
     print(f"a state: {state / 1e6:.2f} MB")

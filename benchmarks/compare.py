@@ -42,7 +42,7 @@ from syncos_jax.experiments.bench.networks import RANDOM, bench_model
 from syncos_jax.experiments.bench.work import Case, apply_unet, scenario
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import model_folder
-from syncos_jax.sampling import CoDenoising, SynCoS, noise, sample
+from syncos_jax.sampling import CoDenoising, Settings, SynCoS, noise, sample
 from syncos_jax.sampling.devices import make_mesh, provide_cpu_devices
 from syncos_jax.weights_convert.diffusers_folder import write_networks
 
@@ -103,8 +103,13 @@ class Comparison:
         self.spread: dict[str, Pipeline] = {}
         if self.devices > 1:
             mesh = make_mesh(self.devices)
-            self.spread[f"ours, {self.devices} devices"] = Pipeline(self.model, mesh=mesh)
-        self.cond, self.uncond = self.pipeline.conditioning(scenario(case), self.layout)
+            other = bench_model(options.model, options.dtype)  # with weights on these devices
+            self.spread[f"ours, {self.devices} devices"] = Pipeline(other, mesh=mesh)
+        request = self.pipeline.prepare(scenario(case), CoDenoising(steps=options.steps))
+        table = self.pipeline.conditioning(request)
+        self.cond, self.uncond = (
+            jax.tree.map(lambda leaf, index=index: leaf[index], table) for index in request.texts
+        )
         if "fps" in self.cond:
             raise SystemExit("error: diffusers' UNet has no frame rate; give --model modelscope")
         self.start = self._draw(noise.INITIAL)
@@ -136,7 +141,7 @@ class Comparison:
     def _torch(self, value: Any) -> torch.Tensor:
         return torch.from_numpy(np.array(value, np.float32)).to(self.options.device)
 
-    def _settings(self, name: str) -> CoDenoising | SynCoS:
+    def _settings(self, name: str) -> Settings:
         o = self.options
         common: dict[str, Any] = {
             "steps": o.steps,
@@ -157,11 +162,11 @@ class Comparison:
         settings = self._settings(name)
         return lambda: np.asarray(
             sample(
-                pipeline._denoiser,
+                self.model.denoiser,
                 self.cond,
                 uncond=self.uncond,
-                params=pipeline._unet,
-                mesh=pipeline.mesh,
+                params=pipeline.model.params,
+                mesh=pipeline.placement.mesh,
                 layout=self.layout,
                 frame_shape=self.shape[1:],
                 schedule=self.model.schedule,
@@ -187,21 +192,22 @@ class Comparison:
         if name == "co_denoising":
             return lambda: np.moveaxis(loops.co_denoise(start).cpu().numpy(), 0, -1)
         settings = self._settings(name)
-        assert isinstance(settings, SynCoS)
-        if not any(settings.refines(t) for t in loops.timesteps):
+        refinement = settings.refinement
+        assert refinement is not None and refinement.t_min is not None
+        if not any(t > refinement.t_min for t in loops.timesteps):
             raise SystemExit(
                 f"error: SynCoS would refine nothing: no step of {loops.timesteps} is above "
-                f"--t-min {settings.t_min:g}; give a lower one, or more --steps"
+                f"--t-min {refinement.t_min:g}; give a lower one, or more --steps"
             )
         draws = [
             np.moveaxis(self._draw(noise.baseline_draw(i)), -1, 0)
             for i in range(self.options.steps)
         ]
         coupling = torch_reference.Coupling(
-            t_min=settings.t_min,
-            iterations=settings.iterations,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
+            t_min=refinement.t_min,
+            iterations=refinement.iterations,
+            learning_rate=refinement.learning_rate,
+            weight_decay=refinement.weight_decay,
             noise=self._torch(np.stack(draws)),
         )
         return lambda: np.moveaxis(loops.syncos(start, coupling).cpu().numpy(), 0, -1)

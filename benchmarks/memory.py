@@ -36,19 +36,19 @@ def prepared(frames: int, window: int, stride: int, batch: int, size: tuple[int,
 
 
 def measured(run: Run) -> dict[str, int]:
-    """Bytes of the latents, of the slots (a round's outputs), of the rest of the state, of the
-    tape, and of what the program needs beside them."""
+    """Bytes of the latents, of a round's predictions, of the rest of the state, of the tape, and of
+    what the program needs beside them."""
 
     def size(tree: object) -> int:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
     carry = run.carry
     return {
-        "latents": carry.x.nbytes,
-        "slots": carry.slots.nbytes,
-        "rest": size(carry) - carry.x.nbytes - carry.slots.nbytes,
-        "tape": size(run.rows),
-        "program": program_bytes(run, run.windows),
+        "latents": carry.state.x.nbytes,
+        "predictions": carry.predictions.nbytes,
+        "rest": size(carry) - carry.state.x.nbytes - carry.predictions.nbytes,
+        "tape": size((run.rows, run.rounds)),
+        "program": program_bytes(run, run.tape.clips_per_call),
     }
 
 
@@ -61,7 +61,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=3, default=[40, 64, 4], metavar=("H", "W", "C"))
     chosen = parser.parse_args()
     print("MiB, and in brackets times the latents; program: beside state and tape\n")
-    print("| frames | windows | latents | slots | rest of the state | tape | program | in all |")
+    print(
+        "| frames | windows | latents | predictions | rest of the state | tape | program | in all |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for frames in chosen.frames:
         run = prepared(frames, chosen.window, chosen.stride, chosen.batch, tuple(chosen.size))
@@ -70,7 +72,7 @@ def main() -> None:
         cells = [
             f"{value / 2**20:.1f} ({value / found['latents']:.1f})" for value in found.values()
         ]
-        print(f"| {frames} | {run.program.layout.count} | {' | '.join(cells)} |", flush=True)
+        print(f"| {frames} | {run.program.method.windows} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -55,14 +55,15 @@ def start(model: str, scenario: Path, devices: str, begin: float) -> dict[str, f
     pipeline = Pipeline.from_pretrained(model, mesh=make_mesh(read_devices(devices)))
     done("load")
     story = Scenario.from_file(scenario)
-    pipeline.conditioning(story, pipeline.layout(story))
+    request = pipeline.prepare(story)
+    pipeline.conditioning(request)
     done("text")
 
     def stop(row: int, total: int) -> None:
         raise _Enough
 
     try:
-        pipeline.latents(story, progress=stop)
+        pipeline.latents(request, progress=stop)
     except _Enough:
         pass
     done("first row")

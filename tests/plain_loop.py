@@ -20,12 +20,26 @@ def sample_plainly(
     """Arguments and result as those of `syncos_jax.sample`."""
     windows = [range(start, start + layout.window) for start in layout.starts]
     seed = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
-    refining = hasattr(sampler, "iterations")
-    chosen_count = getattr(sampler, "windows_per_step", None) or len(windows)
-    if chosen_count < 1:  # a share
-        chosen_count = math.ceil(chosen_count * len(windows))
-    chosen_count = min(chosen_count, len(windows))
-    steps = schedule.steps(sampler.steps, eta=getattr(sampler, "eta", 0.0))
+    sampler = sampler.resolved()
+    refinement = sampler.refinement
+    chosen_count = len(windows)
+    if refinement is not None and refinement.windows_per_step is not None:
+        chosen_count = refinement.windows_per_step
+        if chosen_count < 1:  # a share
+            chosen_count = math.ceil(chosen_count * len(windows))
+        chosen_count = min(chosen_count, len(windows))
+    steps = schedule.steps(sampler.steps, eta=sampler.eta)
+
+    def refines(i):
+        if refinement is None:
+            return False
+        if refinement.t_min is not None:
+            return steps.t[i] > refinement.t_min
+        if refinement.refine_steps is not None:
+            return i < refinement.refine_steps
+        if refinement.refine_snr is not None:
+            return (steps.a[i] / steps.b[i]) ** 2 < refinement.refine_snr
+        return True
 
     def draw(number):
         of_draw = jax.random.fold_in(key, np.uint32(number))
@@ -92,25 +106,25 @@ def sample_plainly(
     for i in range(len(steps.t)):
         t, a, b = steps.t[i], steps.a[i], steps.b[i]
 
-        if sampler.name != "refinement_only":  # stage 1
+        if sampler.co_denoise:  # stage 1
             x0 = fuse({n: predict(x[frames], t, a, b, n)[0] for n, frames in enumerate(windows)})
             eps = (x - a * x0) / b
 
-        if refining and sampler.refines(t):  # stage 2
+        if refines(i):  # stage 2
             m = v = np.zeros_like(x0)
-            for k in range(sampler.iterations):
-                if k == 0 or not sampler.fixed_noise:
+            for k in range(refinement.iterations):
+                if k == 0 or not refinement.fixed_noise:
                     eps = draw(2 * i + 2 + (k << 16))
                 rng = np.random.default_rng([*seed, i, k])
                 chosen = np.arange(len(windows))
                 if chosen_count < len(windows):
                     chosen = np.sort(rng.choice(len(windows), chosen_count, replace=False))
-                if not sampler.grounded_timestep:
+                if not refinement.grounded_timestep:
                     t = schedule.draw_timestep(rng)
                     a, b = (float(rate) for rate in schedule.rates(t))
                 noisy = [a * x0[windows[n]] + b * eps[windows[n]] for n in chosen]
                 s = [
-                    predict(noisy[j], t, a, b, n, sampler.guided_refinement)[1] - eps[windows[n]]
+                    predict(noisy[j], t, a, b, n, refinement.guided_refinement)[1] - eps[windows[n]]
                     for j, n in enumerate(chosen)
                 ]
                 score = collaborative_score(noisy, s, b)
@@ -118,11 +132,11 @@ def sample_plainly(
                 m = 0.9 * m + 0.1 * g
                 v = 0.999 * v + 0.001 * g**2
                 m_hat, v_hat = m / (1 - 0.9 ** (k + 1)), v / (1 - 0.999 ** (k + 1))
-                direction = m_hat / (np.sqrt(v_hat) + 1e-8) + sampler.weight_decay * x0
-                x0 = x0 - sampler.learning_rate * direction
+                direction = m_hat / (np.sqrt(v_hat) + 1e-8) + refinement.weight_decay * x0
+                x0 = x0 - refinement.learning_rate * direction
 
-        if sampler.name != "refinement_only":  # stage 3
+        if sampler.co_denoise:  # stage 3
             x = steps.a_next[i] * x0 + np.sqrt(steps.b_next[i] ** 2 - steps.sigma[i] ** 2) * eps
             if steps.sigma[i] > 0:
                 x = x + steps.sigma[i] * draw(2 * i + 1)
-    return x0 if sampler.name == "refinement_only" else x
+    return x if sampler.co_denoise else x0

@@ -30,6 +30,7 @@ from syncos_jax.experiments.suite import KINDS, SUBSET, load_suite, make_suite, 
 from syncos_jax.experiments.tables import summarise, to_markdown
 from syncos_jax.metrics import expected_from_prompt
 from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling.settings import settings_to_dict
 
 # -- the suite -----------------------------------------------------------------------------------
 
@@ -113,13 +114,13 @@ def test_the_methods_are_the_papers():
     changed = {"no_t_min": "t_min", "no_grounded_timestep": "grounded_timestep"}
     changed["no_fixed_noise"] = "fixed_noise"
     for name, field in changed.items():
-        own = METHODS[name].settings
-        assert [f for f in vars(paper) if getattr(own, f) != getattr(paper, f)] == [field]
-        assert not getattr(own, field)  # 0 or False: switched off
+        own, theirs = (settings_to_dict(METHODS[n].settings) for n in (name, "syncos"))
+        assert [f for f in theirs if own[f] != theirs[f]] == [field]
+        assert not own[field]  # 0 or False: switched off
     assert set(METHODS) == {name for rows in TABLES.values() for name in rows}
-    assert type(METHODS["co_denoising"].settings) is CoDenoising
-    assert type(METHODS["refinement_only"].settings) is RefinementOnly
-    assert type(METHODS["fifo"].settings) is FIFO
+    assert METHODS["co_denoising"].settings == CoDenoising()
+    assert METHODS["refinement_only"].settings == RefinementOnly()
+    assert METHODS["fifo"].settings == FIFO()
 
 
 def test_common_settings_reach_those_that_have_them():
@@ -127,7 +128,7 @@ def test_common_settings_reach_those_that_have_them():
     for method in METHODS.values():
         settings = method.with_common(**given).settings
         assert (settings.steps, settings.guidance, settings.batch) == (7, 2.0, None)
-        assert getattr(settings, "iterations", 3) == 3
+        assert settings.refinement is None or settings.refinement.iterations == 3
 
 
 class _Model:
@@ -135,8 +136,9 @@ class _Model:
 
     from syncos_jax.sampling.schedule import NoiseSchedule
 
-    config = FakeConfig()
+    geometry = FakeConfig().geometry()
     schedule = NoiseSchedule.from_betas()
+    steps, guidance = 10, 2.0
 
 
 def test_what_a_method_costs():

@@ -7,9 +7,8 @@ import pytest
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, sample
-from syncos_jax.sampling.methods import make_tape
-from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
+from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS, sample, start
+from syncos_jax.sampling.run import play_through
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -18,9 +17,11 @@ KEY = jax.random.key(0, impl="rbg")
 SHORT = SynCoS(steps=2, iterations=2, t_min=400, windows_per_step=2)
 
 
-def run(network=None, cond=None, **changes):
-    given = {
-        "uncond": conditioning(LAYOUT.count, seed=1),
+def arguments(**changes):
+    entries = LAYOUT.frames if changes.get("sampler", SHORT).name == "fifo" else LAYOUT.count
+    return {
+        "cond": conditioning(entries),
+        "uncond": conditioning(entries, seed=1),
         "params": parameters(),
         "layout": LAYOUT,
         "frame_shape": FRAME,
@@ -28,65 +29,68 @@ def run(network=None, cond=None, **changes):
         "sampler": SHORT,
         "key": KEY,
     } | changes
-    return sample(network or Network(), cond or conditioning(LAYOUT.count), **given)
 
 
-def lowered(network, sampler, **program):
-    tape = make_tape(LAYOUT, NoiseSchedule.from_betas(), sampler)
-    inputs = Inputs(
-        params=parameters(),
-        cond=conditioning(LAYOUT.count),
-        uncond=conditioning(LAYOUT.count, seed=1),
-        key=KEY,
-        guidance=jnp.float32(2.0),
-        learning_rate=jnp.float32(0.2),
-        weight_decay=jnp.float32(1e-4),
-        step_noise=None,
-    )
-    program = Program(network, LAYOUT, "epsilon", ancestral=True, **program)
-    carry = init_carry(LAYOUT, FRAME, tape.slots, KEY)
-    return play.lower(carry, tape.rows, inputs, program=program)
+def run(network=None, cond=None, **changes):
+    given = arguments(**changes)
+    default = given.pop("cond")
+    return sample(network or Network(), cond or default, **given)
 
 
-@pytest.mark.parametrize("sampler", [SHORT, CoDenoising(steps=2, eta=1.0), RefinementOnly(steps=2)])
-def test_the_program_holds_the_network_once(sampler):
+SAMPLERS = {
+    "co_denoising": CoDenoising(steps=2),
+    "co_denoising, eta": CoDenoising(steps=2, eta=1.0),
+    "co_denoising, guided in an interval": CoDenoising(steps=4, guidance_t_min=300),
+    "co_denoising, unguided": CoDenoising(steps=2, guidance=1.0),
+    "paper": SynCoS.paper().replace(steps=8),
+    "paper, guided in an interval": SynCoS.paper().replace(steps=8, guidance_t_max=900),
+    "paper, refinement unguided": SynCoS.paper().replace(steps=8, guided_refinement=False),
+    "fast": SynCoS.fast(steps=4),
+    "fast, guided in an interval": SynCoS.fast(steps=4).replace(guidance_t_min=400),
+    "minibatch": SHORT,
+    "minibatch, partial calls": SHORT.replace(windows_per_step=3, batch=2),
+    "minibatch, unguided": SHORT.replace(guidance=1.0),
+    "random timesteps, noise not fixed": SHORT.replace(grounded_timestep=False, fixed_noise=False),
+    "refinement_only": RefinementOnly(steps=2, iterations=2),
+    "refinement_only, minibatch": RefinementOnly(steps=2, iterations=2, windows_per_step=2),
+    "fifo": FIFO(steps=4),
+    "fifo, without lookahead": FIFO(steps=4, eta=0.0, lookahead=False),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLERS)
+def test_the_program_holds_the_network_once(case):
     network = Network()
-    program = lowered(network, sampler)
-    assert program.as_text().count("stablehlo.atan2") == 1
+    given = arguments(sampler=SAMPLERS[case])
+    lowered = start(network, given.pop("cond"), **given).lower()
+    assert lowered.as_text().count("stablehlo.atan2") == 1
     assert network.traces == 1
 
 
-def test_small_calls_are_of_few_clips():
-    clips = []
-
-    class Noting(Network):
-        def __call__(self, params, x, t, cond):
-            clips.append(x.shape[0])
-            return super().__call__(params, x, t, cond)
-
-    assert make_tape(LAYOUT, NoiseSchedule.from_betas(), SHORT).few == 2
-    program = lowered(Noting(), SHORT, few=2)
-    assert clips == [8, 4]  # with guidance twice the windows
-    assert program.as_text().count("stablehlo.atan2") == 2
+@pytest.mark.parametrize("case", ["fast, guided in an interval", "minibatch, unguided", "fifo"])
+def test_a_run_is_one_program_watched_or_not_or_in_parts(case):
+    network = Network()
+    given = arguments(sampler=SAMPLERS[case])
+    whole = sample(network, **given)
+    watched = sample(network, **given, progress=lambda done, total: None)
+    parts = start(network, **given)
+    for rows in (1, 3, 2):
+        parts.advance(rows)
+    play_through(parts, pause=lambda run: None, pause_seconds=0, part_seconds=0.0)
+    np.testing.assert_array_equal(watched, whole)
+    np.testing.assert_array_equal(parts.latents(), whole)
+    assert network.traces == 1
 
 
 def test_two_runs_of_the_same_shapes_trace_once():
     network = Network()
     run(network)
-    changed = SynCoS(
-        steps=2,
-        iterations=2,
-        t_min=300,
-        windows_per_step=2,
-        guidance=3.0,
-        learning_rate=0.1,
-        weight_decay=0.5,
-    )
+    changed = SHORT.replace(t_min=300, guidance=3.0, learning_rate=0.1, weight_decay=0.5)
     other = jax.tree.map(lambda leaf: leaf + 1.0, parameters())
     key = jax.random.key(9, impl="rbg")
     run(network, conditioning(LAYOUT.count, 4), sampler=changed, params=other, key=key)
     run(network, layout=WindowLayout(10, 4, 2))
-    assert network.traces == 2  # all windows, and the two of a refinement
+    assert network.traces == 1
 
 
 def test_the_carry_is_donated_and_the_callers_arrays_are_not():
@@ -97,14 +101,14 @@ def test_the_carry_is_donated_and_the_callers_arrays_are_not():
     assert not any(v.is_deleted() for v in jax.tree.leaves((latents, step_noise, cond, params)))
     assert np.isfinite(first).all()
 
-    tape = make_tape(LAYOUT, NoiseSchedule.from_betas(), RefinementOnly(steps=1, iterations=1))
-    carry = init_carry(LAYOUT, FRAME, tape.slots, KEY, latents)
-    scalar = jnp.float32(1.0)
-    inputs = Inputs(params, cond, None, KEY, scalar, scalar, scalar, None)
-    program = Program(Network(), LAYOUT, "epsilon", ancestral=False)
-    play(carry, tape.rows, inputs, program=program)
-    assert all(v.is_deleted() for v in (carry.x, carry.x0, carry.eps, carry.slots))
-    assert not latents.is_deleted()
+    for sampler in (RefinementOnly(steps=1, iterations=1), FIFO(steps=4)):
+        given = arguments(sampler=sampler, params=params)
+        frames = 4 if sampler.name == "fifo" else 10
+        part = start(Network(), **given, latents=latents[:frames])
+        carry = part.carry
+        part.advance()
+        assert all(v.is_deleted() for v in jax.tree.leaves(carry))
+        assert not latents.is_deleted()
 
 
 def test_same_key_same_video_and_old_keys_are_understood():
@@ -135,7 +139,7 @@ def test_networks_in_half_precision_and_without_conditioning():
 
 def test_progress_reports_every_row_without_tracing_again():
     network = Network()
-    rows = len(make_tape(LAYOUT, NoiseSchedule.from_betas(), SHORT))
+    rows = start(network, **arguments()).total
     seen, again = [], []
     silent = run(network)
     first = run(network, progress=lambda done, total: seen.append((done, total)))
@@ -143,7 +147,7 @@ def test_progress_reports_every_row_without_tracing_again():
     np.testing.assert_array_equal(silent, first)
     assert seen[-1] == (rows, rows) and again[-1] == rows
     assert seen == sorted(set(seen))
-    assert network.traces == 4  # with and without reports, all windows and two
+    assert network.traces == 1
 
 
 def test_what_progress_raises_reaches_the_caller():
@@ -154,7 +158,7 @@ def test_what_progress_raises_reaches_the_caller():
     with pytest.raises(RuntimeError, match="stop it"):
         run(network, progress=stop)
     run(network, progress=lambda done, total: None)
-    assert network.traces == 2
+    assert network.traces == 1
 
 
 WINDOWS = LAYOUT.count
@@ -171,11 +175,13 @@ WINDOWS = LAYOUT.count
         ({"frame_shape": (2, 3)}, r"frame_shape must be \(H, W, C\)"),
         ({"latents": jnp.zeros((9, *FRAME))}, r"latents has shape .* expected \(10, 2, 2, 3\)"),
         ({"step_noise": jnp.zeros((10, *FRAME))}, r"expected \(2, 10, 2, 2, 3\)"),
-        ({"sampler": "syncos"}, "sampler must be settings"),
+        ({"latents": jnp.zeros((10, *FRAME)), "sampler": FIFO(steps=4)}, r"expected \(4, 2, 2, 3"),
+        ({"step_noise": jnp.zeros(1), "sampler": FIFO(steps=4)}, "FIFO takes no step_noise"),
+        ({"cond": conditioning(4), "sampler": FIFO(steps=4)}, "the 10 windows .*for FIFO, its fra"),
         ({"key": 0}, "key must be a JAX PRNG key"),
         ({"key": jax.random.split(jax.random.key(0))}, "must be one key"),
         ({"network": 3}, "denoise must be a function"),
-        ({"network": lambda p, x, t, c: x[:, :1]}, r"denoise returned \(8, 1, 2, 2, 3\) for x of"),
+        ({"network": lambda p, x, t, c: x[:, :1]}, r"denoise returned \(4, 1, 2, 2, 3\) for x of"),
         ({"network": lambda p, x, t, c: (x, x)}, "denoise returned tuple"),
     ],
 )
@@ -190,3 +196,8 @@ def test_a_network_that_cannot_be_hashed():
 
     with pytest.raises(InputError, match="cannot be hashed"):
         run(Unhashable())
+
+
+def test_settings_that_are_none():
+    with pytest.raises(InputError, match="sampler must be settings such as .*; got 'syncos'"):
+        sample(Network(), **arguments() | {"sampler": "syncos"})

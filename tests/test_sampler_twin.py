@@ -10,9 +10,7 @@ import pytest
 from plain_loop import sample_plainly
 from toy import FRAME, Network, conditioning, parameters
 
-from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, noise, sample
-from syncos_jax.sampling.methods import make_tape
-from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
+from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, sample, start
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -49,8 +47,16 @@ CASES = {
         SynCoS(**SYNCOS, guidance_t_min=200, guidance_t_max=600, batch=3),
         {},
     ),
-    "syncos, small calls with and without guidance": (
+    "syncos, minibatch guided at low noise": (
         SynCoS(**SYNCOS, windows_per_step=2, guidance_t_max=600),
+        {},
+    ),
+    "syncos, a few steps refined": (
+        SynCoS(**{**SYNCOS, "t_min": None, "refine_steps": 2}),
+        {},
+    ),
+    "syncos, refined by signal-to-noise ratio": (
+        SynCoS(**{**SYNCOS, "t_min": None, "refine_snr": 1.0}, windows_per_step=2),
         {},
     ),
     "syncos, refinement unguided": (SynCoS(**SYNCOS, guided_refinement=False), {}),
@@ -112,11 +118,9 @@ def test_equals_the_plain_loop(case):
 @pytest.mark.parametrize(
     "sampler", [CoDenoising(steps=5), SynCoS(**SYNCOS, windows_per_step=8)], ids=lambda s: s.name
 )
-def test_the_windows_of_a_call_do_not_change_the_result(sampler):
+def test_the_clips_of_a_call_do_not_change_the_result(sampler):
     layout = WindowLayout(frames=40, window=4, stride=3)  # 13 windows
-    four, seven = (
-        run(type(sampler)(**{**vars(sampler), "batch": b}), layout=layout) for b in (4, 7)
-    )
+    four, seven = (run(sampler.replace(batch=b), layout=layout) for b in (4, 7))
     np.testing.assert_allclose(four, seven, rtol=1e-5, atol=1e-5)
 
 
@@ -157,28 +161,16 @@ def test_one_window_is_the_ddim_of_videocrafter2(eta):
 
 
 def test_played_in_parts_it_is_the_same_bit_for_bit():
-    sampler = SynCoS(**SYNCOS, batch=3, windows_per_step=4)
-    tape = make_tape(LAYOUT, EPSILON, sampler, noise.seed_words(KEY))
-    program = Program(Network(), LAYOUT, "epsilon", ancestral=False)
-    inputs = Inputs(
-        params=parameters(),
-        cond=conditioning(LAYOUT.count),
-        uncond=None,
-        key=KEY,
-        guidance=jnp.float32(1.0),
-        learning_rate=jnp.float32(0.2),
-        weight_decay=jnp.float32(1e-4),
-        step_noise=None,
-    )
-
-    def start():
-        return init_carry(LAYOUT, FRAME, tape.slots, KEY)
-
-    whole = play(start(), tape.rows, inputs, program=program).x
-    carry = start()
-    third = len(tape) // 3  # in the middle of a round
-    for first in range(0, len(tape), third):
-        rows = tape.part(first, first + third)
-        carry = play(carry, rows, inputs, program=program)
-        carry = jax.tree.map(lambda v: jnp.asarray(np.asarray(v)), carry)  # through the host
-    np.testing.assert_array_equal(carry.x, whole)
+    network = Network()
+    given = arguments(SynCoS(**SYNCOS, batch=3, windows_per_step=4))
+    given |= {"params": parameters()}
+    cond = given.pop("cond")
+    whole = start(network, cond, **given)
+    whole.advance()
+    parts = start(network, cond, **given)
+    assert not parts.tape.rows.first[[3, 9]].any()  # in the middle of rounds
+    while parts.row < parts.total:
+        parts.advance(3)
+        carry = jax.tree.map(np.asarray, parts.carry)  # through the host
+        parts.restore(parts.clips_done, carry)
+    np.testing.assert_array_equal(parts.latents(), whole.latents())

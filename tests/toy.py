@@ -20,11 +20,12 @@ class Network:
 
     def __call__(self, params, x, t, cond):
         self.traces += 1
-        assert x.dtype == t.dtype == jnp.float32 and t.shape == x.shape[:1]
+        assert x.dtype == t.dtype == jnp.float32 and t.shape in (x.shape[:1], x.shape[:2])
+        t = t if t.ndim == 2 else t[:, None]  # of each frame, or of all
         hidden = jnp.einsum("nfhwc,cd->nfhwd", x, params["in"])
         hidden = hidden + 0.5 * jnp.roll(hidden, 1, axis=1)
-        bias = cond["text"].mean(axis=1) + (t / 1000.0)[:, None]
-        hidden = jnp.atan2(hidden + bias[:, None, None, None, :], jnp.float32(1.0))
+        bias = cond["text"].mean(axis=1)[:, None, :] + (t / 1000.0)[:, :, None]
+        hidden = jnp.atan2(hidden + bias[:, :, None, None, :], jnp.float32(1.0))
         return jnp.einsum("nfhwd,dc->nfhwc", hidden, params["out"])
 
 

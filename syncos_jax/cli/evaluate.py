@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,9 @@ from syncos_jax.runs.progress import Phases, interruptible
 
 if TYPE_CHECKING:
     from syncos_jax.metrics import Expected
+    from syncos_jax.metrics.measurer import Measurer
+    from syncos_jax.metrics.prompts import Prompts
+    from syncos_jax.metrics.sources import Sources
     from syncos_jax.scenario import Scenario
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -24,6 +27,10 @@ syncos evaluate out.mp4
 syncos evaluate out.mp4 --scenario examples/red_ball.yaml --json out.metrics.json
 
 syncos evaluate takes/ --json metrics.json
+
+syncos evaluate out.mp4 --scenario story.yaml --features dino=dino-vitb16,clip=clip-vit-base-patch32
+
+syncos evaluate out.mp4 --features lite0,flow
 """
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
@@ -42,6 +49,19 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[=PATH],...",
+            help="Networks to measure with: [bold]dino=DIR[/bold] (subject consistency), "
+            "[bold]clip=DIR[/bold] (background consistency, prompt fidelity), "
+            "[bold]clip-l=DIR,aesthetic=FILE[/bold] (aesthetic quality), folders as transformers "
+            "writes them; [bold]lite0[/bold], [bold]minilm[/bold] and [bold]flow[/bold], offline "
+            "stand-ins of the extra 'measures'; [bold]pixels[/bold] for none. By default the "
+            "stand-ins that are installed, for videos that are not the demo model's.",
+            show_default=False,
+        ),
+    ] = None,
     json_out: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +73,8 @@ def evaluate(
 
     Consistency, flicker, movement and cuts are measured of every video, by VBench's formulas over
     plain pixel features. Of the demo model's videos shape, colour, background and motion are read
-    off the pixels and held against the scenario.
+    off the pixels and held against the scenario. With --features networks look at the video; each
+    value says by which it is, and whether that is VBench's own (docs/measures.md).
 
     Small videos that were enlarged when they were written are brought back to their own size.
     """
@@ -64,23 +85,32 @@ def evaluate(
             check_writable(json_out)
         paths = _videos(video)
         story = _scenario(scenario)
+        sources = _sources(features)
         phases = Phases()
         reports = []
         with phases.phase("measure", "videos") as progress:
             for number, path in enumerate(paths, start=1):
-                reports.append(interruptible(partial(measure, path, story)))
+                work = partial(measure, path, story, sources, features is not None)
+                reports.append(interruptible(work))
                 progress(number, len(paths))
         _print(reports)
         if json_out is not None:
             _write(json_out, reports)
 
 
-def measure(path: Path, story: Scenario | None = None) -> dict[str, Any]:
+def measure(
+    path: Path,
+    story: Scenario | None = None,
+    sources: Sources | None = None,
+    always: bool = False,
+) -> dict[str, Any]:
     """All measures of a video file.
 
     Args:
         path: the video.
         story: what it should show; None for what its sidecar says, if it has one.
+        sources: networks to measure with; their values are the report's ``networks``.
+        always: whether they look at the demo model's videos too.
 
     Raises InputError where the file is no video, or it does not fit the scenario.
     """
@@ -93,16 +123,36 @@ def measure(path: Path, story: Scenario | None = None) -> dict[str, Any]:
     scale = sidecar.get("video", {}).get("scale") if sidecar else None
     frames = metrics.native_frames(video.frames, scale if isinstance(scale, int) else None)
     try:
-        events = _events(story, sidecar, video.fps, len(frames))
-        if events and not any(event.told for event in events):
-            events = None  # a scenario of another world
-        if events and frames.shape[1:3] != (64, 64) and story is None:
+        prompts = _prompts(story, sidecar, video.fps, len(frames))
+        events = _events(prompts)
+        other = story is None or (bool(sources) and always)
+        if events and frames.shape[1:3] != (64, 64) and other:
             events = None
         report = metrics.evaluate(frames, video.fps, events)
+        measured = []
+        if sources and (always or report["features"] != "world"):
+            measured = _measurer(sources)(video.frames, video.fps, prompts)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     height, width = frames.shape[1:3]
-    return {"file": str(path), "width": width, "height": height, **report}
+    found = [value.to_dict() for value in measured]
+    return {"file": str(path), "width": width, "height": height, **report, "networks": found}
+
+
+def _sources(features: str | None) -> Sources:
+    """What ``--features`` names, or the stand-ins that are installed."""
+    from syncos_jax.metrics.sources import Sources
+
+    return Sources.installed() if features is None else Sources.parse(features)
+
+
+@lru_cache(maxsize=1)
+def _measurer(sources: Sources) -> Measurer:
+    """Of all videos, so that networks are read once; and only where one is looked at: JAX and the
+    networks take longer to load than most videos to measure without."""
+    from syncos_jax.metrics.measurer import Measurer
+
+    return Measurer(sources)
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:
@@ -117,11 +167,12 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
     return data if ours else None
 
 
-def _events(
+def _prompts(
     story: Scenario | None, sidecar: dict[str, Any] | None, fps: float, frames: int
-) -> list[Expected] | None:
+) -> Prompts | None:
+    """What the video should show, by its scenario or its sidecar."""
     from syncos_jax.errors import InputError
-    from syncos_jax.metrics import Expected, expected_from_prompt
+    from syncos_jax.metrics.prompts import Prompts
 
     if story is not None:
         lengths = story.event_frames(fps)
@@ -144,10 +195,20 @@ def _events(
             return None
     else:
         return None
-    return [
-        Expected(start, stop, **expected_from_prompt(prompt, overall))
-        for start, stop, prompt in spans
+    return Prompts(overall, tuple(spans))
+
+
+def _events(prompts: Prompts | None) -> list[Expected] | None:
+    """What prompts tell of the demo world; None where they are of another world."""
+    from syncos_jax.metrics import Expected, expected_from_prompt
+
+    if prompts is None:
+        return None
+    events = [
+        Expected(start, stop, **expected_from_prompt(prompt, prompts.overall))
+        for start, stop, prompt in prompts.events
     ]
+    return events if any(event.told for event in events) else None
 
 
 def _videos(path: Path) -> list[Path]:
@@ -181,12 +242,34 @@ def _print(reports: Sequence[dict[str, Any]]) -> None:
     for report in reports:
         table.add_column(Path(report["file"]).name, justify="right", overflow="fold")
     columns = [measures_of(report) for report in reports]
+    for report, column in zip(reports, columns, strict=True):
+        if report["features"] == "pixels":  # a network's word weighs more
+            column |= dict.fromkeys(_replaced(report), None)
     for name, each in MEASURES.items():
         if any(column[name] is not None for column in columns):
             table.add_row(each.title, *(_shown(name, column[name]) for column in columns))
+    for name, title in _titles(reports).items():
+        values = [{m["title"]: m["value"] for m in report["networks"]} for report in reports]
+        table.add_row(title, *(_shown(name, value.get(title)) for value in values))
     Console(highlight=False, markup=False).print(table)
     for report in reports:
         _print_events(report, len(reports) > 1)
+
+
+def _titles(reports: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Name -> title of all that networks measured."""
+    return {m["name"]: m["title"] for report in reports for m in report["networks"]}
+
+
+def _replaced(report: dict[str, Any]) -> list[str]:
+    """The measures of plain pixels that networks have better ones of."""
+    names = {m["name"] for m in report["networks"]}
+    plain = []
+    if names & {"subject_consistency", "background_consistency", "picture_consistency_lite0"}:
+        plain += ["subject_consistency", "background_consistency"]
+    if "dynamic_degree_flow" in names:
+        plain.append("dynamic_degree")
+    return plain
 
 
 def _print_events(report: dict[str, Any], named: bool) -> None:
@@ -214,9 +297,11 @@ def _print_events(report: dict[str, Any], named: bool) -> None:
 def _shown(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    if name == "dynamic_degree":
+    if name.startswith("dynamic_degree"):
         return "moves" if value else "still"
-    return f"{value:.0f}" if name == "scenes" else f"{value:.3f}"
+    if name == "scenes":
+        return f"{value:.0f}"
+    return f"{value:.1f}" if name.endswith("prompt_rank") else f"{value:.3f}"
 
 
 def _write(path: Path, reports: Sequence[dict[str, Any]]) -> None:

@@ -95,7 +95,7 @@ def dial_methods(strengths: Sequence[float]) -> dict[str, Method]:
 
 
 def cost(method: Method, frames: int, model: Model, stride: int | None = None) -> int:
-    """Clips that the network predicts for a video: of a guided window two.
+    """Windows that the network predicts for a video, of those without guidance every other one.
 
     Args:
         method: the method.
@@ -106,7 +106,7 @@ def cost(method: Method, frames: int, model: Model, stride: int | None = None) -
     geometry = model.geometry
     layout = WindowLayout(frames, geometry.window, stride or geometry.stride)
     settings = method.settings.resolved(model.steps, model.guidance)
-    return make_tape(layout, model.schedule, settings).describe().clips
+    return round(make_tape(layout, model.schedule, settings).describe().clips / 2)
 
 
 def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:

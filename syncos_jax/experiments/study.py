@@ -49,7 +49,7 @@ def choose_cases(names: Sequence[str] | None, subset: bool) -> list[Case]:
 def with_common(methods: Sequence[Method], model: Any, **values: Any) -> list[Method]:
     """The methods with the model's steps and guidance where nothing else is given."""
     given = {name: value for name, value in values.items() if value is not None}
-    common = {"steps": model.config.steps, "guidance": model.config.guidance, **given}
+    common = {"steps": model.steps, "guidance": model.guidance, **given}
     return [method.with_common(**common) for method in methods]
 
 
@@ -58,10 +58,10 @@ def about(pipeline: Pipeline, tasks: Sequence[Task], command: str) -> dict[str, 
     config = pipeline.model.config
     return {
         "command": command,
-        "model": config.name,
+        "model": pipeline.model.name,
         "weights": tasks[0].key["weights"][:16],
         "training": dict(getattr(config, "notes", {}) or {}).get("training", {}),
-        "device": device_of(pipeline),
+        "device": device_of(pipeline.placement),
         "dtype": pipeline.model.dtype,
         "scenarios": list(dict.fromkeys(task.case.id for task in tasks)),
         "seeds": sorted({task.seed for task in tasks}),

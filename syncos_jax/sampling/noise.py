@@ -67,7 +67,8 @@ def as_key(key: jax.Array) -> jax.Array:
         data = key if isinstance(key, jax.Array) else np.asarray(key)
         if data.dtype != np.uint32 or data.shape != (2,):
             raise InputError(f"key must be a JAX PRNG key such as jax.random.key(0), got {key!r}")
-        typed = jax.random.wrap_key_data(jnp.asarray(data), impl="threefry2x32")
+        with jax.ensure_compile_time_eval():  # a known key stays known within a caller's jit
+            typed = jax.random.wrap_key_data(jnp.asarray(data), impl="threefry2x32")
     if typed.shape != ():
         raise InputError(f"key must be one key, got an array of keys of shape {typed.shape}")
     return typed

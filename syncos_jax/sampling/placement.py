@@ -184,7 +184,8 @@ def put(x: Any, sharding: NamedSharding) -> jax.Array:
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             data = put(jax.random.key_data(x), sharding)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        if x.sharding == sharding:  # not only equivalent: another kind of sharding is traced anew
+        # Equal, not only equivalent: a program is traced anew for an equivalent one.
+        if x.sharding == sharding:
             return x
         if not x.is_fully_addressable and x.sharding.device_set == sharding.device_set:
             return _copy_to(sharding)(x)

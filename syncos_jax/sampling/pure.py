@@ -16,6 +16,7 @@ from syncos_jax.sampling import noise, scan
 from syncos_jax.sampling.arguments import (
     check_conditioning,
     check_settings,
+    checked_denoise,
     checked_noise,
     checked_shape,
     table_of,
@@ -49,7 +50,9 @@ class Sampling:
 
     which is what ``run(jax.random.key(0))`` does. Nothing is read on the host once it is made, so
     keys, conditionings and weights may be traced: ``jax.vmap(run)(jax.random.split(key, 4))`` makes
-    four videos. Gradients flow through `step`, and through the whole by the scan above.
+    four videos (those of separate runs, but for keys of the kind ``"rbg"``, with which JAX itself
+    draws something else under ``vmap``). Gradients flow through `step`, and through the whole by
+    the scan above.
 
     Args:
       denoise, cond, uncond, params, layout, frame_shape, schedule, sampler, step_noise: as for
@@ -60,6 +63,7 @@ class Sampling:
 
     Attributes:
       rows: the tape, a pytree of arrays with the rows in front.
+      rounds: what the rows belong to, a pytree of arrays with the rounds in front.
 
     Raises:
       InputError: if shapes or settings do not fit together, or a seed is missing.
@@ -96,9 +100,9 @@ class Sampling:
         )
         _, step_noise = self._checked(None, step_noise)
         self._method = make_method(layout, schedule, sampler, tape)
-        self._program = Program(denoise, self._method)
+        self._program = Program(checked_denoise(denoise), self._method)
         self._shape = shape
-        self._rounds = jax.tree.map(jnp.asarray, tape.rounds)
+        self.rounds = jax.tree.map(jnp.asarray, tape.rounds)
         self._given = (params, table_of(cond, uncond), step_noise)
         self._constants = jax.tree.map(jnp.asarray, tape.constants)
         self.rows: Row = jax.tree.map(jnp.asarray, tape.rows)
@@ -121,7 +125,7 @@ class Sampling:
         """One row of `rows`: one call of the network, and what follows from it."""
         params, table, step_noise = self._given
         inputs = Inputs(params, table, carry.key, step_noise, self._constants)
-        new = scan.play_row(carry.carry, row, self._rounds, inputs, self._program)
+        new = scan.play_row(carry.carry, row, self.rounds, inputs, self._program)
         return PureCarry(new, carry.key)
 
     def result(self, carry: PureCarry) -> jax.Array:
