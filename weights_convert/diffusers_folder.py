@@ -16,10 +16,11 @@ from jax.sharding import Sharding
 from safetensors.numpy import save_file
 
 from syncos_jax.models import saved
+from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.weights_convert import diffusers_tables as tables
+from syncos_jax.weights_convert import wan
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
     FAMILY,
@@ -92,13 +93,13 @@ def open_pipeline(folder: Path, only: str | None = None) -> Checkpoint:
     return Checkpoint(config, parts, tokenizer if tokenizer.is_dir() else None)
 
 
-def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
+def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> Model:
     """Reads a whole pipeline, each tensor straight onto the devices of `sharding`.
 
     Raises:
         InputError: a missing or broken file, or one that does not fit; says which and why.
     """
-    source = open_pipeline(folder)
+    source = wan.open_model(folder) if wan.recognises(folder) else open_pipeline(folder)
     config = source.config
 
     def put(array: np.ndarray, like: Any) -> jax.Array:
@@ -115,7 +116,7 @@ def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
             what=part.where,
             put=put,
         )
-    return UNetClip.from_networks(config, networks, folder)
+    return family_named(config.family).from_networks(config, networks, folder)
 
 
 def write_networks(folder: Path, config: ModelConfig, networks: Mapping[str, nnx.Module]) -> None:
