@@ -22,7 +22,7 @@ from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.weights_convert import tokenizer_files
+from syncos_jax.weights_convert import cogvideox, tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.lora import Lora, open_lora, parse
 from syncos_jax.weights_convert.table import Target, arrays, leaves, match, refuse
@@ -185,6 +185,8 @@ def _checkpoint_in(folder: Path, format: Format | None) -> Path:
         (folder / name).is_file()
         for name in ("model_index.json", "config.json", "unet/config.json")
     ):
+        return folder
+    if format is None and cogvideox.recognises(folder):
         return folder
     found = sorted(p for p in folder.iterdir() if p.suffix in (".ckpt", ".safetensors"))
     if len(found) == 1:

@@ -19,8 +19,8 @@ from syncos_jax.models import saved
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.weights_convert import cogvideox, wan
 from syncos_jax.weights_convert import diffusers_tables as tables
-from syncos_jax.weights_convert import wan
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
     FAMILY,
@@ -84,6 +84,8 @@ def open_pipeline(folder: Path, only: str | None = None) -> Checkpoint:
     Raises:
         InputError: a missing or broken file; says which and why.
     """
+    if cogvideox.recognises(folder):
+        return cogvideox.open_model(folder, only)
     config = read_config(folder, only)
     parts = {}
     for name in ModelConfig.networks if only is None else (only,):

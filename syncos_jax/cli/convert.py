@@ -111,8 +111,8 @@ def convert(
 ) -> None:
     """Convert PyTorch weights to a model that generate, info and load_model take.
 
-    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, Wan 2.1 and 2.2 (text to
-    video), and their like of any size.
+    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, CogVideoX, Wan 2.1 and
+    2.2 (text to video), and their like of any size.
 
     Every tensor has to find its place and every place its tensor; nothing in a pickle is executed.
     """

@@ -112,6 +112,7 @@ class NoiseSchedule:
         offset: int = 1,
         final_timestep: int | None = None,
         zero_terminal_snr: bool = False,
+        snr_shift: float = 1.0,
     ) -> NoiseSchedule:
         """A variance-preserving schedule: ``a = sqrt(ac) * scale``, ``b = sqrt(1 - ac)``.
 
@@ -130,6 +131,8 @@ class NoiseSchedule:
           final_timestep: see `NoiseSchedule`.
           zero_terminal_snr: rescale so that the last timestep holds no signal
             (Lin et al., arXiv 2305.08891, algorithm 1).
+          snr_shift: divides the signal-to-noise ratio of all timesteps, before that rescaling; 3 in
+            CogVideoX.
 
         Raises:
           InputError: on an unknown name or variances outside [0, 1).
@@ -139,7 +142,10 @@ class NoiseSchedule:
         betas = np.asarray(betas, np.float64)
         if betas.ndim != 1 or len(betas) < 1 or (betas < 0).any() or (betas >= 1).any():
             raise InputError("from_betas: betas must be a list of numbers in [0, 1)")
-        root = np.sqrt(np.cumprod(1.0 - betas))
+        if not snr_shift > 0:
+            raise InputError(f"from_betas: snr_shift must be > 0, got {snr_shift}")
+        kept = np.cumprod(1.0 - betas)
+        root = np.sqrt(kept / (snr_shift + (1.0 - snr_shift) * kept))
         if zero_terminal_snr:
             root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         scale = np.ones_like(root) if signal_scale is None else np.asarray(signal_scale, np.float64)
