@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.models import saved
+from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
+from syncos_jax.weights_convert.lora import Lora, open_lora, parse
 from syncos_jax.weights_convert.sources import Format, open_source
 from syncos_jax.weights_convert.state_dict import Choice
 from syncos_jax.weights_convert.table import Target, arrays, leaves, match, refuse
@@ -33,6 +35,8 @@ DTYPES = {
     "float16": np.dtype(np.float16),
 }
 _LONGEST_CLIP = 1000
+NETWORKS = ("unet", "transformer", "transformer_2", "vae", "text_encoder")
+"""Networks of all families."""
 _CHUNK = 2**22
 """Elements that are looked through at a time."""
 
@@ -50,7 +54,7 @@ class Result:
     """
 
     folder: Path
-    config: ModelConfig
+    config: Any
     parameters: Mapping[str, int]
     nbytes: int
     warnings: tuple[str, ...]
@@ -85,6 +89,7 @@ def convert(
     ema: bool = False,
     window: int | None = None,
     size: tuple[int, int] | None = None,
+    lora: Sequence[str] = (),
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
@@ -93,15 +98,16 @@ def convert(
     Args:
         source: a checkpoint file, a folder of diffusers', or an id on the hub.
         out: the folder to write.
-        format: ``"videocrafter"`` or ``"diffusers"``; None to recognise it.
+        format: ``"videocrafter"``, ``"diffusers"`` or ``"wan"``; None to recognise it.
         config: files with the original code's configuration, for VideoCrafter checkpoints.
-        only: ``"unet"``, ``"vae"`` or ``"text_encoder"``: one network alone.
+        only: one network alone, of `NETWORKS`.
         tokenizer: folder, BPE file or hub id of the tokenizer; see `tokenizer_files.find`.
         dtype: of the weights on disk, a key of `DTYPES`; None for the checkpoint's own.
         key: of several sets of weights in a file, the one to take; see `state_dict.Choice`.
         ema: take the averaged copy (EMA) of the weights.
         window: frames of a clip; None for what the source says.
         size: width and height of a frame in pixels; None for what the source says.
+        lora: LoRA files to merge, ``[NETWORK=]FILE[:SCALE]`` each, into the denoiser by default.
         force: replace a folder that is there.
         progress: called with (tensors done, tensors in all).
 
@@ -109,10 +115,8 @@ def convert(
         InputError: what cannot be converted, and why.
         OSError: what cannot be written.
     """
-    if only is not None and only not in ModelConfig.networks:
-        raise InputError(
-            f"`only={only}`: unknown network; one of {', '.join(ModelConfig.networks)}"
-        )
+    if only is not None and only not in NETWORKS:
+        raise InputError(f"`only={only}`: unknown network; one of {', '.join(NETWORKS)}")
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"`dtype={dtype}`: unknown; one of {', '.join(DTYPES)}")
     target = check_folder(out, force)
@@ -121,20 +125,23 @@ def convert(
     opened = _asked(opened, window, size)
     _check_sampling(opened)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])
+    loras = _loras(opened, lora)
     files = _tokenizer(opened, tokenizer, only)
     warnings = list(opened.warnings)
     total = sum(len(part.plan) for part in planned.values())
     with building_folder(target, force) as folder:
         _check_space(target, sum(part.nbytes for part in planned.values()))
-        saved.write_config(folder, opened.config, list(planned))
+        saved.write_config(folder, _noted(opened.config, loras), list(planned))
         if files is not None:
-            openclip = opened.config.openclip_tokens
+            openclip = getattr(opened.config, "openclip_tokens", False)
             tokenizer_files.write(files, folder / saved.TOKENIZER, openclip=openclip)
             _check_tokenizer(folder / saved.TOKENIZER, opened.config)
         done = 0
         for name, part in planned.items():
             weights: dict[str, jax.Array] = {}
             for key, path, array in arrays(part.plan, part.read):
+                for one in loras.get(name, ()):
+                    array = one.merged(path, array)
                 weights[path] = _place(array, part.dtypes[key])
                 bad = _not_finite(array if part.dtypes[key].itemsize > 2 else weights[path])
                 if bad:
@@ -158,6 +165,11 @@ def convert(
 def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None) -> Checkpoint:
     """With the clip length and the frame's size that were asked for."""
     config = opened.config
+    if not isinstance(config, ModelConfig):
+        if window is not None or size is not None:
+            given = "window" if window is not None else "size"
+            raise InputError(f"`{given}`: is for UNets; {config.family} has its own clips")
+        return opened
     changes: dict[str, Any] = {}
     if window is not None:
         if not 1 <= window <= _LONGEST_CLIP:
@@ -205,9 +217,36 @@ def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:
         raise refuse(
             where[0] if len(where) == 1 else where[0].split(" (")[0], problems, opened.hint
         )
-    if len(planned) > 1:
+    if len(planned) > 1 and isinstance(opened.config, ModelConfig):
         _check_fit(opened.config)
     return planned
+
+
+def _loras(opened: Checkpoint, given: Sequence[str]) -> dict[str, list[Lora]]:
+    """The LoRA files of each network, opened."""
+    found: dict[str, list[Lora]] = {}
+    denoisers = [name for name in ("unet", "transformer") if name in opened.parts]
+    for one in given:
+        name, _, file = one.rpartition("=") if one.partition("=")[0] in NETWORKS else ("", "", one)
+        if not name and not denoisers:
+            raise InputError(f"`lora={one}`: there is no denoiser among the networks")
+        name = name or denoisers[0]
+        if name not in opened.parts:
+            raise InputError(f"`lora={one}`: there is no {name} among the networks")
+        part = opened.parts[name]
+        expected = leaves(saved.build(name, opened.config, jnp.float32))
+        path, scale = parse(file)
+        tables = (part.table, *part.names)
+        found.setdefault(name, []).append(open_lora(path, scale, expected, tables, name))
+    return found
+
+
+def _noted(config: Any, loras: Mapping[str, list[Lora]]) -> Any:
+    """The configuration, with the LoRA files that were merged among its notes."""
+    if not loras:
+        return config
+    files = [f"{name}={lora.where}" for name, held in loras.items() for lora in held]
+    return dataclasses.replace(config, notes={**config.notes, "lora": files})
 
 
 def _kept(dtype: np.dtype) -> np.dtype:
@@ -234,11 +273,20 @@ def _tokenizer(opened: Checkpoint, given: str | None, only: str | None) -> Path 
         return None
     if given is None and (opened.tokenizer is not None or only is not None):
         return opened.tokenizer
+    if given is None and not isinstance(opened.config, ModelConfig):
+        raise InputError(
+            "no tokenizer: the checkpoint carries none; give `tokenizer`, a folder with its "
+            "tokenizer.json"
+        )
     return tokenizer_files.find(given)
 
 
-def _check_tokenizer(folder: Path, config: ModelConfig) -> None:
-    tokenizer = PromptTokenizer(folder, config.text.tokens, openclip=config.openclip_tokens)
+def _check_tokenizer(folder: Path, config: Any) -> None:
+    tokenizer: PromptTokenizer | T5Tokenizer
+    if isinstance(config, ModelConfig):
+        tokenizer = PromptTokenizer(folder, config.text.tokens, openclip=config.openclip_tokens)
+    else:
+        tokenizer = T5Tokenizer(folder, config.text_tokens)
     if tokenizer.vocabulary > config.text.vocabulary:
         raise InputError(
             f"the tokenizer has {tokenizer.vocabulary} tokens, the text encoder only "

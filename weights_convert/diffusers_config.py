@@ -254,7 +254,8 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
         karras = ", Karras sigmas" if config.get("use_karras_sigmas") else ""
         solver = f" ({config['algorithm_type']})" if "algorithm_type" in config else ""
         notes.append(
-            f"the folder's sampler, {name}{solver}{karras}, is not done here: it is sampled with DDIM"
+            f"the folder's sampler, {name}{solver}{karras}, is not done here: it is sampled with "
+            "DDIM"
         )
         if spacing == "linspace":  # whose last DDIM step would go from timestep 0 to itself
             spacing = "trailing" if zero_snr else "leading"

@@ -18,9 +18,10 @@ from safetensors.numpy import save_file
 
 from syncos_jax.errors import InputError
 from syncos_jax.models import saved
+from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.models.unet_clip.model import UNetClip
+from syncos_jax.weights_convert import cogvideox, wan
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
@@ -119,6 +120,8 @@ def open_pipeline(
     Raises:
         InputError: a missing or broken file; says which and why.
     """
+    if cogvideox.recognises(folder):
+        return cogvideox.open_model(folder, only)
     choice = choice or Choice()
     config, notes, assumed = read_whole_config(folder, only, source)
     parts = {}
@@ -161,13 +164,13 @@ def _check_averaged(place: Path, choice: Choice) -> None:
         raise InputError(f"{place}: has no averaged weights (EMA); leave out `ema=True`")
 
 
-def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
+def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> Model:
     """Reads a whole pipeline, each tensor straight onto the devices of `sharding`.
 
     Raises:
         InputError: a missing or broken file, or one that does not fit; says which and why.
     """
-    source = open_pipeline(folder)
+    source = wan.open_model(folder) if wan.recognises(folder) else open_pipeline(folder)
     config = source.config
 
     def put(array: np.ndarray, like: Any) -> jax.Array:
@@ -184,7 +187,7 @@ def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
             what=part.where,
             put=put,
         )
-    return UNetClip.from_networks(config, networks, folder)
+    return family_named(config.family).from_networks(config, networks, folder)
 
 
 def write_networks(folder: Path, config: ModelConfig, networks: Mapping[str, nnx.Module]) -> None:

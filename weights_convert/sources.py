@@ -15,7 +15,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.state_dict import Choice
 
-Format = Literal["videocrafter", "diffusers"]
+Format = Literal["videocrafter", "diffusers", "wan"]
 
 NETWORK_CLASSES = {
     "UNet3DConditionModel": "unet",
@@ -49,7 +49,7 @@ def open_source(
     Raises:
         InputError: there is no such thing, or nothing that can be converted; says what to give.
     """
-    from syncos_jax.weights_convert import hub, lvdm
+    from syncos_jax.weights_convert import cogvideox, hub, lvdm, wan
     from syncos_jax.weights_convert.diffusers_folder import open_pipeline
 
     if format is not None and format not in get_args(Format):
@@ -60,14 +60,20 @@ def open_source(
             raise InputError(f"{source}: no such file or folder")
         path = hub.fetch(source)
     try:
-        path = _meant(path, format, choice.network)
+        of_wan = format == "wan" or _is_wan(path, format, config)
+        if not (of_wan or (format != "videocrafter" and cogvideox.recognises(path))):
+            path = _meant(path, format, choice.network)
+            of_wan = _is_wan(path, format, config)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if path.is_dir():
+    if path.is_dir() or of_wan:
         if config:
             raise InputError("`config`: is for VideoCrafter checkpoints; a folder has its own")
-        opened = open_pipeline(path, choice.network, choice, source)
-        given = (path / "syncos.json").is_file()  # which may say both
+        if of_wan:
+            opened = wan.open_model(path, choice.network)
+        else:
+            opened = open_pipeline(path, choice.network, choice, source)
+        given = path.is_dir() and (path / "syncos.json").is_file()  # which may say both
         said = {} if given else {"name": name, "source": source}
         opened = dataclasses.replace(opened, config=dataclasses.replace(opened.config, **said))
     elif format == "diffusers":
@@ -77,6 +83,16 @@ def open_source(
     if path == Path(source):
         return opened
     return dataclasses.replace(opened, warnings=(f"took {path}", *opened.warnings))
+
+
+def _is_wan(path: Path, format: Format | None, config: list[Path]) -> bool:
+    """Whether `path` is one of Wan's models, or of its networks, in either layout."""
+    from syncos_jax.weights_convert import wan
+
+    if path.is_dir():
+        return format != "videocrafter" and wan.recognises(path)
+    named = path.suffix.lower() in _CHECKPOINTS
+    return format is None and not config and named and wan.recognises(path)
 
 
 def _meant(path: Path, format: Format | None, only: str | None) -> Path:

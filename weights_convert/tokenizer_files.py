@@ -17,6 +17,7 @@ NAMES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "spiece.model",
 )
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 HUB_SOURCE = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

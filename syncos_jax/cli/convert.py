@@ -30,12 +30,15 @@ class Format(StrEnum):
 
     videocrafter = "videocrafter"
     diffusers = "diffusers"
+    wan = "wan"
 
 
 class Network(StrEnum):
     """Networks of a model."""
 
     unet = "unet"
+    transformer = "transformer"
+    transformer_2 = "transformer_2"
     vae = "vae"
     text_encoder = "text_encoder"
 
@@ -61,7 +64,8 @@ def convert(
         str,
         typer.Argument(
             help="VideoCrafter's model.ckpt (or the same as .safetensors), a folder of diffusers' "
-            "text-to-video pipelines, or an id on the Hugging Face hub.",
+            "text-to-video pipelines, a folder or file of Wan's own, or an id on the Hugging Face "
+            "hub.",
             metavar="SOURCE",
         ),
     ],
@@ -130,11 +134,22 @@ def convert(
     ema: Annotated[
         bool, typer.Option("--ema", help="Take the averaged copy (EMA) of the weights.")
     ] = False,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="FILE[:SCALE]",
+            help="A LoRA to merge into the denoiser (NETWORK=FILE for another network); may be "
+            "given several times.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR if it is there.")] = False,
 ) -> None:
     """Convert PyTorch weights to a model that generate, info and load_model take.
 
-    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, and their like of any size.
+    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, CogVideoX, Wan 2.1 and
+    2.2 (text to video), and their like of any size.
 
     Every tensor has to find its place and every place its tensor; nothing in a pickle is executed.
     """
@@ -153,6 +168,7 @@ def convert(
                 "size": None if size is None else read_size(size),
                 "key": key,
                 "ema": ema,
+                "lora": lora or (),
                 "force": force,
             }
             # Not in a thread: Ctrl-C must come to where the half-written folder is removed.
