@@ -1,7 +1,7 @@
 """Multi-event long video generation with synchronized coupled sampling (SynCoS), in JAX.
 
 The names below are the public interface. Each is imported when it is first used, so that
-``import syncos_jax`` and ``syncos --help`` do not wait for JAX.
+``import syncos_jax`` and the command line's help do not wait for JAX.
 """
 
 from __future__ import annotations

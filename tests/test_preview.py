@@ -46,7 +46,7 @@ def test_the_strip(tmp_path):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(InputError, match="--preview-every: is 0"):
+    with pytest.raises(InputError, match="`preview_every`: is 0"):
         Preview(Pipeline(FakeModel()), tmp_path / "p.png", every=0)
     with pytest.raises(InputError, match="does not exist"):
         Preview(Pipeline(FakeModel()), tmp_path / "no" / "p.png")

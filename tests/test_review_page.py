@@ -297,7 +297,7 @@ def test_linked_videos(tmp_path):
 def test_videos_that_are_too_large_to_be_held(tmp_path, monkeypatch):
     write_take(tmp_path)
     monkeypatch.setattr("syncos_jax.review.page.MAX_EMBEDDED", 1000)
-    with pytest.raises(InputError, match="give --link"):
+    with pytest.raises(InputError, match="give `link=True`"):
         build_page(tmp_path)
     assert not (tmp_path / "review.html").exists()
     build_page(tmp_path, link=True)

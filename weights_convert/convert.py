@@ -106,9 +106,9 @@ def convert(
         OSError: what cannot be written.
     """
     if only is not None and only not in NETWORKS:
-        raise InputError(f"--only {only}: unknown network; one of {', '.join(NETWORKS)}")
+        raise InputError(f"`only={only}`: unknown network; one of {', '.join(NETWORKS)}")
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"--dtype {dtype}: unknown; one of {', '.join(DTYPES)}")
+        raise InputError(f"`dtype={dtype}`: unknown; one of {', '.join(DTYPES)}")
     target = check_folder(out, force)
     opened = open_source(str(source), format, config or [], only, name=target.name)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])
@@ -157,7 +157,7 @@ def open_source(
     from syncos_jax.weights_convert.diffusers_folder import open_pipeline
 
     if format is not None and format not in get_args(Format):
-        raise InputError(f"--format {format}: unknown; one of {', '.join(get_args(Format))}")
+        raise InputError(f"`format={format}`: unknown; one of {', '.join(get_args(Format))}")
     path = Path(source)
     if not path.exists():
         if not hub.is_id(source):
@@ -169,7 +169,7 @@ def open_source(
     own = own or (format is None and not config and path.is_file() and wan.recognises(path))
     if path.is_dir() or own:
         if config:
-            raise InputError("--config: is for VideoCrafter checkpoints; a folder has its own")
+            raise InputError("`config`: is for VideoCrafter checkpoints; a folder has its own")
         opened = (wan.open_model if own else open_pipeline)(path, only)
         given = path.is_dir() and (path / "syncos.json").is_file()  # which may say both
         said = {} if given else {"name": name, "source": source}
@@ -226,10 +226,10 @@ def _loras(opened: Checkpoint, given: Sequence[str]) -> dict[str, list[Lora]]:
     for one in given:
         name, _, file = one.rpartition("=") if one.partition("=")[0] in NETWORKS else ("", "", one)
         if not name and not denoisers:
-            raise InputError(f"--lora {one}: there is no denoiser among the networks")
+            raise InputError(f"`lora={one}`: there is no denoiser among the networks")
         name = name or denoisers[0]
         if name not in opened.parts:
-            raise InputError(f"--lora {one}: there is no {name} among the networks")
+            raise InputError(f"`lora={one}`: there is no {name} among the networks")
         part = opened.parts[name]
         expected = leaves(saved.build(name, opened.config, jnp.float32))
         path, scale = parse(file)
@@ -272,7 +272,7 @@ def _tokenizer(opened: Checkpoint, given: str | None, only: str | None) -> Path 
         return opened.tokenizer
     if given is None and not isinstance(opened.config, ModelConfig):
         raise InputError(
-            "no tokenizer: the checkpoint carries none; give --tokenizer DIR with its "
+            "no tokenizer: the checkpoint carries none; give `tokenizer`, a folder with its "
             "tokenizer.json"
         )
     return tokenizer_files.find(given)
@@ -324,11 +324,11 @@ def check_folder(out: str | os.PathLike[str], force: bool) -> Path:
     """Whether a new folder may be put at `out`; InputError where not."""
     target = Path(out)
     if not target.name:
-        raise InputError(f"--out {out}: is not the name of a new folder")
+        raise InputError(f"`out={out}`: is not the name of a new folder")
     if target.exists() and not target.is_dir():
-        raise InputError(f"--out {out}: exists and is not a folder")
+        raise InputError(f"`out={out}`: exists and is not a folder")
     if target.is_dir() and any(target.iterdir()) and not force:
-        raise InputError(f"--out {out}: exists and is not empty; --force replaces it")
+        raise InputError(f"`out={out}`: exists and is not empty; `force=True` replaces it")
     return target
 
 

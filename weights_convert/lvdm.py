@@ -51,13 +51,13 @@ def open_checkpoint(
         raise InputError(
             f"{path}: no VideoCrafter checkpoint: no name in it begins with "
             f"{', '.join(PREFIXES.values())} (but {', '.join(list(tensors)[:3])}); a file with one "
-            "network's tensors needs --only unet, vae or text_encoder"
+            "network's tensors needs `only=unet`, vae or text_encoder"
         )
     if absent:
         held = ", ".join(network for network in wanted if network not in absent)
         raise InputError(
             f"{path}: holds only {held}, no tensors of {', '.join(absent)}; for one network alone "
-            "use --only"
+            "use `only`"
         )
     model = config.model
     tables = {
@@ -68,7 +68,7 @@ def open_checkpoint(
     parts = {name: Part(f"{path} ({name})", groups[name], tables[name]()) for name in wanted}
     known = (*SCHEDULE_BUFFERS, _LATENT_SCALE)
     unknown = tuple(f"unknown {key}" for key in rest if key not in known)
-    hint = "" if documents else "; VideoCrafter2's published sizes are assumed: give --config FILE"
+    hint = "" if documents else "; VideoCrafter2's published sizes are assumed: give `config=FILE`"
     return Checkpoint(
         model, parts, warnings=tuple(_compare(rest, model)), problems=unknown, hint=hint
     )

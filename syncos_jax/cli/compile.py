@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from syncos_jax.cli import stories
+from syncos_jax.cli import scenario_options
 from syncos_jax.cli.console import user_errors
 from syncos_jax.runs.progress import Phases, interruptible
 
@@ -42,9 +42,9 @@ def compile(
         int | None,
         typer.Option(min=1, metavar="N", help="Length of the video.", show_default=False),
     ] = None,
-    model: stories.Model = "demo",
-    sampler: stories.Sampler = None,
-    strength: stories.Strength = None,
+    model: scenario_options.Model = "demo",
+    sampler: scenario_options.Sampler = None,
+    strength: scenario_options.Strength = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps.", metavar="N", show_default=False)
     ] = None,

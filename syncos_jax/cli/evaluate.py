@@ -157,14 +157,13 @@ def _measurer(sources: Sources) -> Measurer:
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """What ``syncos generate`` wrote beside a video; None where there is nothing of the kind."""
-    from syncos_jax.runs.record import FORMAT, sidecar_path
+    from syncos_jax.errors import InputError
+    from syncos_jax.runs.record import RECORD, sidecar_path
 
     try:
-        data = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return RECORD.read(sidecar_path(path))
+    except (OSError, InputError):
         return None
-    ours = isinstance(data, dict) and data.get("format") == FORMAT
-    return data if ours else None
 
 
 def _prompts(

@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 from syncos_jax.errors import InputError, Terminated
 from syncos_jax.files import replacing
 from syncos_jax.files.text import short
+from syncos_jax.files.versioned import FileFormat
 from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.pipeline.states import States
 from syncos_jax.sampling.hosts import broadcast
@@ -39,7 +40,12 @@ from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, play_through
 from syncos_jax.sampling.scan import Carry
 
 RUN, ROWS, LATENTS, LOCK = "run.json", "rows", "latents.npy", "lock"
-FORMAT, VERSION = "syncos_jax.run", 1
+STATE = FileFormat(
+    "syncos_jax.run",
+    "the state of a run",
+    remedy="give `resume=False` to start anew",
+    remedy_version="give `resume=False` to start anew",
+)
 
 MOST_OF_THE_TIME = 0.02
 """Share of the time that a run may wait for its own checkpoints: after one that took a second, the
@@ -72,7 +78,7 @@ def parse_every(text: str) -> Every:
         return Every(seconds=float(word.removesuffix("s")))
     except ValueError:
         raise InputError(
-            f"--checkpoint-every: is {short(text)}, but expected seconds such as 30, or rows such "
+            f"`checkpoint_every`: is {short(text)}, but expected seconds such as 30, or rows such "
             "as 100rows"
         ) from None
 
@@ -172,29 +178,24 @@ class Checkpoint:
                 more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
                 raise InputError(
                     f"{self.folder} holds the state of another run: {'; '.join(found[:3])}{more}. "
-                    "Give --no-resume (resume=False) to delete it and start anew, or choose "
+                    "Give `resume=False` to delete it and start anew, or choose "
                     "another output"
                 )
             return
         shutil.rmtree(self.folder / ROWS, ignore_errors=True)
         (self.folder / LATENTS).unlink(missing_ok=True)
-        text = json.dumps({"format": FORMAT, "version": VERSION, "run": self.run}, indent=1)
-        with replacing(self.folder / RUN) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        STATE.write(self.folder / RUN, {"run": self.run})
 
     def _read(self) -> dict[str, Any] | None:
         """What run.json says; None where there is none: the process died before it was written."""
         path = self.folder / RUN
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if (data["format"], data["version"]) == (FORMAT, VERSION):
-                return dict(data["run"])
-            found = f"is of format {short(data['format'])}, version {short(data['version'])}"
+            run = STATE.read(path).get("run")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            found = f"cannot be read ({error})"
-        raise InputError(f"{path}: {found}; give --no-resume (resume=False) to start anew")
+        if not isinstance(run, dict):
+            raise InputError(f"{path}: run: is {short(run)}; {STATE.remedy}")
+        return run
 
     # -- playing ---------------------------------------------------------------------------------
 
@@ -210,7 +211,9 @@ class Checkpoint:
             try:
                 values = np.load(path, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise InputError(f"{path}: cannot be read ({error}); give --no-resume") from error
+                raise InputError(
+                    f"{path}: cannot be read ({error}); give `resume=False`"
+                ) from error
         return self._broadcast(values)
 
     def play(self, run: Run, progress: Progress | None = None) -> jax.Array:

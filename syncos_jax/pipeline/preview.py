@@ -58,7 +58,7 @@ class Preview:
 
     def __init__(self, pipeline: Pipeline, path: str | os.PathLike[str], every: int = 20) -> None:
         if every < 1:
-            raise InputError(f"--preview-every: is {every}, but must be 1 or more")
+            raise InputError(f"`preview_every`: is {every}, but must be 1 or more")
         self.path = check_writable(path)
         self._pipeline = pipeline
         self._every = every

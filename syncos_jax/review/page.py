@@ -97,7 +97,7 @@ def build_page(
         if size > MAX_EMBEDDED:
             raise InputError(
                 f"{place}: the videos have {size / 2**20:.0f} MiB together, more than a page can "
-                f"hold ({MAX_EMBEDDED // 2**20}); give --link to refer to the files"
+                f"hold ({MAX_EMBEDDED // 2**20}); give `link=True` to refer to the files"
             )
     shown, notes = Gallery(place).shown(progress)
 

@@ -17,9 +17,8 @@ from av.error import FFmpegError
 from PIL import Image
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.documents import read_mapping
 from syncos_jax.review.approvals import file_sha256
-from syncos_jax.runs.record import FORMAT, read_provenance, sidecar_path
+from syncos_jax.runs.record import RECORD, read_provenance, sidecar_path
 
 #: What browsers play -> its media type. The H.264 in a .mov plays under the type of .mp4.
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
@@ -194,14 +193,12 @@ def _read_sidecar(path: Path) -> tuple[dict[str, Any], list[str]]:
         key: inside[key] for key in ("seed", "sampler", "model") if key in inside
     }
     notes = sidecar_path(path)
-    if not notes.exists():
-        return little, [f"There is no {notes.name} beside this video: its prompts are unknown."]
     try:
-        data = read_mapping(notes)
+        data = RECORD.read(notes)
+    except FileNotFoundError:
+        return little, [f"There is no {notes.name} beside this video: its prompts are unknown."]
     except InputError as error:
         return little, [f"{notes.name} cannot be used: {error}"]
-    if data.get("format") != FORMAT:
-        return little, [f"{notes.name} is not a description of a video made by syncos."]
     latents = data.get("latents")
     hashed = latents.get("sha256") if isinstance(latents, dict) else None
     if "latents_sha256" in inside and inside["latents_sha256"] != hashed:

@@ -169,12 +169,14 @@ class Coupled:
 
     def _refine(self, state: State, predictions: jax.Array, round: Round) -> State:
         """Stage 2: one AdamW step on ``x0`` along the fused collaborative score."""
-        eps = self.layout.gather(state.eps, round.chosen)
-        x = self.layout.gather(round.a * state.x0 + round.b * state.eps, round.chosen)
-        value = predictions[round.chosen]
+        # Where all windows are chosen they are in order already, and need no copy in that order.
+        chosen = None if len(round.chosen) == self.layout.count else round.chosen
+        eps = self.layout.gather(state.eps, chosen)
+        x = self.layout.gather(round.a * state.x0 + round.b * state.eps, chosen)
+        value = predictions if chosen is None else predictions[chosen]
         _, eps_hat = decode(self.prediction, value, x, round.a, round.b)
         score = collaborative_score(x, eps_hat - eps, round.b)
-        gradient = self.layout.fuse(score, round.chosen)
+        gradient = self.layout.fuse(score, chosen)
         optimiser = _adamw(round.learning_rate, round.weight_decay)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
             updates, moments = optimiser.update(gradient, state.optimiser, state.x0)

@@ -23,8 +23,9 @@ ENDS = ("t_min", "refine_steps", "refine_snr")
 """The fields of `Refinement` that say where it ends; one of them at most is given."""
 
 
-def _error(field: str, expected: str, value: object) -> InputError:
-    return InputError(f"sampler: {field} must be {expected}; got {value!r}")
+def _error(field: str, expected: str, value: object, name: str = "") -> InputError:
+    sampler = f"sampler {name}" if name else "sampler"
+    return InputError(f"{sampler}: {field} must be {expected}; got {value!r}")
 
 
 class _Checked:
@@ -230,6 +231,8 @@ def make_settings(name: str, values: Mapping[str, Any]) -> Settings:
     own = {key: given.pop(key) for key in list(given) if key in _REFINEMENT}
     if name == "syncos" and all(own.get(key) is None for key in ENDS):
         own["t_min"] = T_MIN
+    if name == "fifo" and given["lookahead"] is None:
+        raise _error("lookahead", "true or false", None, name)
     try:
         refinement = Refinement(**own) if name in ("syncos", "refinement_only") else None
         return Settings(refinement=refinement, **given)

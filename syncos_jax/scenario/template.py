@@ -234,7 +234,7 @@ class Template:
                 said = f" ({variable.description})" if variable.description else ""
                 raise InputError(
                     f"variables.{name}: has no value{said}; give one, for example "
-                    f"--set {name}=..., or a default in the file"
+                    f"`values={{{name!r}: ...}}`, or a default in the file"
                 )
             try:
                 values[name] = variable.accept(value)

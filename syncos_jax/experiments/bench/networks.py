@@ -14,7 +14,7 @@ from syncos_jax.models import saved
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.models.unet_clip.model import UNetClip
+from syncos_jax.models.unet_clip.model import UNetClip, unet_clip
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
 from syncos_jax.pipeline.load import default_dtype, load_model
@@ -135,7 +135,7 @@ def bench_model(name: str, dtype: DType | None = None) -> UNetClip:
                 config, unet=UNet3DConfig.modelscope(), schedule=tiny_config().schedule
             )
         return random_model(config, dtype)
-    return load_model(name, dtype)
+    return unet_clip(load_model(name, dtype))
 
 
 def parameters(network: Any) -> int:

@@ -15,7 +15,7 @@ from flax import nnx
 from syncos_jax.experiments.bench import flops
 from syncos_jax.experiments.bench.device import seconds
 from syncos_jax.experiments.bench.measure import Measurement, Work, measure, summarise
-from syncos_jax.models import Model
+from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.windows import WindowLayout
@@ -36,7 +36,7 @@ class Case:
         sampler: of the row and of the whole video, with ``batch`` in it.
     """
 
-    model: Model
+    model: UNetClip
     frames: int
     batch: int
     guided: tuple[bool, ...]
