@@ -28,7 +28,7 @@ def test_looks_every_few_rows_and_at_the_end(tmp_path, monkeypatch):
     preview = Preview(Pipeline(FakeModel()), tmp_path / "p.png", every=5)
     latents = np.zeros((20, 2, 3, 4), np.float32)
     looks = []
-    monkeypatch.setattr(preview, "look", looks.append)
+    monkeypatch.setattr(preview, "write", looks.append)
     for row in (1, 4, 6, 9, 11, 12, 17, 20):
         preview(SimpleNamespace(row=row, total=20, clean=latents))
     assert len(looks) == 4  # at 6, 11, 17, 20
