@@ -32,6 +32,13 @@ def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
     if str(name_or_dir) in BUILT_IN:
         return Path(str(files("syncos_jax"))) / "demo" / "model"
     folder = Path(name_or_dir)
+    from syncos_jax.weights_convert.sources import how_to_convert, is_pipeline, snapshot
+
+    remedy = how_to_convert(name_or_dir)
+    if remedy is not None:
+        raise InputError(remedy)
+    if folder.is_dir() and not is_pipeline(folder):
+        folder = snapshot(folder) or folder
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such model; give {' or '.join(map(repr, BUILT_IN))}, or the folder of a "

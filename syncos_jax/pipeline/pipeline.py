@@ -161,19 +161,20 @@ class Pipeline:
         """The windows that cover the scenario's frames; InputError for less than one window."""
         config = self.model.config
         frames = scenario.total_frames(config.fps)
-        if frames < config.window:
+        window = scenario.window or config.window
+        if frames < window:
             raise InputError(
                 f"events: are {frames} frames together, but the model {config.name!r} makes clips "
-                f"of {config.window}; make them at least {config.window} frames "
-                f"({config.window / (scenario.fps or config.fps):g} seconds) in all"
+                f"of {window}; make them at least {window} frames "
+                f"({window / (scenario.fps or config.fps):g} seconds) in all"
             )
-        stride = scenario.stride or config.stride
-        if stride > config.window:
+        stride = scenario.stride or min(config.stride, window)
+        if stride > window:
             raise InputError(
-                f"stride: is {stride}, but a window has {config.window} frames; give at most "
-                f"{config.window}, and less where windows are to overlap"
+                f"stride: is {stride}, but a window has {window} frames; give at most "
+                f"{window}, and less where windows are to overlap"
             )
-        return WindowLayout(frames=frames, window=config.window, stride=stride)
+        return WindowLayout(frames=frames, window=window, stride=stride)
 
     def settings(self, scenario: Scenario) -> Any:
         """The scenario's sampler settings, with the model's steps and guidance as defaults."""
