@@ -67,7 +67,11 @@ def user_errors() -> Iterator[None]:
             sys.stderr.flush()
             os._exit(code)
         raise typer.Exit(code) from None
+    except AssertionError as error:
+        _fail_without_platform(error)
+        raise
     except RuntimeError as error:  # the class of XLA's own errors
+        _fail_without_platform(error)
         if str(error).startswith("out of memory: "):  # a run's own, which says what would fit
             fail(str(error))
         elif "RESOURCE_EXHAUSTED" in str(error):
@@ -75,6 +79,18 @@ def user_errors() -> Iterator[None]:
         else:
             raise
         raise typer.Exit(FAILED) from None
+
+
+def _fail_without_platform(error: BaseException) -> None:
+    """Ends with one line where JAX has no device of the platform that it was told to use."""
+    if "jax" not in sys.modules:
+        return
+    from syncos_jax.sampling.devices import no_platform
+
+    said = no_platform(error)
+    if said is not None:
+        fail(said)
+        raise typer.Exit(BAD_INPUT) from None
 
 
 def interruptible(work: Callable[[], T]) -> T:

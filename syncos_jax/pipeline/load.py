@@ -88,3 +88,21 @@ def load_model(
             folder / saved.TOKENIZER, config.text.tokens, openclip=config.openclip_tokens
         )
     return Model(config, config.noise_schedule(), **parts)
+
+
+def load_tokenizer(name_or_dir: str | os.PathLike[str] = "demo") -> PromptTokenizer:
+    """A model's tokenizer alone, without its networks.
+
+    Raises:
+        InputError: no such model, or one without a tokenizer.
+    """
+    folder = model_folder(name_or_dir)
+    if saved.is_saved(folder):
+        config = saved.read_config(folder)[0]
+    else:
+        from syncos_jax.weights_convert.diffusers_folder import read_config
+
+        config = read_config(folder)
+    return PromptTokenizer(
+        folder / saved.TOKENIZER, config.text.tokens, openclip=config.openclip_tokens
+    )
