@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.files.atomic import followed, temporary_folder
 from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
@@ -153,6 +154,7 @@ def convert(
                     if progress is not None:
                         progress(done, total)
             saved.write_network(folder / name, weights)
+        saved.seal(folder)
     return Result(
         folder=target,
         config=opened.config,
@@ -339,32 +341,32 @@ def check_folder(out: str | os.PathLike[str], force: bool) -> Path:
 def building_folder(target: Path, force: bool) -> Iterator[Path]:
     """Yields a temporary folder beside `target`; puts it in place at the end.
 
-    When the body raises, `target` is as it was before and nothing is left beside it.
+    When the body raises, `target` is as it was before and nothing is left beside it. What a killed
+    process has left of the same name goes first.
     """
+    target = followed(target)
     made = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}."))
-    except OSError as error:
-        _remove_empty(made)
-        raise InputError(
-            f"cannot write {target}: {error.strerror or error}; choose another place"
-        ) from error
-    complete = temporary / "complete"
-    try:
-        complete.mkdir()
-        yield complete
-        if force and target.exists():
-            target.rename(temporary / "old")
-        complete.rename(target)
-        made = []
-    except OSError as error:  # named after what was asked for, not after where it was made
-        raise OSError(
-            error.errno, error.strerror or str(error), f"cannot write {target}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(made)
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: _remove_empty(made))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_folder(target))
+        except OSError as error:
+            raise InputError(
+                f"cannot write {target}: {error.strerror or error}; choose another place"
+            ) from error
+        complete = temporary / "complete"
+        try:
+            complete.mkdir()
+            yield complete
+            if force and target.exists():
+                target.rename(temporary / "old")
+            complete.rename(target)
+            made = []
+        except OSError as error:  # named after what was asked for, not after where it was made
+            raise OSError(
+                error.errno, error.strerror or str(error), f"cannot write {target}"
+            ) from error
 
 
 def _remove_empty(folders: list[Path]) -> None:

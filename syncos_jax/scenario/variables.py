@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.documents import scalar
+from syncos_jax.files.documents import WrittenFloat, WrittenInt, scalar
 from syncos_jax.files.text import did_you_mean, explain, short
 
 MAX_PROMPT = 2000
@@ -229,9 +229,12 @@ def located(source: str | None) -> Iterator[None]:
 
 
 def as_text(value: Scalar) -> str:
-    """A value as it stands in a prompt: ``true`` and ``false``, numbers in their shortest form."""
+    """A value as it stands in a prompt: ``true`` and ``false``, numbers as they were
+    written, else in their shortest form."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, WrittenInt | WrittenFloat):
+        return value.written
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
