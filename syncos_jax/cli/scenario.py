@@ -101,7 +101,7 @@ def check(
 ) -> None:
     """Say of each file what is wrong with it, or what it makes. Exit code 2 if any is wrong.
 
-    Whether it fits a model (lengths, windows) is said by: syncos plan FILE --model DIR.
+    To see whether it fits a model (lengths, windows): syncos plan FILE --model DIR.
     """
     wrong = False
     for file in files:
@@ -168,7 +168,7 @@ def _checked(file: Path, values: list[str]) -> str:
 
 
 def _made(template: Template, takes: list[Take], open_ones: list[str]) -> list[str]:
-    from syncos_jax.scenario.template import as_text
+    from syncos_jax.scenario.variables import as_text
 
     count = len(takes[0].scenario.events)
     parts = [f"{count} event{'s' if count > 1 else ''}"]

@@ -88,7 +88,7 @@ def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
 
     # Random-looking floats hardly shrink, and compressing them takes most of the time.
     handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_IN_FLIGHT_GB, use_compression=False)
-    with _quiet():
+    with orbax_quiet():
         try:
             with ocp.Checkpointer(handler) as checkpointer:
                 checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(_nest(weights)))
@@ -143,7 +143,7 @@ def read_network(
         for key, leaf in expected.items()
     }
     try:
-        with _quiet(), ocp.Checkpointer(handler) as checkpointer:
+        with orbax_quiet(), ocp.Checkpointer(handler) as checkpointer:
             found = _flatten(checkpointer.metadata(path).item_metadata)
             if set(found) <= {""}:
                 raise InputError(f"{path}: is no readable Orbax checkpoint; convert again")
@@ -204,7 +204,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
+def orbax_quiet() -> Any:
     """Keeps Orbax from logging what it does, and its errors, which are raised as well."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]

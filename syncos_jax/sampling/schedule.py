@@ -20,7 +20,7 @@ from syncos_jax.sampling.levels import Levels, beta_levels, flow_levels
 from syncos_jax.sampling.solvers import Solver
 
 Prediction = Literal["epsilon", "v", "x0", "flow"]
-Spacing = Literal["leading", "trailing", "linspace"]
+Spacing = Literal["leading", "every", "trailing", "linspace"]
 BetaKind = Literal["scaled_linear", "linear", "squaredcos"]
 
 FLOW_SCALE = 1000.0
@@ -56,7 +56,7 @@ class NoiseSchedule:
       prediction: what the network predicts: ``"epsilon"`` (the noise), ``"x0"`` (the clean
         latent), ``"v"`` = ``a eps - b x0``, or ``"flow"`` = ``eps - x0``.
       spacing: which timesteps `steps` takes; see there.
-      offset: added to ``"leading"`` timesteps.
+      offset: added to ``"leading"`` and ``"every"`` timesteps.
       final_timestep: where the last step goes: None to ``x0`` itself, or a timestep (0 in
         VideoCrafter2 and Stable Diffusion), whose small noise then stays in the result.
       flow_shift: for flow models, the time shift; None for all others.
@@ -194,7 +194,8 @@ class NoiseSchedule:
     def steps(self, n: int, *, eta: float = 0.0) -> Steps:
         """The timesteps of a run of `n` steps, with their rates.
 
-        Spacing ``"leading"`` takes each ``T // n``-th timestep from 0 plus `offset`, as latent
+        Spacing ``"leading"`` takes `n` timesteps at distances of ``T // n`` from 0 plus `offset`,
+        as diffusers does. ``"every"`` takes each ``T // n``-th timestep there is, as latent
         diffusion and VideoCrafter2 do: where `n` does not divide ``T`` these can be *more* than
         `n`. (One that the offset moves past the end, where those fail, is left out.)
         ``"trailing"`` ends each of `n` equal parts (the first step is ``T - 1``); ``"linspace"``
@@ -259,7 +260,7 @@ class NoiseSchedule:
                 self.signal,
                 self.noise,
                 n,
-                spacing=self.spacing,
+                spacing="leading" if self.spacing == "every" else self.spacing,
                 offset=self.offset,
                 end_clean=self.final_timestep is None,
             )
@@ -278,8 +279,9 @@ class NoiseSchedule:
             u = 1.0 - np.arange(n) / n
             return FLOW_SCALE * self.flow_shift * u / (1.0 + (self.flow_shift - 1.0) * u)
         t: np.ndarray
-        if self.spacing == "leading":
-            t = np.arange(0, total, total // n)[::-1] + self.offset
+        if self.spacing in ("leading", "every"):
+            end = n * (total // n) if self.spacing == "leading" else total
+            t = np.arange(0, end, total // n)[::-1] + self.offset
             t = t[t < total]
         elif self.spacing == "trailing":
             t = np.round(total - np.arange(n) * (total / n)) - 1
