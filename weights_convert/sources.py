@@ -261,4 +261,4 @@ def how_to_convert(source: str | os.PathLike[str]) -> str | None:
         what = "no such folder; if it is an id on the Hugging Face hub"
     else:
         return None
-    return f"{text}: {what}, convert it first: syncos convert {text} --out DIR, then --model DIR"
+    return f"{text}: {what}, convert it first (syncos convert), and give the new folder"

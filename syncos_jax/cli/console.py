@@ -27,6 +27,7 @@ OPTIONS = {
     "format": "--format",
     "key": "--key",
     "link=True": "--link",
+    "lora": "--lora",
     "model": "--model",
     "names": "--scenarios",
     "only": "--only",
