@@ -194,7 +194,7 @@ def experiment(
         if dry_run:
             return
         out.mkdir(parents=True, exist_ok=True)
-        with phases.phase("videos", "windows") as progress:
+        with phases.phase("videos", "clips") as progress:
             work = partial(
                 run, pipeline, tasks, out, say=phases.say, progress=progress, videos=videos
             )
@@ -251,14 +251,14 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _print_plan(phases: Phases, tasks: list[Task]) -> None:
-    windows: Counter[str] = Counter()
+    clips: Counter[str] = Counter()
     for task in tasks:
-        windows[task.method.name] += task.windows
+        clips[task.method.name] += task.clips
     scenarios = len({task.case.id for task in tasks})
     seeds = len({task.seed for task in tasks})
     phases.say(
-        f"{len(tasks)} videos: {len(windows)} methods, {scenarios} scenarios, {seeds} seeds; "
-        f"{sum(windows.values()):,} windows to predict"
+        f"{len(tasks)} videos: {len(clips)} methods, {scenarios} scenarios, {seeds} seeds; "
+        f"{sum(clips.values()):,} clips to predict"
     )
-    for name, count in windows.items():
-        phases.say(f"  {name:<22}{count:>9,} windows")
+    for name, count in clips.items():
+        phases.say(f"  {name:<22}{count:>9,} clips")
