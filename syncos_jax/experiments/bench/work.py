@@ -15,6 +15,7 @@ from flax import nnx
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.bench.device import seconds
 from syncos_jax.experiments.bench.measure import Measurement, Work, measure, operations, summarise
+from syncos_jax.models import Model
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.windows import WindowLayout
