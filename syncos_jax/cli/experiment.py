@@ -159,10 +159,10 @@ def experiment(
                     f"{settings}: {both[0]}: is a built-in method; choose another name"
                 )
             known |= own
-        dialled = {} if dial is None else dial_methods(_strengths(dial))
+        of_strengths = {} if dial is None else dial_methods(_strengths(dial))
         names = _names(methods)
-        chosen = choose(names, known | dialled, "method")
-        chosen += [m for m in dialled.values() if m not in chosen]
+        chosen = choose(names, known | of_strengths, "method")
+        chosen += [m for m in of_strengths.values() if m not in chosen]
         cases = choose_cases(_names(scenarios), subset)
         if plots and not dry_run:
             from syncos_jax.experiments.plots import need_matplotlib
@@ -190,7 +190,7 @@ def experiment(
             ready = with_common(chosen, pipeline.model, **common)
             numbers = range(first_seed, first_seed + seeds)
             tasks = plan(pipeline, ready, cases, numbers)
-        _say_plan(phases, tasks)
+        _print_plan(phases, tasks)
         if dry_run:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -250,7 +250,7 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _say_plan(phases: Phases, tasks: list[Task]) -> None:
+def _print_plan(phases: Phases, tasks: list[Task]) -> None:
     clips: Counter[str] = Counter()
     for task in tasks:
         clips[task.method.name] += task.clips

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncos_jax.cli import stories
+from syncos_jax.cli import scenario_options
 from syncos_jax.cli.console import BAD_INPUT, fail, user_errors
 from syncos_jax.errors import InputError
 
@@ -97,11 +97,11 @@ def new(
 @app.command("check")
 def check(
     files: Annotated[list[Path], typer.Argument(help="Scenario files.", metavar="FILE...")],
-    values: stories.Values = None,
+    values: scenario_options.Values = None,
 ) -> None:
     """Say of each file what is wrong with it, or what it makes. Exit code 2 if any is wrong.
 
-    Whether it fits a model (lengths, windows) is said by: syncos plan FILE --model DIR.
+    To see whether it fits a model (lengths, windows): syncos plan FILE --model DIR.
     """
     wrong = False
     for file in files:
@@ -117,17 +117,17 @@ def check(
 @app.command("show")
 def show(
     scenario: Annotated[Path, typer.Argument(help="The scenario file.", metavar="SCENARIO")],
-    values: stories.Values = None,
-    seed: stories.Seed = None,
-    seeds: stories.Seeds = None,
-    takes: stories.Takes = None,
+    values: scenario_options.Values = None,
+    seed: scenario_options.Seed = None,
+    seeds: scenario_options.Seeds = None,
+    takes: scenario_options.Takes = None,
 ) -> None:
     """Print the scenarios that a file makes, variables filled in, as YAML."""
     with user_errors():
         from syncos_jax.files.documents import to_text
         from syncos_jax.scenario.scenario import braces_doubled
 
-        for take in stories.collect(scenario, values, seed, seeds, takes):
+        for take in scenario_options.collect(scenario, values, seed, seeds, takes):
             if take.count > 1:
                 typer.echo(f"--- # {take.name}")
             typer.echo(to_text(braces_doubled(take.scenario.to_dict()), ".yaml"), nl=False)
@@ -168,7 +168,7 @@ def _checked(file: Path, values: list[str]) -> str:
 
 
 def _made(template: Template, takes: list[Take], open_ones: list[str]) -> list[str]:
-    from syncos_jax.scenario.template import as_text
+    from syncos_jax.scenario.variables import as_text
 
     count = len(takes[0].scenario.events)
     parts = [f"{count} event{'s' if count > 1 else ''}"]

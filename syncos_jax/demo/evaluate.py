@@ -28,6 +28,7 @@ from syncos_jax.demo.world import (
     sample_scene,
 )
 from syncos_jax.demo.world.tracker import judge, track
+from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import CoDenoising, SynCoS
@@ -63,12 +64,11 @@ def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, fl
     """The same of drawn clips that went through the autoencoder and back: the most there can be."""
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng) for _ in range(clips)]
-    encode = nnx.jit(AutoencoderKL.encode)
+    encode, model = nnx.jit(AutoencoderKL.encode), unet_clip(pipeline.model)
     latents = [
-        encode(pipeline.model.vae, jnp.asarray(clip, jnp.float32) / 127.5 - 1)[0]
-        for clip in render(scenes)
+        encode(model.vae, jnp.asarray(clip, jnp.float32) / 127.5 - 1)[0] for clip in render(scenes)
     ]
-    frames = pipeline.decode(jnp.concatenate(latents) * pipeline.model.config.latent_scale)
+    frames = pipeline.decode(jnp.concatenate(latents) * model.config.latent_scale)
     return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes)
 
 
@@ -124,7 +124,7 @@ def main(
 ) -> None:
     """Measure how well a demo model follows its prompts, and how well samplers keep a colour."""
     pipeline = Pipeline.from_pretrained(model)
-    scale = pipeline.model.config.guidance if guidance is None else guidance
+    scale = pipeline.model.guidance if guidance is None else guidance
     common: Mapping[str, Any] = {"steps": steps, "guidance": scale}
     figures: dict[str, Any] = {"model": model, "clips": clips, "videos": videos, **common}
     if clips:

@@ -19,6 +19,7 @@ from syncos_jax.demo.train_vae import train_vae
 from syncos_jax.errors import InputError
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.pipeline.load import load_model, model_folder
 
 
@@ -44,7 +45,7 @@ def main(
     if size not in SIZES:
         raise typer.BadParameter(f"{size!r} is not one of {', '.join(SIZES)}")
     sizes = SIZES[size]
-    first = None if start is None else load_model(start, "float32")
+    first = None if start is None else unet_clip(load_model(start, "float32"))
     if first is None:
         train_tokenizer(folder / "tokenizer")
     else:

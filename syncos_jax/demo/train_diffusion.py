@@ -13,9 +13,9 @@ from syncos_jax.demo.frames import mark_frames
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
 from syncos_jax.demo.train_text import train_text
-from syncos_jax.models import Model
 from syncos_jax.models.clip_text import CLIPTextEncoder
 from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.models.unet_clip.unet3d import UNet3D
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -93,7 +93,7 @@ def train_diffusion(
     folder: Path,
     steps: int,
     seed: int = 0,
-    first: Model | None = None,
+    first: UNetClip | None = None,
 ) -> tuple[TextToVideo, float]:
     """Train (or resume) in ``folder``, from random weights or those of ``first``.
 

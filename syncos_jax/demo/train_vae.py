@@ -11,7 +11,7 @@ from flax import nnx
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
 from syncos_jax.demo.world import BACKGROUNDS, CLIP_FRAMES, backgrounds, render, sample_scene
-from syncos_jax.models import Model
+from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 
 KL_WEIGHT = 5e-4
@@ -40,7 +40,7 @@ def frames(sizes: DemoSizes, seed: tuple[int, int]) -> Iterator[tuple[np.ndarray
 
 
 def train_vae(
-    sizes: DemoSizes, folder: Path, steps: int, seed: int = 0, first: Model | None = None
+    sizes: DemoSizes, folder: Path, steps: int, seed: int = 0, first: UNetClip | None = None
 ) -> AutoencoderKL:
     """Train (or resume) in ``folder``, from random weights or those of ``first``.
 

@@ -32,7 +32,7 @@ def need_matplotlib() -> None:
     except ImportError:
         raise InputError(
             "plots need matplotlib: pip install 'syncos-jax[experiments]', or leave them out with "
-            "--no-plots"
+            "`plots=False`"
         ) from None
 
 

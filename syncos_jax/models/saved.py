@@ -7,7 +7,6 @@ The Orbax trees are nested as the NNX modules are, with plain strings as keys, s
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import sys
 import time
@@ -20,12 +19,17 @@ from typing import Any
 import jax
 
 from syncos_jax.errors import InputError
+from syncos_jax.files.versioned import FileFormat
 from syncos_jax.models.family import DEFAULT_FAMILY, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.weights import assign, leaves
 
-FORMAT = "syncos_jax"
-VERSION = 1
+CONFIG = FileFormat(
+    "syncos_jax",
+    "the config.json of a converted model",
+    remedy="give a folder that syncos convert wrote, or one in diffusers' layout",
+    remedy_version="convert the checkpoint again",
+)
 TOKENIZER = "tokenizer"
 
 _IN_FLIGHT_GB = 1
@@ -47,10 +51,8 @@ def is_saved(folder: Path) -> bool:
 
 def write_config(folder: Path, config: Any, networks: list[str]) -> None:
     """Writes ``config.json`` of a model that has these networks."""
-    head = {"format": FORMAT, "version": VERSION, "family": config.family, "networks": networks}
-    values = {**head, **config.to_dict()}
-    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    values = {"family": config.family, "networks": networks, **config.to_dict()}
+    CONFIG.write(folder / "config.json", values)
 
 
 def read_config(folder: Path) -> tuple[Any, list[str]]:
@@ -61,20 +63,11 @@ def read_config(folder: Path) -> tuple[Any, list[str]]:
     """
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise InputError(
-            f"{folder}: neither a converted model nor a folder of diffusers'; a checkpoint is "
-            "converted with: syncos convert SOURCE --out DIR"
-        )
-    version = values.pop("version", None)
-    if version != VERSION:
-        raise InputError(
-            f"{path}: has format version {version!r}, this package reads {VERSION}; convert the "
-            "checkpoint again"
-        )
+        values = CONFIG.read(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; {CONFIG.remedy}") from error
+    for key in CONFIG.head:
+        del values[key]
     try:
         config_class = family_named(values.pop("family", DEFAULT_FAMILY)).config_class
     except InputError as error:
@@ -95,7 +88,7 @@ def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
 
     # Random-looking floats hardly shrink, and compressing them takes most of the time.
     handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_IN_FLIGHT_GB, use_compression=False)
-    with _quiet():
+    with orbax_quiet():
         try:
             with ocp.Checkpointer(handler) as checkpointer:
                 checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(_nest(weights)))
@@ -150,7 +143,7 @@ def read_network(
         for key, leaf in expected.items()
     }
     try:
-        with _quiet(), ocp.Checkpointer(handler) as checkpointer:
+        with orbax_quiet(), ocp.Checkpointer(handler) as checkpointer:
             found = _flatten(checkpointer.metadata(path).item_metadata)
             if set(found) <= {""}:
                 raise InputError(f"{path}: is no readable Orbax checkpoint; convert again")
@@ -211,7 +204,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
+def orbax_quiet() -> Any:
     """Keeps Orbax from logging what it does, and its errors, which are raised as well."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]

@@ -107,10 +107,10 @@ class Request:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the state of the run, in plain values; the number of devices does not."""
-        said = self.scenario.to_dict()
+        scenario = self.scenario.to_dict()
         device, found = device_of(self.placement), versions()
         return {
-            "scenario": {k: v for k, v in said.items() if k not in ("sampler", "seed")},
+            "scenario": {k: v for k, v in scenario.items() if k not in ("sampler", "seed")},
             "sampler": settings_to_dict(self.sampler),
             "seed": self.seed,
             "model": {

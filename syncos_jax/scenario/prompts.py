@@ -32,7 +32,7 @@ def split_prompts(text: str) -> list[str]:
     """
     prompts = [part.replace("\\|", "|").strip() for part in re.split(r"(?<!\\)\|", text)]
     if not all(prompts):
-        raise InputError("--prompt: one of the prompts is empty; write 'first | second | third'")
+        raise InputError("`prompts`: one of the prompts is empty; write 'first | second | third'")
     return prompts
 
 

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
-from syncos_jax.files.documents import to_text
+from syncos_jax.files.documents import read_mapping, to_text
 from syncos_jax.files.text import explain, short
+from syncos_jax.scenario.variables import MAX_PROMPT, filled, located, read_variables
 
 MAX_FRAMES = 1_000_000
 MAX_SECONDS = 86_400
 MAX_EVENTS = 10_000
-MAX_PROMPT = 2_000
 
 EXPECTED = {
     "global": f"text (at most {MAX_PROMPT} characters): what is the same all through the video",
@@ -214,9 +214,10 @@ class Scenario(BaseModel):
         In a file ``{name}`` stands for a variable, here for its default (`Template` gives it other
         values), and ``{{`` and ``}}`` for braces.
         """
-        from syncos_jax.scenario.template import Template
-
-        return Template.from_file(path).fill()
+        data = read_mapping(path)
+        with located(str(path)):
+            variables = read_variables(data.pop("variables", None))
+            return cls.from_dict(filled(data, variables, {})[0])
 
     def to_dict(self) -> dict[str, Any]:
         """The mapping that ``from_dict`` takes; keys at their defaults are left out."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from syncos_jax.models import saved
+from syncos_jax.models import Model, saved
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
@@ -112,7 +112,7 @@ def random_model(config: ModelConfig, dtype: DType, seed: int = 0) -> UNetClip:
     return UNetClip(config, config.noise_schedule(), **parts, tokenizer=tokens)
 
 
-def bench_model(name: str, dtype: DType | None = None) -> Any:
+def bench_model(name: str, dtype: DType | None = None) -> Model:
     """The model to measure.
 
     Args:

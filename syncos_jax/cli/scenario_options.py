@@ -163,8 +163,8 @@ def collect(
         if values:
             raise InputError("--set goes with a scenario file, not with --prompt or --prompts")
         texts = read_prompts(prompts) if prompts is not None else split_prompts(prompt or "")
-        story = from_prompts(texts, global_prompt or "", seconds)
-        template = Template(braces_doubled(story.to_dict()))
+        parsed = from_prompts(texts, global_prompt or "", seconds)
+        template = Template(braces_doubled(parsed.to_dict()))
     chosen = parse_values(values or [])
     wanted = read_seeds(seeds) if seeds is not None else None if seed is None else [seed]
     if takes is not None:
