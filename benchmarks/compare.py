@@ -39,6 +39,7 @@ import torch_reference
 from syncos_jax.experiments.bench import device, report
 from syncos_jax.experiments.bench.networks import RANDOM, bench_model
 from syncos_jax.experiments.bench.work import Case, scenario
+from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import model_folder
 from syncos_jax.sampling import CoDenoising, Settings, SynCoS, noise, sample
@@ -90,7 +91,7 @@ class Comparison:
 
     def __init__(self, options: argparse.Namespace, temporary: Path) -> None:
         self.options = options
-        self.model = bench_model(options.model, options.dtype)
+        self.model = unet_clip(bench_model(options.model, options.dtype))
         frames = options.frames or 6 * self.model.geometry.window
         case = Case(self.model, frames, 1, (True,), CoDenoising(steps=options.steps))
         self.layout = case.layout

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from syncos_jax.models import saved
+from syncos_jax.models import Model, saved
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.models.unet_clip.model import UNetClip, unet_clip
+from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
 from syncos_jax.pipeline.load import default_dtype, load_model
@@ -112,7 +112,7 @@ def random_model(config: ModelConfig, dtype: DType, seed: int = 0) -> UNetClip:
     return UNetClip(config, config.noise_schedule(), **parts, tokenizer=tokens)
 
 
-def bench_model(name: str, dtype: DType | None = None) -> Any:
+def bench_model(name: str, dtype: DType | None = None) -> Model:
     """The model to measure.
 
     Args:
@@ -135,7 +135,7 @@ def bench_model(name: str, dtype: DType | None = None) -> Any:
                 config, unet=UNet3DConfig.modelscope(), schedule=tiny_config().schedule
             )
         return random_model(config, dtype)
-    return unet_clip(load_model(name, dtype))
+    return load_model(name, dtype)
 
 
 def parameters(weights: Any) -> int:
