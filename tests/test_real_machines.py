@@ -1,4 +1,4 @@
-"""What machines do: killed processes, links, players, platforms that are not there, flipped bits."""
+"""What machines do: killed processes, links, players, absent platforms, flipped bits."""
 
 import os
 import subprocess

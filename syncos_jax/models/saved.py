@@ -98,7 +98,7 @@ def damaged(folder: Path, part: str = "") -> list[str] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{folder / SEAL}: cannot be read; convert the checkpoint again") from error
+        raise InputError(f"{folder / SEAL}: cannot be read; convert again") from error
 
     def wrong(name: str) -> str:
         path = folder / name
@@ -128,7 +128,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     path = folder / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise InputError(
@@ -142,9 +142,20 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
             "checkpoint again"
         )
     networks = values.pop("networks", None)
-    if not isinstance(networks, list) or not networks or not set(networks) <= set(NETWORKS):
+    if (
+        not isinstance(networks, list)
+        or not networks
+        or any(name not in NETWORKS for name in networks)
+    ):
         raise InputError(f"{path}: networks is {networks!r}; expected some of {NETWORKS}")
-    return ModelConfig.from_dict(values), networks
+    try:
+        config = ModelConfig.from_dict(values)
+        config.noise_schedule()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
+        raise InputError(f"{path}: schedule: has a value that cannot be: {error}") from error
+    return config, networks
 
 
 def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
@@ -242,8 +253,8 @@ def read_network(
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(
-            f"{path}: is damaged: {', '.join(problems[:3])}{more}; copy the folder again, or convert "
-            "the checkpoint again"
+            f"{path}: is damaged: {', '.join(problems[:3])}{more}; copy the folder again, or "
+            "convert the checkpoint again"
         )
     return assign(abstract, _flatten(tree))
 

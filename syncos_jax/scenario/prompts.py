@@ -34,7 +34,9 @@ def split_prompts(text: str) -> list[str]:
 
 
 def from_prompts(
-    prompts: Sequence[str | Mapping[str, Any]], global_prompt: str = "", seconds: float | None = None
+    prompts: Sequence[str | Mapping[str, Any]],
+    global_prompt: str = "",
+    seconds: float | None = None,
 ) -> Scenario:
     """One event for each prompt.
 
