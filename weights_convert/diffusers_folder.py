@@ -69,9 +69,7 @@ def read_whole_config(
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{folder}: a configuration has a value that cannot be: {error}"
-        ) from error
+        raise InputError(f"{folder}: a value that cannot be: {error}") from error
 
 
 def _read_whole_config(

@@ -182,8 +182,8 @@ class NoiseSchedule:
 
         Spacing ``"leading"`` takes `n` timesteps at distances of ``T // n`` from 0 plus `offset`,
         as diffusers does. ``"every"`` takes each ``T // n``-th timestep there is, as latent
-        diffusion and VideoCrafter2 do: where `n` does not divide ``T`` these can be *more* than `n`. (One
-        that the offset moves past the end, where those fail, is left out.)
+        diffusion and VideoCrafter2 do: where `n` does not divide ``T`` these can be *more* than
+        `n`. (One that the offset moves past the end, where those fail, is left out.)
         ``"trailing"`` ends each of `n` equal parts (the first step is ``T - 1``); ``"linspace"``
         spreads `n` evenly over ``0 .. T-1``. Flow schedules follow `flow`.
 
