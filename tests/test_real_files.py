@@ -144,10 +144,8 @@ def test_what_a_pickle_would_call_is_refused(tmp_path, monkeypatch, function):
 
 
 def test_a_lora_is_named_with_the_remedy(tmp_path):
-    content = {
-        "to_q.base_layer.weight": torch.zeros(2),
-        "to_q.lora_A.default.weight": torch.ones(2),
-    }
+    content = {"to_q.base_layer.weight": torch.zeros(2)}
+    content |= {"to_q.lora_A.default.weight": torch.ones(2)}
     with pytest.raises(InputError, match=r"LoRA that is not merged .*to_q.*fuse_lora"):
         read(tmp_path / "a.pt", {**state(), **content})
     with pytest.raises(InputError, match="is a LoRA, a change to a network"):

@@ -1,4 +1,4 @@
-"""What machines do: killed processes, links, players, missing platforms, flipped bits."""
+"""What machines do: killed processes, links, players, absent platforms, flipped bits."""
 
 import os
 import subprocess

@@ -167,7 +167,9 @@ def test_check_goes_through_all_files(syncos, tmp_path):
     )
     syncos("new", "good.yaml")
     result = syncos("check", "none.yaml", "good.yaml", "open.yaml")
-    assert result.exit_code == 2 and result.stdout == "good.yaml: ok, 3 events, 5.5 s\n"
+    assert result.exit_code == 2 and result.stdout.startswith(
+        "good.yaml: ok, 3 events, 5.5 s\n  global: a red ball on a green meadow\n  0: the"
+    )
     first, second = result.stderr.splitlines()
     assert first == "error: none.yaml: no such file"
     assert "open.yaml: events[0].seconds: is 'n'" in second and "--set who=... --set n=" in second

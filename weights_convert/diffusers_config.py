@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; is {path.parent} a folder of diffusers'?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: a JSON object was expected")
@@ -245,7 +245,8 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     for key, kind in numbers.items():
         value = config[key]
         whole = kind is float and type(value) is int
-        if not (type(value) is kind or whole) or not math.isfinite(value) or value < 0:
+        good = (type(value) is kind or whole) and 0 <= value <= _MOST_STEPS
+        if not good or not math.isfinite(value):
             raise InputError(f"{where}: {key} is {value!r}; expected a number")
     notes = []
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
@@ -294,6 +295,7 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     return settings, notes
 
 
+_MOST_STEPS = 100_000
 _BASE = {
     "beta_start": 1e-4,
     "beta_end": 0.02,

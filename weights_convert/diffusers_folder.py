@@ -63,6 +63,18 @@ def read_config(folder: Path, only: str | None = None) -> ModelConfig:
 def read_whole_config(
     folder: Path, only: str | None = None, source: str = ""
 ) -> tuple[ModelConfig, list[str], list[str]]:
+    """As `_read_whole_config`; InputError for values of no use, whatever they break."""
+    try:
+        return _read_whole_config(folder, only, source)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder}: a value that cannot be: {error}") from error
+
+
+def _read_whole_config(
+    folder: Path, only: str | None = None, source: str = ""
+) -> tuple[ModelConfig, list[str], list[str]]:
     """The configuration of a diffusers folder without its weights, what its reader ought to know,
     and what was assumed of the clip length.
 

@@ -220,7 +220,7 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 
 def _from_type(function: Any, _type: Any, arguments: Any, _state: Any = None) -> Any:
-    """``torch._tensor._rebuild_from_type_v2``: a tensor of its own class, or with attributes."""
+    """``torch._tensor._rebuild_from_type_v2``: a tensor of another class."""
     if function not in (_tensor, _parameter, _Inert):
         raise ValueError("a tensor of a class that is not known")
     return function(*arguments)

@@ -25,10 +25,7 @@ def info(
     ] = "demo",
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify",
-            help="Compare every file of a converted model with its hash; say which differ.",
-        ),
+        typer.Option("--verify", help="Compare every file of a converted model with its hash."),
     ] = False,
 ) -> None:
     """Say what a model is: networks and their sizes, clip length, schedule, training."""
@@ -66,8 +63,7 @@ def verified(model: str) -> str:
         more = f" and {len(found) - 10} more" if len(found) > 10 else ""
         raise InputError(
             f"{folder}: is damaged: {', '.join(found[:10])}{more}; copy the folder again, or "
-            "convert "
-            "the checkpoint again"
+            "convert the checkpoint again"
         )
     return f"{folder}: every file is as it was written"
 

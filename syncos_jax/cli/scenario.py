@@ -195,8 +195,7 @@ def _checked(file: Path, values: list[str], model: str | None) -> tuple[str, lis
 
 
 def _check_against(takes: list[Take], model: str) -> None:
-    """Says what of the prompts a model's text encoder cuts; InputError where events become "
-    "equal."""
+    """Says what of the prompts a model cuts; InputError where two events become the same."""
     import logging
 
     from syncos_jax.pipeline.load import load_tokenizer

@@ -98,7 +98,7 @@ Prompts = Annotated[
         metavar="FILE",
         help="In place of a scenario: a text file with a prompt, an event, on each line (lines "
         "that begin with '# ' are comments), or a .csv, .tsv, .json or .jsonl with prompt and, if "
-        "it likes, seconds, frames and negative.",
+        "need be, seconds, frames and negative.",
         show_default=False,
     ),
 ]

@@ -137,9 +137,8 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise InputError(
-            f"{path}{line}: not readable as YAML: {error.problem}{_hint(error.problem)}"
-        ) from error
+        said = f"{error.problem}{_hint(error.problem)}"
+        raise InputError(f"{path}{line}: not readable as YAML: {said}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not readable as YAML: {error}") from error
     except json.JSONDecodeError as error:

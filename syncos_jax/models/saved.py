@@ -92,9 +92,7 @@ def damaged(folder: Path, part: str = "") -> list[str] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{folder / SEAL}: cannot be read; convert the checkpoint again"
-        ) from error
+        raise InputError(f"{folder / SEAL}: cannot be read; convert again") from error
 
     def wrong(name: str) -> str:
         path = folder / name
@@ -135,7 +133,14 @@ def read_config(folder: Path) -> tuple[Any, list[str]]:
     networks, known = values.pop("networks", None), config_class.networks
     if not isinstance(networks, list) or not networks or not set(networks) <= set(known):
         raise InputError(f"{path}: networks is {networks!r}; expected some of {known}")
-    return config_class.from_dict(values), networks
+    try:
+        config = config_class.from_dict(values)
+        config.noise_schedule()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
+        raise InputError(f"{path}: schedule: has a value that cannot be: {error}") from error
+    return config, networks
 
 
 def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
@@ -232,8 +237,7 @@ def read_network(
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(
             f"{path}: is damaged: {', '.join(problems[:3])}{more}; copy the folder again, or "
-            "convert "
-            "the checkpoint again"
+            "convert the checkpoint again"
         )
     return assign(abstract, _flatten(tree))
 

@@ -80,9 +80,8 @@ def check_quality(path: str | os.PathLike[str], crf: int) -> None:
     suffix = Path(path).suffix.lower()
     if crf == 0 and suffix in (".mp4", ".mov"):
         raise InputError(
-            f"{path}: crf 0 is lossless H.264, which QuickTime, iOS and Firefox do not play; "
-            "give 1 "
-            "or more, or write .mkv, .webm or a folder of PNG frames"
+            f"{path}: crf 0 is lossless H.264, which QuickTime, iOS and Firefox do not play; give "
+            "1 or more, or write .mkv, .webm or a folder of PNG frames"
         )
 
 

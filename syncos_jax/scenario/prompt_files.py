@@ -81,9 +81,7 @@ def _lines(path: str | os.PathLike[str], text: str) -> PromptFile:
     prompts = [line for line in lines if line and not _COMMENT.match(line)]
     left = sum(bool(_COMMENT.match(line)) for line in lines)
     if prompts and prompts[0][:1] in "[{" and prompts[-1][-1:] in "]}":
-        raise InputError(
-            f"{path}: looks like JSON; name it .json, or .jsonl with one object a line"
-        )
+        raise InputError(f"{path}: looks like JSON; name it .json or .jsonl")
     notes = [f"{path}: {left} lines that begin with '# ' are comments and left out"] if left else []
     return PromptFile(tuple({"prompt": prompt} for prompt in prompts), tuple(notes))
 
@@ -106,8 +104,7 @@ def _table(path: str | os.PathLike[str], text: str, delimiter: str) -> PromptFil
         if max(map(len, rows)) == 1:
             return PromptFile(tuple({"prompt": row[0]} for row in rows))
         raise InputError(
-            f"{path}: its first line names no column 'prompt'; write a header such as "
-            "prompt,seconds"
+            f"{path}: its first line names no column 'prompt'; write a header, as prompt,seconds"
         )
     known = {header[named[0]]: "prompt", **{name: name for name in (*_LENGTHS, *_OTHERS)}}
     unread = [cell for cell in header if cell and cell not in known]
@@ -117,12 +114,10 @@ def _table(path: str | os.PathLike[str], text: str, delimiter: str) -> PromptFil
         if len(row) > len(header):
             raise InputError(
                 f"{path}: row {number} has {len(row)} cells, the header {len(header)}; put a "
-                "prompt "
-                f"that has {delimiter!r} in it in quotes"
+                f"prompt that has {delimiter!r} in it in quotes"
             )
-        cells = {
-            known[h]: cell for h, cell in zip(header, row, strict=False) if h in known and cell
-        }
+        pairs = zip(header, row, strict=False)
+        cells = {known[name]: cell for name, cell in pairs if name in known and cell}
         events.append(_event(path, f"row {number}", cells))
     return PromptFile(tuple(events), tuple(notes))
 
@@ -149,8 +144,7 @@ def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[
         if unknown:
             raise InputError(
                 f"{path}: entry {number} has {short(unknown[0])}; known are prompt, seconds, "
-                "frames, "
-                "negative"
+                "frames, negative"
             )
         events.append(_event(path, f"entry {number}", values))
     return events

@@ -1,6 +1,7 @@
 """What describes a model beside its weights."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
+from syncos_jax.files.text import short
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from syncos_jax.models.family import Geometry
 from syncos_jax.models.layers import DType, NoWeights
@@ -56,6 +58,15 @@ class ModelConfig:
     openclip_tokens: bool = False
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for where, part in (("unet", self.unet), ("vae", self.vae), ("text", self.text)):
+            _check_values(where, part)
+        _check_values("model", self)
+        if not math.isfinite(self.latent_scale) or self.latent_scale <= 0:
+            raise InputError(f"model.latent_scale: is {self.latent_scale!r}; it must be above 0")
+        if not math.isfinite(self.guidance) or self.fps <= 0:
+            raise InputError("model: guidance must be finite and fps above 0")
 
     @property
     def latent_channels(self) -> int:
@@ -119,6 +130,38 @@ class ModelConfig:
         return _build(cls, values, "model")
 
 
+_MOST = 1_000_000
+_DEEPEST = 256
+_COUNTS = ("layers_per_block", "layers")
+
+
+def _check_values(where: str, config: Any) -> None:
+    """InputError for values that are not of their field's type, or that no network could have."""
+    for field in dataclasses.fields(config):
+        value, place = getattr(config, field.name), f"{where}.{field.name}"
+        wanted = str(field.type)
+        if isinstance(field.type, type):
+            wanted = field.type.__name__
+        if wanted == "int" and (type(value) is not int or not 1 <= value <= _MOST):
+            if not (field.name == "fps" and type(value) is float and 0 < value <= _MOST):
+                raise InputError(f"{place}: is {short(value)}; expected a whole number from 1")
+        elif wanted == "float" and type(value) not in (int, float):
+            raise InputError(f"{place}: is {short(value)}; expected a number")
+        elif wanted in ("bool", "str") and type(value).__name__ != wanted:
+            raise InputError(f"{place}: is {short(value)}; expected {wanted}")
+        elif wanted.startswith("tuple"):
+            kind = bool if "bool" in wanted else int
+            good = isinstance(value, tuple) and 1 <= len(value) <= 16
+            if not good or any(type(v) is not kind or not v <= _MOST for v in value):
+                raise InputError(f"{place}: is {short(value)}; expected a short list")
+            if kind is int and min(value) < 1:
+                raise InputError(f"{place}: is {short(value)}; expected numbers from 1")
+        elif wanted.startswith("Mapping") and not isinstance(value, Mapping):
+            raise InputError(f"{place}: is {short(value)}; expected a mapping")
+        if field.name in _COUNTS and value > _DEEPEST:
+            raise InputError(f"{place}: is {short(value)}; expected at most {_DEEPEST}")
+
+
 def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     unknown = sorted(set(values) - set(fields))
@@ -138,4 +181,9 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
                 if names
             )
         )
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where} configuration: has a value that cannot be: {error}") from error
