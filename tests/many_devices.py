@@ -107,7 +107,9 @@ def in_parts():
     plain = np.asarray(run())
     parts = start(NETWORK, **(given := single(mesh=make_mesh(3))))
     parts.advance(2)
-    parts.advance(3)
+    parts.advance(1)
+    while parts.tape.rows.first[parts.row]:
+        parts.advance(1)
     parts.check()
     kept = parts.clips_done, jax.tree.map(np.asarray, parts.carry)
     found = {"in_round": not bool(parts.tape.rows.first[parts.row])}

@@ -120,6 +120,7 @@ CHANGES = {
     "guidance_t_max": 500,
     "batch": 2,
     "eta": 0.5,
+    "solver": "dpm++",
     "t_min": 700,
     "refine_steps": 2,
     "refine_snr": 5.0,

@@ -64,8 +64,8 @@ def test_events_that_do_not_fit_are_noted(events, note):
     [
         (None, "There is no take1.json beside this video"),
         ("{", "cannot be used"),
-        ("{}", "not a description of a video"),
-        ('{"format": "syncos_jax review"}', "not a description of a video"),
+        ("{}", "is not the record of a video"),
+        ('{"format": "syncos_jax review"}', "is not the record of a video"),
     ],
 )
 def test_a_video_without_usable_notes_is_shown_all_the_same(tmp_path, text, note):

@@ -39,6 +39,7 @@ class Checkpoint:
         warnings: what its reader ought to know.
         problems: tensors that belong to no network.
         hint: what may be wrong where the tensors do not fit.
+        assumed: what nothing in the source says, and was assumed of the length of its clips.
     """
 
     config: Any
@@ -47,3 +48,4 @@ class Checkpoint:
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     hint: str = ""
+    assumed: tuple[str, ...] = ()

@@ -60,7 +60,7 @@ def open_model(folder: Path, only: str | None = None) -> Checkpoint:
     """
     if only is not None and only not in CogVideoXConfig.networks:
         known = ", ".join(CogVideoXConfig.networks)
-        raise InputError(f"--only {only}: CogVideoX has no such network; one of {known}")
+        raise InputError(f"`only={only}`: CogVideoX has no such network; one of {known}")
     parts: dict[str, Part] = {}
     sizes: dict[str, Any] = {
         "transformer": CogVideoXTransformerConfig(),
@@ -142,7 +142,7 @@ def _check(config: CogVideoXConfig, parts: Mapping[str, Part]) -> None:
             raise InputError(
                 f"the transformer takes {channels} channels and gives {out}, so it is conditioned "
                 "on images (CogVideoX I2V); only text-to-video can be converted, or the "
-                "transformer alone with --only"
+                "transformer alone with `only`"
             )
         if channels != config.vae.latent_channels:
             raise InputError(

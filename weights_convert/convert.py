@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +18,24 @@ import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.files.atomic import followed, temporary_folder
 from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.weights_convert import cogvideox, tokenizer_files
+from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.lora import Lora, open_lora, parse
+from syncos_jax.weights_convert.sources import Format, open_source
+from syncos_jax.weights_convert.state_dict import Choice
 from syncos_jax.weights_convert.table import Target, arrays, leaves, match, refuse
 
-Format = Literal["videocrafter", "diffusers", "wan"]
 DTYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
 }
+_LONGEST_CLIP = 1000
 NETWORKS = ("unet", "transformer", "transformer_2", "vae", "text_encoder")
 """Networks of all families."""
 _CHUNK = 2**22
@@ -83,6 +86,10 @@ def convert(
     only: str | None = None,
     tokenizer: str | None = None,
     dtype: str | None = None,
+    key: str | None = None,
+    ema: bool = False,
+    window: int | None = None,
+    size: tuple[int, int] | None = None,
     lora: Sequence[str] = (),
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -97,6 +104,10 @@ def convert(
         only: one network alone, of `NETWORKS`.
         tokenizer: folder, BPE file or hub id of the tokenizer; see `tokenizer_files.find`.
         dtype: of the weights on disk, a key of `DTYPES`; None for the checkpoint's own.
+        key: of several sets of weights in a file, the one to take; see `state_dict.Choice`.
+        ema: take the averaged copy (EMA) of the weights.
+        window: frames of a clip; None for what the source says.
+        size: width and height of a frame in pixels; None for what the source says.
         lora: LoRA files to merge, ``[NETWORK=]FILE[:SCALE]`` each, into the denoiser by default.
         force: replace a folder that is there.
         progress: called with (tensors done, tensors in all).
@@ -110,7 +121,10 @@ def convert(
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"`dtype={dtype}`: unknown; one of {', '.join(DTYPES)}")
     target = check_folder(out, force)
-    opened = open_source(str(source), format, config or [], only, name=target.name)
+    choice = Choice(key, ema, only)
+    opened = open_source(str(source), format, config or [], choice, name=target.name)
+    opened = _asked(opened, window, size)
+    _check_sampling(opened)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])
     loras = _loras(opened, lora)
     files = _tokenizer(opened, tokenizer, only)
@@ -140,6 +154,7 @@ def convert(
                     if progress is not None:
                         progress(done, total)
             saved.write_network(folder / name, weights)
+        saved.seal(folder)
     return Result(
         folder=target,
         config=opened.config,
@@ -149,53 +164,43 @@ def convert(
     )
 
 
-def open_source(
-    source: str, format: Format | None, config: list[Path], only: str | None, *, name: str
-) -> Checkpoint:
-    """Opens what `source` names, after recognising its format."""
-    from syncos_jax.weights_convert import hub, lvdm, wan
-    from syncos_jax.weights_convert.diffusers_folder import open_pipeline
+def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None) -> Checkpoint:
+    """With the clip length and the frame's size that were asked for."""
+    config = opened.config
+    if not isinstance(config, ModelConfig):
+        if window is not None or size is not None:
+            given = "window" if window is not None else "size"
+            raise InputError(f"`{given}`: is for UNets; {config.family} has its own clips")
+        return opened
+    changes: dict[str, Any] = {}
+    if window is not None:
+        if not 1 <= window <= _LONGEST_CLIP:
+            raise InputError(
+                f"`window={window}`: give a clip length from 1 to {_LONGEST_CLIP} frames"
+            )
+        changes |= {"window": window, "stride": max(1, window // 4)}
+    if size is not None:
+        changes |= {"width": size[0], "height": size[1]}
+    config = dataclasses.replace(config, **changes)
+    step = config.latent_factor
+    if min(config.width, config.height) < 1 or config.width % step or config.height % step:
+        near = "x".join(
+            str(max(step, round(n / step) * step)) for n in (config.width, config.height)
+        )
+        raise InputError(
+            f"frames of {config.width}x{config.height} pixels: this network needs sides that "
+            f"{step} divides; `size={near}` would do"
+        )
+    said = opened.assumed if window is None else ()
+    return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, *said))
 
-    if format is not None and format not in get_args(Format):
-        raise InputError(f"`format={format}`: unknown; one of {', '.join(get_args(Format))}")
-    path = Path(source)
-    if not path.exists():
-        if not hub.is_id(source):
-            raise InputError(f"{source}: no such file or folder")
-        path = hub.fetch(source)
-    own = format == "wan" or (format != "videocrafter" and path.is_dir() and wan.recognises(path))
-    if path.is_dir() and format != "diffusers" and not own:
-        path = _checkpoint_in(path, format)
-    own = own or (format is None and not config and path.is_file() and wan.recognises(path))
-    if path.is_dir() or own:
-        if config:
-            raise InputError("`config`: is for VideoCrafter checkpoints; a folder has its own")
-        opened = (wan.open_model if own else open_pipeline)(path, only)
-        given = path.is_dir() and (path / "syncos.json").is_file()  # which may say both
-        said = {} if given else {"name": name, "source": source}
-        return dataclasses.replace(opened, config=dataclasses.replace(opened.config, **said))
-    if format == "diffusers":
-        raise InputError(f"{source}: is a file; give the folder that it lies in, with config.json")
-    return lvdm.open_checkpoint(path, config, only, name)
 
-
-def _checkpoint_in(folder: Path, format: Format | None) -> Path:
-    """The folder itself if it is one of diffusers', or the one checkpoint that lies in it."""
-    if format is None and any(
-        (folder / name).is_file()
-        for name in ("model_index.json", "config.json", "unet/config.json")
-    ):
-        return folder
-    if format is None and cogvideox.recognises(folder):
-        return folder
-    found = sorted(p for p in folder.iterdir() if p.suffix in (".ckpt", ".safetensors"))
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(p.name for p in found) or "none"
-    raise InputError(
-        f"{folder}: neither a folder of diffusers' (model_index.json, unet/config.json) nor one "
-        f"with a single checkpoint (found {names})"
-    )
+def _check_sampling(opened: Checkpoint) -> None:
+    """Raises InputError where the model could not be sampled."""
+    if "unet" not in opened.parts:
+        return
+    config = opened.config
+    config.noise_schedule().steps(config.steps)
 
 
 def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:
@@ -336,32 +341,32 @@ def check_folder(out: str | os.PathLike[str], force: bool) -> Path:
 def building_folder(target: Path, force: bool) -> Iterator[Path]:
     """Yields a temporary folder beside `target`; puts it in place at the end.
 
-    When the body raises, `target` is as it was before and nothing is left beside it.
+    When the body raises, `target` is as it was before and nothing is left beside it. What a killed
+    process has left of the same name goes first.
     """
+    target = followed(target)
     made = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}."))
-    except OSError as error:
-        _remove_empty(made)
-        raise InputError(
-            f"cannot write {target}: {error.strerror or error}; choose another place"
-        ) from error
-    complete = temporary / "complete"
-    try:
-        complete.mkdir()
-        yield complete
-        if force and target.exists():
-            target.rename(temporary / "old")
-        complete.rename(target)
-        made = []
-    except OSError as error:  # named after what was asked for, not after where it was made
-        raise OSError(
-            error.errno, error.strerror or str(error), f"cannot write {target}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(made)
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: _remove_empty(made))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_folder(target))
+        except OSError as error:
+            raise InputError(
+                f"cannot write {target}: {error.strerror or error}; choose another place"
+            ) from error
+        complete = temporary / "complete"
+        try:
+            complete.mkdir()
+            yield complete
+            if force and target.exists():
+                target.rename(temporary / "old")
+            complete.rename(target)
+            made = []
+        except OSError as error:  # named after what was asked for, not after where it was made
+            raise OSError(
+                error.errno, error.strerror or str(error), f"cannot write {target}"
+            ) from error
 
 
 def _remove_empty(folders: list[Path]) -> None:

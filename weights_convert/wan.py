@@ -56,7 +56,7 @@ def open_model(path: Path, only: str | None = None) -> Checkpoint:
         InputError: a missing or broken file; says which and why.
     """
     if only is not None and only not in WanConfig.networks:
-        raise InputError(f"--only {only}: Wan has no such network; {', '.join(WanConfig.networks)}")
+        raise InputError(f"`only={only}`: Wan has no such network; {', '.join(WanConfig.networks)}")
     if path.is_file():
         return _open_single(path, only)
     own = any((path / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT)) or any(
@@ -132,7 +132,7 @@ def _open_single(path: Path, only: str | None) -> Checkpoint:
     if holds is None or only is not None and only.removesuffix("_2") != holds:
         raise InputError(f"{path}: holds no {only or 'network of Wan'}'s tensors")
     if only is None:
-        raise InputError(f"{path}: holds a {holds} alone; add --only {holds}")
+        raise InputError(f"{path}: holds a {holds} alone; add `only={holds}`")
     readers: dict[str, Any] = {
         "vae": _own_vae,
         "text_encoder": _own_text,
@@ -198,7 +198,7 @@ def _checked(opened: Checkpoint) -> Checkpoint:
             raise InputError(
                 f"the transformer takes {channels} channels and gives {out}, so it is conditioned "
                 "on images (Wan I2V); only text-to-video can be converted, or the transformer "
-                "alone with --only"
+                "alone with `only`"
             )
         if channels != latent:
             raise InputError(
@@ -231,4 +231,4 @@ def _file_of(folder: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"{folder}: missing {names[0]}; for one network alone use --only")
+    raise InputError(f"{folder}: missing {names[0]}; for one network alone use `only`")

@@ -22,9 +22,12 @@ OPTIONS = {
     "comment": "--comment",
     "config": "--config",
     "dtype": "--dtype",
+    "ema=True": "--ema",
     "force=True": "--force",
     "format": "--format",
+    "key": "--key",
     "link=True": "--link",
+    "lora": "--lora",
     "model": "--model",
     "names": "--scenarios",
     "only": "--only",
@@ -36,9 +39,11 @@ OPTIONS = {
     "record=None": "--no-sidecar",
     "resume=False": "--no-resume",
     "scale": "--scale",
+    "size": "--size",
     "subset": "--subset",
     "tokenizer": "--tokenizer",
     "values": "--set",
+    "window": "--window",
 }
 """Argument of the library, or argument with its value -> option of the command line."""
 

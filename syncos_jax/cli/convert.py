@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from syncos_jax.cli.console import user_errors
+from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -47,6 +49,14 @@ class DType(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """``"576x320"`` -> ``(576, 320)``; raises InputError."""
+    found = re.fullmatch(r"\s*0*(\d{1,5})\s*[xX×*]\s*0*(\d{1,5})\s*", text)
+    if not found or "0" in found.groups():
+        raise InputError(f"--size: {text!r} is no size; give WIDTHxHEIGHT in pixels, as 576x320")
+    return int(found[1]), int(found[2])
 
 
 def convert(
@@ -97,6 +107,33 @@ def convert(
             help="Of the weights on disk; the checkpoint's by default.", show_default=False
         ),
     ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Frames of a clip, where SOURCE does not say (a folder of diffusers' does not).",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Width and height of a frame in pixels; by default what SOURCE says.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of several sets of weights in a checkpoint, the one to take.",
+            show_default=False,
+        ),
+    ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema", help="Take the averaged copy (EMA) of the weights.")
+    ] = False,
     lora: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,6 +164,10 @@ def convert(
                 "only": only and only.value,
                 "tokenizer": tokenizer,
                 "dtype": dtype and dtype.value,
+                "window": window,
+                "size": None if size is None else read_size(size),
+                "key": key,
+                "ema": ema,
                 "lora": lora or (),
                 "force": force,
             }

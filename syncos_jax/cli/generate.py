@@ -147,6 +147,7 @@ def generate(
     resume: run_options.Resume = True,
     checkpoint_every: run_options.CheckpointEvery = "30",
     devices: options.Devices = None,
+    weights_over: options.WeightsOver = 1,
     parallel: options.ParallelBy = "shard_map",
     distributed: options.Distributed = False,
     coordinator: options.Coordinator = None,
@@ -191,7 +192,7 @@ def generate(
             model = model or record["model"]["id"]
             scale = scale or record["video"].get("scale")
             label = label or record["video"].get("label")
-            out = out or _again_name(record)
+            out = out or _name_of_copy(record)
             jobs = [Job(take, out, sampler=settings, seed=used, original=(again, record))]
         else:
             found = scenario_options.collect(
@@ -214,13 +215,14 @@ def generate(
         if preview is not None:
             for job, path in zip(jobs, scenario_options.named_outputs(preview, named), strict=True):
                 job.preview = path
-        mesh = options.open_mesh(devices, parallel, distributed, coordinator, processes, process_id)
-        if options.speaks(distributed):
+        hosts = (distributed, coordinator, processes, process_id)
+        mesh = options.open_mesh(devices, parallel, *hosts, weights_over)
+        if options.is_main(distributed):
             check_outputs(jobs)
         _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit)
 
 
-def _again_name(record: dict) -> Path:
+def _name_of_copy(record: dict) -> Path:
     name = Path(str(record["files"].get("video") or "")).name or "out.mp4"
     return Path(name).with_stem(Path(name).stem + "-again")
 
@@ -244,7 +246,9 @@ def _make_all(
 
         if cache:
             keep_programs()
-        pipeline = Pipeline.from_pretrained(model, mesh=mesh, parallel=parallel)
+        pipeline = Pipeline.from_pretrained(
+            model, mesh=mesh, parallel=parallel, rules=options.rules(mesh)
+        )
     for job in jobs:  # all of them before the first is made
         if job.original is not None:
             check_model(pipeline, *job.original, model)

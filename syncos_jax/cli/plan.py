@@ -77,13 +77,13 @@ def _print(plans: list[Plan], names: list[str]) -> None:
     console = Console(highlight=False, markup=False)
     shown: list[dict[str, Any]] = []
     for plan, name in zip(plans, names, strict=True):
-        told = {**plan.to_dict(), "seed": None}
+        content = {**plan.to_dict(), "seed": None}
         if name:
-            again = ", as above" if told in shown else ""
+            again = ", as above" if content in shown else ""
             console.print(f"{name}: seed {plan.seed}{again}", style="bold")
-        if told not in shown:  # another seed makes no other plan
+        if content not in shown:  # another seed makes no other plan
             _print_one(console, plan)
-            shown.append(told)
+            shown.append(content)
     if len(plans) > 1:
         costs = [plan.cost for plan in plans]
         rows = sum(cost.rows for cost in costs)

@@ -16,7 +16,7 @@ from syncos_jax.experiments.tables import summarise, to_markdown
 from syncos_jax.files import replacing
 from syncos_jax.files.text import did_you_mean
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.runs.record import device_of, versions
+from syncos_jax.pipeline.versions import device_of, versions
 
 SUBSET_SEEDS = 2
 SUBSET_STEPS = 25

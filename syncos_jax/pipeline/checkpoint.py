@@ -1,4 +1,4 @@
-"""Runs that survive what kills them: their state in a folder, from which the same run goes on.
+"""Checkpoints: the state of a run in a folder, from which the same run resumes.
 
 The folder holds
 
@@ -6,7 +6,7 @@ The folder holds
 run.json      what the run is: scenario, sampler, seed, model, versions, kind of device
 rows/ROW/     the state before that row, an Orbax checkpoint: one array for each leaf of `Carry`
 latents.npy   the clean latent, once all rows have been played
-lock          held by the process that is at it; free again when that one dies
+lock          held by the process that writes here; released when that process ends
 ============= ====================================================================================
 
 A state is written beside its place and renamed when it is complete, so that one that was half
@@ -105,9 +105,9 @@ class Checkpoint:
         A folder of the same run goes on; one of another is an error.
       resume: False deletes what is there of any run.
       every: how often the state is saved.
-      stop: asked between the parts of the run; once it returns True (in one of the processes) the
+      stop: called between the parts of the run; once it returns True (in one of the processes) the
         run saves its state and raises `Terminated` (in all of them, at the same row).
-      warn: is told where a state cannot be saved (a full disk, say), which does not stop the run.
+      warn: called where a state cannot be saved (a full disk, say), which does not stop the run.
 
     Attributes:
       saved: how many states this process has saved.
@@ -205,7 +205,7 @@ class Checkpoint:
         there = broadcast(int(self._main and path.exists()))
         if not there:
             return None
-        # Several processes of one run read it from the first one's folder, or are told.
+        # Several processes of one run: the first one reads it and sends it to the others.
         values = None
         if self._main:
             try:
@@ -233,14 +233,14 @@ class Checkpoint:
         self._last_row = run.row
         by_row = self.every.rows is not None
         self._not_before = monotonic() + self.every.seconds
-        # Several processes ask one another after each part, in the same order: they may not differ
-        # in when they pause.
+        # Several processes agree after each part whether to stop: they have to pause at the same
+        # rows.
         each_part = by_row or not self._alone
 
         def watched(done: int, total: int) -> None:
             if progress is not None:
                 progress(done, total)
-            if done < total and self._asked_to_stop():
+            if done < total and self._stop_requested():
                 raise _Stopping
 
         try:
@@ -277,7 +277,7 @@ class Checkpoint:
         """Whether there is nothing to go on from."""
         return self.newest_row() is None and not (self.folder / LATENTS).exists()
 
-    def _asked_to_stop(self) -> bool:
+    def _stop_requested(self) -> bool:
         own = self._stop is not None and self._stop()
         if self._alone:
             return own
@@ -301,13 +301,13 @@ class Checkpoint:
         try:
             self.saved += self._states.save(run.row, run.clips_done, run.carry, wait=wait)
         except Exception as error:  # tensorstore has no class of its own for a full disk
-            self._complain("could not be saved", error)
+            self._warn_of("could not be saved", error)
         now = monotonic()
         self.waited += now - begin
         self._last_row = run.row
         self._not_before = now + max(self.every.seconds, (now - begin) / MOST_OF_THE_TIME)
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def _warn_of(self, what: str, error: Exception) -> None:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         self._warn(f"{self.folder}: the state of the run {what}: {reason}")
 
@@ -322,7 +322,7 @@ class Checkpoint:
             try:
                 return self._states.read(row, like)
             except Exception as error:  # damaged by what is not a kill: the disk, another program
-                self._complain(f"at row {row} cannot be read", error)
+                self._warn_of(f"at row {row} cannot be read", error)
         return 0, None
 
     def _broadcast(self, values: Any, like: Any = None) -> Any:
@@ -365,7 +365,7 @@ class Checkpoint:
             try:
                 states.close()
             except Exception as error:
-                self._complain("could not be saved", error)
+                self._warn_of("could not be saved", error)
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -375,4 +375,4 @@ class Checkpoint:
 
 
 class _Stopping(Exception):
-    """Raised between two parts, because somebody asked."""
+    """Raised between two parts, once `stop` returned True."""

@@ -91,14 +91,14 @@ class Take:
 
 def find_videos(folder: str | os.PathLike[str]) -> list[Path]:
     """Videos of a folder, by name; raises InputError where there is no folder or none in it."""
-    place = Path(folder)
-    if not place.is_dir():
-        what = "is a file; give the folder it is in" if place.exists() else "no such folder"
-        raise InputError(f"{place}: {what}")
-    files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+    root = Path(folder)
+    if not root.is_dir():
+        what = "is a file; give the folder it is in" if root.exists() else "no such folder"
+        raise InputError(f"{root}: {what}")
+    files = sorted(p for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
     videos = [p for p in files if p.suffix.lower() in (*PLAYABLE, *OTHERS)]
     if not videos:
-        raise InputError(f"{place}: has no video in it ({', '.join((*PLAYABLE, *OTHERS))})")
+        raise InputError(f"{root}: has no video in it ({', '.join((*PLAYABLE, *OTHERS))})")
     return videos
 
 

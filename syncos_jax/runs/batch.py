@@ -48,7 +48,7 @@ class BatchVideo:
 
     @property
     def request(self) -> Request:
-        """What is to be made."""
+        """The request of its job."""
         assert self.job is not None and self.job.request is not None
         return self.job.request
 
@@ -106,7 +106,7 @@ class Batch:
         assert take is not None
         path = self.out / f"{video.name}{self.suffix}"
         video.job = Job(
-            # Its own name says what tells it from its siblings; the record says the values.
+            # The record has the values; the video's own name has what distinguishes it.
             take=replace(take, scenario=take.scenario.with_sampler(sampler, **changes)),
             out=path,
             sheet=path.with_suffix(".png") if self.contact_sheet else None,
@@ -240,7 +240,7 @@ class Batch:
         return [p for p in group if items.get(p.name, {}).get("status") == PENDING]
 
     def _make(self, group: list[BatchVideo], progress: Any) -> None:
-        """Makes a group, or says why it cannot be made."""
+        """Makes a group, or writes down why it cannot be made."""
         while missing := self._missing(group):
             try:
                 self._attempt(group, progress)

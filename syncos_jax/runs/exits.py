@@ -43,7 +43,11 @@ def exit_on_error(report: Callable[[str], None] = fail) -> Iterator[None]:
         raise SystemExit(BAD_INPUT) from None
     except KeyboardInterrupt as stop:
         raise SystemExit(_interrupted(stop, report)) from None
+    except AssertionError as error:
+        _report_platform(error, report)
+        raise
     except RuntimeError as error:  # the class of XLA's own errors
+        _report_platform(error, report)
         if str(error).startswith("out of memory: "):  # a run's own, which says what would fit
             report(str(error))
         elif "RESOURCE_EXHAUSTED" in str(error):
@@ -51,6 +55,18 @@ def exit_on_error(report: Callable[[str], None] = fail) -> Iterator[None]:
         else:
             raise
         raise SystemExit(FAILED) from None
+
+
+def _report_platform(error: BaseException, report: Callable[[str], None]) -> None:
+    """Ends with one line where JAX has no device of the platform that it was told to use."""
+    if "jax" not in sys.modules:
+        return
+    from syncos_jax.sampling.devices import no_platform
+
+    said = no_platform(error)
+    if said is not None:
+        report(said)
+        raise SystemExit(BAD_INPUT) from None
 
 
 def _interrupted(stop: KeyboardInterrupt, report: Callable[[str], None]) -> int:

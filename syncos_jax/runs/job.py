@@ -32,7 +32,7 @@ class Job:
     """One video to make, and the names of what is written.
 
     Attributes:
-        take: the scenario, and what tells it from its siblings.
+        take: the scenario, and what distinguishes it from the other takes.
         out: the video: a file, or a folder for PNG frames.
         sheet: the contact sheet, .png.
         latents: the latents, .npy or .npz.
@@ -71,7 +71,7 @@ class Job:
         return self.take.scenario.seed if self.seed is None else self.seed
 
     def prepare(self, pipeline: Pipeline) -> Request:
-        """What follows from the job for `pipeline`, derived when it is first asked for.
+        """The request for `pipeline`, derived once.
 
         Raises InputError where the scenario does not fit the model.
         """

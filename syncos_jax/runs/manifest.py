@@ -179,11 +179,11 @@ class Manifest:
         self.items()
 
     def items(self) -> dict[str, dict[str, Any]]:
-        """What is known of each video, by name."""
+        """The entry of each video, by name."""
         return self._read()["items"]
 
     def item(self, name: str) -> dict[str, Any]:
-        """What is known of a video; empty for nothing."""
+        """The entry of a video; empty where there is none."""
         return self.items().get(name, {})
 
     def update(
@@ -192,9 +192,10 @@ class Manifest:
         session: Mapping[str, Any] | None = None,
         forget: Callable[[str], bool] | None = None,
     ) -> None:
-        """Changes fields of items, and puts in the session (told by ``started`` and ``process``).
+        """Changes fields of items, and adds or replaces the session (identified by ``started`` and
+        ``process``).
 
-        A field that is None is removed; items that `forget` says are removed.
+        A field that is None is removed, and so are items for which `forget` returns True.
         """
         with self.lock:
             data = self._read()

@@ -1,4 +1,4 @@
-"""What is recorded about a video: in full in a sidecar file, in short in the video's metadata.
+"""The record of a video: in full in a sidecar file, in short in the video's metadata.
 
 The sidecar ``out.json`` of ``out.mp4`` holds (``version`` 1 of ``format`` "syncos_jax.video"):
 
@@ -176,7 +176,7 @@ def write_sidecar(path: str | os.PathLike[str], sidecar: Mapping[str, Any]) -> P
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a sidecar; raises InputError where it is none, or lacks what it takes to go again."""
+    """Reads a sidecar; raises InputError where it is none, or lacks what a run needs."""
     try:
         data = RECORD.read(path)
     except FileNotFoundError as error:
@@ -195,13 +195,13 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def differences(sidecar: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is different here from the run that wrote `sidecar`: ``["jax 0.10.1, here 0.10.2"]``."""
+    """Where this run differs from the one that wrote `sidecar`: ``["jax 0.10.1, here 0.10.2"]``."""
     found = []
     for group in ("versions", "device"):
         for key, here in now[group].items():
-            there = sidecar[group].get(key)
-            if there != here:
-                found.append(f"{key} {there}, here {here}")
+            then = sidecar[group].get(key)
+            if then != here:
+                found.append(f"{key} {then}, here {here}")
     for key in ("weights_sha256", "dtype"):
         if sidecar["model"].get(key) != now["model"][key]:
             found.append("other weights" if key != "dtype" else f"dtype {now['model'][key]} here")

@@ -112,7 +112,7 @@ def random_model(config: ModelConfig, dtype: DType, seed: int = 0) -> UNetClip:
     return UNetClip(config, config.noise_schedule(), **parts, tokenizer=tokens)
 
 
-def bench_model(name: str, dtype: DType | None = None) -> UNetClip:
+def bench_model(name: str, dtype: DType | None = None) -> Any:
     """The model to measure.
 
     Args:
@@ -138,6 +138,6 @@ def bench_model(name: str, dtype: DType | None = None) -> UNetClip:
     return unet_clip(load_model(name, dtype))
 
 
-def parameters(network: Any) -> int:
-    """Number of weights."""
-    return sum(leaf.size for leaf in jax.tree.leaves(leaves(network)))
+def parameters(weights: Any) -> int:
+    """Number of weights in a pytree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(weights))

@@ -127,8 +127,9 @@ class CogVideoXConfig:
         )
 
     def noise_schedule(self) -> NoiseSchedule:
-        """The diffusion process."""
-        return NoiseSchedule.from_betas(**self.schedule)
+        """The diffusion process, with the model's own solver."""
+        schedule = NoiseSchedule.from_betas(**self.schedule)
+        return dataclasses.replace(schedule, solver=self.default_solver())
 
     def default_solver(self) -> Solver:
         """The model's own solver."""
