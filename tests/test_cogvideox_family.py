@@ -17,6 +17,7 @@ from transformers import T5EncoderModel
 from wan_folders import tokenizer
 
 from syncos_jax import CoDenoising, SynCoS, sample
+from syncos_jax.cli.info import describe
 from syncos_jax.errors import InputError
 from syncos_jax.models.cogvideox.settings import CogVideoXConfig, CogVideoXGeometry
 from syncos_jax.pipeline import Pipeline
@@ -160,13 +161,22 @@ def test_a_long_video(model):
     )
 
 
+def test_what_a_model_is(model):
+    assert model.geometry.window == 3 and model.geometry.stride == 1
+    assert (model.steps, model.guidance, model.geometry.fps) == (50, 6.0, 8)
+    said = dict(describe(model))
+    assert said["clip"] == "9 frames (3 latent frames), 1.125 s at 8 frames per second"
+    assert said["latent"] == "8×6, 4 channels, scale 0.7"
+    assert said["schedule: snr shift"] == "3.0"
+
+
 def test_one_network_alone(folder, model, tmp_path):
     for only in CogVideoXConfig.networks:
         for source in (folder, folder / only):
             out = tmp_path / f"{source.name}-{only}"
             assert list(convert(source, out, only=only).parameters) == [only]
         part = load_model(out)
-        assert hasattr(part, only)
+        assert hasattr(part, only) and only in dict(describe(part))
         other = "vae" if only == "transformer" else "transformer"
         with pytest.raises(InputError, match=f"converted with only its {only}"):
             getattr(part, other)

@@ -112,6 +112,7 @@ def _config(
         "schedule": schedule(scheduler),
         "solver": scheduler_config.solver_values(scheduler),
         "window": transformer.sample_frames + dropped,
+        "stride": min(4, max(1, transformer.sample_frames // 2)),
         "dropped": dropped,
         "fps": 8 if transformer.patch_frames is None else 16,
         "height": transformer.sample_height * vae.factor,

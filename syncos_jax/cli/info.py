@@ -70,18 +70,23 @@ def verified(model: str) -> str:
 
 def describe(model: Any) -> Iterator[tuple[str, str]]:
     """(name, value) of everything that is known about a loaded model."""
-    config = model.config
+    config, geometry = model.config, model.geometry
     yield "model", str(config.name)
-    seconds = config.window / config.fps
-    yield "clip", f"{config.window} frames, {seconds:g} s at {config.fps:g} frames per second"
-    yield "frame", f"{config.width}×{config.height} pixels (width × height)"
-    factor = config.latent_factor
-    latent = f"{config.width // factor}×{config.height // factor}"
-    yield "latent", f"{latent}, {config.latent_channels} channels, scale {config.latent_scale:g}"
+    yield "family", model.family
+    frames = geometry.frames(geometry.window)
+    latent = f" ({geometry.window} latent frames)" if geometry.temporal > 1 else ""
+    seconds = f"{frames / geometry.fps:g} s at {geometry.fps:g} frames per second"
+    yield "clip", f"{frames} frames{latent}, {seconds}"
+    yield "frame", f"{geometry.width}×{geometry.height} pixels (width × height)"
+    sides = f"{geometry.width // geometry.cell}×{geometry.height // geometry.cell}"
+    scale = getattr(config, "latent_scale", None)
+    scaled = "" if scale is None else f", scale {scale:g}"
+    yield "latent", f"{sides}, {geometry.channels} channels{scaled}"
     yield "schedule", _schedule(model.schedule)
-    yield "sampling", f"{config.steps} steps, guidance {config.guidance:g}, stride {config.stride}"
+    stride = geometry.stride
+    yield "sampling", f"{config.steps} steps, guidance {config.guidance:g}, stride {stride}"
     total = 0
-    for name in ("unet", "vae", "text_encoder"):
+    for name in type(model).config_class.networks:
         if not hasattr(model, name):  # converted with --only
             continue
         count, size = _size(getattr(model, name))

@@ -61,7 +61,7 @@ class CogVideoX(Model):
         transformer: ``transformer(x [b, f, h, w, C], t [b] or [b, f], text [b, S, D])`` -> like
             ``x``.
         vae: ``encode`` and ``decode`` unscaled latents, ``[n, f, h, w, C]``; the transformer's are
-            times ``config.vae.latent_scale``.
+            times ``config.latent_scale``.
         text_encoder: ``ids [b, S] -> [b, S, D]``.
         tokenizer: list of prompts -> ids and mask, each ``[n, S]``.
     """
@@ -145,7 +145,7 @@ class CogVideoX(Model):
         """As `Model.decode_stream`; two latent frames together whatever `batch` says, since that is
         part of the result."""
         kept_latents = np.asarray(latents, np.float32)[self.geometry.dropped :]
-        unscaled = kept_latents / np.float32(self.config.vae.latent_scale)
+        unscaled = kept_latents / np.float32(self.config.latent_scale)
         split, kept = self._split("vae"), None
         for start, stop in pieces(len(unscaled)):
             frames, kept = _decode(*split, placement.place(unscaled[start:stop]), kept)

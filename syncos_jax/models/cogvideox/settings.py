@@ -95,6 +95,11 @@ class CogVideoXConfig:
         """To which prompts are padded."""
         return self.transformer.text_tokens
 
+    @property
+    def latent_scale(self) -> float:
+        """The transformer sees latents times this."""
+        return self.vae.latent_scale
+
     def build(self, network: str, dtype: DType) -> Any:
         """A network without weights (``nnx.eval_shape``)."""
         rngs: Any = NoWeights()
