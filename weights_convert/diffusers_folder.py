@@ -118,10 +118,15 @@ def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
     return UNetClip.from_networks(config, networks, folder)
 
 
-def write_networks(folder: Path, config: ModelConfig, networks: Mapping[str, nnx.Module]) -> None:
+def write_networks(
+    folder: Path,
+    config: ModelConfig,
+    networks: Mapping[str, nnx.Module],
+    dtype: np.typing.DTypeLike = np.float32,
+) -> None:
     """Write ``unet``, ``vae`` and ``text_encoder`` with their configurations and the scheduler's.
 
-    The tokenizer's files are the caller's to copy. Weights are stored as float32.
+    The tokenizer's files are the caller's to copy. Weights are stored as `dtype`.
     """
     unet, vae, text = config.unet, config.vae, config.text
     schedule = config.schedule
@@ -209,5 +214,5 @@ def write_networks(folder: Path, config: ModelConfig, networks: Mapping[str, nnx
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for part, module in networks.items():
         weights = tables.to_diffusers(module, TABLES[part])
-        arrays = {key: array.astype(np.float32) for key, array in weights.items()}
+        arrays = {key: array.astype(dtype) for key, array in weights.items()}
         save_file(arrays, folder / part / WEIGHTS[part], metadata={"format": "pt"})

@@ -21,7 +21,9 @@ from syncos_jax.demo.world import (
     CLIP_FRAMES,
     MOTIONS,
     SHAPES,
+    SMALL_SUBJECTS,
     Scene,
+    Subjects,
     global_prompt,
     local_prompt,
     render,
@@ -46,7 +48,7 @@ def clips_right(
     The clips are sampled together: windows that do not overlap are independent clips.
     """
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng) for _ in range(clips)]
+    scenes = [sample_scene(rng, drawn_subjects(pipeline)) for _ in range(clips)]
     scenario = Scenario.from_dict(
         {
             "events": [{"prompt": prompt(scene), "frames": CLIP_FRAMES} for scene in scenes],
@@ -62,7 +64,7 @@ def clips_right(
 def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, float]:
     """The same of drawn clips that went through the autoencoder and back: the most there can be."""
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng) for _ in range(clips)]
+    scenes = [sample_scene(rng, drawn_subjects(pipeline)) for _ in range(clips)]
     encode = nnx.jit(AutoencoderKL.encode)
     latents = [
         encode(pipeline.model.vae, jnp.asarray(clip, jnp.float32) / 127.5 - 1)[0]
@@ -70,6 +72,14 @@ def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, fl
     ]
     frames = pipeline.decode(jnp.concatenate(latents) * pipeline.model.config.latent_scale)
     return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes)
+
+
+def drawn_subjects(pipeline: Pipeline) -> Subjects:
+    """The subjects that a demo model was trained on, as its notes tell."""
+    told = pipeline.model.config.notes.get("subjects")
+    if told is None:  # older than the note
+        return SMALL_SUBJECTS
+    return Subjects(tuple(told["size"]), told["grown"], tuple(told["travel"]))
 
 
 def _right(clips: np.ndarray, scenes: list[Scene]) -> dict[str, float]:

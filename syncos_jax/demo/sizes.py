@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from syncos_jax.demo.world import LARGE_SUBJECTS, Subjects
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
-from syncos_jax.demo.world import LARGE_SUBJECTS, Subjects
 
 TOKENS = 24  # longest caption of the world is well below
 
@@ -35,7 +35,7 @@ class DemoSizes:
             features).
         autoencoder, decoder: the autoencoder's training, and that of its decoder alone after it.
         frames, clips: the UNet's training on single frames, and on clips.
-        bank: clips that are drawn and encoded before the UNet's training.
+        stills, bank: frames, and clips, that are drawn and encoded before the UNet's training.
         subjects: of the world that is drawn.
     """
 
@@ -48,6 +48,7 @@ class DemoSizes:
     decoder: Stage
     frames: Stage
     clips: Stage
+    stills: int
     bank: int
     subjects: Subjects = LARGE_SUBJECTS
 
@@ -80,8 +81,9 @@ SIZES = {
         text_heads=4,
         autoencoder=Stage(steps=2400, batch=16, rate=2e-3),
         decoder=Stage(steps=800, batch=16, rate=2e-3),
-        frames=Stage(steps=12_000, batch=32, rate=1e-3),
+        frames=Stage(steps=7000, batch=32, rate=1e-3),
         clips=Stage(steps=12_000, batch=8, rate=1e-3),
+        stills=32_000,
         bank=16_000,
     ),
     # For a GPU: everything wider, and far larger batches.
@@ -102,6 +104,7 @@ SIZES = {
         decoder=Stage(steps=1500, batch=128, rate=2e-3),
         frames=Stage(steps=12_000, batch=256, rate=1e-3),
         clips=Stage(steps=8000, batch=128, rate=1e-3),
+        stills=200_000,
         bank=100_000,
     ),
 }

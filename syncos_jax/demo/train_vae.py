@@ -10,7 +10,6 @@ from flax import nnx
 
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes, Stage
-from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.demo.world import (
     BACKGROUNDS,
     CLIP_FRAMES,
@@ -20,6 +19,7 @@ from syncos_jax.demo.world import (
     render,
     sample_scene,
 )
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 
 KL_WEIGHT = 1e-4
 SUBJECT_WEIGHT = 8.0
