@@ -1,5 +1,6 @@
 """The demo model's training: stops, resumes, learns, and what it exports loads."""
 
+import dataclasses
 import json
 
 import jax
@@ -15,6 +16,7 @@ from syncos_jax.demo.clips import clip_batches, lesson
 from syncos_jax.demo.diffusion import (
     TextToVideo,
     over_time,
+    schedule_rates,
     velocity_error,
     without_time,
 )
@@ -24,7 +26,7 @@ from syncos_jax.demo.frames import STRENGTH, mark_frames, marks
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import TOKENS, DemoSizes, Stage
 from syncos_jax.demo.tokenizer import train_tokenizer
-from syncos_jax.demo.train import begun, silence, until_frames
+from syncos_jax.demo.train import begun, learn_to_draw, learn_to_see, silence
 from syncos_jax.demo.train_clips import frame_timesteps, train_clips
 from syncos_jax.demo.train_frames import still_timesteps
 from syncos_jax.demo.train_text import codes
@@ -260,7 +262,6 @@ def test_the_velocity_that_is_learned():
     """A network that knows the clean latent and the noise is never wrong."""
     x0 = jax.random.normal(jax.random.key(1), (2, 3, 2, 2, 4))
     t = jnp.asarray([[0, 400, 999], [7, 8, 9]])
-    from syncos_jax.demo.diffusion import schedule_rates
 
     signal, noise = (rate[t][..., None, None, None] for rate in schedule_rates())
     np.testing.assert_allclose(signal**2 + noise**2, 1, atol=1e-5)
@@ -333,27 +334,37 @@ def test_the_stages_follow_each_other_and_resume(tmp_path, monkeypatch):
     monkeypatch.setattr("syncos_jax.demo.train.TEXT_STEPS", 2)
     monkeypatch.setattr("syncos_jax.demo.train.GATE_FRAMES", 4)
     monkeypatch.setattr("syncos_jax.demo.train_vae.NORM_FRAMES", 64)
-    networks, vae, tokenizer = until_frames(TINY, tmp_path, seed=0)
+
+    def to_frames():
+        parts = learn_to_see(TINY, tmp_path, seed=0)
+        learn_to_draw(*parts, TINY, tmp_path, seed=0)
+        return parts
+
+    networks, vae, tokenizer = to_frames()
     before = leaves(networks.unet)
     stages = [json.loads(line)["stage"] for line in (tmp_path / "gates.jsonl").open()]
     assert stages == ["autoencoder", "frames"]
-    again, *_ = until_frames(TINY, tmp_path, seed=0)
+    assert all(np.abs(before[p]).max() > 0 for p in before if p.endswith("conv2.kernel"))
+    again, *_ = to_frames()
     jax.tree.map(np.testing.assert_array_equal, before, leaves(again.unet))
     assert [entry["step"] for entry in log(tmp_path / "frames")] == [3]  # nothing was left to do
 
     # What drew single frames is exported, and gone on from.
     silence(networks)
-    out = tmp_path / "model"
-    export(out, TINY, networks, vae, tmp_path / "tokenizer", {"stage": "frames"}, np.float16)
-    networks, vae, tokenizer = begun(load_model(out), TINY, str(out), tmp_path / "next")
-    for path, value in leaves(networks.unet).items():
+    out, folder = tmp_path / "model", tmp_path / "next"
+    export(out, TINY, networks, vae, tmp_path / "tokenizer", {"stage": "frames"})
+    assert load_model(out).config.notes["stage"] == "frames"
+    parts, stage, notes = begun(TINY, out, folder, seed=0)
+    assert stage == "frames" and notes["subjects"]["grown"] == TINY.subjects.grown
+    for path, value in leaves(parts[0].unet).items():
         if not over_time(path.split("."), None):
             np.testing.assert_allclose(value, before[path], atol=1e-3)
-    train_clips(networks, vae, tokenizer, TINY, tmp_path / "next" / "clips", seed=0)
+    train_clips(*parts, TINY, folder / "clips", seed=0)
+    networks = parts[0]
     moved = [p for p, v in leaves(networks.unet).items() if np.abs(v - before[p]).max() > 1e-6]
     assert any("temp_convs" in path for path in moved)
     assert any("resnets" in path for path in moved)
-    assert {"right_motion", "opposite_motion"} <= set(log(tmp_path / "next" / "clips")[-1])
+    assert {"right_motion", "opposite_motion"} <= set(log(folder / "clips")[-1])
 
 
 def test_a_stage_that_is_not_good_enough_stops_the_training(tmp_path):
@@ -379,3 +390,21 @@ def test_a_scene_at_a_frame_begins_there():
     sizes = [sample_scene(np.random.default_rng(i), TINY.subjects).path() for i in range(200)]
     everything = np.concatenate(sizes)[:, 2]
     assert everything.min() >= 12.99 and everything.max() <= 22.01
+
+
+def test_a_folder_of_the_first_stage_has_what_the_second_needs(tmp_path):
+    vocabulary = train_tokenizer(tmp_path / "tokenizer")
+    networks = random_network(lambda: TextToVideo(TINY, vocabulary, rngs=nnx.Rngs(0)))
+    vae = random_network(lambda: AutoencoderKL(TINY.vae, rngs=nnx.Rngs(0)), seed=1)
+    out = tmp_path / "model"
+    export(out, TINY, networks, vae, tmp_path / "tokenizer", {"stage": "autoencoder"})
+    assert not list((out / "unet").glob("*.safetensors"))
+    (begun_networks, begun_vae, _), stage, _ = begun(TINY, out, tmp_path / "next", seed=0)
+    assert stage == "autoencoder"
+    for ours, theirs in ((networks.text_encoder, begun_networks.text_encoder), (vae, begun_vae)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), *map(leaves, (ours, theirs))
+        )
+    other = dataclasses.replace(TINY, vae=dataclasses.replace(TINY.vae, latent_channels=8))
+    with pytest.raises(InputError, match="another vae than the size to be trained"):
+        begun(other, out, tmp_path / "next", seed=0)

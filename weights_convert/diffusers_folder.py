@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Sharding
@@ -116,6 +117,23 @@ def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
             put=put,
         )
     return UNetClip.from_networks(config, networks, folder)
+
+
+def read_network(folder: Path, name: str, config: ModelConfig) -> Any:
+    """One network of a folder, float32, on JAX's default device.
+
+    Raises:
+        InputError: a missing or broken file, or one that does not fit; says which and why.
+    """
+    tensors = open_folder(folder / name)
+    return fill(
+        saved.build(name, config, jnp.float32),
+        TABLES[name],
+        tensors,
+        tensors.__getitem__,
+        what=str(folder / name),
+        put=lambda array, like: jnp.asarray(array, like.dtype),
+    )
 
 
 def write_networks(

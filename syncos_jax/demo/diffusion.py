@@ -49,6 +49,10 @@ def over_time(path: tuple, _value: Any) -> bool:
     return any(part in ("temp_convs", "temp_attentions", "transformer_in") for part in path)
 
 
+over_space = nnx.Not(over_time)
+"""The other weights: those of layers that see one frame at a time."""
+
+
 def _levels(unet: UNet3D) -> list[Any]:
     return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
 

@@ -36,7 +36,6 @@ def export(
     vae: AutoencoderKL,
     tokenizer: Path,
     notes: dict[str, Any],
-    dtype: np.typing.DTypeLike = np.float32,
 ) -> None:
     """Write the pipeline folder; an older one in its place is replaced once this is complete.
 
@@ -44,8 +43,9 @@ def export(
         folder: to write.
         sizes, networks, vae: what was trained; the latents have variance 1 as they are.
         tokenizer: folder of its files.
-        notes: see ``ModelConfig``; the world's subjects are added.
-        dtype: of the stored weights.
+        notes: see ``ModelConfig``; the world's subjects are added. Where ``stage`` is not
+            ``clips``, it is to be trained on: half the digits are enough, and a UNet that has
+            learned nothing is left out.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -71,7 +71,10 @@ def export(
         "vae": vae,
         "text_encoder": networks.text_encoder,
     }
-    write_networks(part, config, parts, dtype)
+    stage = notes.get("stage", "clips")
+    if stage == "autoencoder":
+        del parts["unet"]
+    write_networks(part, config, parts, np.float32 if stage == "clips" else np.float16)
     shutil.copytree(tokenizer, part / "tokenizer")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from syncos_jax.demo.diffusion import SCHEDULE, TextToVideo, over_time, without_time
+from syncos_jax.demo.diffusion import SCHEDULE, TextToVideo, over_space, without_time
 from syncos_jax.demo.evaluate import prompt
 from syncos_jax.demo.export import GUIDANCE
 from syncos_jax.demo.train_vae import stills
@@ -76,7 +76,7 @@ def drawn_frames(
 
     side = 64 // vae.config.factor
     x = jax.random.normal(jax.random.key(seed), (number, 1, side, side, vae.config.latent_channels))
-    params = nnx.state(networks.unet, nnx.Not(over_time))
+    params = nnx.state(networks.unet, over_space)
     sampled = jax.jit(lambda p, x: jax.lax.scan(lambda x, r: step(p, x, r), x, rows)[0])(params, x)
     return _pixels(nnx.jit(AutoencoderKL.decode)(vae, sampled[:, 0])), scenes
 

@@ -11,13 +11,12 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import typer
 from flax import nnx
 
 from syncos_jax.cli.console import user_errors
 from syncos_jax.demo import gates
-from syncos_jax.demo.diffusion import TextToVideo, over_time, zero_last
+from syncos_jax.demo.diffusion import TextToVideo, over_space, over_time, zero_last
 from syncos_jax.demo.export import export, training_record
 from syncos_jax.demo.sizes import SIZES, TOKENS, DemoSizes
 from syncos_jax.demo.tokenizer import train_tokenizer
@@ -26,12 +25,14 @@ from syncos_jax.demo.train_frames import train_frames
 from syncos_jax.demo.train_text import train_text
 from syncos_jax.demo.train_vae import train_vae
 from syncos_jax.errors import InputError
-from syncos_jax.models import Model
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
-from syncos_jax.pipeline.load import load_model, model_folder
+from syncos_jax.pipeline.load import model_folder
+from syncos_jax.weights_convert.diffusers_folder import read_config, read_network
 
 STAGES = ("autoencoder", "decoder", "frames", "clips")
+UNTIL = ("autoencoder", "frames", "clips")
+Parts = tuple[TextToVideo, AutoencoderKL, PromptTokenizer]
 TEXT_STEPS = 1500
 GATE_FRAMES = 192
 
@@ -56,40 +57,36 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="Write the trained model to this folder.")
     ] = None,
-    until: Annotated[
-        str, typer.Option(help="The last stage: clips, or frames for a model of stills.")
-    ] = "clips",
+    until: Annotated[str, typer.Option(help=f"The last stage: {', '.join(UNTIL)}.")] = "clips",
     start: Annotated[
         str | None,
-        typer.Option(help="Begin with the clips, from this model (a folder that --out wrote)."),
+        typer.Option(help="Go on from a folder that --out wrote, with the stage that follows."),
     ] = None,
 ) -> None:
     """Train tokenizer, autoencoder, text encoder and UNet of the demo model on its drawn world."""
     if size not in SIZES:
         raise typer.BadParameter(f"{size!r} is not one of {', '.join(SIZES)}")
-    if until not in ("frames", "clips"):
-        raise typer.BadParameter(f"--until {until}: give frames or clips")
+    if until not in UNTIL:
+        raise typer.BadParameter(f"--until {until}: not one of {', '.join(UNTIL)}")
     given = dict(
         zip(STAGES, (autoencoder_steps, decoder_steps, frames_steps, clips_steps), strict=True)
     )
     sizes = with_steps(SIZES[size], given)
+    notes: dict[str, Any] = {"stage": until}
     if start is None:
-        networks, vae, tokenizer = until_frames(sizes, folder, seed)
-        inflate, began = True, None
+        parts, done = learn_to_see(sizes, folder, seed), UNTIL[0]
     else:
-        first = load_model(start, "float32")
-        networks, vae, tokenizer = begun(first, sizes, str(start), folder)
-        inflate, began = first.config.notes.get("stage") == "frames", dict(first.config.notes)
+        parts, done, notes["began with"] = begun(sizes, model_folder(start), folder, seed)
+    if done == "autoencoder" and until != done:
+        learn_to_draw(*parts, sizes, folder, seed)
     if until == "clips":
-        train_clips(networks, vae, tokenizer, sizes, folder / "clips", seed, inflate)
-    else:
-        silence(networks)
+        train_clips(*parts, sizes, folder / "clips", seed, inflate=done != "clips")
     if out is not None:
-        notes: dict[str, Any] = {"stage": until, "training": record(folder, size, sizes)}
-        if began is not None:
-            notes["began with"] = began
-        dtype = np.float16 if until == "frames" else np.float32
-        export(out, sizes, networks, vae, folder / "tokenizer", notes, dtype)
+        networks, vae, _ = parts
+        if until == "frames":
+            silence(networks)
+        notes["training"] = record(folder, size, sizes)
+        export(out, sizes, networks, vae, folder / "tokenizer", notes)
         print(f"wrote {out}")
 
 
@@ -103,56 +100,78 @@ def with_steps(sizes: DemoSizes, steps: dict[str, int | None]) -> DemoSizes:
     return dataclasses.replace(sizes, **changed)
 
 
-def until_frames(
-    sizes: DemoSizes, folder: Path, seed: int
-) -> tuple[TextToVideo, AutoencoderKL, PromptTokenizer]:
-    """All stages before the clips, each with what it must reach.
+def learn_to_see(sizes: DemoSizes, folder: Path, seed: int) -> Parts:
+    """Tokenizer, autoencoder and text encoder; the UNet has not learned anything yet.
 
     Raises:
-        InputError: a stage does not.
+        InputError: the autoencoder is not good enough.
     """
     train_tokenizer(folder / "tokenizer")
     tokenizer = PromptTokenizer(folder / "tokenizer", TOKENS)
     vae = train_vae(sizes, folder / "vae", seed)
     seen = gates.reconstructions(vae, sizes.subjects, GATE_FRAMES, seed)
     gates.check("autoencoder", gates.frames_right(*seen), gates.AUTOENCODER, folder)
-    networks = TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(seed))
-    zero_last(networks.unet)
+    networks = untrained(sizes, tokenizer, seed)
     networks.text_encoder = train_text(
         networks.text_encoder, tokenizer, folder / "text", TEXT_STEPS, seed
     )
-    train_frames(networks, vae, tokenizer, sizes, folder / "frames", seed)
-    seen = gates.drawn_frames(networks, vae, tokenizer, sizes.subjects, GATE_FRAMES, seed)
-    gates.check("frames", gates.frames_right(*seen), gates.FRAMES, folder)
     return networks, vae, tokenizer
 
 
+def learn_to_draw(
+    networks: TextToVideo,
+    vae: AutoencoderKL,
+    tokenizer: PromptTokenizer,
+    sizes: DemoSizes,
+    folder: Path,
+    seed: int,
+) -> None:
+    """The UNet on single frames.
+
+    Raises:
+        InputError: what it draws is not good enough.
+    """
+    train_frames(networks, vae, tokenizer, sizes, folder / "frames", seed)
+    seen = gates.drawn_frames(networks, vae, tokenizer, sizes.subjects, GATE_FRAMES, seed)
+    gates.check("frames", gates.frames_right(*seen), gates.FRAMES, folder)
+
+
+def untrained(sizes: DemoSizes, tokenizer: PromptTokenizer, seed: int) -> TextToVideo:
+    """The networks to begin with, whose branches add nothing."""
+    networks = TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(seed))
+    zero_last(networks.unet)
+    return networks
+
+
 def begun(
-    first: Model, sizes: DemoSizes, start: str, folder: Path
-) -> tuple[TextToVideo, AutoencoderKL, PromptTokenizer]:
-    """The networks and the tokenizer of a model to go on from.
+    sizes: DemoSizes, source: Path, folder: Path, seed: int
+) -> tuple[Parts, str, dict[str, Any]]:
+    """The networks of a folder that `export` wrote, its last stage, and its notes.
 
     Raises:
         InputError: it has other sizes than what is to be trained.
     """
-    source = model_folder(start) / "tokenizer"
-    shutil.copytree(source, folder / "tokenizer", dirs_exist_ok=True)
+    shutil.copytree(source / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
     tokenizer = PromptTokenizer(folder / "tokenizer", TOKENS)
+    config = read_config(source)
     ours = {"vae": sizes.vae, "unet": sizes.unet, "text": sizes.text(tokenizer.vocabulary)}
-    for name, config in ours.items():
-        theirs = getattr(first.config, name)
-        if theirs != config:
+    for name, wanted in ours.items():
+        theirs = getattr(config, name)
+        if theirs != wanted:
             raise InputError(
-                f"the model {first.config.name!r} has another {name} than the size to be trained: "
-                f"{theirs} and not {config}; leave --start out, or choose another --size"
+                f"the model {source} has another {name} than the size to be trained: {theirs} "
+                f"and not {wanted}; leave --start out, or choose another --size"
             )
-    networks = nnx.eval_shape(lambda: TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(0)))
-    networks.unet, networks.text_encoder = first.unet, first.text_encoder
-    if first.config.notes.get("stage") == "frames":
-        fresh = TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(0))
-        zero_last(fresh.unet)
-        nnx.update(networks.unet, nnx.state(fresh.unet, over_time))
-    return networks, first.vae, tokenizer
+    stage = str(config.notes.get("stage", "clips"))
+    networks = untrained(sizes, tokenizer, seed)
+    networks.text_encoder = read_network(source, "text_encoder", config)
+    if stage != "autoencoder":
+        trained = nnx.state(
+            read_network(source, "unet", config), *(() if stage == "clips" else (over_space,))
+        )
+        nnx.update(networks.unet, trained)
+    parts = networks, read_network(source, "vae", config), tokenizer
+    return parts, stage, dict(config.notes)
 
 
 def silence(networks: TextToVideo) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.demo.bank import encode_bank
-from syncos_jax.demo.diffusion import TextToVideo, over_time, velocity_error, without_time
+from syncos_jax.demo.diffusion import TextToVideo, over_space, velocity_error, without_time
 from syncos_jax.demo.loop import Training
 from syncos_jax.demo.sizes import DemoSizes
 from syncos_jax.demo.train_vae import stills
@@ -102,7 +102,7 @@ def train_frames(
     """
     latents, scenes = still_bank(vae, sizes, folder, seed)
     graph = without_time(networks.unet)
-    params = nnx.state(networks.unet, nnx.Not(over_time))
+    params = nnx.state(networks.unet, over_space)
 
     def loss(params, batch: Frames, key: jax.Array) -> jax.Array:
         key_t, key_noise = jax.random.split(key)
