@@ -205,7 +205,7 @@ def test_the_timesteps_that_are_trained_at():
     )  # one frame apart from the rest
     assert 0.65 < anchored.mean() < 0.85  # three in ten clips, of four in ten
     noisy = np.asarray(frame_timesteps(jax.random.key(0), u, jnp.ones(4000), 8, 1000))
-    assert (noisy == noisy[:, :1]).all() and noisy.min() >= 849
+    assert (noisy == noisy[:, :1]).all() and noisy.min() >= 699
 
 
 def test_each_part_of_the_weights_has_its_share_of_the_rate(tmp_path):
@@ -389,7 +389,7 @@ def test_a_scene_at_a_frame_begins_there():
     np.testing.assert_allclose(render([scene.at(5)], 1)[0, 0], render([scene])[0, 5], atol=1)
     sizes = [sample_scene(np.random.default_rng(i), TINY.subjects).path() for i in range(200)]
     everything = np.concatenate(sizes)[:, 2]
-    assert everything.min() >= 12.99 and everything.max() <= 22.01
+    assert everything.min() >= 12.99 and 22 < everything.max() <= 26.01  # the smallest, doubled
 
 
 def test_a_folder_of_the_first_stage_has_what_the_second_needs(tmp_path):

@@ -65,7 +65,8 @@ class Subjects:
 
     Attributes:
         size: range of the nominal radius of a subject that moves, px.
-        grown: largest nominal radius that growth reaches, px.
+        grown: largest nominal radius that growth reaches, px; where a ratio is too large for it,
+            the smallest size grows past it.
         travel: range of the distance from the first frame of a clip to the last, px.
     """
 
