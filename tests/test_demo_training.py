@@ -10,20 +10,56 @@ import pytest
 from flax import nnx
 from networks import random_network
 
-from syncos_jax.demo.clips import batches, lesson
+from syncos_jax.demo import gates
+from syncos_jax.demo.bank import encode_bank
+from syncos_jax.demo.clips import clip_batches, lesson
+from syncos_jax.demo.diffusion import (
+    TextToVideo,
+    over_time,
+    schedule_rates,
+    velocity_error,
+    without_time,
+)
+from syncos_jax.demo.evaluate import drawn_subjects
 from syncos_jax.demo.export import export, training_record
 from syncos_jax.demo.frames import STRENGTH, mark_frames, marks
 from syncos_jax.demo.loop import Training
-from syncos_jax.demo.sizes import SIZES, TOKENS
+from syncos_jax.demo.sizes import TOKENS, DemoSizes, Stage
 from syncos_jax.demo.tokenizer import train_tokenizer
-from syncos_jax.demo.train_diffusion import TextToVideo, frame_timesteps
+from syncos_jax.demo.train import begun, learn_to_draw, learn_to_see, silence
+from syncos_jax.demo.train_clips import frame_timesteps, train_clips
+from syncos_jax.demo.train_frames import still_timesteps
 from syncos_jax.demo.train_text import codes
-from syncos_jax.demo.world import MOTIONS, OPPOSITE, sample_scene
+from syncos_jax.demo.train_vae import normalise_latents, reconstruction_error
+from syncos_jax.demo.world import MOTIONS, OPPOSITE, render, sample_scene
+from syncos_jax.errors import InputError
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
+from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.weights_convert.table import leaves
+
+TINY = DemoSizes(
+    vae=VAEConfig(block_out_channels=(4, 4, 8), layers_per_block=1, norm_groups=4),
+    unet=UNet3DConfig(
+        block_out_channels=(8, 16),
+        attention=(False, True),
+        layers_per_block=1,
+        head_size=8,
+        text_features=16,
+        norm_groups=4,
+    ),
+    text_inner=16,
+    text_layers=1,
+    text_heads=2,
+    autoencoder=Stage(steps=3, batch=2, rate=1e-3),
+    decoder=Stage(steps=2, batch=2, rate=1e-3),
+    frames=Stage(steps=3, batch=2, rate=1e-3),
+    clips=Stage(steps=2, batch=2, rate=1e-3),
+    stills=6,
+    bank=6,
+)
 
 
 def fit_line(folder, steps: int) -> tuple[dict, list[int]]:
@@ -69,7 +105,7 @@ def test_clips_played_backwards_are_called_by_the_opposite_motion(tmp_path):
     tokenizer = PromptTokenizer(tmp_path, TOKENS)
     scene = sample_scene(np.random.default_rng(0), motion="left")
     latents = np.arange(8, dtype=np.float16).reshape(1, 8, 1, 1, 1)
-    stream = batches(latents, [scene], tokenizer, 64, (0, 0))
+    stream = clip_batches(latents, [scene], tokenizer, 64, (0, 0))
     clips, ids, _ = next(stream)
     words = [tokenizer._tokenizer.decode(row) for row in ids]
     for clip, text in zip(clips, words, strict=True):
@@ -89,8 +125,9 @@ def test_the_noisy_lesson_begins_with_one_colour_on_one_background(tmp_path):
         np.arange(600, dtype=np.float32).reshape(-1, 1, 1, 1, 1), (600, 8, 1, 1, 1)
     )
 
-    def pairs(step):
-        clips, _, noisy = next(batches(latents, scenes, tokenizer, 512, (0, step)))
+    def pairs(seen):
+        stream = clip_batches(latents, scenes, tokenizer, 512, (0, seen), seen)
+        clips, _, noisy = next(stream)
         chosen = [scenes[int(clip[0, 0, 0, 0])] for clip in clips]
         taught = {(s.colour, s.background) for s, n in zip(chosen, noisy, strict=True) if n}
         others = {(s.colour, s.background) for s, n in zip(chosen, noisy, strict=True) if not n}
@@ -98,11 +135,10 @@ def test_the_noisy_lesson_begins_with_one_colour_on_one_background(tmp_path):
 
     share, taught, others = pairs(0)
     assert abs(share - 0.65) < 0.07 and taught == {("red", "meadow")} and len(others) == 24
-    assert len(pairs(300)[1]) == 4
-    assert lesson(-1) == (0.2, 6)  # before it
-    share, taught, _ = pairs(5000)
+    assert len(pairs(5000)[1]) == 4
+    share, taught, _ = pairs(80_000)
     assert abs(share - 0.2) < 0.06 and len(taught) > 20
-    assert all(lesson(step)[0] >= lesson(step + 1)[0] for step in range(2000))
+    assert all(lesson(seen)[0] >= lesson(seen + 100)[0] for seen in range(0, 40_000, 100))
 
 
 def test_frames_are_marked_whatever_they_show():
@@ -124,30 +160,17 @@ def test_frames_are_marked_whatever_they_show():
 
 
 def test_export_loads_with_the_same_weights(tmp_path):
-    sizes = dataclasses.replace(
-        SIZES["cpu"],
-        vae=VAEConfig(block_out_channels=(4, 4, 4, 8), layers_per_block=1, norm_groups=4),
-        unet=UNet3DConfig(
-            block_out_channels=(8, 16),
-            attention=(False, True),
-            layers_per_block=1,
-            head_size=8,
-            text_features=16,
-            norm_groups=4,
-        ),
-        text_inner=16,
-        text_layers=1,
-        text_heads=2,
-    )
+    sizes = TINY
     vocabulary = train_tokenizer(tmp_path / "tokenizer")
     networks = random_network(lambda: TextToVideo(sizes, vocabulary, rngs=nnx.Rngs(0)))
     vae = random_network(lambda: AutoencoderKL(sizes.vae, rngs=nnx.Rngs(0)), seed=1)
     out = tmp_path / "model"
     for notes in ({"run": 1}, {"run": 2}):  # the second replaces the first
-        export(out, sizes, networks, vae, 0.5, tmp_path / "tokenizer", notes)
+        export(out, sizes, networks, vae, tmp_path / "tokenizer", notes)
     model = load_model(out)
-    assert model.config.latent_scale == 0.5
-    assert model.config.notes == {"run": 2}
+    assert model.config.latent_scale == 1
+    assert model.config.notes["run"] == 2
+    assert drawn_subjects(Pipeline(model)) == sizes.subjects
     assert model.schedule.prediction == "v"
     for ours, theirs in (
         (networks.unet, model.unet),
@@ -182,4 +205,206 @@ def test_the_timesteps_that_are_trained_at():
     )  # one frame apart from the rest
     assert 0.65 < anchored.mean() < 0.85  # three in ten clips, of four in ten
     noisy = np.asarray(frame_timesteps(jax.random.key(0), u, jnp.ones(4000), 8, 1000))
-    assert (noisy == noisy[:, :1]).all() and noisy.min() >= 849
+    assert (noisy == noisy[:, :1]).all() and noisy.min() >= 699
+
+
+def test_each_part_of_the_weights_has_its_share_of_the_rate(tmp_path):
+    def loss(params, batch, key):
+        return (params["fast"] + params["slow"]).sum()
+
+    training = Training(tmp_path, 1, 0.1, loss, scales={"fast": 1.0, "slow": 0.25})
+    tmp_path.mkdir(exist_ok=True)
+    zeros = {"fast": jnp.zeros(2), "slow": jnp.zeros(2)}
+    optimiser = training.optimiser()
+    grads = jax.tree.map(jnp.ones_like, zeros)
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimiser.init(zeros)
+        for _ in range(2):
+            updates, state = optimiser.update(grads, state, zeros)
+    assert updates["slow"][0] < 0
+    np.testing.assert_allclose(updates["fast"], 4 * updates["slow"], rtol=1e-6)
+
+
+def test_figures_of_a_probe_are_logged(tmp_path):
+    seen = []
+    training = Training(
+        tmp_path,
+        4,
+        0.1,
+        lambda params, batch, key: jnp.square(params["w"]).sum(),
+        probe=lambda average, step: seen.append(step) or {"w": float(average["w"][0])},
+        probe_every=3,
+    )
+    training.run({"w": jnp.ones(1)}, lambda start: iter([np.zeros(1)] * 4), 0)
+    assert seen == [3, 4]
+    assert [entry["step"] for entry in log(tmp_path) if "w" in entry] == [3, 4]
+    assert training_record(tmp_path)["steps"] == 4  # of the last entry that has a loss
+
+
+def test_without_its_temporal_layers_the_network_draws_each_frame_alone():
+    unet = random_network(lambda: UNet3D(TINY.unet, rngs=nnx.Rngs(0)))
+    graph, space = without_time(unet), nnx.state(unet, nnx.Not(over_time))
+    still = nnx.merge(graph, space)
+    key = jax.random.key(0)
+    x, text = jax.random.normal(key, (2, 3, 8, 8, 4)), jax.random.normal(key, (2, 5, 16))
+    t = jnp.asarray([[3, 500, 900], [10, 20, 30]])
+    together = still(x, t, text)
+    for f in range(3):
+        alone = still(x[:, f : f + 1], t[:, f : f + 1], text)
+        np.testing.assert_allclose(together[:, f : f + 1], alone, atol=1e-5)
+    assert np.abs(unet(x, t, text) - together).max() > 1e-3
+    # Where the temporal layers add nothing, it is the whole network.
+    nnx.update(unet, jax.tree.map(jnp.zeros_like, nnx.state(unet, over_time)))
+    np.testing.assert_allclose(unet(x, t, text), together, atol=1e-5)
+
+
+def test_the_velocity_that_is_learned():
+    """A network that knows the clean latent and the noise is never wrong."""
+    x0 = jax.random.normal(jax.random.key(1), (2, 3, 2, 2, 4))
+    t = jnp.asarray([[0, 400, 999], [7, 8, 9]])
+
+    signal, noise = (rate[t][..., None, None, None] for rate in schedule_rates())
+    np.testing.assert_allclose(signal**2 + noise**2, 1, atol=1e-5)
+    assert float(schedule_rates()[0][-1]) < 0.02
+
+    def knows(x, t, text):
+        eps = (x - signal * x0) / noise
+        return signal * eps - noise * x0
+
+    error = velocity_error(knows, x0, t, jnp.zeros((2, 1, 1)), jax.random.key(2))
+    assert error.shape == (2,) and float(error.max()) < 1e-6
+
+
+def test_most_frames_are_trained_where_shapes_form():
+    t = np.asarray(still_timesteps(jax.random.key(0), 4000, 1000))
+    assert t.min() < 20 and t.max() > 980
+    inside = ((t >= 200) & (t < 750)).mean()
+    assert abs(inside - (0.7 + 0.3 * 0.55)) < 0.03
+
+
+def test_normalised_latents_decode_to_the_same(tmp_path):
+    vae = random_network(lambda: AutoencoderKL(TINY.vae, rngs=nnx.Rngs(0)))
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    _, before = vae.encode(images)
+    decoded = vae.decode(vae.encode(images)[0])
+    old_bias = np.asarray(vae.quant_conv.bias[...])
+    normalise_latents(vae, TINY.subjects, seed=0)
+    assert np.abs(old_bias - vae.quant_conv.bias[...]).max() > 0.01
+    np.testing.assert_allclose(vae.decode(vae.encode(images)[0]), decoded, atol=2e-4)
+    scenes = gates.stills(np.random.default_rng(1), 256, TINY.subjects)
+
+    mean, _ = vae.encode(jnp.asarray(render(scenes, 1)[:, 0], jnp.float32) / 127.5 - 1)
+    np.testing.assert_allclose(np.asarray(mean).mean(axis=(0, 1, 2)), 0, atol=0.15)
+    np.testing.assert_allclose(np.asarray(mean).std(axis=(0, 1, 2)), 1, atol=0.15)
+
+
+def test_errors_at_the_subject_and_around_it_weigh_more():
+    images = np.zeros((1, 16, 16, 3), np.float32)
+    subject = np.zeros((1, 16, 16, 1), np.float32)
+    subject[0, 8, 8] = 1
+
+    def error(row):
+        off = np.zeros_like(images)
+        off[0, row, 8] = 0.5
+        return float(reconstruction_error(jnp.asarray(off), (images, subject)))
+
+    assert error(8) == pytest.approx(8 * error(2), rel=1e-5)
+    assert error(9) == pytest.approx(error(8), rel=1e-5)  # the outline, two pixels wide
+    assert error(12) < error(10) < error(9)
+    assert float(reconstruction_error(jnp.asarray(images), (images, subject))) == 0
+
+
+def test_a_bank_is_used_again_for_the_same_scenes_and_encoder_only(tmp_path, monkeypatch):
+    vae = random_network(lambda: AutoencoderKL(TINY.vae, rngs=nnx.Rngs(0)))
+    scenes = gates.stills(np.random.default_rng(0), 3, TINY.subjects)
+    file = tmp_path / "bank" / "stills.npz"
+    latents = encode_bank(vae, scenes, 2, file)
+    assert latents.shape == (3, 2, 16, 16, 4) and latents.dtype == np.float16
+    written = file.stat().st_mtime_ns
+    np.testing.assert_array_equal(encode_bank(vae, scenes, 2, file), latents)
+    assert file.stat().st_mtime_ns == written
+    vae.quant_conv.bias.set_value(vae.quant_conv.bias[...] + 1)
+    np.testing.assert_allclose(encode_bank(vae, scenes, 2, file), latents + 1, atol=0.02)
+    assert len(encode_bank(vae, scenes[:2], 2, file)) == 2
+
+
+def test_the_stages_follow_each_other_and_resume(tmp_path, monkeypatch):
+    for limits in ("AUTOENCODER", "FRAMES"):  # three steps reach nothing
+        monkeypatch.setattr(gates, limits, {})
+    monkeypatch.setattr("syncos_jax.demo.train.TEXT_STEPS", 2)
+    monkeypatch.setattr("syncos_jax.demo.train.GATE_FRAMES", 4)
+    monkeypatch.setattr("syncos_jax.demo.train_vae.NORM_FRAMES", 64)
+
+    def to_frames():
+        parts = learn_to_see(TINY, tmp_path, seed=0)
+        learn_to_draw(*parts, TINY, tmp_path, seed=0)
+        return parts
+
+    networks, vae, tokenizer = to_frames()
+    before = leaves(networks.unet)
+    stages = [json.loads(line)["stage"] for line in (tmp_path / "gates.jsonl").open()]
+    assert stages == ["autoencoder", "frames"]
+    assert all(np.abs(before[p]).max() > 0 for p in before if p.endswith("conv2.kernel"))
+    again, *_ = to_frames()
+    jax.tree.map(np.testing.assert_array_equal, before, leaves(again.unet))
+    assert [entry["step"] for entry in log(tmp_path / "frames")] == [3]  # nothing was left to do
+
+    # What drew single frames is exported, and gone on from.
+    silence(networks)
+    out, folder = tmp_path / "model", tmp_path / "next"
+    export(out, TINY, networks, vae, tmp_path / "tokenizer", {"stage": "frames"})
+    assert load_model(out).config.notes["stage"] == "frames"
+    parts, stage, notes = begun(TINY, out, folder, seed=0)
+    assert stage == "frames" and notes["subjects"]["grown"] == TINY.subjects.grown
+    for path, value in leaves(parts[0].unet).items():
+        if not over_time(path.split("."), None):
+            np.testing.assert_allclose(value, before[path], atol=1e-3)
+    train_clips(*parts, TINY, folder / "clips", seed=0)
+    networks = parts[0]
+    moved = [p for p, v in leaves(networks.unet).items() if np.abs(v - before[p]).max() > 1e-6]
+    assert any("temp_convs" in path for path in moved)
+    assert any("resnets" in path for path in moved)
+    assert {"right_motion", "opposite_motion"} <= set(log(folder / "clips")[-1])
+
+
+def test_a_stage_that_is_not_good_enough_stops_the_training(tmp_path):
+    figures = {"shape": 0.9, "colour": 1.0}
+    gates.check("frames", figures, {"shape": 0.9}, tmp_path)
+    with pytest.raises(InputError, match=r"frames stage .* shape 0.900 \(at least 0.95\)"):
+        gates.check("frames", figures, {"shape": 0.95, "colour": 0.98}, tmp_path)
+    assert len((tmp_path / "gates.jsonl").read_text().splitlines()) == 2
+
+
+def test_drawn_frames_are_read_one_by_one():
+
+    scenes = gates.stills(np.random.default_rng(2), 40, TINY.subjects)
+    frames = render(scenes, 1)[:, 0]
+    assert min(gates.frames_right(frames, scenes).values()) >= 0.97
+    assert gates.frames_right(frames, scenes[::-1])["shape"] < 0.6
+
+
+def test_a_scene_at_a_frame_begins_there():
+
+    scene = sample_scene(np.random.default_rng(4), TINY.subjects, motion="grow")
+    np.testing.assert_allclose(render([scene.at(5)], 1)[0, 0], render([scene])[0, 5], atol=1)
+    sizes = [sample_scene(np.random.default_rng(i), TINY.subjects).path() for i in range(200)]
+    everything = np.concatenate(sizes)[:, 2]
+    assert everything.min() >= 12.99 and 22 < everything.max() <= 26.01  # the smallest, doubled
+
+
+def test_a_folder_of_the_first_stage_has_what_the_second_needs(tmp_path):
+    vocabulary = train_tokenizer(tmp_path / "tokenizer")
+    networks = random_network(lambda: TextToVideo(TINY, vocabulary, rngs=nnx.Rngs(0)))
+    vae = random_network(lambda: AutoencoderKL(TINY.vae, rngs=nnx.Rngs(0)), seed=1)
+    out = tmp_path / "model"
+    export(out, TINY, networks, vae, tmp_path / "tokenizer", {"stage": "autoencoder"})
+    assert not list((out / "unet").glob("*.safetensors"))
+    (begun_networks, begun_vae, _), stage, _ = begun(TINY, out, tmp_path / "next", seed=0)
+    assert stage == "autoencoder"
+    for ours, theirs in ((networks.text_encoder, begun_networks.text_encoder), (vae, begun_vae)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), *map(leaves, (ours, theirs))
+        )
+    other = dataclasses.replace(TINY, vae=dataclasses.replace(TINY.vae, latent_channels=8))
+    with pytest.raises(InputError, match="another vae than the size to be trained"):
+        begun(other, out, tmp_path / "next", seed=0)

@@ -48,10 +48,7 @@ TABLES = {"weights_convert/diffusers_folder.py:write_networks"}
 """Long because they are tables: here of the files that diffusers' classes are configured by."""
 
 # What is still otherwise; each entry has to go with its mend.
-UPWARDS = {
-    "syncos_jax.demo.evaluate imports syncos_jax.cli.console",
-    "syncos_jax.demo.train imports syncos_jax.cli.console",
-}
+UPWARDS: set[str] = set()
 CIRCLES = {
     ("syncos_jax.weights_convert.state_dict", "syncos_jax.weights_convert.stored"),
     ("syncos_jax.weights_convert.stored", "syncos_jax.weights_convert.torch_file"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Sharding
@@ -202,10 +203,32 @@ def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> Model:
     return family_named(config.family).from_networks(config, networks, folder)
 
 
-def write_networks(folder: Path, config: ModelConfig, networks: Mapping[str, nnx.Module]) -> None:
+def read_network(folder: Path, name: str, config: ModelConfig) -> Any:
+    """One network of a folder, float32, on JAX's default device.
+
+    Raises:
+        InputError: a missing or broken file, or one that does not fit; says which and why.
+    """
+    tensors = open_folder(folder / name)
+    return fill(
+        saved.build(name, config, jnp.float32),
+        TABLES[name],
+        tensors,
+        tensors.__getitem__,
+        what=str(folder / name),
+        put=lambda array, like: jnp.asarray(array, like.dtype),
+    )
+
+
+def write_networks(
+    folder: Path,
+    config: ModelConfig,
+    networks: Mapping[str, nnx.Module],
+    dtype: np.typing.DTypeLike = np.float32,
+) -> None:
     """Write ``unet``, ``vae`` and ``text_encoder`` with their configurations and the scheduler's.
 
-    The tokenizer's files are the caller's to copy. Weights are stored as float32.
+    The tokenizer's files are the caller's to copy. Weights are stored as `dtype`.
     """
     unet, vae, text = config.unet, config.vae, config.text
     schedule = config.schedule
@@ -293,5 +316,5 @@ def write_networks(folder: Path, config: ModelConfig, networks: Mapping[str, nnx
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for part, module in networks.items():
         weights = tables.to_diffusers(module, TABLES[part])
-        arrays = {key: array.astype(np.float32) for key, array in weights.items()}
+        arrays = {key: array.astype(dtype) for key, array in weights.items()}
         save_file(arrays, folder / part / WEIGHTS[part], metadata={"format": "pt"})

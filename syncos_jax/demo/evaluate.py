@@ -14,14 +14,15 @@ import numpy as np
 import typer
 from flax import nnx
 
-from syncos_jax.cli.console import user_errors
 from syncos_jax.demo.measures import majority_share
 from syncos_jax.demo.world import (
     BACKGROUNDS,
     CLIP_FRAMES,
     MOTIONS,
     SHAPES,
+    SMALL_SUBJECTS,
     Scene,
+    Subjects,
     global_prompt,
     local_prompt,
     render,
@@ -31,6 +32,7 @@ from syncos_jax.demo.world.tracker import judge, track
 from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline import Pipeline
+from syncos_jax.runs.exits import exit_on_error
 from syncos_jax.sampling import CoDenoising, SynCoS
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.scenario import Scenario
@@ -47,7 +49,7 @@ def clips_right(
     The clips are sampled together: windows that do not overlap are independent clips.
     """
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng) for _ in range(clips)]
+    scenes = [sample_scene(rng, drawn_subjects(pipeline)) for _ in range(clips)]
     scenario = Scenario.from_dict(
         {
             "events": [{"prompt": prompt(scene), "frames": CLIP_FRAMES} for scene in scenes],
@@ -63,13 +65,23 @@ def clips_right(
 def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, float]:
     """The same of drawn clips that went through the autoencoder and back: the most there can be."""
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng) for _ in range(clips)]
+    scenes = [sample_scene(rng, drawn_subjects(pipeline)) for _ in range(clips)]
     encode, model = nnx.jit(AutoencoderKL.encode), unet_clip(pipeline.model)
     latents = [
         encode(model.vae, jnp.asarray(clip, jnp.float32) / 127.5 - 1)[0] for clip in render(scenes)
     ]
-    frames = pipeline.decode(jnp.concatenate(latents) * model.config.latent_scale)
+    frames = pipeline.decode(
+        jnp.concatenate(latents) * unet_clip(pipeline.model).config.latent_scale
+    )
     return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes)
+
+
+def drawn_subjects(pipeline: Pipeline) -> Subjects:
+    """The subjects that a demo model was trained on, as its notes tell."""
+    told = unet_clip(pipeline.model).config.notes.get("subjects")
+    if told is None:  # older than the note
+        return SMALL_SUBJECTS
+    return Subjects(tuple(told["size"]), told["grown"], tuple(told["travel"]))
 
 
 def _right(clips: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
@@ -112,7 +124,7 @@ def colour_held(pipeline: Pipeline, settings: Settings, seeds: Iterable[int]) ->
     return {"mean": float(np.mean(shares)), "videos": shares}
 
 
-@user_errors()
+@exit_on_error()
 def main(
     model: Annotated[str, typer.Option(help="demo, or a model's folder.")] = "demo",
     clips: Annotated[int, typer.Option(help="Clips with everything told.")] = 128,
@@ -124,7 +136,7 @@ def main(
 ) -> None:
     """Measure how well a demo model follows its prompts, and how well samplers keep a colour."""
     pipeline = Pipeline.from_pretrained(model)
-    scale = pipeline.model.guidance if guidance is None else guidance
+    scale = unet_clip(pipeline.model).config.guidance if guidance is None else guidance
     common: Mapping[str, Any] = {"steps": steps, "guidance": scale}
     figures: dict[str, Any] = {"model": model, "clips": clips, "videos": videos, **common}
     if clips:

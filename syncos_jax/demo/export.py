@@ -1,14 +1,16 @@
 """Write the trained networks as the folder that the package ships."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
+from syncos_jax.demo.diffusion import SCHEDULE, TextToVideo
 from syncos_jax.demo.sizes import DemoSizes
-from syncos_jax.demo.train_diffusion import SCHEDULE, TextToVideo
 from syncos_jax.demo.world import CLIP_FRAMES, FPS, SIZE
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
@@ -23,7 +25,7 @@ def training_record(folder: Path) -> dict[str, Any]:
     if not (folder / "log.jsonl").is_file():
         return {"steps": 0}
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    last = json.loads(lines[-1])
+    last = next(entry for entry in map(json.loads, reversed(lines)) if "loss" in entry)
     return {"steps": last["step"], "loss": round(last["loss"], 5)}
 
 
@@ -32,11 +34,19 @@ def export(
     sizes: DemoSizes,
     networks: TextToVideo,
     vae: AutoencoderKL,
-    latent_scale: float,
     tokenizer: Path,
     notes: dict[str, Any],
 ) -> None:
-    """Write the pipeline folder; an older one in its place is replaced once this is complete."""
+    """Write the pipeline folder; an older one in its place is replaced once this is complete.
+
+    Args:
+        folder: to write.
+        sizes, networks, vae: what was trained; the latents have variance 1 as they are.
+        tokenizer: folder of its files.
+        notes: see ``ModelConfig``; the world's subjects are added. Where ``stage`` is not
+            ``clips``, it is to be trained on: half the digits are enough, and a UNet that has
+            learned nothing is left out.
+    """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     config = ModelConfig(
@@ -45,7 +55,7 @@ def export(
         vae=sizes.vae,
         text=networks.text_encoder.config,
         schedule=SCHEDULE,
-        latent_scale=latent_scale,
+        latent_scale=1.0,
         window=CLIP_FRAMES,
         stride=STRIDE,
         fps=FPS,
@@ -54,14 +64,17 @@ def export(
         steps=50,
         guidance=GUIDANCE,
         source="trained by syncos_jax.demo.train on the world that syncos_jax.demo.world draws",
-        notes=notes,
+        notes=notes | {"subjects": dataclasses.asdict(sizes.subjects)},
     )
     parts: dict[str, nnx.Module] = {
         "unet": networks.unet,
         "vae": vae,
         "text_encoder": networks.text_encoder,
     }
-    write_networks(part, config, parts)
+    stage = notes.get("stage", "clips")
+    if stage == "autoencoder":
+        del parts["unet"]
+    write_networks(part, config, parts, np.float32 if stage == "clips" else np.float16)
     shutil.copytree(tokenizer, part / "tokenizer")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -1,9 +1,9 @@
-"""What both trainings share: optimiser, averaged weights, checkpoints, the log."""
+"""What all trainings share: optimiser, averaged weights, checkpoints, the log."""
 
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,18 @@ class Training:
         steps: length; the learning rate decays to nothing over the last 30 %.
         rate: peak learning rate.
         loss: ``(params, batch, key) -> scalar``.
+        scales: where the weights are a mapping, each entry's share of the learning rate.
+        probe: of the averaged weights and the step, figures for the log.
+        probe_every: steps between them.
     """
 
     folder: Path
     steps: int
     rate: float
     loss: Callable[[Any, Any, jax.Array], jax.Array]
+    scales: Mapping[str, float] | None = None
+    probe: Callable[[Any, int], Mapping[str, float]] | None = None
+    probe_every: int = 500
 
     def optimiser(self) -> optax.GradientTransformation:
         warm, decay = min(300, self.steps // 10), max(1, int(0.3 * self.steps))
@@ -55,9 +61,18 @@ class Training:
             ],
             [warm, self.steps - decay],
         )
-        return optax.chain(
-            optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=1e-3)
-        )
+        adam = optax.adamw(schedule, b2=0.99, weight_decay=1e-3)
+        if self.scales is not None:
+            slower = {name: optax.scale(share) for name, share in self.scales.items()}
+            adam = optax.chain(adam, optax.partition(slower, self._labels))
+        return optax.chain(optax.clip_by_global_norm(1.0), adam)
+
+    @staticmethod
+    def _labels(params: Any) -> Any:
+        """Every weight's entry, in the structure of the mapping."""
+        return {
+            name: jax.tree.map(lambda _, name=name: name, part) for name, part in params.items()
+        }
 
     def run(self, params: Any, batches: Callable[[int], Iterator[Any]], seed: int) -> Any:
         """Train, or go on with what the folder holds.
@@ -110,6 +125,8 @@ class Training:
                     rate = len(losses) / (now - reported_at)
                     self._log(step=done, loss=mean, steps_per_second=rate)
                     losses, reported_at = [], time.monotonic()
+                if self.probe is not None and (last or done % self.probe_every == 0):
+                    self._log(step=done, **self.probe(state.average, done))
                 if last or now - saved_at > SAVE_SECONDS:
                     saved.save(done, args=ocp.args.StandardSave(state))
                     saved_at = now

@@ -1,86 +1,201 @@
 """Train the demo model: ``python -m syncos_jax.demo.train --help``.
 
-Stops and resumes: started again with the same folder it goes on from the last checkpoint.
+Stops and resumes: started again with the same folder it goes on from the last checkpoint. Between
+the stages the tracker reads what has been learned, and stops the training where that is too little.
 """
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import typer
+from flax import nnx
 
-from syncos_jax.cli.console import user_errors
+from syncos_jax.demo import gates
+from syncos_jax.demo.diffusion import TextToVideo, over_space, over_time, zero_last
 from syncos_jax.demo.export import export, training_record
 from syncos_jax.demo.sizes import SIZES, TOKENS, DemoSizes
 from syncos_jax.demo.tokenizer import train_tokenizer
-from syncos_jax.demo.train_diffusion import train_diffusion
+from syncos_jax.demo.train_clips import train_clips
+from syncos_jax.demo.train_frames import train_frames
+from syncos_jax.demo.train_text import train_text
 from syncos_jax.demo.train_vae import train_vae
 from syncos_jax.errors import InputError
 from syncos_jax.models.tokenizer import PromptTokenizer
-from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.models.unet_clip.model import unet_clip
-from syncos_jax.pipeline.load import load_model, model_folder
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
+from syncos_jax.pipeline.load import model_folder
+from syncos_jax.runs.exits import exit_on_error
+from syncos_jax.weights_convert.diffusers_folder import read_config, read_network
+
+STAGES = ("autoencoder", "decoder", "frames", "clips")
+UNTIL = ("autoencoder", "frames", "clips")
+Parts = tuple[TextToVideo, AutoencoderKL, PromptTokenizer]
+TEXT_STEPS = 1500
+GATE_FRAMES = 192
 
 
-@user_errors()
+@exit_on_error()
 def main(
     folder: Annotated[Path, typer.Option(help="Where checkpoints and logs go.")] = Path("training"),
     size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = "cpu",
-    vae_steps: Annotated[int, typer.Option(help="Steps of the autoencoder.")] = 2000,
-    steps: Annotated[int, typer.Option(help="Steps of the UNet and the text encoder.")] = 4000,
+    autoencoder_steps: Annotated[
+        int | None, typer.Option(help="Steps of the autoencoder; default: the size's.")
+    ] = None,
+    decoder_steps: Annotated[
+        int | None, typer.Option(help="Steps of its decoder alone; default: the size's.")
+    ] = None,
+    frames_steps: Annotated[
+        int | None, typer.Option(help="Steps of the UNet on frames; default: the size's.")
+    ] = None,
+    clips_steps: Annotated[
+        int | None, typer.Option(help="Steps of the UNet on clips; default: the size's.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the clips and the noise.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Write the trained model to this folder.")
     ] = None,
+    until: Annotated[str, typer.Option(help=f"The last stage: {', '.join(UNTIL)}.")] = "clips",
     start: Annotated[
         str | None,
-        typer.Option(
-            help="Begin with the weights and the tokenizer of this model ('demo', or a folder), "
-            "instead of random ones; where its UNet has another size, with its autoencoder alone."
-        ),
+        typer.Option(help="Go on from a folder that --out wrote, with the stage that follows."),
     ] = None,
 ) -> None:
     """Train tokenizer, autoencoder, text encoder and UNet of the demo model on its drawn world."""
     if size not in SIZES:
         raise typer.BadParameter(f"{size!r} is not one of {', '.join(SIZES)}")
-    sizes = SIZES[size]
-    first = None if start is None else unet_clip(load_model(start, "float32"))
-    if first is None:
-        train_tokenizer(folder / "tokenizer")
-    else:
-        check_sizes(sizes, first.config)
-        source = model_folder(str(start)) / "tokenizer"
-        shutil.copytree(source, folder / "tokenizer", dirs_exist_ok=True)
-    tokenizer = PromptTokenizer(folder / "tokenizer", TOKENS)
-    vae = train_vae(sizes, folder / "vae", vae_steps, seed, first)
-    networks, scale = train_diffusion(
-        sizes, vae, tokenizer, folder / "diffusion", steps, seed, first
+    if until not in UNTIL:
+        raise typer.BadParameter(f"--until {until}: not one of {', '.join(UNTIL)}")
+    given = dict(
+        zip(STAGES, (autoencoder_steps, decoder_steps, frames_steps, clips_steps), strict=True)
     )
+    sizes = with_steps(SIZES[size], given)
+    notes: dict[str, Any] = {"stage": until}
+    if start is None:
+        parts, done = learn_to_see(sizes, folder, seed), UNTIL[0]
+    else:
+        parts, done, notes["began with"] = begun(sizes, model_folder(start), folder, seed)
+    if done == "autoencoder" and until != done:
+        learn_to_draw(*parts, sizes, folder, seed)
+    if until == "clips":
+        train_clips(*parts, sizes, folder / "clips", seed, inflate=done != "clips")
     if out is not None:
-        record = {
-            "size": size,
-            "vae": training_record(folder / "vae") | {"batch": sizes.vae_batch},
-            "text": training_record(folder / "text"),
-            "diffusion": training_record(folder / "diffusion")
-            | {"batch": sizes.batch, "clips": sizes.bank},
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-        }
-        notes: dict[str, Any] = {"training": record}
-        if first is not None:
-            notes["began with"] = dict(first.config.notes)
-        export(out, sizes, networks, vae, scale, folder / "tokenizer", notes)
+        networks, vae, _ = parts
+        if until == "frames":
+            silence(networks)
+        notes["training"] = record(folder, size, sizes)
+        export(out, sizes, networks, vae, folder / "tokenizer", notes)
         print(f"wrote {out}")
 
 
-def check_sizes(sizes: DemoSizes, config: ModelConfig) -> None:
-    """Refuse to begin with an autoencoder of another size; a UNet of another size begins anew."""
-    if sizes.vae != config.vae:
-        raise InputError(
-            f"the model {config.name!r} has another autoencoder than the size to be trained: "
-            f"{config.vae} and not {sizes.vae}; leave --start out, or choose another --size"
+def with_steps(sizes: DemoSizes, steps: dict[str, int | None]) -> DemoSizes:
+    """The sizes with other lengths of some stages."""
+    changed = {
+        name: dataclasses.replace(getattr(sizes, name), steps=count)
+        for name, count in steps.items()
+        if count is not None
+    }
+    return dataclasses.replace(sizes, **changed)
+
+
+def learn_to_see(sizes: DemoSizes, folder: Path, seed: int) -> Parts:
+    """Tokenizer, autoencoder and text encoder; the UNet has not learned anything yet.
+
+    Raises:
+        InputError: the autoencoder is not good enough.
+    """
+    train_tokenizer(folder / "tokenizer")
+    tokenizer = PromptTokenizer(folder / "tokenizer", TOKENS)
+    vae = train_vae(sizes, folder / "vae", seed)
+    seen = gates.reconstructions(vae, sizes.subjects, GATE_FRAMES, seed)
+    gates.check("autoencoder", gates.frames_right(*seen), gates.AUTOENCODER, folder)
+    networks = untrained(sizes, tokenizer, seed)
+    networks.text_encoder = train_text(
+        networks.text_encoder, tokenizer, folder / "text", TEXT_STEPS, seed
+    )
+    return networks, vae, tokenizer
+
+
+def learn_to_draw(
+    networks: TextToVideo,
+    vae: AutoencoderKL,
+    tokenizer: PromptTokenizer,
+    sizes: DemoSizes,
+    folder: Path,
+    seed: int,
+) -> None:
+    """The UNet on single frames.
+
+    Raises:
+        InputError: what it draws is not good enough.
+    """
+    train_frames(networks, vae, tokenizer, sizes, folder / "frames", seed)
+    seen = gates.drawn_frames(networks, vae, tokenizer, sizes.subjects, GATE_FRAMES, seed)
+    gates.check("frames", gates.frames_right(*seen), gates.FRAMES, folder)
+
+
+def untrained(sizes: DemoSizes, tokenizer: PromptTokenizer, seed: int) -> TextToVideo:
+    """The networks to begin with, whose branches add nothing."""
+    networks = TextToVideo(sizes, tokenizer.vocabulary, rngs=nnx.Rngs(seed))
+    zero_last(networks.unet)
+    return networks
+
+
+def begun(
+    sizes: DemoSizes, source: Path, folder: Path, seed: int
+) -> tuple[Parts, str, dict[str, Any]]:
+    """The networks of a folder that `export` wrote, its last stage, and its notes.
+
+    Raises:
+        InputError: it has other sizes than what is to be trained.
+    """
+    shutil.copytree(source / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
+    tokenizer = PromptTokenizer(folder / "tokenizer", TOKENS)
+    config = read_config(source)
+    ours = {"vae": sizes.vae, "unet": sizes.unet, "text": sizes.text(tokenizer.vocabulary)}
+    for name, wanted in ours.items():
+        theirs = getattr(config, name)
+        if theirs != wanted:
+            raise InputError(
+                f"the model {source} has another {name} than the size to be trained: {theirs} "
+                f"and not {wanted}; leave --start out, or choose another --size"
+            )
+    stage = str(config.notes.get("stage", "clips"))
+    networks = untrained(sizes, tokenizer, seed)
+    networks.text_encoder = read_network(source, "text_encoder", config)
+    if stage != "autoencoder":
+        trained = nnx.state(
+            read_network(source, "unet", config), *(() if stage == "clips" else (over_space,))
         )
+        nnx.update(networks.unet, trained)
+    parts = networks, read_network(source, "vae", config), tokenizer
+    return parts, stage, dict(config.notes)
+
+
+def silence(networks: TextToVideo) -> None:
+    """Set the temporal layers, which were not trained, to zero: every frame is drawn alone."""
+    time = nnx.state(networks.unet, over_time)
+    nnx.update(networks.unet, jax.tree.map(jnp.zeros_like, time))
+
+
+def record(folder: Path, size: str, sizes: DemoSizes) -> dict[str, Any]:
+    """How the model was trained, for its notes."""
+    logs = {"autoencoder": "vae", "decoder": "vae-decoder", "frames": "frames", "clips": "clips"}
+    stages = {
+        name: training_record(folder / log) | {"batch": getattr(sizes, name).batch}
+        for name, log in logs.items()
+    }
+    return {
+        "size": size,
+        **stages,
+        "text": training_record(folder / "text"),
+        "stills": sizes.stills,
+        "bank": sizes.bank,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ pixels of the 64 x 64 frame; x runs to the right, y runs down.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,6 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
     "down": (0, 1),
 }
 
-SIZE_RANGE = (8.0, 16.0)  # nominal radius of a subject that moves, px
-GROWN_LIMIT = 18.0  # largest nominal radius that growth reaches, px
-TRAVEL_RANGE = (16.0, 28.0)  # distance from the first frame to the last, px
 RATIO_RANGE = (1.5, 2.0)  # larger size over smaller size, first frame against last
 MARGIN = 0.9  # the centre keeps at least this many nominal radii from every edge
 
@@ -60,6 +57,27 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": BACKGROUNDS,
     "motion": MOTIONS,
 }
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """How large the subjects of random scenes are, and how far they go.
+
+    Attributes:
+        size: range of the nominal radius of a subject that moves, px.
+        grown: largest nominal radius that growth reaches, px; where a ratio is too large for it,
+            the smallest size grows past it.
+        travel: range of the distance from the first frame of a clip to the last, px.
+    """
+
+    size: tuple[float, float]
+    grown: float
+    travel: tuple[float, float]
+
+
+SMALL_SUBJECTS = Subjects(size=(8.0, 16.0), grown=18.0, travel=(16.0, 28.0))
+#: Shapes are told apart by far fewer pixels than colours: a model draws larger ones much sooner.
+LARGE_SUBJECTS = Subjects(size=(13.0, 18.0), grown=22.0, travel=(16.0, 26.0))
 
 
 @dataclass(frozen=True)
@@ -103,12 +121,20 @@ class Scene:
         y = self.y + step_y * self.amount * time
         return np.stack([x, y, self.size * np.exp(rate * time)], axis=1).astype(np.float32)
 
+    def at(self, frame: int) -> Scene:
+        """The scene whose first frame is this one's frame ``frame``."""
+        x, y, size = (float(value) for value in self.path(frame + 1)[frame])
+        return replace(self, x=x, y=y, size=size)
 
-def sample_scene(rng: np.random.Generator, **fixed: Any) -> Scene:
+
+def sample_scene(
+    rng: np.random.Generator, subjects: Subjects = SMALL_SUBJECTS, **fixed: Any
+) -> Scene:
     """Draw a scene at random.
 
     Args:
         rng: source of randomness.
+        subjects: how large they are, and how far they go.
         **fixed: fields of ``Scene`` that are not drawn. Positions drawn for a fixed size,
             motion or amount still keep the subject inside the frame.
 
@@ -125,13 +151,13 @@ def sample_scene(rng: np.random.Generator, **fixed: Any) -> Scene:
     values.update(fixed)
     moves = values["motion"] in DIRECTIONS
     if "amount" not in fixed:
-        values["amount"] = float(rng.uniform(*(TRAVEL_RANGE if moves else RATIO_RANGE)))
+        values["amount"] = float(rng.uniform(*(subjects.travel if moves else RATIO_RANGE)))
     if "size" not in fixed:
-        low, high = SIZE_RANGE
+        low, high = subjects.size
         if values["motion"] == "grow":
-            high = GROWN_LIMIT / values["amount"]
+            high = subjects.grown / values["amount"]
         elif values["motion"] == "shrink":
-            low, high = low * values["amount"], GROWN_LIMIT
+            low, high = low * values["amount"], subjects.grown
         values["size"] = float(rng.uniform(low, max(low, high)))
     largest = values["size"] * (values["amount"] if values["motion"] == "grow" else 1.0)
     margin = min(MARGIN * largest, SIZE / 2)
