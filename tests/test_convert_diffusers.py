@@ -211,7 +211,7 @@ def test_float16_sharded_bin_files(loaded, converted):
 
 def test_pipeline(converted):
     pipeline = Pipeline.from_pretrained(converted / "plain")
-    assert pipeline.encode(["a cat", ""]).shape == (2, 77, UNET.text_features)
+    assert pipeline.model.encode_prompts(["a cat", ""])["text"].shape == (2, 77, UNET.text_features)
 
 
 def test_a_folder_of_diffusers_loads_without_conversion(loaded):
