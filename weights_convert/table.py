@@ -19,7 +19,7 @@ from syncos_jax.errors import InputError
 
 Network = TypeVar("Network", bound=nnx.Module)
 
-_LISTED = 100
+_LISTED = 20
 """Problems that are named one by one; more than that is another network altogether."""
 
 
