@@ -14,6 +14,7 @@ import yaml
 from syncos_jax.errors import InputError
 
 MAX_BYTES = 1_000_000
+_MOST_BRACKETS = 200
 
 # PyYAML follows YAML 1.1, where 1e-3 is text. Here it is a number, as in YAML 1.2 and in JSON.
 _FLOAT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$")
@@ -133,6 +134,7 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[Any, Any]:
         if Path(path).suffix.lower() == ".json":
             data = json.loads(text, object_pairs_hook=_unique)
         else:
+            _check_depth(text)
             data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -154,6 +156,16 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[Any, Any]:
         found = "nothing" if data is None else f"a {type(data).__name__}"
         raise InputError(f"{path}: holds {found}, but a mapping of keys to values was expected")
     return data
+
+
+def _check_depth(text: str) -> None:
+    """InputError for brackets within brackets that PyYAML would need minutes for: its time grows
+    with the square of their depth."""
+    depth = 0
+    for sign in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if sign in "[{" else max(0, depth - 1)
+        if depth > _MOST_BRACKETS:
+            raise InputError("nested too deeply")
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
