@@ -21,8 +21,8 @@ from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3D
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline.load import load_model
-from syncos_jax.weights_convert import hub
-from syncos_jax.weights_convert.table import leaves
+from weights_convert import hub
+from weights_convert.table import leaves
 
 UNET = UNETS["two levels"]
 TEXT = {"bos_token_id": 98, "eos_token_id": 99, "pad_token_id": 0, "vocab_size": 49408}

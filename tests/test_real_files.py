@@ -15,11 +15,11 @@ import torch
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.weights_convert import lvdm
-from syncos_jax.weights_convert.diffusers_config import clip_defaults, schedule_settings
-from syncos_jax.weights_convert.sources import how_to_convert, open_source
-from syncos_jax.weights_convert.state_dict import Choice, unwrapped
-from syncos_jax.weights_convert.stored import open_file
+from weights_convert import lvdm
+from weights_convert.diffusers_config import clip_defaults, schedule_settings
+from weights_convert.sources import how_to_convert, open_source
+from weights_convert.state_dict import Choice, unwrapped
+from weights_convert.stored import open_file
 
 NAMES = ("conv_in.weight", "conv_in.bias", "mid_block.resnets.0.conv1.weight")
 

@@ -70,11 +70,11 @@ def test_other_prompt_files(tmp_path):
         ("a.csv", "a,b\nc,d\n", "names no column 'prompt'"),
         ("a.csv", "prompt,seconds\na,b,c\n", "row 2 has 3 cells"),
         ("a.csv", "prompt,seconds\na,soon\n", "seconds is 'soon'"),
-        ("a.yaml", "events: []", "without --prompts"),
+        ("a.yaml", "events: []", "by its name alone"),
         ("a.xlsx", "", "save it as .csv"),
         ("a.txt", "a\x00b", "is not plain text"),
         ("a.txt", '["a",\n"b"]', "looks like JSON"),
-        ("a.json", '{"events": []}', "without --prompts"),
+        ("a.json", '{"events": []}', "by its name alone"),
     ]:
         with pytest.raises(InputError, match=message):
             events(tmp_path, name, text)

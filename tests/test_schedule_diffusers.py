@@ -9,11 +9,11 @@ import torch
 from diffusers import DDIMScheduler
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.sampler import sample
+from syncos_jax.sampling import sample
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import CoDenoising
+from syncos_jax.sampling.presets import CoDenoising
 from syncos_jax.sampling.windows import WindowLayout
-from syncos_jax.weights_convert.diffusers_config import schedule_settings
+from weights_convert.diffusers_config import schedule_settings
 
 FRAMES, SHAPE = 4, (3, 2, 2)
 BETAS = ({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},)

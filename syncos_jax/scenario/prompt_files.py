@@ -25,8 +25,8 @@ _LENGTHS = ("seconds", "frames")
 _OTHERS = ("negative",)
 _COMMENT = re.compile(r"#(?:[\s#!]|$)")
 _DOCUMENTS = {
-    ".yaml": "is a scenario file; give it without --prompts",
-    ".yml": "is a scenario file; give it without --prompts",
+    ".yaml": "is a scenario file; give it by its name alone",
+    ".yml": "is a scenario file; give it by its name alone",
     ".xlsx": "is a spreadsheet; save it as .csv",
     ".xls": "is a spreadsheet; save it as .csv",
     ".ods": "is a spreadsheet; save it as .csv",
@@ -131,7 +131,7 @@ def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON: {error}") from error
     if isinstance(items, dict) and "events" in items:
-        raise InputError(f"{path}: is a scenario file; give it without --prompts")
+        raise InputError(f"{path}: is a scenario file; give it by its name alone")
     if not isinstance(items, list):
         raise InputError(f"{path}: a list of prompts was expected")
     events = []
