@@ -66,7 +66,7 @@ def test_operations_of_attention_in_closed_form():
 def test_operations_at_full_size():
     """The 12.6 TFLOP of a forward and 1.6 of a decoded frame that VideoCrafter2 is known to take
     at 320x512, counted as products over all taps; XLA leaves out those beyond the border."""
-    from weights_convert.lvdm_config import read
+    from syncos_jax.weights_convert.lvdm_config import read
 
     config = read([], "videocrafter2", "").model
     shapes = [shape(1, 16, 40, 64, 4), shape(1), shape(1, 77, 1024), shape(1)]

@@ -27,8 +27,8 @@ from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
-from weights_convert.cogvideox import SCHEDULER, schedule
-from weights_convert.convert import convert
+from syncos_jax.weights_convert.cogvideox import SCHEDULER, schedule
+from syncos_jax.weights_convert.convert import convert
 
 PROMPT, NEGATIVE = "a cat in kitchen", "milk"
 SIZES = {"text_embed_dim": 12, "num_layers": 1}

@@ -17,9 +17,9 @@ from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig
 from syncos_jax.models.cogvideox.transformer import CogVideoXTransformer
 from syncos_jax.models.layers import NoWeights
 from syncos_jax.models.weights import leaves
-from weights_convert.cogvideox_config import transformer_config
-from weights_convert.cogvideox_tables import transformer_table
-from weights_convert.table import fill, match
+from syncos_jax.weights_convert.cogvideox_config import transformer_config
+from syncos_jax.weights_convert.cogvideox_tables import transformer_table
+from syncos_jax.weights_convert.table import fill, match
 
 SMALL = {
     "num_attention_heads": 2,

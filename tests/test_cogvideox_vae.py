@@ -15,9 +15,9 @@ from syncos_jax.models.cogvideox.config import CogVideoXVAEConfig
 from syncos_jax.models.cogvideox.vae import CogVideoXVAE, pieces
 from syncos_jax.models.layers import NoWeights
 from syncos_jax.models.weights import leaves
-from weights_convert.cogvideox_config import vae_config
-from weights_convert.cogvideox_tables import VAE
-from weights_convert.table import fill, match
+from syncos_jax.weights_convert.cogvideox_config import vae_config
+from syncos_jax.weights_convert.cogvideox_tables import VAE
+from syncos_jax.weights_convert.table import fill, match
 
 SETTINGS = {
     "small": {

@@ -21,8 +21,8 @@ from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3D
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline.load import load_model
-from weights_convert import hub
-from weights_convert.table import leaves
+from syncos_jax.weights_convert import hub
+from syncos_jax.weights_convert.table import leaves
 
 UNET = UNETS["two levels"]
 TEXT = {"bos_token_id": 98, "eos_token_id": 99, "pad_token_id": 0, "vocab_size": 49408}
@@ -245,7 +245,7 @@ def test_the_folder_can_be_read_with_orbax_alone(loaded, converted):
 
 def test_what_is_written(converted):
     names = {path.name for path in (converted / "plain").iterdir()}
-    assert names == {"config.json", "unet", "vae", "text_encoder", "tokenizer"}
+    assert names == {"config.json", "files.json", "unet", "vae", "text_encoder", "tokenizer"}
     values = json.loads((converted / "plain/config.json").read_text())
     assert values["format"] == "syncos_jax" and values["version"] == 1
     assert values["name"] == "plain" and values["networks"] == list(ModelConfig.networks)

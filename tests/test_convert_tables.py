@@ -11,8 +11,8 @@ from checkpoints import DATA
 from syncos_jax.errors import InputError
 from syncos_jax.models import saved
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
-from weights_convert import diffusers_tables, lvdm_config, lvdm_tables
-from weights_convert.table import Kind, NamedTable, leaves, match, refuse
+from syncos_jax.weights_convert import diffusers_tables, lvdm_config, lvdm_tables
+from syncos_jax.weights_convert.table import Kind, NamedTable, leaves, match, refuse
 
 PUBLISHED = lvdm_config.read([], "videocrafter2", "test")
 

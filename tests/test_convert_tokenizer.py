@@ -10,7 +10,7 @@ from checkpoints import DATA, config_file, convert, save_ckpt, syncos, weights
 from syncos_jax.errors import InputError
 from syncos_jax.models.tokenizer import PromptTokenizer, openclip_clean
 from syncos_jax.pipeline.load import load_model
-from weights_convert import hub, tokenizer_files
+from syncos_jax.weights_convert import hub, tokenizer_files
 
 CASES = json.loads((DATA / "openclip_tokens.json").read_text())
 EXCERPT = DATA / "openclip_vocabulary"

@@ -38,7 +38,7 @@ from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import load_model
-from weights_convert.table import leaves
+from syncos_jax.weights_convert.table import leaves
 
 TINY = DemoSizes(
     vae=VAEConfig(block_out_channels=(4, 4, 8), layers_per_block=1, norm_groups=4),

@@ -18,8 +18,8 @@ from syncos_jax.runs.manifest import read_items
 from syncos_jax.runs.record import read_sidecar
 from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.template import Template
-from weights_convert.diffusers_folder import read_config
-from weights_convert.stored import open_file
+from syncos_jax.weights_convert.diffusers_folder import read_config
+from syncos_jax.weights_convert.stored import open_file
 
 SECONDS = 20.0
 STORY = """\

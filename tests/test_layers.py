@@ -50,8 +50,8 @@ TABLES = {"weights_convert/diffusers_folder.py:write_networks"}
 # What is still otherwise; each entry has to go with its mend.
 UPWARDS: set[str] = set()
 CIRCLES = {
-    ("weights_convert.state_dict", "syncos_jax.weights_convert.stored"),
-    ("weights_convert.stored", "syncos_jax.weights_convert.torch_file"),
+    ("syncos_jax.weights_convert.state_dict", "syncos_jax.weights_convert.stored"),
+    ("syncos_jax.weights_convert.stored", "syncos_jax.weights_convert.torch_file"),
 }
 PRIVATE = {
     "weights_convert/cogvideox_config.py takes _require",

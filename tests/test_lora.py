@@ -20,8 +20,8 @@ from test_wan_transformer import (
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.weights import assign, leaves
-from weights_convert import wan_tables
-from weights_convert.lora import open_lora, parse
+from syncos_jax.weights_convert import wan_tables
+from syncos_jax.weights_convert.lora import open_lora, parse
 
 TABLES = (wan_tables.TRANSFORMER, wan_tables.ORIGINAL_TRANSFORMER)
 LAYERS = ("blocks.0.attn1.to_q", "blocks.1.attn2.to_out.0", "blocks.1.ffn.net.0.proj")

@@ -15,7 +15,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.metrics import offline
 from syncos_jax.metrics.networks import packages, read, tables
 from syncos_jax.metrics.networks.efficientnet import EfficientNet, EfficientNetConfig
-from weights_convert.table import fill
+from syncos_jax.weights_convert.table import fill
 
 TINY = EfficientNetConfig(
     stages=((1, 3, 1, 1, 8), (2, 5, 2, 3, 12), (2, 3, 1, 2, 12)), stem=8, features=20, classes=7
@@ -54,7 +54,7 @@ def torch_twin(state, config, x):
 def random_state(config, seed=0):
     """A checkpoint with random tensors, shaped as the network wants them."""
     network = random_network(lambda: EfficientNet(config, rngs=read.NoWeights()))
-    from weights_convert.table import leaves
+    from syncos_jax.weights_convert.table import leaves
 
     rng = np.random.default_rng(seed)
     by_path = leaves(network)

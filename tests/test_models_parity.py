@@ -14,8 +14,8 @@ from transformers import CLIPTextModel
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
-from weights_convert import diffusers_tables as tables
-from weights_convert.table import Table, fill
+from syncos_jax.weights_convert import diffusers_tables as tables
+from syncos_jax.weights_convert.table import Table, fill
 
 TOLERANCE = 1e-5
 

@@ -87,7 +87,7 @@ def test_wheel_imports_by_itself(wheel, tmp_path):
     code = (
         "import sys; sys.path.insert(0, '.'); sys.meta_path[:] = "
         "[f for f in sys.meta_path if 'editable' not in repr(f).lower()];"
-        "import syncos_jax.kernels, weights_convert;"
+        "import syncos_jax.kernels, syncos_jax.weights_convert;"
         "print(syncos_jax.kernels.__file__)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

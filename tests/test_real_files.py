@@ -15,11 +15,11 @@ import torch
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.sampling.schedule import NoiseSchedule
-from weights_convert import lvdm
-from weights_convert.diffusers_config import clip_defaults, schedule_settings
-from weights_convert.sources import how_to_convert, open_source
-from weights_convert.state_dict import Choice, unwrapped
-from weights_convert.stored import open_file
+from syncos_jax.weights_convert import lvdm
+from syncos_jax.weights_convert.diffusers_config import clip_defaults, schedule_settings
+from syncos_jax.weights_convert.sources import how_to_convert, open_source
+from syncos_jax.weights_convert.state_dict import Choice, unwrapped
+from syncos_jax.weights_convert.stored import open_file
 
 NAMES = ("conv_in.weight", "conv_in.bias", "mid_block.resnets.0.conv1.weight")
 
@@ -70,7 +70,7 @@ def test_the_only_set_of_weights_is_found_under_any_key(tmp_path, key):
 
 def test_of_a_model_and_its_average_the_user_says_which(tmp_path):
     content = {"model": state(), "ema_state_dict": state(seed=1), "epoch": 2}
-    with pytest.raises(InputError, match=r"model \(3 tensors\), ema_state_dict .* --key model$"):
+    with pytest.raises(InputError, match=r"model \(3 tensors\), ema_state_dict .* `key=model`$"):
         read(tmp_path / "a.pt", content)
     is_state(read(tmp_path / "a.pt", content, key="model"))
     is_state(read(tmp_path / "a.pt", content, key="ema_state_dict"), seed=1)
@@ -79,7 +79,7 @@ def test_of_a_model_and_its_average_the_user_says_which(tmp_path):
 
 def test_of_two_prefixes_the_user_says_which(tmp_path):
     content = {**state("online."), **state("ema_model.", seed=1)}
-    with pytest.raises(InputError, match="under online, ema_model; .* --key online"):
+    with pytest.raises(InputError, match="under online, ema_model; .* `key=online`"):
         read(tmp_path / "a.pt", content)
     is_state(read(tmp_path / "a.pt", content, key="online"))
     is_state(read(tmp_path / "a.pt", content, averaged=True), seed=1)
@@ -202,7 +202,7 @@ def test_folders_above_and_below(tmp_path, pipeline_folder):
     assert opened(pipeline_folder / "model_index.json").config.name == "demo"
     unet = pipeline_folder / "unet"
     for path in (unet, unet / "diffusion_pytorch_model.safetensors"):
-        with pytest.raises(InputError, match=r"model for the whole model, or .*--only unet"):
+        with pytest.raises(InputError, match=r"model for the whole model, or use `only=unet`"):
             opened(path)
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match="is an archive; unpack it"):
@@ -210,17 +210,17 @@ def test_folders_above_and_below(tmp_path, pipeline_folder):
 
 
 def test_a_source_given_as_a_model(tmp_path):
-    assert "syncos convert owner/name --out DIR" in how_to_convert("owner/name")
+    assert "owner/name: no such folder" in how_to_convert("owner/name")
     path = tmp_path / "a.ckpt"
     path.touch()
-    with pytest.raises(InputError, match="is a checkpoint, convert it first: syncos convert"):
+    with pytest.raises(InputError, match="is a checkpoint, convert it first"):
         load_model(path)
     with pytest.raises(InputError, match="convert it first"):
         load_model("owner/name")
 
 
 def test_size_and_length_of_clips(tmp_path):
-    from syncos_jax.models.vae import VAEConfig
+    from syncos_jax.models.unet_clip.vae import VAEConfig
 
     vae = VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4)
     sizes, said = clip_defaults({"sample_size": [40, 72]}, vae, ["mine"])

@@ -55,6 +55,10 @@ CASES = {
         SynCoS(**SYNCOS, windows_per_step=2, guidance_t_max=600),
         {},
     ),
+    "syncos, small calls with and without guidance": (
+        SynCoS(**SYNCOS, windows_per_step=2, guidance_t_max=600),
+        {},
+    ),
     "syncos, a few steps refined": (
         SynCoS(**{**SYNCOS, "t_min": None, "refine_steps": 2}),
         {},

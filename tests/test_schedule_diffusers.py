@@ -13,7 +13,7 @@ from syncos_jax.sampling import sample
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.presets import CoDenoising
 from syncos_jax.sampling.windows import WindowLayout
-from weights_convert.diffusers_config import schedule_settings
+from syncos_jax.weights_convert.diffusers_config import schedule_settings
 
 FRAMES, SHAPE = 4, (3, 2, 2)
 BETAS = ({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},)

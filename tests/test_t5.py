@@ -16,9 +16,9 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.t5 import T5Config, T5Encoder, relative_buckets
-from weights_convert.diffusers_tables import to_diffusers
-from weights_convert.t5 import t5_config, t5_table
-from weights_convert.table import fill, leaves
+from syncos_jax.weights_convert.diffusers_tables import to_diffusers
+from syncos_jax.weights_convert.t5 import t5_config, t5_table
+from syncos_jax.weights_convert.table import fill, leaves
 
 SIZES = {"vocab_size": 90, "d_model": 24, "d_kv": 10, "d_ff": 40, "num_layers": 2, "num_heads": 3}
 MODELS = {

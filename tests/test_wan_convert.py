@@ -14,8 +14,8 @@ from test_wan_vae import build as build_vae
 from syncos_jax.errors import InputError
 from syncos_jax.models.weights import leaves
 from syncos_jax.sampling.solvers import Solver
-from weights_convert import scheduler_config, wan_config, wan_tables
-from weights_convert.table import fill, match
+from syncos_jax.weights_convert import scheduler_config, wan_config, wan_tables
+from syncos_jax.weights_convert.table import fill, match
 
 # diffusers' names back to Wan's, written down independently of the tables (order matters).
 ORIGINAL_TRANSFORMER = (

@@ -23,8 +23,8 @@ from syncos_jax.sampling.levels import flow_levels
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.schedule import decode
 from syncos_jax.sampling.solvers import Solver, coefficients
-from weights_convert import scheduler_config
-from weights_convert.convert import convert
+from syncos_jax.weights_convert import scheduler_config
+from syncos_jax.weights_convert.convert import convert
 
 PROMPTS = ["a cat in  kitchen", "rain"]
 NEGATIVE = "milk drinks"

@@ -15,8 +15,8 @@ from syncos_jax.kernels.long_attention import long_attention
 from syncos_jax.models.layers import NoWeights
 from syncos_jax.models.wan.config import WanTransformerConfig
 from syncos_jax.models.wan.transformer import WanTransformer
-from weights_convert import wan_tables
-from weights_convert.table import fill, leaves, match
+from syncos_jax.weights_convert import wan_tables
+from syncos_jax.weights_convert.table import fill, leaves, match
 
 CONFIG = WanTransformerConfig(
     in_channels=4,

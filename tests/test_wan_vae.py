@@ -14,8 +14,8 @@ from syncos_jax.errors import InputError
 from syncos_jax.models.layers import NoWeights
 from syncos_jax.models.wan.config import WanVAEConfig
 from syncos_jax.models.wan.vae import WanVAE
-from weights_convert import wan_tables
-from weights_convert.table import fill, leaves
+from syncos_jax.weights_convert import wan_tables
+from syncos_jax.weights_convert.table import fill, leaves
 
 CONFIG = WanVAEConfig(
     base=8,
