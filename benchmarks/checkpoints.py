@@ -20,16 +20,16 @@ import jax
 
 from syncos_jax import Pipeline, Scenario
 from syncos_jax.pipeline.checkpoint import Checkpoint, Every
+from syncos_jax.pipeline.request import Request
 
 EVERY = 30.0
 
 
-def once(pipeline: Pipeline, scenario: Scenario, rows: int) -> tuple[float, float, int, float]:
+def once(pipeline: Pipeline, request: Request, rows: int) -> tuple[float, float, int, float]:
     """Wall-clock and CPU seconds of a run, its saves, and the seconds that it waited for them."""
-    run = pipeline.start(scenario)
+    run = pipeline.start(request)
     with tempfile.TemporaryDirectory() as folder:
-        what = pipeline.prepare(scenario).fingerprint
-        with Checkpoint(Path(folder) / "run", what, every=Every(rows=rows)) as kept:
+        with Checkpoint(Path(folder) / "run", request.fingerprint, every=Every(rows=rows)) as kept:
             wall, cpu = time.perf_counter(), time.process_time()
             kept.play(run)
             spent = time.perf_counter() - wall, time.process_time() - cpu
@@ -51,16 +51,17 @@ def main() -> None:
             "sampler": {"name": "syncos", "steps": args.steps, "iterations": 10},
         }
     )
-    run = pipeline.start(scenario)
+    request = pipeline.prepare(scenario)
+    run = pipeline.start(request)
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(run.carry))
     rows = run.total
     print(f"{args.model}, {args.frames} frames, {rows} rows, {os.cpu_count()} cores")
     print(f"a state: {state / 1e6:.2f} MB")
-    once(pipeline, scenario, 2 * rows)  # compiles
+    once(pipeline, request, 2 * rows)  # compiles
     without, with_them = [], []
     for _ in range(args.repeat):
-        without.append(once(pipeline, scenario, 2 * rows))
-        with_them.append(once(pipeline, scenario, max(1, rows // 8)))
+        without.append(once(pipeline, request, 2 * rows))
+        with_them.append(once(pipeline, request, max(1, rows // 8)))
     saves = with_them[0][2]
     assert all(one[2] == 0 for one in without) and saves > 0
 

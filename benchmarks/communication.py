@@ -19,9 +19,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from syncos_jax import CoDenoising, NoiseSchedule, SynCoS, WindowLayout  # noqa: E402
+from syncos_jax import NoiseSchedule, SynCoS, WindowLayout  # noqa: E402
 from syncos_jax.sampling import start  # noqa: E402
 from syncos_jax.sampling.devices import make_mesh  # noqa: E402
+from syncos_jax.sampling.methods import make_tape  # noqa: E402
 
 FRAME = (40, 64, 4)
 LAYOUT = WindowLayout(frames=64, window=16, stride=4)
@@ -110,9 +111,9 @@ def table() -> str:
 def report() -> str:
     frame = 4 * FRAME[0] * FRAME[1] * FRAME[2]
     gathered, fused = 2 * LAYOUT.count * LAYOUT.window * frame, LAYOUT.frames * frame
-    passes = CoDenoising().steps
-    refined = sum(SynCoS().refines(t) for t in NoiseSchedule.from_betas().steps(50).t)
-    rounds = refined * SynCoS().iterations
+    tape = make_tape(LAYOUT, NoiseSchedule.from_betas(), SynCoS(steps=50))
+    passes = tape.describe().co_denoising_rounds
+    rounds = tape.describe().refinement_rounds
     less = f"{gathered / (2 * fused):.1f}"
     saved = passes * (1 - 2 * fused / gathered) / (passes + rounds)
     return f"""# Exchange between devices, VideoCrafter2's shapes

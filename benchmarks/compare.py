@@ -35,11 +35,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import torch_reference
-from flax import nnx
 
 from syncos_jax.experiments.bench import device, report
 from syncos_jax.experiments.bench.networks import RANDOM, bench_model
-from syncos_jax.experiments.bench.work import Case, apply_unet, scenario
+from syncos_jax.experiments.bench.work import Case, scenario
+from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import model_folder
 from syncos_jax.sampling import CoDenoising, Settings, SynCoS, noise, sample
@@ -91,9 +91,8 @@ class Comparison:
 
     def __init__(self, options: argparse.Namespace, temporary: Path) -> None:
         self.options = options
-        self.model = bench_model(options.model, options.dtype)
-        config = self.model.config
-        frames = options.frames or 6 * config.window
+        self.model = unet_clip(bench_model(options.model, options.dtype))
+        frames = options.frames or 6 * self.model.geometry.window
         case = Case(self.model, frames, 1, (True,), CoDenoising(steps=options.steps))
         self.layout = case.layout
         self.batch = min(options.batch or self.layout.count, self.layout.count)
@@ -117,7 +116,7 @@ class Comparison:
             starts=[int(start) for start in self.layout.starts],
             window=self.layout.window,
             steps=options.steps,
-            guidance=float(config.guidance),
+            guidance=float(self.model.guidance),
             batch=self.batch,
             text=self._torch(self.cond["text"]),
             no_text=self._torch(self.uncond["text"]),
@@ -145,7 +144,7 @@ class Comparison:
         o = self.options
         common: dict[str, Any] = {
             "steps": o.steps,
-            "guidance": float(self.model.config.guidance),
+            "guidance": float(self.model.guidance),
             "batch": self.batch,
         }
         if name == "co_denoising":
@@ -156,9 +155,9 @@ class Comparison:
         """A run of ours, result on the host."""
         pipeline = pipeline or self.pipeline
         if name == "unet":
-            graphdef, params = nnx.split(self.model.unet)
             x, t, text = self._unet_inputs()
-            return lambda: np.asarray(apply_unet(graphdef, params, x, t, text, None))
+            unet = jax.jit(self.model.denoiser)
+            return lambda: np.asarray(unet(self.model.params, x, t, {"text": text}))
         settings = self._settings(name)
         return lambda: np.asarray(
             sample(
@@ -296,7 +295,7 @@ def compare(options: argparse.Namespace, temporary: Path) -> dict[str, Any]:
         **device.machine(),
         "torch_device": torch.cuda.get_device_name() if options.device == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
-        "model": comparison.model.config.name,
+        "model": comparison.model.name,
         "dtype": options.dtype,
         "latents": list(comparison.shape),
         "windows": comparison.layout.count,

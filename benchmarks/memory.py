@@ -43,10 +43,11 @@ def measured(run: Run) -> dict[str, int]:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
     carry = run.carry
+    latents = carry.state.x.nbytes
     return {
-        "latents": carry.state.x.nbytes,
+        "latents": latents,
         "predictions": carry.predictions.nbytes,
-        "rest": size(carry) - carry.state.x.nbytes - carry.predictions.nbytes,
+        "rest": size(carry) - latents - carry.predictions.nbytes,
         "tape": size((run.rows, run.rounds)),
         "program": program_bytes(run, run.tape.clips_per_call),
     }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 def profile(options: argparse.Namespace) -> dict[str, Any]:
     """Everything, as plain values."""
     model = bench_model(options.model, options.dtype)
-    frames = options.frames or 6 * model.config.window
+    frames = options.frames or 6 * model.geometry.frames(model.geometry.window)
     case = Case(model, frames, 1, (True,), CoDenoising(steps=4))
     batch = options.batch or (1 if options.model in RANDOM[1:] else case.layout.count)
-    case = Case(model, frames, batch, (True,), CoDenoising(steps=4, batch=batch))
+    case = replace(case, batch=batch, sampler=CoDenoising(steps=4, batch=batch))
     profiles = {}
     for what in options.what.split(","):
         work = unet_work(case, True) if what == "unet" else row_work(case)
@@ -65,8 +66,8 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": report.command(),
         **device.machine(),
-        "model": model.config.name,
-        "dtype": str(model.unet.dtype),
+        "model": model.name,
+        "dtype": model.dtype,
         "clips": 2 * batch,
         "profiles": profiles,
     }

@@ -1,7 +1,7 @@
 """Multi-event long video generation with synchronized coupled sampling (SynCoS), in JAX.
 
 The names below are the public interface. Each is imported when it is first used, so that
-``import syncos_jax`` and ``syncos --help`` do not wait for JAX.
+``import syncos_jax`` and the command line's help do not wait for JAX.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
     from syncos_jax.pipeline.load import load_model
     from syncos_jax.pipeline.video import Video
-    from syncos_jax.sampling import CoDenoising, SynCoS, sample, sample_batch
+    from syncos_jax.sampling import (
+        FIFO,
+        CoDenoising,
+        RefinementOnly,
+        Sampling,
+        SynCoS,
+        sample,
+        sample_batch,
+    )
     from syncos_jax.sampling.devices import make_mesh
     from syncos_jax.sampling.schedule import NoiseSchedule
     from syncos_jax.sampling.windows import WindowLayout
@@ -26,9 +34,12 @@ if TYPE_CHECKING:
 _HOME = {
     "CoDenoising": "sampling",
     "Event": "scenario",
+    "FIFO": "sampling",
     "InputError": "errors",
     "NoiseSchedule": "sampling",
     "Pipeline": "pipeline",
+    "RefinementOnly": "sampling",
+    "Sampling": "sampling",
     "Scenario": "scenario",
     "SynCoS": "sampling",
     "Template": "scenario.template",
@@ -41,11 +52,14 @@ _HOME = {
 }
 
 __all__ = [
+    "FIFO",
     "CoDenoising",
     "Event",
     "InputError",
     "NoiseSchedule",
     "Pipeline",
+    "RefinementOnly",
+    "Sampling",
     "Scenario",
     "SynCoS",
     "Template",

@@ -1,7 +1,6 @@
 """Runs on simulated CPU devices, for `test_parallel.py`: a program of its own, since JAX counts its
 devices once. Prints one JSON object; every difference is the largest one between latents."""
 
-import dataclasses
 import json
 import os
 import sys
@@ -15,7 +14,8 @@ import numpy as np
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
-from syncos_jax.sampling import sample, sample_batch, start, start_batch
+from syncos_jax.errors import InputError
+from syncos_jax.sampling import FIFO, sample, sample_batch, start, start_batch
 from syncos_jax.sampling.devices import make_mesh
 from syncos_jax.sampling.hosts import is_main_process
 from syncos_jax.sampling.placement import Rules
@@ -25,19 +25,19 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 LAYOUT = WindowLayout(frames=15, window=4, stride=2)  # 7 windows: 8 devices leave one idle
-# Minibatches, guidance, partial last calls (7 = 5 + 2, 6 = 5 + 1), which are calls on 2.
+# Minibatches, guidance, partial calls.
 SAMPLER = SynCoS(
     steps=3, iterations=2, t_min=400, windows_per_step=6, batch=5, guidance=2.0, learning_rate=0.2
 )
 
 
 class Counting(Network):
-    """Notes how many places a device's traced calls have: twice its windows, with guidance."""
+    """Notes how many clips a device's traced calls have."""
 
-    places: set[int] = set()
+    clips: set[int] = set()
 
     def __call__(self, params, x, t, cond):
-        self.places.add(x.shape[0])
+        self.clips.add(x.shape[0])
         return super().__call__(params, x, t, cond)
 
 
@@ -78,11 +78,13 @@ def one_video():
     for devices in (1, 2, 3, 4, 8):
         mesh = make_mesh(devices)
         for parallel in ("shard_map", "pmap"):
-            NETWORK.places.clear()
+            NETWORK.clips.clear()
             result = run(mesh=mesh, parallel=parallel)
+            tape = start(NETWORK, **single(mesh=mesh, parallel=parallel)).tape
             found["runs"][f"{devices} {parallel}"] = {
                 "difference": difference(result, plain),
-                "places": sorted(NETWORK.places),
+                "clips": sorted(NETWORK.clips),
+                "of_call": tape.clips_per_call,
                 "devices": len(result.sharding.device_set),
                 "replicated": result.is_fully_replicated,
             }
@@ -90,8 +92,8 @@ def one_video():
 
 
 def partly_guided():
-    """Guidance at some timesteps only: calls of 10 clips and of 5, both shared out."""
-    sampler = dataclasses.replace(SAMPLER, guidance_t_max=600)
+    """Guidance at some timesteps only."""
+    sampler = SAMPLER.replace(guidance_t_max=600)
     plain = np.asarray(run(sampler=sampler))
     found = {"apart": difference(plain, run())}
     for parallel in ("shard_map", "pmap"):
@@ -105,10 +107,12 @@ def in_parts():
     plain = np.asarray(run())
     parts = start(NETWORK, **(given := single(mesh=make_mesh(3))))
     parts.advance(2)
-    parts.advance(3)
+    parts.advance(1)
+    while parts.tape.rows.first[parts.row]:
+        parts.advance(1)
     parts.check()
-    kept = parts.row, jax.tree.map(np.asarray, parts.carry)
-    found = {"row": parts.row}
+    kept = parts.clips_done, jax.tree.map(np.asarray, parts.carry)
+    found = {"in_round": not bool(parts.tape.rows.first[parts.row])}
     for name, mesh in (("4", make_mesh(4)), ("plain", None)):
         other = start(NETWORK, **(given | {"mesh": mesh}))
         other.restore(*kept)
@@ -139,7 +143,7 @@ def several_videos():
         mesh=make_mesh(8, data=2),
         **shared(),
     )
-    run_of_two.play()
+    run_of_two.advance()
     try:
         run_of_two.check()
     except NonFiniteError as error:
@@ -154,13 +158,115 @@ def several_videos():
     }
 
 
+def fifo():
+    """Diagonal denoising on several devices, in parts, restored in the clip and in the queue."""
+    sampler = FIFO(steps=4, guidance=2.0)
+    given = single(sampler=sampler) | {
+        "cond": conditioning(LAYOUT.frames),
+        "uncond": conditioning(LAYOUT.frames, 10),
+    }
+    plain = np.asarray(sample(NETWORK, **given))
+    found = {"size": float(np.abs(plain).max()), "runs": {}, "restored": {}}
+    for devices in (1, 2, 8):
+        for parallel in ("shard_map", "pmap"):
+            traces = NETWORK.traces
+            how = {"mesh": make_mesh(devices), "parallel": parallel}
+            parts = start(NETWORK, **given, **how)
+            for rows in (1, 3, 2):
+                parts.advance(rows)
+            play_through(parts, progress=lambda done, total: None)
+            found["runs"][f"{devices} {parallel}"] = {
+                "difference": difference(parts.latents(), plain),
+                "traces": NETWORK.traces - traces,
+            }
+    for name, rows in (("clip", 2), ("queue", 9)):
+        parts = start(NETWORK, **given, mesh=make_mesh(2))
+        parts.advance(rows)
+        iteration = int(parts.tape.rounds.iteration[parts.tape.rows.round[parts.row]])
+        kept = parts.clips_done, jax.tree.map(np.asarray, parts.carry)
+        other = start(NETWORK, **given, mesh=make_mesh(8))
+        other.restore(*kept)
+        other.advance()
+        found["restored"][name] = [iteration, difference(other.latents(), plain)]
+    both = sample_batch(
+        NETWORK,
+        [given["cond"], conditioning(LAYOUT.frames, 1)],
+        unconds=[given["uncond"]] * 2,
+        keys=[key(0), key(1)],
+        mesh=make_mesh(8, data=2),
+        **shared() | {"sampler": sampler},
+    )
+    found["batch"] = difference(both[0], plain)
+    found["apart"] = difference(both[0], both[1])
+    return found
+
+
+DIFFERENT = {
+    "fixed_noise": SAMPLER.replace(fixed_noise=False),
+    "grounded_timestep": SAMPLER.replace(grounded_timestep=False),
+    "learning_rate": SAMPLER.replace(learning_rate=0.3),
+    "weight_decay": SAMPLER.replace(weight_decay=0.1),
+    "guidance": SAMPLER.replace(guidance=3.0),
+    "t_min": SAMPLER.replace(t_min=500.0),
+    "refine_steps": SAMPLER.replace(refine_steps=1),
+}
+REFUSED = {
+    "steps": SAMPLER.replace(steps=4),
+    "eta": SAMPLER.replace(eta=0.5),
+    "iterations": SAMPLER.replace(iterations=3),
+    "t_min": SAMPLER.replace(t_min=0.0),
+    "windows_per_step": SAMPLER.replace(windows_per_step=5),
+    "guided_refinement": SAMPLER.replace(guided_refinement=False),
+    "guidance": SAMPLER.replace(guidance=1.0),
+    "guidance_t_max": SAMPLER.replace(guidance_t_max=600.0),
+    "batch": SAMPLER.replace(batch=2),
+}
+
+
+def beside(sampler):
+    """The default and another sampler side by side: the run."""
+    return start_batch(
+        NETWORK,
+        [conditioning(LAYOUT.count, s) for s in (0, 1)],
+        unconds=[conditioning(LAYOUT.count, s + 10) for s in (0, 1)],
+        keys=[key(0), key(1)],
+        mesh=make_mesh(2, data=2),
+        **shared() | {"sampler": [SAMPLER, sampler]},
+    )
+
+
+def different_settings():
+    """Two videos with settings of their own at once, each compared with its own run."""
+    traces = NETWORK.traces
+    found = {"accepted": {}, "refused": {}}
+    default, plain = run(0), run(1)
+    for name, sampler in DIFFERENT.items():
+        both = beside(sampler)
+        both.advance()
+        both = both.latents()
+        alone = run(1, sampler=sampler)
+        found["accepted"][name] = {
+            "first": difference(both[0], default),
+            "second": difference(both[1], alone),
+            "apart": difference(alone, plain),
+        }
+    found["traces"] = NETWORK.traces - traces
+    for name, sampler in REFUSED.items():
+        try:
+            beside(sampler)
+            found["refused"][name] = None
+        except InputError as error:
+            found["refused"][name] = str(error)
+    return found
+
+
 def weights_split():
     """The network's weights over a `model` axis of 2, the windows over 3."""
     mesh = make_mesh(6, model=2)
     given = single(params=wide(), cond=wide_conditioning(0), uncond=wide_conditioning(1))
     plain = sample(NETWORK, **given)
     run = start(NETWORK, **given, mesh=mesh, rules=Rules(feature="model"))
-    run.play()
+    run.advance()
     shares = {name: v.sharding.shard_shape(v.shape) for name, v in run.inputs.params.items()}
     return {"shares": shares, "difference": difference(plain, run.latents())}
 
@@ -201,7 +307,16 @@ def demo():
 if __name__ == "__main__":
     checks = {
         f.__name__: f
-        for f in (one_video, partly_guided, in_parts, several_videos, weights_split, demo)
+        for f in (
+            one_video,
+            partly_guided,
+            in_parts,
+            several_videos,
+            fifo,
+            different_settings,
+            weights_split,
+            demo,
+        )
     }
     found = {name: checks[name]() for name in sys.argv[2:]}
     if is_main_process():

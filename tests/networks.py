@@ -1,7 +1,9 @@
 """Networks with random weights, without compiling an initialiser for every shape."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -19,3 +21,10 @@ def random_network(build: Callable[[], Network], seed: int = 0) -> Network:
         value = rng.normal(size=leaf.shape) / np.sqrt(size)
         values[path] = jnp.asarray(value + path.endswith(".scale"), leaf.dtype)
     return assign(abstract, values)
+
+
+def quickly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` jitted for one small call: most of a test is compilation, and without LLVM's
+    optimisations that takes less than half the time."""
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(function, compiler_options=options)

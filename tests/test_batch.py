@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
-from syncos_jax.runs.batch import Manifest, read_items
+from syncos_jax.runs.manifest import Manifest, read_items
 from syncos_jax.sampling.run import NonFiniteError
 
 STORY = {

@@ -116,7 +116,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path, run, message):
     (folder / "rows").mkdir()
     with pytest.raises(InputError, match=message) as error:
         Checkpoint(folder, run)
-    assert "--no-resume" in str(error.value) and "another output" in str(error.value)
+    assert "`resume=False`" in str(error.value) and "another output" in str(error.value)
     assert (folder / "rows").exists()  # an error changes nothing
     Checkpoint(folder, run, resume=False).close()
     assert not (folder / "rows").exists()
@@ -169,7 +169,7 @@ def test_folders_that_will_not_do(tmp_path):
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
     Checkpoint(tmp_path / "run", RUN).close()
     (tmp_path / "run" / "run.json").write_text('{"format": "other", "version": 1}')
-    with pytest.raises(InputError, match="is of format 'other'"):
+    with pytest.raises(InputError, match="is not the state of a run .format: 'other'"):
         Checkpoint(tmp_path / "run", RUN)
 
 

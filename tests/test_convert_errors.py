@@ -281,11 +281,11 @@ def test_damaged_models_are_refused_when_loaded(state):
         assert result.stderr.count("\n") == 1
 
     path.write_text(whole[:100])
-    refused_info("cannot be read as JSON")
+    refused_info("is not readable as JSON")
     path.write_text(json.dumps({**values, "version": 99}))
-    refused_info("format version 99, this package reads 1")
+    refused_info("version: is 99, this package reads 1")
     path.write_text(json.dumps({**values, "format": "other"}))
-    refused_info("neither a converted model nor a folder of diffusers'")
+    refused_info("is not the config.json of a converted model")
     path.write_text(json.dumps({**values, "wings": 2}))
     refused_info("unknown wings")
     path.write_text(json.dumps({**values, "text": {**values["text"], "layers": 3}}))

@@ -105,7 +105,7 @@ def test_shapes_survive_the_autoencoder(pipeline):
 
 
 def test_clips_show_what_the_prompt_says(pipeline):
-    """Chance is 1/6 and 1/4. Of shapes no more than that has been learnt yet: see the README."""
+    """Chance is 1/6 and 1/4. Of shapes no more has been learnt yet: see docs/models.md."""
     right = clips_right(pipeline, clips=16, guidance=3.0, steps=20, seed=1)
     assert right["colour"] >= 0.85
     assert right["background"] >= 0.85

@@ -10,7 +10,7 @@ from PIL import Image
 from syncos_jax.demo.world import CLIP_FRAMES
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import MEASURES, collect, diversity_of_seeds, measure
-from syncos_jax.experiments.methods import METHODS, choose, cost, dial_methods, read_methods
+from syncos_jax.experiments.methods import METHODS, choose, dial_methods, read_methods
 from syncos_jax.experiments.paper import COLUMNS, TABLES, compare
 from syncos_jax.experiments.plots import draw
 from syncos_jax.experiments.statistics import (
@@ -131,27 +131,6 @@ def test_common_settings_reach_those_that_have_them():
         assert settings.refinement is None or settings.refinement.iterations == 3
 
 
-class _Model:
-    from fakes import FakeConfig
-
-    from syncos_jax.sampling.schedule import NoiseSchedule
-
-    geometry = FakeConfig().geometry()
-    schedule = NoiseSchedule.from_betas()
-    steps, guidance = 10, 2.0
-
-
-def test_what_a_method_costs():
-    """8 frames, windows of 4 every 2: 3 windows. 10 steps, 2 of them above 850."""
-    methods = {n: m.with_common(steps=10, iterations=3) for n, m in METHODS.items()}
-    costs = {name: cost(method, 8, _Model) for name, method in methods.items()}
-    assert costs["co_denoising"] == 10 * 3
-    assert costs["syncos"] == costs["no_structure"] == 10 * 3 + 1 * 3 * 3
-    assert costs["no_t_min"] == 10 * 3 + 10 * 3 * 3 and costs["refinement_only"] == 10 * 3 * 3
-    assert costs["fifo"] == (8 + 10 - 4) * 5 + 10
-    assert cost(methods["co_denoising"], 8, _Model, stride=4) == 10 * 2
-
-
 def test_methods_of_ones_own(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
@@ -241,7 +220,7 @@ def records(offsets, scenarios=6, seeds=2):
                         "scenario": f"open-{scenario:02d}",
                         "kind": "open",
                         "seed": seed,
-                        "windows": 700 if method == "syncos" else 350,
+                        "clips": 700 if method == "syncos" else 350,
                         "seconds": 2.0,
                         "compiled": seed == 0,
                         "failed": None,

@@ -79,13 +79,31 @@ def test_every_video_is_made_and_measured(tasks, finished):
         )
         assert record["measures"]["coherence"] is not None and record["failed"] is None
         assert len(record["report"]["world"]["events"]) == 4
-    total = sum(task.windows for task in tasks)
+    total = sum(task.clips for task in tasks)
     assert steps[-1] == (total, total) and [done for done, _ in steps] == sorted(
         d for d, _ in steps
     )
     assert len(said) == 16 and "left" in said[0] and "with compiling" in said[0]
     # What is there at any time is balanced: all methods of a scenario and seed, then the next.
     assert [task.method.name for task in tasks[:4]] == list(NAMES)
+
+
+def test_what_a_video_costs(pipeline, tasks):
+    """32 frames, windows of 8 side by side: 4 windows, guided: 8 clips. Of 4 steps 1 is refined."""
+    found = {task.method.name: task.clips for task in tasks}
+    assert found["co_denoising"] == 4 * 8
+    assert found["syncos"] == found["no_structure"] == 4 * 8 + 8
+    # A queue of 8 frames in windows that update 4: 2 windows in each of 32 iterations, after 8
+    # steps of the first clip.
+    assert found["fifo"] == 2 * (8 + 32 * 2)
+    ablations = [METHODS[name] for name in ("no_t_min", "refinement_only")]
+    one_seed = plan(
+        pipeline, with_common(ablations, pipeline.model, steps=4), [load_suite()["open-00"]], [0]
+    )
+    assert [task.clips for task in one_seed] == [4 * 8 + 4 * 20 * 8, 4 * 20 * 8]
+    for task in tasks:  # what is foretold is what is played
+        request = pipeline.prepare(task.scenario, task.method.settings, task.seed)
+        assert request.summary.clips == task.clips == request.tape.used.sum()
 
 
 def test_programs_are_shared(finished):
@@ -96,9 +114,9 @@ def test_programs_are_shared(finished):
 
 
 def test_the_time_left():
-    """Twelve windows at a second each, and another two seconds to compile."""
-    cold = {"seconds": 7.0, "windows": 5, "compiled": True}
-    warm = {"seconds": 5.0, "windows": 5, "compiled": False}
+    """Twelve clips at a second each, and another two seconds to compile."""
+    cold = {"seconds": 7.0, "clips": 5, "compiled": True}
+    warm = {"seconds": 5.0, "clips": 5, "compiled": False}
     assert runner._seconds_left([cold, warm], 12, 1) == pytest.approx(14)
     assert runner._seconds_left([cold], 10, 0) == pytest.approx(14)  # nothing better to go by yet
 

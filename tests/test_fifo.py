@@ -7,28 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import FRAME, conditioning, parameters
+from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.demo.world.tracker import read, track
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling import FIFO, CoDenoising, sample
-from syncos_jax.sampling.fifo import fifo_schedule, make_queue, pipeline_latents, sample_fifo
+from syncos_jax.sampling import FIFO, CoDenoising, sample, start
+from syncos_jax.sampling.fifo import fifo_schedule, make_method
+from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.run import NonFiniteError, play_through
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 
 SCHEDULE = NoiseSchedule.from_betas(prediction="v")
-
-
-def network(params, x, t, cond):
-    """Nonlinear, mixes the frames of a window; a timestep for each frame, or one for all."""
-    t = t if t.ndim == 2 else jnp.broadcast_to(t[:, None], x.shape[:2])
-    hidden = jnp.einsum("nfhwc,cd->nfhwd", x, params["in"])
-    hidden = hidden + 0.5 * jnp.roll(hidden, 1, axis=1)
-    bias = cond["text"].mean(axis=1)[:, None, :] + (t / 1000.0)[:, :, None]
-    hidden = jnp.atan2(hidden + bias[:, :, None, None, :], jnp.float32(1.0))
-    return jnp.einsum("nfhwd,dc->nfhwc", hidden, params["out"])
+network = Network()
+compiled = jax.jit(Network())
+KEY = jax.random.key(3, impl="rbg")
 
 
 def plain_loop(cond, uncond, frames, window, settings, key):
@@ -73,7 +68,7 @@ def plain_loop(cond, uncond, frames, window, settings, key):
 
             def value(conditioning, x=x, times=times, number=number):
                 one = jax.tree.map(lambda leaf: leaf[number][None], conditioning)
-                return np.asarray(network(parameters(), x, times, one)[0], np.float64)
+                return np.asarray(compiled(parameters(), x, times, one)[0], np.float64)
 
             without = value(uncond)
             v = without + settings.guidance * (value(cond) - without)
@@ -99,38 +94,89 @@ def plain_loop(cond, uncond, frames, window, settings, key):
 def test_the_scan_is_the_plain_loop(window, settings):
     frames, key = 7, jax.random.key(3)
     cond, uncond = conditioning(frames), conditioning(frames, seed=1)
-    fused = sample_fifo(
-        network,
-        cond,
-        uncond=uncond,
-        params=parameters(),
-        frames=frames,
-        window=window,
-        frame_shape=FRAME,
-        schedule=SCHEDULE,
-        settings=settings,
-        key=key,
-    )
+    fused = run(window, settings, frames=frames, key=key)
     plain = plain_loop(cond, uncond, frames, window, settings, key)
     assert fused.shape == plain.shape
     np.testing.assert_allclose(fused, plain, rtol=0, atol=2e-5)
 
 
+def arguments(window, settings, *, frames=7, key=KEY):
+    return {
+        "cond": conditioning(frames),
+        "uncond": conditioning(frames, seed=1),
+        "params": parameters(),
+        "layout": WindowLayout(frames=frames, window=window, stride=window),
+        "frame_shape": FRAME,
+        "schedule": SCHEDULE,
+        "sampler": settings,
+        "key": key,
+    }
+
+
+def run(window, settings, **changes):
+    return sample(network, **arguments(window, settings, **changes))
+
+
+SHORT = FIFO(steps=8, guidance=2.0)
+
+
+def test_in_parts_and_put_back_in_the_clip_and_in_the_queue():
+    whole = run(4, SHORT)
+    before = network.traces
+    parts, other = (start(network, **arguments(4, SHORT)) for _ in range(2))
+    assert parts.tape.clips_per_call == 2
+    for row in (3, 8, 14, 31):
+        parts.advance(row - parts.row)
+        other.restore(parts.clips_done, jax.tree.map(np.asarray, parts.carry))
+        other.advance()
+        np.testing.assert_array_equal(other.latents(), whole)
+    play_through(parts, pause=lambda run: None, pause_seconds=0, part_seconds=0.0)
+    np.testing.assert_array_equal(parts.latents(), whole)
+    assert network.traces == before
+
+
+def test_the_stride_does_not_matter_and_the_first_noise_may_be_given():
+    given = arguments(4, SHORT)
+    plain = sample(network, **given)
+    other = sample(network, **given | {"layout": WindowLayout(7, 4, 1)})
+    np.testing.assert_array_equal(other, plain)
+    latents = jnp.zeros((4, *FRAME))
+    moved = sample(network, **given, latents=latents)
+    assert np.abs(moved - plain).max() > 1e-3 and not latents.is_deleted()
+
+
+def test_what_diverges_is_named():
+    def breaks(params, x, t, cond):
+        # In the queue alone, whose windows have several timesteps.
+        several = (t != t[:, :1]).any(axis=1)[:, None, None, None, None]
+        return jnp.where(several, jnp.float32(jnp.nan), jnp.float32(0.1)) * x
+
+    with pytest.raises(NonFiniteError, match="the prediction for 0 is not finite") as caught:
+        sample(breaks, **arguments(4, SHORT))
+    assert caught.value.row == 8  # after the clip's steps
+
+
 def test_a_window_has_the_prompt_of_the_frames_that_it_updates():
-    queue = make_queue(20, 4, FIFO(steps=8))
+    queue = make_method(20, 4, SCHEDULE, FIFO(steps=8))
     assert (queue.steps, queue.updated, queue.windows, queue.context) == (8, 2, 4, 2)
-    assert queue.iterations == 24 and queue.cost == 24 * 4 + 8
-    table = queue.frame_of_window()
+    assert queue.iterations == 24
+    table = np.stack([queue.frame_of_window(k) for k in range(24)])
     assert table.shape == (24, 4)
     # In the last iteration frame 19 leaves the queue; all behind it are past the video's end.
     assert table[-1].tolist() == [19, 19, 19, 19] and table[0].tolist() == [0, 0, 1, 3]
     assert (np.diff(table, axis=0) >= 0).all() and (np.diff(table, axis=1) >= 0).all()
+    tape = make_tape(WindowLayout(20, 4, 2), SCHEDULE, FIFO(steps=8, guidance=2.0))
+    assert tape.describe().windows == 24 * 4 + 8
+    texts, rounds = tape.rows.texts[tape.used], np.repeat(tape.rows.round, tape.used.sum(axis=1))
+    assert (texts[rounds < 8] == [2, 22] * 8).all()  # of the clip's middle frame
+    each = np.stack([table, table + 20], axis=2).ravel()  # prompt and negative one
+    assert (texts[rounds >= 8] == each).all()
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8, 50])
 def test_the_queue_has_exactly_its_steps(steps):
     for lookahead in (True, False):
-        queue = make_queue(30, 8, FIFO(steps=steps, lookahead=lookahead))
+        queue = make_method(30, 8, SCHEDULE, FIFO(steps=steps, lookahead=lookahead))
         t = fifo_schedule(SCHEDULE).steps(queue.steps).t
         assert len(t) == queue.steps >= queue.window and queue.steps % queue.updated == 0
         assert (t[0], t[-1]) == (999, 0) and (np.diff(t) < 0).all()
@@ -138,23 +184,12 @@ def test_the_queue_has_exactly_its_steps(steps):
 
 def test_bad_input():
     with pytest.raises(InputError, match="fewer than one window of 8"):
-        make_queue(7, 8, FIFO())
+        make_method(7, 8, SCHEDULE, FIFO())
     with pytest.raises(InputError, match="no half"):
-        make_queue(7, 1, FIFO())
-    with pytest.raises(InputError, match="eta"):
-        FIFO(eta=2)
-    with pytest.raises(InputError, match="one entry for each of the 7 frames"):
-        sample_fifo(
-            network,
-            conditioning(6),
-            params=parameters(),
-            frames=7,
-            window=4,
-            frame_shape=FRAME,
-            schedule=SCHEDULE,
-            settings=FIFO(steps=8),
-            key=jax.random.key(0),
-        )
+        make_method(7, 1, SCHEDULE, FIFO())
+    given = arguments(4, SHORT) | {"cond": conditioning(6)}
+    with pytest.raises(InputError, match="must be the 7 windows .*for FIFO, its frames"):
+        sample(network, **given)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +205,7 @@ def test_a_video_of_one_window_follows_its_prompt(pipeline):
             "events": [{"prompt": "the ball rolls to the left", "frames": 8}],
         }
     )
-    latents = pipeline_latents(pipeline, scenario, FIFO(steps=16, guidance=3.0), seed=0)
+    latents = pipeline.latents(scenario, FIFO(steps=16, guidance=3.0), seed=0)
     assert latents.shape == (8, 8, 8, 4) and bool(jnp.isfinite(latents).all())
     seen = read(track(pipeline.decode(latents)))
     assert (seen["colour"], seen["background"], seen["motion"]) == ("red", "meadow", "left")

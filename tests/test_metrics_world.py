@@ -189,6 +189,7 @@ def test_evaluate_reads_what_stands_beside_the_video(video):
     ]
     sidecar = {
         "format": "syncos_jax.video",
+        "version": 1,
         "video": {"scale": 4},
         "events": events,
         "scenario": story,

@@ -35,7 +35,16 @@ def program(*arguments):
 
 @pytest.fixture(scope="module")
 def eight():
-    return program("8", "one_video", "partly_guided", "in_parts", "several_videos", "weights_split")
+    return program(
+        "8",
+        "one_video",
+        "partly_guided",
+        "in_parts",
+        "several_videos",
+        "fifo",
+        "different_settings",
+        "weights_split",
+    )
 
 
 def test_the_number_of_devices_does_not_change_the_video(eight):
@@ -47,9 +56,10 @@ def test_the_number_of_devices_does_not_change_the_video(eight):
     for name, run in runs.items():
         devices = int(name.split()[0])
         assert run["devices"] == devices and run["replicated"]
-        # Really shared out: 5 windows are 10 clips with guidance, of which each device has a part;
-        # and of the 4 clips of a small call.
-        assert run["places"] == sorted({-(-4 // devices), -(-10 // devices)})
+        # Really shared out: each device has its part of each call, and one program. (Of one
+        # device it is the plain run's, which is not traced again.)
+        assert run["clips"] == ([] if name == "1 shard_map" else [run["of_call"] // devices])
+        assert run["of_call"] % devices == 0 and run["of_call"] < 10 + devices
 
 
 def test_guidance_at_some_timesteps_on_several_devices(eight):
@@ -59,16 +69,41 @@ def test_guidance_at_some_timesteps_on_several_devices(eight):
 
 def test_a_state_goes_on_with_other_devices(eight):
     found = eight["in_parts"]
-    assert found["row"] == 5
+    assert found["in_round"]
     assert found["4"] <= 1e-4 and found["plain"] <= 1e-4
 
 
 def test_a_batch_of_videos_is_each_of_them_alone(eight):
     found = eight["several_videos"]
-    assert found["shape"][0] == 5 and found["traces"] == 2
+    assert found["shape"][0] == 5 and found["traces"] == 1
     assert max(found["differences"]) <= 1e-5 < found["apart"]
     # Of a batch in which one video goes wrong, that one is named: window 3 is in its first call.
     assert found["named"] == {"video": 1, "row": 0, "windows": [3]}
+
+
+def test_fifo_on_several_devices(eight):
+    found = eight["fifo"]
+    close = 1e-5 * max(1.0, found["size"])
+    assert found["size"] > 0.5 and len(found["runs"]) == 6
+    for name, run in found["runs"].items():
+        assert run["difference"] <= close and run["traces"] <= 1, name
+    (in_clip, clip), (in_queue, queue) = found["restored"].values()
+    assert in_clip == -1 and in_queue >= 0  # in which iteration
+    assert max(clip, queue, found["batch"]) <= close < found["apart"]
+
+
+def test_videos_of_a_batch_have_settings_of_their_own(eight):
+    found = eight["different_settings"]
+    for name, run in found["accepted"].items():
+        assert max(run["first"], run["second"]) <= 1e-5, name
+        if name in ("t_min", "refine_steps"):
+            assert run["apart"] <= 1e-5, name  # means the same here
+        else:
+            assert run["apart"] > 1e-3, name
+    assert found["traces"] <= 2  # alone, and side by side
+    for name, message in found["refused"].items():
+        assert message and message.startswith("start_batch: the videos' samplers need"), name
+        assert "\n" not in message, name
 
 
 def test_weights_may_be_split(eight):

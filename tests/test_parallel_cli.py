@@ -156,3 +156,31 @@ def test_a_cpu_is_as_many_devices_as_asked_for(asked, flags, devices):
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(devices)] * 2  # the second time it is too late
+
+
+def test_weights_may_be_divided():
+    """Each of two devices has half of the columns; the video is the same."""
+    plain, _ = latents("plain")
+    script = SCRIPT.replace(
+        "app(sys.argv[1:])",
+        "from syncos_jax.sampling.run import Run\n"
+        "real = Run.__init__\n"
+        "def noted(self, *given):\n"
+        "    real(self, *given)\n"
+        "    (weight,) = __import__('jax').tree.leaves(self.inputs.params)\n"
+        "    print('shards', [list(s.data.shape) for s in weight.addressable_shards])\n"
+        "Run.__init__ = noted\n"
+        "app(sys.argv[1:])",
+    )
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", **flags}
+    arguments = ["generate", "story.yaml", "--no-cache", "--out", "split.mp4"]
+    arguments += ["--latents", "split.npy", "--devices", "4", "--weights-over", "2"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "shards [[2, 2], [2, 2], [2, 2], [2, 2]]" in done.stdout
+    np.testing.assert_allclose(np.load("split.npy"), plain, atol=1e-5)
+    result = generate("--weights-over", 2, "--out", "a.mp4")
+    assert result.exit_code == 2 and "--weights-over needs --devices" in result.stderr

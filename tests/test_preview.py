@@ -28,7 +28,7 @@ def test_looks_every_few_rows_and_at_the_end(tmp_path, monkeypatch):
     preview = Preview(Pipeline(FakeModel()), tmp_path / "p.png", every=5)
     latents = np.zeros((20, 2, 3, 4), np.float32)
     looks = []
-    monkeypatch.setattr(preview, "look", looks.append)
+    monkeypatch.setattr(preview, "write", looks.append)
     for row in (1, 4, 6, 9, 11, 12, 17, 20):
         preview(SimpleNamespace(row=row, total=20, clean=latents))
     assert len(looks) == 4  # at 6, 11, 17, 20
@@ -38,7 +38,7 @@ def test_the_strip(tmp_path):
     preview = Preview(Pipeline(FakeModel()), tmp_path / "p.png")
     latents = np.zeros((20, 2, 3, 4), np.float32)
     latents[10:, ..., 0] = 0.4  # the second half is redder
-    preview.look(latents)
+    preview.write(latents)
     strip = np.asarray(Image.open(tmp_path / "p.png")).astype(int)
     assert strip.shape == (2 * (84 + 4) + 4, 8 * (126 + 4) + 4, 3)
     assert strip[40, 40, 0] + 40 < strip[130, 40, 0]
@@ -46,7 +46,7 @@ def test_the_strip(tmp_path):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(InputError, match="--preview-every: is 0"):
+    with pytest.raises(InputError, match="`preview_every`: is 0"):
         Preview(Pipeline(FakeModel()), tmp_path / "p.png", every=0)
     with pytest.raises(InputError, match="does not exist"):
         Preview(Pipeline(FakeModel()), tmp_path / "no" / "p.png")

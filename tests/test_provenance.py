@@ -121,7 +121,7 @@ def test_the_record_and_the_same_video_again():
 
 def write_record(**changes):
     record = {
-        "format": provenance.FORMAT,
+        "format": provenance.RECORD.name,
         "version": 1,
         "scenario": {"global": "g", "events": [{"prompt": "x", "seconds": 1}]},
         "sampler": {"name": "co_denoising", "steps": 3},

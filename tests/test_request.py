@@ -120,6 +120,7 @@ CHANGES = {
     "guidance_t_max": 500,
     "batch": 2,
     "eta": 0.5,
+    "solver": "dpm++",
     "t_min": 700,
     "refine_steps": 2,
     "refine_snr": 5.0,
@@ -151,7 +152,7 @@ def batch_of_all_settings(folder):
     code = (
         "import syncos_jax.pipeline.load as load, sys; from fakes import FakeModel;"
         "load.load_model = lambda *_, **__: FakeModel();"
-        "import syncos_jax.runs.batch_run as b, numpy as np; real = b.finish;\n"
+        "import syncos_jax.runs.batch as b, numpy as np; real = b.finish;\n"
         "def finish(pipeline, job, phases, model, latents, *rest):\n"
         "    np.save(job.out.with_suffix('.npy'), np.asarray(latents))\n"
         "    return real(pipeline, job, phases, model, latents, *rest)\n"

@@ -39,15 +39,14 @@ def whole():
     """The result, and how often the network was traced for it."""
     before = NETWORK.traces
     result = np.asarray(sample(NETWORK, **arguments()))
-    assert NETWORK.traces == before + 2  # large calls and small ones
+    assert NETWORK.traces == before + 1
     return result
 
 
 def test_parts_of_every_length_are_one_program_and_the_same_video(whole):
-    run = fresh()
-    run.advance(1)
     before = NETWORK.traces
-    for rows in (1, 3, 0, 2):  # across the ends of rounds and steps
+    run = fresh()
+    for rows in (1, 1, 3, 0, 2):  # across the ends of rounds and steps
         run.advance(rows)
     assert run.row == 7 < run.total
     run.wait()
@@ -61,23 +60,61 @@ def test_parts_of_every_length_are_one_program_and_the_same_video(whole):
 def test_a_state_kept_on_the_host_goes_on_bit_for_bit(whole):
     run, other = fresh(), fresh(key=jax.random.key(0, impl="rbg"))
     run.advance(5)
+    assert not run.tape.rows.first[5]  # in the middle of a round
     kept = jax.tree.map(np.asarray, run.carry)
     other.advance(2)
-    other.restore(run.row, kept)
+    other.restore(run.clips_done, kept)
+    assert other.row == 5
     play_through(other)
     np.testing.assert_array_equal(other.latents(), whole)
-    other.restore(run.row, kept)  # `kept` has not been given away; the rest as one scan
-    other.play()
+    other.restore(run.clips_done, kept)  # `kept` has not been given away; the rest as one part
+    other.advance()
+    np.testing.assert_array_equal(other.latents(), whole)
+
+
+def test_a_state_goes_on_with_other_numbers_of_clips(whole):
+    """From every row of calls of 2, 3 and 4 windows, to calls of other sizes."""
+    sizes = {batch: fresh(sampler=PARTIAL.replace(batch=batch)) for batch in (1, 2, 4)}
+    assert [run.tape.clips_per_call for run in sizes.values()] == [1, 2, 4]
+    run = sizes[1]
+    total = run.clips_done + sum(run.tape.used.sum(axis=1))
+    for row in (1, 2, 5, 6, 11):
+        run.advance(row - run.row)
+        done, kept = run.clips_done, jax.tree.map(np.asarray, run.carry)
+        for batch in (2, 4):
+            other = sizes[batch]
+            other.restore(done, kept)
+            # Where no call begins there, from the beginning of the round, 4 clips each.
+            exact = done % batch == 0
+            assert other.clips_done == (done if exact else done // 4 * 4)
+            other.advance()
+            np.testing.assert_allclose(other.latents(), whole, rtol=0, atol=1e-5)
+            assert other.clips_done == total
+        run.restore(done, kept)
+
+
+def test_a_state_at_the_end_is_the_result(whole):
+    run, other = fresh(), fresh()
+    run.advance()
+    other.restore(run.clips_done, run.carry)
+    assert other.row == other.total
     np.testing.assert_array_equal(other.latents(), whole)
 
 
 def test_a_state_of_another_run_is_refused():
     run = fresh()
-    longer = run.carry._replace(x=jnp.zeros((12, *FRAME)))
+    state = run.carry.state
+    longer = run.carry._replace(state=state._replace(x=jnp.zeros((12, *FRAME))))
     with pytest.raises(InputError, match="the carry is that of another run"):
         run.restore(1, longer)
-    with pytest.raises(InputError, match=f"row 99 is not on this run's tape of {run.total} rows"):
-        run.restore(99, run.carry)
+    with pytest.raises(InputError, match="the carry is that of another run"):
+        run.restore(1, state)
+    total = int(run.tape.used.sum())
+    for clips in (-1, total + 1):
+        with pytest.raises(
+            InputError, match=f"{clips} clips are not on this run's tape of {total}"
+        ):
+            run.restore(clips, run.carry)
     with pytest.raises(InputError, match="rows have not been played yet"):
         run.latents()
 
@@ -87,7 +124,7 @@ def test_progress_and_pauses():
 
     def pause(run):
         run.check()
-        paused.append((run.row, bool(jnp.isfinite(run.carry.x).all())))
+        paused.append((run.row, bool(jnp.isfinite(run.carry.state.x).all())))
 
     run = fresh()
     play_through(run, progress=lambda *at: seen.append(at), pause=pause, pause_seconds=0)
@@ -132,10 +169,9 @@ def test_a_prediction_that_is_not_finite_is_named(watched):
     sampler = SynCoS(steps=3, iterations=1, t_min=900, batch=3)
     given = arguments(sampler=sampler, cond=marked(3))
     tape = start(breaks_at_low_noise, **given).tape
-    expected = next(
-        row for row in range(len(tape)) if tape.rows.t[row] < 700 and 3 in tape.rows.windows[row]
-    )
-    t, step = float(tape.rows.t[expected]), int(tape.rows.step[expected]) + 1
+    t = tape.rounds.t[tape.rows.round]
+    expected = next(row for row in range(len(tape)) if t[row] < 700 and 3 in tape.rows.windows[row])
+    step = int(tape.rounds.step[tape.rows.round[expected]]) + 1
     watch = {"progress": lambda done, total: None} if watched else {}
     with pytest.raises(NonFiniteError) as caught:
         sample(breaks_at_low_noise, **given, **watch)
@@ -143,8 +179,8 @@ def test_a_prediction_that_is_not_finite_is_named(watched):
     assert isinstance(error, InputError)
     assert error.row == expected and error.windows == (3,) and error.video == 0
     assert (
-        f"row {expected + 1} of {len(tape)}, step {step} of 3, timestep {t:g} (co-denoising), "
-        "windows 3 of 0-3: the prediction for 3 is not finite" in str(error)
+        f"row {expected + 1} of {len(tape)}, step {step} of 3, timestep {t[expected]:g} "
+        "(co-denoising), windows 2-3 of 0-3: the prediction for 3 is not finite" in str(error)
     )
     assert "lower the sampler's learning_rate" in str(error)
 
@@ -185,7 +221,7 @@ def test_the_most_windows_that_fit():
     with pytest.raises(InputError, match=r"one window for each device needs .* GiB beside"):
         memory.largest_batch(run, room=needs[1] - 1)
     assert memory.free_bytes(run) > 2**20
-    assert run.row == 0 and not run.carry.x.is_deleted()
+    assert run.row == 0 and not run.carry.state.x.is_deleted()
 
 
 def test_out_of_memory_says_what_would_fit(monkeypatch):
@@ -194,7 +230,7 @@ def test_out_of_memory_says_what_would_fit(monkeypatch):
     def full(*args, **kwargs):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
 
-    monkeypatch.setattr(runs, "play_part", full)
+    monkeypatch.setattr(runs, "compiled", lambda *of: full)
     fit = memory.Fit(windows=2, of=4, devices=1, needed=2**30, room=2**31)
     monkeypatch.setattr(faults, "largest_batch", lambda run: fit)
     with pytest.raises(DeviceMemoryError, match=r"a call had 4 windows; by estimate at most 2 fit"):
@@ -203,6 +239,6 @@ def test_out_of_memory_says_what_would_fit(monkeypatch):
     def other(*args, **kwargs):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(runs, "play_part", other)
+    monkeypatch.setattr(runs, "compiled", lambda *of: other)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         run.advance()

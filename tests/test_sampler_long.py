@@ -38,22 +38,25 @@ def found():
 def test_memory_grows_with_the_latents_only(found):
     short, middle, long = found.values()
     per_frame = {
-        name: (long[name] - middle[name]) / (4800 - 640) for name in ("slots", "rest", "program")
+        name: (long[name] - middle[name]) / (4800 - 640)
+        for name in ("predictions", "rest", "program")
     }
     frame = short["latents"] / 64
     print({name: value / frame for name, value in per_frame.items()})
-    # The slots are the windows' frames: window / stride times the latents.
-    assert per_frame["slots"] == pytest.approx(4 * frame, rel=0.02)
+    # Those of all windows: window / stride times the latents.
+    assert per_frame["predictions"] == 4 * frame
+    for windows, sizes in zip((13, 157, 1197), (short, middle, long), strict=True):
+        assert sizes["predictions"] == windows * 16 * frame
     assert per_frame["rest"] <= 4.1 * frame  # x0, eps, and AdamW's two moments
-    # Working memory of the refinement: about three times the slots.
+    # Working memory of the refinement: about three times the predictions.
     assert per_frame["program"] <= 16 * frame
     # A straight line, but for the likeness of each window to each: a number for every two of them.
-    kernel = {"slots": 0, "rest": 0, "program": 2 * 4 * 1197**2}
-    for name in per_frame:
+    kernel = {"rest": 0, "program": 2 * 4 * 1197**2}
+    for name in kernel:
         assert long[name] <= 1.02 * (4800 / 640) * middle[name] + kernel[name]
         assert middle[name] <= 1.02 * (640 / 64) * short[name] + kernel[name]
     assert kernel["program"] < 0.1 * 4800 * 40 * 64 * 4 * 4  # little beside VideoCrafter2's latents
-    # The tape has a row for each call: numbers and the windows of the call, not of the video.
+    # A row for each call has the windows of the call, a round those of its optimiser step.
     assert long["tape"] <= 8.5 * middle["tape"] and long["tape"] < long["latents"]
 
 
@@ -68,7 +71,7 @@ def test_ten_minutes_with_a_toy_network():
         sampler=SynCoS(steps=3, iterations=2, t_min=500, batch=64, learning_rate=0.1),
         key=jax.random.key(0, impl="rbg"),
     )
-    assert layout.count == 1197 and run.windows == 64
+    assert layout.count == 1197 and run.windows == 63  # 19 calls, no place unused
     seen = []
     play_through(run, progress=lambda done, total: seen.append(done))
     result = np.asarray(run.latents())

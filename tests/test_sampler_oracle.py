@@ -6,14 +6,11 @@ the coupled refinement is there to prevent that.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import mixture_denoiser
 
-from syncos_jax.sampling import CoDenoising, SynCoS
-from syncos_jax.sampling.methods import make_tape
-from syncos_jax.sampling.scan import Inputs, Program, init_carry, play
+from syncos_jax.sampling import CoDenoising, Sampling, SynCoS
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -33,30 +30,22 @@ DENOISE = mixture_denoiser(MODES, 0.1, SCHEDULE)
 
 def frames_on_each_subject(sampler):
     """``[SEEDS, 4]``: how many frames of each video are nearest to each subject."""
-    tape = make_tape(LAYOUT, SCHEDULE, sampler)  # with all windows it does not depend on the seed
-    program = Program(DENOISE, LAYOUT, "epsilon", ancestral=False)
-
-    def one(key):
-        inputs = Inputs(
-            params=None,
-            cond=None,
-            uncond=None,
-            key=key,
-            guidance=jnp.float32(1.0),
-            learning_rate=jnp.float32(getattr(sampler, "learning_rate", 0.0)),
-            weight_decay=jnp.float32(getattr(sampler, "weight_decay", 0.0)),
-            step_noise=None,
-        )
-        carry = init_carry(LAYOUT, (4, 4, 4), tape.slots, key)
-        return play(carry, tape.rows, inputs, program=program).x
-
-    videos = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(0), SEEDS)))
+    one = Sampling(
+        DENOISE,
+        None,
+        layout=LAYOUT,
+        frame_shape=(4, 4, 4),
+        schedule=SCHEDULE,
+        sampler=sampler,
+        seed=(0,),  # of the minibatches, alike in all videos
+    )
+    keys = jax.random.split(jax.random.key(0), SEEDS)
+    videos = np.asarray(jax.jit(jax.vmap(one))(keys))
     flat = videos.reshape(SEEDS, LAYOUT.frames, 1, 64)
     nearest = ((flat - MODES) ** 2).sum(axis=-1).argmin(axis=-1)
     return np.stack([np.bincount(row, minlength=4) for row in nearest])
 
 
-@pytest.mark.filterwarnings("ignore:Some donated buffers")  # donation ends at vmap
 @pytest.mark.parametrize(
     ("sampler", "least", "most"),
     [

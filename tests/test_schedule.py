@@ -17,7 +17,8 @@ PREDICTIONS = ["epsilon", "v", "x0", "flow"]
 
 def videocrafter2(**changes):
     scale = np.concatenate([np.linspace(1, 0.7, 400), np.full(1000, 0.7)])
-    return NoiseSchedule.from_betas(signal_scale=scale, final_timestep=0, **changes)
+    given = {"signal_scale": scale, "final_timestep": 0, "spacing": "every", **changes}
+    return NoiseSchedule.from_betas(**given)
 
 
 @pytest.mark.parametrize("run", ["S50_eta0", "S50_eta1", "S16_eta1", "S60_eta1", "S64_eta1"])
@@ -117,8 +118,21 @@ def test_spacings():
     assert timesteps("leading", 4, offset=2) == [752, 502, 252, 2]
     assert timesteps("trailing", 4) == [999, 749, 499, 249]
     assert timesteps("linspace", 4) == [999, 666, 333, 0]
-    assert timesteps("leading", 3) == [667, 334, 1]  # 1000 would be the fourth
-    assert len(timesteps("leading", 60)) == 63  # more than asked for, as VideoCrafter2 has it
+    assert timesteps("leading", 3) == [667, 334, 1]
+    assert timesteps("every", 3) == [667, 334, 1]  # 1000 would be the fourth
+    assert len(timesteps("every", 60)) == 63  # more than asked for, as VideoCrafter2 has it
+
+
+@pytest.mark.parametrize("n", [*range(7, 78), 333, 999, 1000])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_leading_makes_as_many_steps_as_are_asked_for(n, offset):
+    """From the timestep that diffusers begins with, however little `n` divides 1000."""
+    t = NoiseSchedule.from_betas(spacing="leading", offset=offset).steps(n).t
+    if (n, offset) == (1000, 1):  # 1000 itself is past the end; diffusers fails there
+        assert len(t) == 999
+        return
+    assert len(t) == n and t[0] == (n - 1) * (1000 // n) + offset
+    assert set(np.diff(t)) == {-(1000 // n)}
 
 
 def test_the_last_step_goes_to_the_clean_latent_or_to_a_timestep():

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling import FIFO, CoDenoising, Refinement, RefinementOnly, SynCoS
 from syncos_jax.sampling.methods import make_tape
 from syncos_jax.sampling.presets import FULL_STRENGTH
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -23,18 +23,20 @@ UNIT = st.floats(0.0, 1.0)
 
 
 def test_defaults_are_the_published_settings():
-    assert SynCoS.paper("open_sora_plan") == SynCoS()
-    assert SynCoS.paper() == SynCoS(guidance=6)
+    assert SynCoS.paper("open_sora_plan") == SynCoS().resolved()
+    assert SynCoS.paper() == SynCoS(guidance=6).resolved()
+    assert SynCoS().refinement == Refinement(t_min=850.0)
     # optax's default weight decay, read off one step from 1 with no gradient and rate 1
     at, adamw = jnp.ones(()), optax.adamw(1.0)
     with jax.numpy_dtype_promotion("standard"):
         update, _ = adamw.update(jnp.zeros(()), adamw.init(at), at)
-    assert float(-update) == pytest.approx(SynCoS().weight_decay)
+    assert float(-update) == pytest.approx(Refinement().weight_decay)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_read_and_written(name):
     settings = settings_from_dict({"name": name, "steps": 7, "guidance": 3})
+    assert list(settings_to_dict(settings)) == ["name", *SAMPLERS[name]]
     assert (settings.name, settings.steps, settings.guidance) == (name, 7, 3.0)
     assert settings_from_dict(settings_to_dict(settings)) == settings
     assert hash(settings) == hash(dataclasses.replace(settings))
@@ -68,7 +70,7 @@ def test_bad_dictionaries(values, message):
             "sampler syncos: steps must be a whole number, 1 to 32767; got 0",
         ),
         (lambda: SynCoS(steps="50"), "steps must be a whole number"),
-        (lambda: SynCoS(batch=True), "batch must be a whole number, 1 or more, or None; got True"),
+        (lambda: SynCoS(batch=True), "batch must be a whole number, 1 or more; got True"),
         (lambda: SynCoS(iterations=0), "iterations must be"),
         (lambda: SynCoS(windows_per_step=0), "windows_per_step must be"),
         (lambda: SynCoS(windows_per_step=1.5), "windows_per_step must be"),
@@ -78,7 +80,20 @@ def test_bad_dictionaries(values, message):
         (lambda: SynCoS(t_min=float("nan")), "t_min must be a number"),
         (lambda: SynCoS(fixed_noise=1), "fixed_noise must be true or false"),
         (lambda: CoDenoising(eta=1.5), "eta must be a number, 0 or more, at most 1; got 1.5"),
-        (lambda: RefinementOnly(guidance=None), "refinement_only: guidance must be a number"),
+        (lambda: RefinementOnly(guidance="7"), "refinement_only: guidance must be a number"),
+        (lambda: SynCoS(t_min=850, refine_steps=8), "syncos: t_min and refine_steps both say wh"),
+        (lambda: SynCoS(refine_steps=8, refine_snr=1), "refine_steps and refine_snr both say"),
+        (lambda: SynCoS(refine_steps=1.5), "refine_steps must be a whole number, 0 or more"),
+        (lambda: SynCoS(refine_snr=-1), "refine_snr must be a number, 0 or more"),
+        (
+            lambda: SynCoS(guidance_t_min=5, guidance_t_max=4),
+            "guidance_t_max must be a number, 5 o",
+        ),
+        (lambda: SynCoS(lookahead=True), "sampler syncos: unknown key 'lookahead'"),
+        (lambda: CoDenoising(iterations=3), "sampler co_denoising: unknown key 'iterations'"),
+        (lambda: RefinementOnly(t_min=3), "sampler refinement_only: unknown key 't_min'"),
+        (lambda: FIFO(lookahead=None), "sampler fifo: lookahead must be true or false"),
+        (lambda: FIFO(eta=2), "sampler fifo: eta must be a number"),
         (lambda: SynCoS.paper("sora"), "unknown backbone 'sora'"),
     ],
 )
@@ -126,3 +141,20 @@ def test_dial_replaces_what_it_decides_and_the_other_way_round():
     assert dialled.settings() == SynCoS.dial(0.25, steps=9)
     assert dialled.with_sampler(t_min=800.0).settings() == SynCoS(t_min=800.0, steps=9)
     assert story.with_sampler() is story
+
+
+def test_none_is_the_models_own():
+    open_ = SynCoS()
+    assert (open_.steps, open_.guidance) == (None, None)
+    assert open_.resolved(30, 4.0) == SynCoS(steps=30, guidance=4.0)
+    assert SynCoS(steps=5).resolved(30, 4.0) == SynCoS(steps=5, guidance=4.0)
+    assert open_.resolved() == SynCoS(steps=50, guidance=7.5)
+
+
+def test_one_end_of_the_refinement_replaces_the_others():
+    by_steps = SynCoS(t_min=700, iterations=3).replace(refine_steps=8)
+    assert by_steps == SynCoS(refine_steps=8, iterations=3)
+    assert by_steps.refinement.t_min is None
+    assert by_steps.replace(t_min=800) == SynCoS(t_min=800, iterations=3)
+    assert by_steps.replace(steps=9).refinement.refine_steps == 8
+    assert settings_from_dict(settings_to_dict(by_steps)) == by_steps

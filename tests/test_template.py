@@ -59,7 +59,7 @@ def test_text_of_a_value_is_not_filled_in_again():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, r"^t.yaml: variables.product: has no value \(what is shown\); give one, .*--set prod"),
+        ({}, r"^t.yaml: variables.product: has no value \(what is shown\); .*`values={'pro"),
         ({"product": "x", "plac": "y"}, "^t.yaml: 'plac': is no variable.*did you mean 'place'"),
         ({"product": "x", "place": "moon"}, "variables.place: is 'moon', but allowed are meadow"),
         ({"product": "x", "steps": "many"}, r"events\[1\].frames: is 'many', but expected a whole"),

@@ -20,9 +20,9 @@ from syncos_jax.weights_convert.table import fill, leaves
 CONFIG = WanVAEConfig(
     base=8,
     latent_channels=4,
-    multipliers=(1, 2, 2),
+    multipliers=(1, 2),
     blocks=1,
-    time_halved=(True, True),
+    time_halved=(True,),
     latents_mean=(0.0,) * 4,
     latents_std=(1.0,) * 4,
 )
@@ -30,7 +30,14 @@ CONFIG = WanVAEConfig(
 DEEPER = dataclasses.replace(
     CONFIG, base=4, decoder_base=8, multipliers=(1, 2, 4, 4), time_halved=(False, True, True)
 )
-WAN_2_2 = dataclasses.replace(CONFIG, decoder_base=12, residual=True, patch=2)
+WAN_2_2 = dataclasses.replace(
+    CONFIG,
+    decoder_base=12,
+    multipliers=(1, 2, 2),
+    time_halved=(True, True),
+    residual=True,
+    patch=2,
+)
 
 
 def torch_vae(config: WanVAEConfig) -> AutoencoderKLWan:
@@ -115,7 +122,7 @@ def compare(reference, config, f, decode, encode):
     assert relative(moments, expected) < 1e-5  # the log-variances here are within their bounds
 
 
-@pytest.mark.parametrize("config", [CONFIG, DEEPER, WAN_2_2], ids=["small", "deeper", "2.2"])
+@pytest.mark.parametrize("config", [CONFIG, WAN_2_2], ids=["2.1", "2.2"])
 def test_equals_diffusers(config):
     reference = torch_vae(config)
     ours = port(reference, config)
@@ -128,17 +135,18 @@ def test_equals_diffusers(config):
     )
 
 
-@pytest.mark.parametrize("f", [1, 2, 5])
-def test_a_stream_equals_diffusers(small, f):
+def test_streams_equal_diffusers():
     """Of one latent at a time: whatever the length, two programs play it."""
-    reference, ours = small
-    compare(
-        reference,
-        CONFIG,
-        f,
-        lambda latents: in_pieces(DECODE_PIECE, ours, latents, 1),
-        lambda video: in_pieces(ENCODE_PIECE, ours, video, 4),
-    )
+    reference = torch_vae(DEEPER)
+    ours = port(reference, DEEPER)
+    for f in (1, 2, 3, 5):
+        compare(
+            reference,
+            DEEPER,
+            f,
+            lambda latents: in_pieces(DECODE_PIECE, ours, latents, 1),
+            lambda video: in_pieces(ENCODE_PIECE, ours, video, 4),
+        )
 
 
 def test_bfloat16_is_close(small):
@@ -162,14 +170,13 @@ def test_the_future_does_not_show(small):
     latents = jnp.asarray(latents_of(CONFIG, 3, n=1))
     changed = latents.at[:, 2].set(1.0)
     before, after = DECODE(small[1], latents), DECODE(small[1], changed)
-    np.testing.assert_array_equal(before[:, :5], after[:, :5])
-    assert float(jnp.abs(before[:, 5:] - after[:, 5:]).max()) > 1e-2
+    np.testing.assert_array_equal(before[:, :3], after[:, :3])
+    assert float(jnp.abs(before[:, 3:] - after[:, 3:]).max()) > 1e-2
 
 
 def test_memory_does_not_grow_with_the_length():
     """All that a longer video needs more is the frames themselves."""
-    config = dataclasses.replace(CONFIG, multipliers=(1, 2), time_halved=(True,))
-    model = build(config)
+    config, model = CONFIG, build(CONFIG)
 
     def needed(f):
         latents = jax.ShapeDtypeStruct((1, f, 8, 8, config.latent_channels), jnp.float32)
@@ -195,7 +202,7 @@ def test_frames_and_latents():
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((1, 4, 8, 8, 3), "4 frames do not make"), ((1, 5, 8, 6, 3), "divisible by 4")],
+    [((1, 4, 8, 8, 3), "4 frames do not make"), ((1, 5, 8, 7, 3), "divisible by 2")],
 )
 def test_videos_that_do_not_fit(shape, message):
     with pytest.raises(InputError, match=message):
@@ -204,7 +211,7 @@ def test_videos_that_do_not_fit(shape, message):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"time_halved": (True,)}, "2 entries"), ({"latents_mean": ()}, "as many means")],
+    [({"time_halved": ()}, "1 entries"), ({"latents_mean": ()}, "as many means")],
 )
 def test_sizes_that_do_not_fit(change, message):
     with pytest.raises(InputError, match=message):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.weights_convert.stored import Stored
 from syncos_jax.weights_convert.table import AnyTable
 
@@ -19,11 +19,13 @@ class Part:
         where: names them in errors.
         tensors: by the name that the table knows.
         table: where they go.
+        names: tables of other checkpoints of the network, whose names a LoRA's layers may have.
     """
 
     where: str
     tensors: Mapping[str, Stored]
     table: AnyTable
+    names: tuple[AnyTable, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +33,19 @@ class Checkpoint:
     """An opened source: nothing of its weights has been read yet.
 
     Attributes:
-        config: of the model.
+        config: of the model, the `Model.config_class` of its family.
         parts: its networks, ``unet``, ``vae``, ``text_encoder`` or some of them.
         tokenizer: folder with the tokenizer's files, where the source has one.
         warnings: what its reader ought to know.
         problems: tensors that belong to no network.
         hint: what may be wrong where the tensors do not fit.
+        assumed: what nothing in the source says, and was assumed of the length of its clips.
     """
 
-    config: ModelConfig
+    config: Any
     parts: Mapping[str, Part]
     tokenizer: Path | None = None
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     hint: str = ""
+    assumed: tuple[str, ...] = ()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,26 @@ import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.files.atomic import followed, temporary_folder
 from syncos_jax.models import saved
+from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
+from syncos_jax.weights_convert.lora import Lora, open_lora, parse
+from syncos_jax.weights_convert.sources import Format, open_source
+from syncos_jax.weights_convert.state_dict import Choice
 from syncos_jax.weights_convert.table import Target, arrays, leaves, match, refuse
 
-Format = Literal["videocrafter", "diffusers"]
 DTYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
 }
+_LONGEST_CLIP = 1000
+NETWORKS = ("unet", "transformer", "transformer_2", "vae", "text_encoder")
+"""Networks of all families."""
 _CHUNK = 2**22
 """Elements that are looked through at a time."""
 
@@ -48,7 +55,7 @@ class Result:
     """
 
     folder: Path
-    config: ModelConfig
+    config: Any
     parameters: Mapping[str, int]
     nbytes: int
     warnings: tuple[str, ...]
@@ -79,6 +86,11 @@ def convert(
     only: str | None = None,
     tokenizer: str | None = None,
     dtype: str | None = None,
+    key: str | None = None,
+    ema: bool = False,
+    window: int | None = None,
+    size: tuple[int, int] | None = None,
+    lora: Sequence[str] = (),
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
@@ -87,11 +99,16 @@ def convert(
     Args:
         source: a checkpoint file, a folder of diffusers', or an id on the hub.
         out: the folder to write.
-        format: ``"videocrafter"`` or ``"diffusers"``; None to recognise it.
+        format: ``"videocrafter"``, ``"diffusers"`` or ``"wan"``; None to recognise it.
         config: files with the original code's configuration, for VideoCrafter checkpoints.
-        only: ``"unet"``, ``"vae"`` or ``"text_encoder"``: one network alone.
+        only: one network alone, of `NETWORKS`.
         tokenizer: folder, BPE file or hub id of the tokenizer; see `tokenizer_files.find`.
         dtype: of the weights on disk, a key of `DTYPES`; None for the checkpoint's own.
+        key: of several sets of weights in a file, the one to take; see `state_dict.Choice`.
+        ema: take the averaged copy (EMA) of the weights.
+        window: frames of a clip; None for what the source says.
+        size: width and height of a frame in pixels; None for what the source says.
+        lora: LoRA files to merge, ``[NETWORK=]FILE[:SCALE]`` each, into the denoiser by default.
         force: replace a folder that is there.
         progress: called with (tensors done, tensors in all).
 
@@ -99,29 +116,33 @@ def convert(
         InputError: what cannot be converted, and why.
         OSError: what cannot be written.
     """
-    if only is not None and only not in ModelConfig.networks:
-        raise InputError(
-            f"--only {only}: unknown network; one of {', '.join(ModelConfig.networks)}"
-        )
+    if only is not None and only not in NETWORKS:
+        raise InputError(f"`only={only}`: unknown network; one of {', '.join(NETWORKS)}")
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"--dtype {dtype}: unknown; one of {', '.join(DTYPES)}")
+        raise InputError(f"`dtype={dtype}`: unknown; one of {', '.join(DTYPES)}")
     target = check_folder(out, force)
-    opened = open_source(str(source), format, config or [], only, name=target.name)
+    choice = Choice(key, ema, only)
+    opened = open_source(str(source), format, config or [], choice, name=target.name)
+    opened = _asked(opened, window, size)
+    _check_sampling(opened)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])
+    loras = _loras(opened, lora)
     files = _tokenizer(opened, tokenizer, only)
     warnings = list(opened.warnings)
     total = sum(len(part.plan) for part in planned.values())
     with building_folder(target, force) as folder:
         _check_space(target, sum(part.nbytes for part in planned.values()))
-        saved.write_config(folder, opened.config, list(planned))
+        saved.write_config(folder, _noted(opened.config, loras), list(planned))
         if files is not None:
-            openclip = opened.config.openclip_tokens
+            openclip = getattr(opened.config, "openclip_tokens", False)
             tokenizer_files.write(files, folder / saved.TOKENIZER, openclip=openclip)
             _check_tokenizer(folder / saved.TOKENIZER, opened.config)
         done = 0
         for name, part in planned.items():
             weights: dict[str, jax.Array] = {}
             for key, path, array in arrays(part.plan, part.read):
+                for one in loras.get(name, ()):
+                    array = one.merged(path, array)
                 weights[path] = _place(array, part.dtypes[key])
                 bad = _not_finite(array if part.dtypes[key].itemsize > 2 else weights[path])
                 if bad:
@@ -133,6 +154,7 @@ def convert(
                     if progress is not None:
                         progress(done, total)
             saved.write_network(folder / name, weights)
+        saved.seal(folder)
     return Result(
         folder=target,
         config=opened.config,
@@ -142,49 +164,43 @@ def convert(
     )
 
 
-def open_source(
-    source: str, format: Format | None, config: list[Path], only: str | None, *, name: str
-) -> Checkpoint:
-    """Opens what `source` names, after recognising its format."""
-    from syncos_jax.weights_convert import hub, lvdm
-    from syncos_jax.weights_convert.diffusers_folder import open_pipeline
+def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None) -> Checkpoint:
+    """With the clip length and the frame's size that were asked for."""
+    config = opened.config
+    if not isinstance(config, ModelConfig):
+        if window is not None or size is not None:
+            given = "window" if window is not None else "size"
+            raise InputError(f"`{given}`: is for UNets; {config.family} has its own clips")
+        return opened
+    changes: dict[str, Any] = {}
+    if window is not None:
+        if not 1 <= window <= _LONGEST_CLIP:
+            raise InputError(
+                f"`window={window}`: give a clip length from 1 to {_LONGEST_CLIP} frames"
+            )
+        changes |= {"window": window, "stride": max(1, window // 4)}
+    if size is not None:
+        changes |= {"width": size[0], "height": size[1]}
+    config = dataclasses.replace(config, **changes)
+    step = config.latent_factor
+    if min(config.width, config.height) < 1 or config.width % step or config.height % step:
+        near = "x".join(
+            str(max(step, round(n / step) * step)) for n in (config.width, config.height)
+        )
+        raise InputError(
+            f"frames of {config.width}x{config.height} pixels: this network needs sides that "
+            f"{step} divides; `size={near}` would do"
+        )
+    said = opened.assumed if window is None else ()
+    return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, *said))
 
-    if format is not None and format not in get_args(Format):
-        raise InputError(f"--format {format}: unknown; one of {', '.join(get_args(Format))}")
-    path = Path(source)
-    if not path.exists():
-        if not hub.is_id(source):
-            raise InputError(f"{source}: no such file or folder")
-        path = hub.fetch(source)
-    if path.is_dir() and format != "diffusers":
-        path = _checkpoint_in(path, format)
-    if path.is_dir():
-        if config:
-            raise InputError("--config: is for VideoCrafter checkpoints; a folder has its own")
-        opened = open_pipeline(path, only)
-        given = (path / "syncos.json").is_file()  # which may say both
-        said = {} if given else {"name": name, "source": source}
-        return dataclasses.replace(opened, config=dataclasses.replace(opened.config, **said))
-    if format == "diffusers":
-        raise InputError(f"{source}: is a file; give the folder that it lies in, with config.json")
-    return lvdm.open_checkpoint(path, config, only, name)
 
-
-def _checkpoint_in(folder: Path, format: Format | None) -> Path:
-    """The folder itself if it is one of diffusers', or the one checkpoint that lies in it."""
-    if format is None and any(
-        (folder / name).is_file()
-        for name in ("model_index.json", "config.json", "unet/config.json")
-    ):
-        return folder
-    found = sorted(p for p in folder.iterdir() if p.suffix in (".ckpt", ".safetensors"))
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(p.name for p in found) or "none"
-    raise InputError(
-        f"{folder}: neither a folder of diffusers' (model_index.json, unet/config.json) nor one "
-        f"with a single checkpoint (found {names})"
-    )
+def _check_sampling(opened: Checkpoint) -> None:
+    """Raises InputError where the model could not be sampled."""
+    if "unet" not in opened.parts:
+        return
+    config = opened.config
+    config.noise_schedule().steps(config.steps)
 
 
 def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:
@@ -203,9 +219,36 @@ def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:
         raise refuse(
             where[0] if len(where) == 1 else where[0].split(" (")[0], problems, opened.hint
         )
-    if len(planned) > 1:
+    if len(planned) > 1 and isinstance(opened.config, ModelConfig):
         _check_fit(opened.config)
     return planned
+
+
+def _loras(opened: Checkpoint, given: Sequence[str]) -> dict[str, list[Lora]]:
+    """The LoRA files of each network, opened."""
+    found: dict[str, list[Lora]] = {}
+    denoisers = [name for name in ("unet", "transformer") if name in opened.parts]
+    for one in given:
+        name, _, file = one.rpartition("=") if one.partition("=")[0] in NETWORKS else ("", "", one)
+        if not name and not denoisers:
+            raise InputError(f"`lora={one}`: there is no denoiser among the networks")
+        name = name or denoisers[0]
+        if name not in opened.parts:
+            raise InputError(f"`lora={one}`: there is no {name} among the networks")
+        part = opened.parts[name]
+        expected = leaves(saved.build(name, opened.config, jnp.float32))
+        path, scale = parse(file)
+        tables = (part.table, *part.names)
+        found.setdefault(name, []).append(open_lora(path, scale, expected, tables, name))
+    return found
+
+
+def _noted(config: Any, loras: Mapping[str, list[Lora]]) -> Any:
+    """The configuration, with the LoRA files that were merged among its notes."""
+    if not loras:
+        return config
+    files = [f"{name}={lora.where}" for name, held in loras.items() for lora in held]
+    return dataclasses.replace(config, notes={**config.notes, "lora": files})
 
 
 def _kept(dtype: np.dtype) -> np.dtype:
@@ -232,11 +275,20 @@ def _tokenizer(opened: Checkpoint, given: str | None, only: str | None) -> Path 
         return None
     if given is None and (opened.tokenizer is not None or only is not None):
         return opened.tokenizer
+    if given is None and not isinstance(opened.config, ModelConfig):
+        raise InputError(
+            "no tokenizer: the checkpoint carries none; give `tokenizer`, a folder with its "
+            "tokenizer.json"
+        )
     return tokenizer_files.find(given)
 
 
-def _check_tokenizer(folder: Path, config: ModelConfig) -> None:
-    tokenizer = PromptTokenizer(folder, config.text.tokens, openclip=config.openclip_tokens)
+def _check_tokenizer(folder: Path, config: Any) -> None:
+    tokenizer: PromptTokenizer | T5Tokenizer
+    if isinstance(config, ModelConfig):
+        tokenizer = PromptTokenizer(folder, config.text.tokens, openclip=config.openclip_tokens)
+    else:
+        tokenizer = T5Tokenizer(folder, config.text_tokens)
     if tokenizer.vocabulary > config.text.vocabulary:
         raise InputError(
             f"the tokenizer has {tokenizer.vocabulary} tokens, the text encoder only "
@@ -277,11 +329,11 @@ def check_folder(out: str | os.PathLike[str], force: bool) -> Path:
     """Whether a new folder may be put at `out`; InputError where not."""
     target = Path(out)
     if not target.name:
-        raise InputError(f"--out {out}: is not the name of a new folder")
+        raise InputError(f"`out={out}`: is not the name of a new folder")
     if target.exists() and not target.is_dir():
-        raise InputError(f"--out {out}: exists and is not a folder")
+        raise InputError(f"`out={out}`: exists and is not a folder")
     if target.is_dir() and any(target.iterdir()) and not force:
-        raise InputError(f"--out {out}: exists and is not empty; --force replaces it")
+        raise InputError(f"`out={out}`: exists and is not empty; `force=True` replaces it")
     return target
 
 
@@ -289,32 +341,32 @@ def check_folder(out: str | os.PathLike[str], force: bool) -> Path:
 def building_folder(target: Path, force: bool) -> Iterator[Path]:
     """Yields a temporary folder beside `target`; puts it in place at the end.
 
-    When the body raises, `target` is as it was before and nothing is left beside it.
+    When the body raises, `target` is as it was before and nothing is left beside it. What a killed
+    process has left of the same name goes first.
     """
+    target = followed(target)
     made = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}."))
-    except OSError as error:
-        _remove_empty(made)
-        raise InputError(
-            f"cannot write {target}: {error.strerror or error}; choose another place"
-        ) from error
-    complete = temporary / "complete"
-    try:
-        complete.mkdir()
-        yield complete
-        if force and target.exists():
-            target.rename(temporary / "old")
-        complete.rename(target)
-        made = []
-    except OSError as error:  # named after what was asked for, not after where it was made
-        raise OSError(
-            error.errno, error.strerror or str(error), f"cannot write {target}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(made)
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: _remove_empty(made))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_folder(target))
+        except OSError as error:
+            raise InputError(
+                f"cannot write {target}: {error.strerror or error}; choose another place"
+            ) from error
+        complete = temporary / "complete"
+        try:
+            complete.mkdir()
+            yield complete
+            if force and target.exists():
+                target.rename(temporary / "old")
+            complete.rename(target)
+            made = []
+        except OSError as error:  # named after what was asked for, not after where it was made
+            raise OSError(
+                error.errno, error.strerror or str(error), f"cannot write {target}"
+            ) from error
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -1,6 +1,8 @@
 """Our configurations from those of diffusers' and transformers' folders."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from syncos_jax.errors import InputError
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
+from syncos_jax.sampling.schedule import NoiseSchedule
 
-# How the ModelScope family is meant to be sampled, where ``syncos.json`` says nothing.
+# How the ModelScope family is meant to be sampled, where ``syncos.json`` says nothing: steps and
+# guidance are those of diffusers' pipelines.
 FAMILY_DEFAULTS = {
     "window": 16,
     "stride": 4,
@@ -18,7 +22,7 @@ FAMILY_DEFAULTS = {
     "height": 256,
     "width": 256,
     "steps": 50,
-    "guidance": 7.5,
+    "guidance": 9.0,
 }
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 # The configurations that matter where a part is converted alone: ModelScope's.
@@ -32,7 +36,14 @@ FAMILY: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16,
         "hidden_act": "gelu",
     },
-    "scheduler": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "scheduler": {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    },
 }
 _BETAS = {"scaled_linear": "scaled_linear", "linear": "linear", "squaredcos_cap_v2": "squaredcos"}
 
@@ -149,13 +160,78 @@ def text_config(config: Mapping[str, Any]) -> CLIPTextConfig:
     )
 
 
-def schedule_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of ``NoiseSchedule.from_betas`` from diffusers' ``scheduler_config.json``.
+def clip_defaults(
+    unet: Mapping[str, Any], vae: VAEConfig, names: list[str]
+) -> tuple[dict[str, int], list[str]]:
+    """Size and length of the clips that a UNet was trained on, and what of it was assumed.
+
+    The size is the UNet's ``sample_size`` (latent cells), as diffusers takes it; the length stands
+    in no file of diffusers', so that it is known for published models alone.
+
+    Args:
+        unet: ``unet/config.json``.
+        vae: its latent cells are so many pixels.
+        names: what the model is called: folder, id, ``_name_or_path``.
+    """
+    sizes: dict[str, int] = {}
+    sample: Any = unet.get("sample_size")
+    if isinstance(sample, int) and not isinstance(sample, bool):
+        sample = [sample, sample]
+    if sample is not None:
+        plain = isinstance(sample, list | tuple) and len(sample) == 2
+        if not plain or not all(type(n) is int and 1 <= n <= 1024 for n in sample):
+            raise InputError(
+                f"unet/config.json: sample_size is {sample!r}; expected latent cells, as a whole "
+                "number or [height, width]"
+            )
+        sizes = {"height": sample[0] * vae.factor, "width": sample[1] * vae.factor}
+    for pattern, (window, width, height) in _PUBLISHED.items():
+        if any(re.search(pattern, name) for name in names):
+            own = {"window": window, "stride": max(1, window // 4)}
+            if sample is None or list(sample) == _MODELSCOPE_SAMPLE:  # left as it was in ModelScope
+                sizes = {"height": height, "width": width}
+            said = f"clips of {window} frames, as published for {pattern}"
+            return {**own, **sizes}, [said]
+    window = int(FAMILY_DEFAULTS["window"])
+    said = (
+        f"clips of {window} frames, ModelScope's length, are assumed: the folder does not say; "
+        "`window=N` sets another"
+    )
+    return sizes, [said]
+
+
+_MODELSCOPE_SAMPLE = [32, 32]
+_PUBLISHED = {
+    "zeroscope_v2_576w": (24, 576, 320),
+    "zeroscope_v2_XL": (24, 1024, 576),
+    "zeroscope_v2_(?:dark_)?30x448x256": (30, 448, 256),
+}
+"""Clip length, width and height by the model cards of what is published without them."""
+
+
+def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Arguments of ``NoiseSchedule.from_betas`` from diffusers' ``scheduler_config.json``, and
+    what of the scheduler is done in another way here.
 
     ``set_alpha_to_one: false`` (DDIM's last step goes to timestep 0's rates) becomes
     ``final_timestep=0``.
+
+    Raises:
+        InputError: a scheduler or a setting of one that is not done here.
     """
     where = "scheduler/scheduler_config.json"
+    name = config.get("_class_name", "DDIMScheduler")
+    if name not in _SCHEDULERS:
+        raise InputError(
+            f"{where}: {name} cannot be sampled here"
+            + (f": {_OTHER_SCHEDULERS[name]}" if name in _OTHER_SCHEDULERS else "")
+            + f"; known are {', '.join(_SCHEDULERS)}"
+        )
+    defaults = _SCHEDULERS[name]
+    config = {**defaults, **{key: value for key, value in config.items() if value is not None}}
+    for key in ("use_flow_sigmas", "clip_sample", "thresholding"):
+        if config.get(key, False) is not False:
+            raise InputError(f"{where}: {key} is {config[key]!r}, {_NOT_DONE[key]}")
     _require(
         config,
         where,
@@ -164,14 +240,102 @@ def schedule_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         timestep_spacing=("leading", "trailing", "linspace"),
         trained_betas=None,
     )
-    return {
-        "betas": _BETAS[config.get("beta_schedule", "linear")],
-        "beta_start": config.get("beta_start", 1e-4),
-        "beta_end": config.get("beta_end", 0.02),
-        "train_steps": config.get("num_train_timesteps", 1000),
-        "prediction": PREDICTIONS[config.get("prediction_type", "epsilon")],
-        "spacing": config.get("timestep_spacing", "leading"),
-        "offset": config.get("steps_offset", 0),
-        "final_timestep": None if config.get("set_alpha_to_one", True) else 0,
-        "zero_terminal_snr": config.get("rescale_betas_zero_snr", False),
+    numbers: dict[str, type] = {"beta_start": float, "beta_end": float}
+    numbers |= {"num_train_timesteps": int, "steps_offset": int}
+    for key, kind in numbers.items():
+        value = config[key]
+        whole = kind is float and type(value) is int
+        if not (type(value) is kind or whole) or not math.isfinite(value) or value < 0:
+            raise InputError(f"{where}: {key} is {value!r}; expected a number")
+    notes = []
+    zero_snr = bool(config.get("rescale_betas_zero_snr", False))
+    spacing = config["timestep_spacing"]
+    if name not in _DDIM:
+        karras = ", Karras sigmas" if config.get("use_karras_sigmas") else ""
+        solver = f" ({config['algorithm_type']})" if "algorithm_type" in config else ""
+        notes.append(
+            f"the folder's sampler, {name}{solver}{karras}, is not done here: it is sampled with "
+            "DDIM"
+        )
+        if spacing == "linspace":  # whose last DDIM step would go from timestep 0 to itself
+            spacing = "trailing" if zero_snr else "leading"
+            config["steps_offset"] = config["steps_offset"] or 1
+            notes.append(f"with {spacing} timesteps")
+    elif spacing == "linspace":
+        notes.append(
+            "timestep_spacing linspace: each step goes to the next timestep of the list; diffusers "
+            "goes on by num_train_timesteps // steps instead, to one that is not the next"
+        )
+        if not config["set_alpha_to_one"]:
+            notes.append(
+                "with set_alpha_to_one false the last call, at timestep 0, changes nothing; "
+                "timestep_spacing leading makes use of it"
+            )
+    elif spacing == "trailing":
+        notes.append(
+            "timestep_spacing trailing: where the steps do not divide num_train_timesteps, each "
+            "goes to the next timestep of the list, in diffusers to one beside it"
+        )
+    settings = {
+        "betas": _BETAS[config["beta_schedule"]],
+        "beta_start": config["beta_start"],
+        "beta_end": config["beta_end"],
+        "train_steps": config["num_train_timesteps"],
+        "prediction": PREDICTIONS[config["prediction_type"]],
+        "spacing": spacing,
+        "offset": config["steps_offset"],
+        "final_timestep": None if config["set_alpha_to_one"] else 0,
+        "zero_terminal_snr": zero_snr,
     }
+    try:
+        NoiseSchedule.from_betas(**settings)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return settings, notes
+
+
+_BASE = {
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 0,
+    "set_alpha_to_one": True,
+    "timestep_spacing": "leading",
+}
+_DDIM = ("DDIMScheduler",)
+_SCHEDULERS: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": {**_BASE, "clip_sample": True},
+    "DDPMScheduler": {**_BASE, "clip_sample": True},
+    "PNDMScheduler": {**_BASE, "set_alpha_to_one": False},
+    "DPMSolverMultistepScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "DPMSolverSinglestepScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "DPMSolverSDEScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "UniPCMultistepScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "DEISMultistepScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "EulerDiscreteScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "EulerAncestralDiscreteScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "HeunDiscreteScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "KDPM2DiscreteScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "KDPM2AncestralDiscreteScheduler": {**_BASE, "timestep_spacing": "linspace"},
+    "LMSDiscreteScheduler": {**_BASE, "timestep_spacing": "linspace"},
+}
+"""Schedulers of models that DDIM samples, too, with what diffusers takes where a file is silent."""
+
+_FLOW = "a flow-matching scheduler does not belong to a UNet of this family"
+_DISTILLED = "it is for distilled models of few steps"
+_OTHER_SCHEDULERS = {
+    "FlowMatchEulerDiscreteScheduler": _FLOW,
+    "FlowMatchHeunDiscreteScheduler": _FLOW,
+    "FlowMatchLCMScheduler": _FLOW,
+    "LCMScheduler": _DISTILLED,
+    "TCDScheduler": _DISTILLED,
+}
+_NOT_DONE = {
+    "clip_sample": "diffusers' default, which cuts every step's clean latent to "
+    "clip_sample_range; that is not done here, and latents do not lie within it: set it to false "
+    "if the model is one of latents, as ModelScope's",
+    "thresholding": "which is for pixels, not for latents, and not done here; set it to false",
+    "use_flow_sigmas": _FLOW,
+}

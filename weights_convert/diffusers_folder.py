@@ -4,6 +4,7 @@
 length, frame rate, sampling defaults) in ``syncos.json``.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,22 +17,26 @@ from flax import nnx
 from jax.sharding import Sharding
 from safetensors.numpy import save_file
 
+from syncos_jax.errors import InputError
 from syncos_jax.models import saved
+from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.models.unet_clip.model import UNetClip
+from syncos_jax.weights_convert import cogvideox, wan
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
     FAMILY,
     FAMILY_DEFAULTS,
     PREDICTIONS,
+    clip_defaults,
     read_json,
     schedule_settings,
     text_config,
     unet_config,
     vae_config,
 )
+from syncos_jax.weights_convert.state_dict import Choice, unwrapped
 from syncos_jax.weights_convert.stored import open_folder
 from syncos_jax.weights_convert.table import fill
 
@@ -52,12 +57,21 @@ def _config_path(folder: Path, part: str, only: str | None) -> Path:
 
 
 def read_config(folder: Path, only: str | None = None) -> ModelConfig:
-    """The configuration of a diffusers folder, without its weights.
+    """As `read_whole_config`, the configuration alone."""
+    return read_whole_config(folder, only)[0]
+
+
+def read_whole_config(
+    folder: Path, only: str | None = None, source: str = ""
+) -> tuple[ModelConfig, list[str], list[str]]:
+    """The configuration of a diffusers folder without its weights, what its reader ought to know,
+    and what was assumed of the clip length.
 
     Args:
         folder: the pipeline's; with `only`, it may be that network's own.
         only: the one network that has to be there. What belongs to the others is then as in
             ModelScope's model where the folder does not say.
+        source: as the user named it, which may be known for its clip length.
     """
     extra = read_json(folder / "syncos.json") if (folder / "syncos.json").is_file() else {}
 
@@ -67,39 +81,97 @@ def read_config(folder: Path, only: str | None = None) -> ModelConfig:
             return read_json(path)
         return read_json(_config_path(folder, part, only)) if part == only else FAMILY[part]
 
-    unet, vae = read("unet"), read("vae")
-    return ModelConfig(
-        unet=unet_config(unet),
-        vae=vae_config(vae),
-        text=text_config(read("text_encoder")),
-        schedule=schedule_settings(read("scheduler", "scheduler_config.json")),
-        latent_scale=vae.get("scaling_factor", 0.18215),
-        **{"name": folder.name, "source": str(folder), **FAMILY_DEFAULTS, **extra},
+    unet, vae, scheduler = read("unet"), read("vae"), read("scheduler", "scheduler_config.json")
+    vae_sizes = vae_config(vae)
+    schedule, notes = schedule_settings(scheduler)
+    index = (
+        read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
     )
+    names = [source, folder.name, index.get("_name_or_path"), unet.get("_name_or_path")]
+    clip, assumed = clip_defaults(unet, vae_sizes, [str(name) for name in names if name])
+    said = {"sampling": "; ".join(notes)} if notes else {}
+    values = {"name": folder.name, "source": str(folder), **FAMILY_DEFAULTS, **clip, **extra}
+    if said:
+        values["notes"] = {**values.get("notes", {}), **said}
+    try:
+        config = ModelConfig(
+            unet=unet_config(unet),
+            vae=vae_sizes,
+            text=text_config(read("text_encoder")),
+            schedule=schedule,
+            latent_scale=vae.get("scaling_factor", 0.18215),
+            **values,
+        )
+    except TypeError as error:  # a key that is none
+        raise InputError(f"{folder / 'syncos.json'}: {error}") from error
+    return config, notes, [] if "window" in extra else assumed
 
 
-def open_pipeline(folder: Path, only: str | None = None) -> Checkpoint:
+def open_pipeline(
+    folder: Path, only: str | None = None, choice: Choice | None = None, source: str = ""
+) -> Checkpoint:
     """Opens a diffusers folder, or with `only` one network of it.
+
+    Args:
+        folder: the pipeline's; with `only`, it may be that network's own.
+        only: the one network that is wanted.
+        choice: of several sets of weights in a file, which one.
+        source: as the user named it.
 
     Raises:
         InputError: a missing or broken file; says which and why.
     """
-    config = read_config(folder, only)
+    if cogvideox.recognises(folder):
+        return cogvideox.open_model(folder, only)
+    choice = choice or Choice()
+    config, notes, assumed = read_whole_config(folder, only, source)
     parts = {}
     for name in ModelConfig.networks if only is None else (only,):
         place = _config_path(folder, name, only).parent
-        parts[name] = Part(str(place), open_folder(place), TABLES[name])
+        if choice.averaged and name == "unet" and (folder / "unet_ema").is_dir():
+            place = folder / "unet_ema"
+        elif choice.averaged and name == "unet":
+            _check_averaged(place, choice)
+        table = TABLES[name]
+        tensors, said = unwrapped(
+            open_folder(place, dataclasses.replace(choice, network=name)),
+            lambda key, table=table: bool(table.targets(key)),
+            str(place),
+            dataclasses.replace(choice, network=name),
+        )
+        notes += [said] if said else []
+        parts[name] = Part(str(place), tensors, table)
+    for name in ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"):
+        notes += [
+            f"{p} is left out" for p in (folder / name, folder / "unet" / name) if p.is_file()
+        ]
     tokenizer = folder / saved.TOKENIZER
-    return Checkpoint(config, parts, tokenizer if tokenizer.is_dir() else None)
+    return Checkpoint(
+        config,
+        parts,
+        tokenizer if tokenizer.is_dir() else None,
+        warnings=tuple(notes),
+        assumed=tuple(assumed),
+    )
 
 
-def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
+def _check_averaged(place: Path, choice: Choice) -> None:
+    """InputError where a network has no averaged copy."""
+    try:
+        plain = open_folder(place, dataclasses.replace(choice, averaged=False, network="unet"))
+    except InputError:  # holds several sets of weights
+        return
+    if plain == open_folder(place, choice) and not any("ema" in key for key in plain):
+        raise InputError(f"{place}: has no averaged weights (EMA); leave out `ema=True`")
+
+
+def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> Model:
     """Reads a whole pipeline, each tensor straight onto the devices of `sharding`.
 
     Raises:
         InputError: a missing or broken file, or one that does not fit; says which and why.
     """
-    source = open_pipeline(folder)
+    source = wan.open_model(folder) if wan.recognises(folder) else open_pipeline(folder)
     config = source.config
 
     def put(array: np.ndarray, like: Any) -> jax.Array:
@@ -116,7 +188,7 @@ def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> UNetClip:
             what=part.where,
             put=put,
         )
-    return UNetClip.from_networks(config, networks, folder)
+    return family_named(config.family).from_networks(config, networks, folder)
 
 
 def read_network(folder: Path, name: str, config: ModelConfig) -> Any:

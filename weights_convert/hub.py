@@ -15,11 +15,14 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".npz", ".json", ".yaml"}
 _TIMEOUT = 20.0
 """Seconds to wait for the hub to say what a repository has."""
+_NETWORKS = ("unet", "transformer", "transformer_2", "vae", "text_encoder", ".")
 _SMALL = (
     "model_index.json",
     "syncos.json",
     "config.json",
     "unet/config.json",
+    "transformer/config.json",
+    "transformer_2/config.json",
     "vae/config.json",
     "text_encoder/config.json",
     "scheduler/scheduler_config.json",
@@ -38,7 +41,7 @@ def fetch(source: str) -> Path:
         InputError: no network, no such repository, or nothing in it that could be converted.
     """
     names = _names(source)
-    weights = [w for f in ("unet", "vae", "text_encoder", ".") for w in _weights(source, f, names)]
+    weights = [w for f in _NETWORKS for w in _weights(source, f, names)]
     if weights:
         small = [name for name in _SMALL if name in names]
         small += [name for name in names if name.startswith("tokenizer/")]

@@ -105,7 +105,7 @@ def parse(given: str) -> tuple[Path, float]:
         except ValueError:
             pass
     if not path.is_file():
-        raise InputError(f"--lora {given}: no such file; give FILE or FILE:SCALE")
+        raise InputError(f"LoRA {given}: no such file; give FILE or FILE:SCALE")
     return path, scale
 
 
@@ -163,7 +163,7 @@ def open_lora(
                 changes[found[0]] = change
                 problems += _misfit(name, change, tuple(expected[found[0]].shape))
     if problems or not changes:
-        raise refuse(f"--lora {path}", problems or ["missing lora_A or lora_down of any layer"])
+        raise refuse(f"LoRA {path}", problems or ["missing lora_A or lora_down of any layer"])
     return Lora(f"{path}:{scale:g}", changes)
 
 
@@ -236,10 +236,10 @@ def _alphas(path: Path, network: str) -> dict[str, float]:
                 packed = json.loads(metadata.get("lora_adapter_metadata", "{}"))
                 found = {key.removeprefix(f"{network}."): value for key, value in packed.items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"--lora {path}: its settings cannot be read: {error}") from error
+        raise InputError(f"LoRA {path}: its settings cannot be read: {error}") from error
     for name in ("use_rslora", "use_dora"):
         if found.get(name):
-            raise InputError(f"--lora {path}: {name} is set; such a LoRA cannot be merged")
+            raise InputError(f"LoRA {path}: {name} is set; such a LoRA cannot be merged")
     alphas = {_bare(k, network): float(v) for k, v in (found.get("alpha_pattern") or {}).items()}
     if found.get("lora_alpha") is not None:
         alphas[""] = float(found["lora_alpha"])

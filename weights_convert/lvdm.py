@@ -14,23 +14,25 @@ from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.weights_convert import lvdm_config, lvdm_tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.lvdm_tables import PREFIXES, SCHEDULE_BUFFERS
+from syncos_jax.weights_convert.state_dict import Choice, unwrapped, without_common_prefix
 from syncos_jax.weights_convert.stored import Stored, Tensors, open_file
 
+_AVERAGED = "model_ema."
+_BUFFERS = ("logvar", "lvlb_weights", "ddim_sigmas", "use_scale")
+"""What training keeps beside the schedule's buffers; nothing of it is needed."""
 _LATENT_SCALE = "scale_factor"
 """A buffer that stands in the checkpoint where the scale was measured (``scale_by_std``)."""
 
 
-def open_checkpoint(
-    path: Path, config_files: list[Path], only: str | None, name: str
-) -> Checkpoint:
+def open_checkpoint(path: Path, config_files: list[Path], choice: Choice, name: str) -> Checkpoint:
     """Opens a checkpoint.
 
     Args:
         path: torch's format or safetensors.
         config_files: the original configuration, in one file or several; none for VideoCrafter2's
             published one.
-        only: the one network to take; the file may then hold just its tensors, with or without
-            their prefix.
+        choice: what to take. Where that is one network, the file may hold just its tensors, with
+            or without their prefix.
         name: for the model.
 
     Raises:
@@ -38,40 +40,88 @@ def open_checkpoint(
     """
     documents: list[Mapping[str, Any]] = [read_mapping(file) for file in config_files]
     config = lvdm_config.read(documents, name, source=str(path))
-    tensors = open_file(path)
-    groups, rest = split(tensors)
-    if only is not None and not groups[only]:
-        if any(groups.values()):
-            held = ", ".join(network for network, group in groups.items() if group)
-            raise InputError(f"{path}: has no tensors of the {only}, but of {held}")
-        groups[only], rest = rest, {}  # a file of one network, without prefixes
-    wanted = ModelConfig.networks if only is None else (only,)
-    absent = [network for network in wanted if not groups[network]]
-    if len(absent) == len(wanted):
-        raise InputError(
-            f"{path}: no VideoCrafter checkpoint: no name in it begins with "
-            f"{', '.join(PREFIXES.values())} (but {', '.join(list(tensors)[:3])}); a file with one "
-            "network's tensors needs --only unet, vae or text_encoder"
-        )
-    if absent:
-        held = ", ".join(network for network in wanted if network not in absent)
-        raise InputError(
-            f"{path}: holds only {held}, no tensors of {', '.join(absent)}; for one network alone "
-            "use --only"
-        )
+    only = choice.network
+    tensors = without_common_prefix(open_file(path, choice), (*PREFIXES.values(), _AVERAGED))
+    tensors, averaged, warnings = _averaged(path, tensors, choice)
     model = config.model
     tables = {
         "unet": lambda: lvdm_tables.unet_table(model.unet),
         "vae": lambda: lvdm_tables.vae_table(model.vae),
         "text_encoder": lambda: lvdm_tables.text_table(model.text, config.skipped_text_layers),
     }
+    groups, rest = split(tensors)
+    if only is not None and not groups[only]:
+        if any(groups.values()):
+            held = ", ".join(network for network, group in groups.items() if group)
+            raise InputError(f"{path}: has no tensors of the {only}, but of {held}")
+        table = tables[only]()
+        bare, said = unwrapped(tensors, lambda key: bool(table.targets(key)), str(path), choice)
+        groups[only], rest = bare, {}  # a file of one network, without prefixes
+        warnings += [said] if said else []
+    wanted = ModelConfig.networks if only is None else (only,)
+    absent = [network for network in wanted if not groups[network]]
+    if len(absent) == len(wanted):
+        if looks_like_modelscope(tensors):
+            raise InputError(
+                f"{path}: looks like ModelScope's original UNet, which is not converted; give the "
+                "folder of diffusers' with the same weights, damo-vilab/text-to-video-ms-1.7b. If "
+                "it is VideoCrafter's UNet alone: `only=unet`"
+            )
+        raise InputError(
+            f"{path}: no VideoCrafter checkpoint: no name in it begins with "
+            f"{', '.join(PREFIXES.values())} (but {', '.join(list(tensors)[:3])}); a file with one "
+            "network's tensors needs `only=unet`, vae or text_encoder"
+        )
+    if absent:
+        held = ", ".join(network for network in wanted if network not in absent)
+        raise InputError(
+            f"{path}: holds only {held}, no tensors of {', '.join(absent)}; for one network alone "
+            "use `only`"
+        )
+    for network, group in groups.items():
+        groups[network] = averaged.get(network, group)
     parts = {name: Part(f"{path} ({name})", groups[name], tables[name]()) for name in wanted}
-    known = (*SCHEDULE_BUFFERS, _LATENT_SCALE)
+    known = (*SCHEDULE_BUFFERS, *_BUFFERS, _LATENT_SCALE)
     unknown = tuple(f"unknown {key}" for key in rest if key not in known)
-    hint = "" if documents else "; VideoCrafter2's published sizes are assumed: give --config FILE"
+    hint = "" if documents else "; VideoCrafter2's published sizes are assumed: give `config=FILE`"
     return Checkpoint(
-        model, parts, warnings=tuple(_compare(rest, model)), problems=unknown, hint=hint
+        model, parts, warnings=(*warnings, *_compare(rest, model)), problems=unknown, hint=hint
     )
+
+
+def looks_like_modelscope(tensors: Tensors) -> bool:
+    """Whether these could be ModelScope's UNet under its original names, which are like LVDM's."""
+    has = {"time_embed.0.weight", "input_blocks.0.0.weight"} <= set(tensors)
+    return has and not any(key.startswith(("init_attn.", "fps_embedding.")) for key in tensors)
+
+
+def _averaged(
+    path: Path, tensors: Tensors, choice: Choice
+) -> tuple[Tensors, dict[str, Tensors], list[str]]:
+    """The tensors without the averaged copies that training keeps, these by network, warnings.
+
+    LVDM's ``LitEma`` keeps them of all that is trained below ``model``, under names whose dots are
+    left out.
+    """
+    copies = {k.removeprefix(_AVERAGED): t for k, t in tensors.items() if k.startswith(_AVERAGED)}
+    rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(_AVERAGED)}
+    copies = {key: t for key, t in copies.items() if key not in ("decay", "num_updates")}
+    if not choice.averaged:
+        said = f"{len(copies)} averaged weights ({_AVERAGED}*) are left out; `ema=True` takes them"
+        return rest, {}, [said] if copies else []
+    if not copies:
+        raise InputError(f"{path}: has no averaged weights ({_AVERAGED}*); leave out `ema=True`")
+    group, prefix = {}, PREFIXES["unet"]
+    for key in rest:
+        if key.startswith(prefix):
+            flat = key.removeprefix("model.").replace(".", "")
+            group[key.removeprefix(prefix)] = copies.pop(flat, rest[key])
+    if copies:
+        raise InputError(
+            f"{path}: {len(copies)} averaged weights have no weight beside them, such as "
+            f"{_AVERAGED}{next(iter(copies))}; leave out `ema=True`"
+        )
+    return rest, {"unet": group}, []
 
 
 def split(tensors: Tensors) -> tuple[dict[str, Tensors], Tensors]:

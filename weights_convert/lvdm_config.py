@@ -295,7 +295,7 @@ def schedule_settings(values: Values) -> dict[str, Any]:
         "train_steps": int(values.get("timesteps", 1000)),
         "prediction": predictions[values.get("parameterization", "eps")],
         "signal_scale": scale,
-        "spacing": "leading",
+        "spacing": "every",
         "offset": 1,
         "final_timestep": 0,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,11 @@ def solver(config: Mapping[str, Any]) -> Solver:
             euler_at_final=config.get("euler_at_final", False),
         )
     raise InputError(f"{WHERE}: a {name} cannot be converted")
+
+
+def solver_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`solver` as plain values, for JSON."""
+    return dataclasses.asdict(solver(config))
 
 
 def flow_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,15 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from syncos_jax.weights_convert.state_dict import Choice
 
 Tensors = dict[str, "Stored"]
 
@@ -91,13 +94,15 @@ class Stored:
         return array if dtype is None else array.astype(dtype, copy=False)
 
 
-def open_file(path: Path) -> Tensors:
+def open_file(path: Path, choice: Choice | None = None) -> Tensors:
     """The tensors of a file, by name, whatever its suffix: safetensors, or torch's own format.
+
+    Of a trainer's checkpoint, those of its one set of weights, or of the one that `choice` names.
 
     Raises:
         InputError: neither of the two, damaged, truncated, or refused; says why.
     """
-    from syncos_jax.weights_convert import torch_file
+    from syncos_jax.weights_convert import state_dict, torch_file
 
     try:
         size = path.stat().st_size
@@ -109,9 +114,11 @@ def open_file(path: Path) -> Tensors:
         raise InputError(f"{path}: is a Git LFS pointer, not the file itself; fetch the file")
     # First: a safetensors header of some lengths begins like a pickle (0x80).
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER:
-        return read_safetensors(path, size)
+        return state_dict.without_wrappers(read_safetensors(path, size))
     if torch_file.recognises(head):
-        return torch_file.read(path)
+        content = torch_file.read(path)
+        chosen = state_dict.choose(path, content, choice or state_dict.Choice())
+        return state_dict.without_wrappers(chosen)
     raise InputError(
         f"{path}: neither a safetensors file nor a torch checkpoint"
         + (" (it is empty)" if size == 0 else "")
@@ -191,7 +198,7 @@ def shards_of(index: Path) -> dict[str, str]:
     return placed
 
 
-def open_folder(folder: Path) -> Tensors:
+def open_folder(folder: Path, choice: Choice | None = None) -> Tensors:
     """The tensors of a network's folder, in one file or in shards with an index.
 
     Raises:
@@ -207,7 +214,7 @@ def open_folder(folder: Path) -> Tensors:
             "or .bin, or the .index.json of their shards"
         )
     if not name.endswith(".json"):
-        return open_file(folder / name)
+        return open_file(folder / name, choice)
     placed = shards_of(folder / name)
     absent = sorted({shard for shard in placed.values() if not (folder / shard).is_file()})
     if absent:
@@ -215,7 +222,7 @@ def open_folder(folder: Path) -> Tensors:
     tensors: Tensors = {}
     problems: list[str] = []
     for shard in sorted(set(placed.values())):
-        held = open_file(folder / shard)
+        held = open_file(folder / shard, choice)
         wanted = {key for key, where in placed.items() if where == shard}
         problems += [f"{shard} has {key}, the index does not" for key in held if key not in wanted]
         problems += [f"{shard} lacks {key}" for key in sorted(wanted) if key not in held]

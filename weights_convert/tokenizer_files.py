@@ -17,6 +17,7 @@ NAMES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "spiece.model",
 )
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 HUB_SOURCE = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -48,14 +49,14 @@ def find(tokenizer: str | None) -> Path:
             if any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
                 return folder
             raise InputError(f"{path}: no tokenizer here (vocab.json, merges.txt)")
-        return _from_hub(tokenizer, f"--tokenizer {tokenizer}: no such folder or file")
+        return _from_hub(tokenizer, f"`tokenizer={tokenizer}`: no such folder or file")
     installed = _of_open_clip()
     if installed is not None:
         return installed
     return _from_hub(
         HUB_SOURCE,
         "no tokenizer: the checkpoint carries none and open_clip is not installed; give "
-        "--tokenizer DIR with CLIP's vocab.json and merges.txt, or install open_clip_torch",
+        "`tokenizer=DIR` with CLIP's vocab.json and merges.txt, or install open_clip_torch",
     )
 
 

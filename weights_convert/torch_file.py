@@ -2,18 +2,21 @@
 
 A torch checkpoint is a pickle that refers to raw storages, in a zip archive (since torch 1.6) or
 one after the other in a plain file (before). A pickle may name any function to be called. Here
-only the few names that describe tensors are followed; bookkeeping of training frameworks becomes
-an inert placeholder; every other name is refused.
+only the few names that describe tensors are followed, and nothing is ever imported. What stands
+beside the weights (the arguments of a script, a path, a date, objects of a training framework)
+becomes an inert placeholder; a name that the pickle wants to be *called*, other than those of
+known plain values, is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,13 +24,12 @@ import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.weights_convert.stored import Stored, Tensors
+from syncos_jax.weights_convert.stored import Stored
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
 _MAX_PICKLE = 256_000_000
-_DEEPSPEED_PREFIX = 16
-"""Characters that deepspeed's wrapper puts before each name (``_forward_module.``)."""
+_MAX_NAMES = 1_000
 
 _STORAGES: dict[str, np.dtype] = {
     "DoubleStorage": np.dtype(np.float64),
@@ -41,31 +43,65 @@ _STORAGES: dict[str, np.dtype] = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
-# What stands beside the weights in checkpoints of training runs. None of it is imported.
-_INERT_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.")
+# What may be called beside the weights, to make a plain value: it becomes a placeholder.
+_INERT_PACKAGES = (
+    "accelerate.",
+    "datetime.",
+    "lightning.",
+    "lightning_fabric.",
+    "lightning_utilities.",
+    "ml_collections.",
+    "omegaconf.",
+    "pathlib.",
+    "pytorch_lightning.",
+    "torch.optim.",
+    "transformers.",
+    "zoneinfo.",
+)
 _INERT = {
     "_codecs.encode",
+    "addict.addict.Dict",
+    "argparse.Namespace",
     "builtins.bool",
+    "builtins.bytearray",
+    "builtins.bytes",
+    "builtins.complex",
     "builtins.dict",
     "builtins.float",
+    "builtins.frozenset",
     "builtins.int",
     "builtins.list",
+    "builtins.object",
+    "builtins.range",
     "builtins.set",
+    "builtins.slice",
     "builtins.str",
     "builtins.tuple",
     "collections.Counter",
     "collections.defaultdict",
+    "collections.deque",
+    "copyreg._reconstructor",
+    "decimal.Decimal",
+    "easydict.EasyDict",
+    "fractions.Fraction",
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
+    "numpy._core.numeric._frombuffer",
+    "numpy.core.numeric._frombuffer",
     "numpy.dtype",
     "numpy.ndarray",
     "torch.device",
+    "torch.torch_version.TorchVersion",
+    "types.SimpleNamespace",
     "typing.Any",
+    "uuid.UUID",
+    "yacs.config.CfgNode",
 }
+_INERT_DTYPES = re.compile(r"numpy\.(?:dtypes\.)?\w*(?:[Dd]Type|int\d*|float\d*|bool_?)")
 
-_PYTHON_2 = {"__builtin__": "builtins"}
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 """Modules under the names that pickles of protocol 2 give them."""
 
 
@@ -74,8 +110,8 @@ def recognises(head: bytes) -> bool:
     return head.startswith(_ZIP) or head[:1] == b"\x80"
 
 
-def read(path: Path) -> Tensors:
-    """The tensors of a checkpoint: of ``state_dict``, of deepspeed's ``module``, or at the top.
+def read(path: Path) -> Any:
+    """What a checkpoint holds: plain values as they are, tensors as `Stored`, the rest inert.
 
     Raises:
         InputError: damaged, truncated, of an unknown layout, or a pickle that would run code.
@@ -94,6 +130,12 @@ def read(path: Path) -> Tensors:
                 raise InputError(f"{path}: is a pickle, but not a torch checkpoint")
     except InputError:
         raise
+    except _Refused as error:
+        raise InputError(
+            f"{path}: refused, because its pickle names {error}, which could run code; only "
+            "tensors are read. If you trust its author, load it there and save its state_dict as "
+            "safetensors"
+        ) from error
     except (zipfile.BadZipFile, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{path}: damaged or truncated: {error}") from error
     except OSError as error:
@@ -102,7 +144,7 @@ def read(path: Path) -> Tensors:
         raise InputError(
             f"{path}: damaged: its pickle cannot be read ({type(error).__name__}: {error})"
         ) from error
-    return _state_dict(path, content)
+    return content
 
 
 class _Inert:
@@ -125,6 +167,21 @@ class _Inert:
 
     def add(self, _item: Any) -> None:
         """What ADDITEMS calls."""
+
+
+class _Named(type):
+    """The class of placeholders for one name: an object of it may be made, a call is refused.
+
+    Objects of plain classes are pickled as ``cls.__new__(cls)`` and their attributes, which does
+    not pass here; functions, and classes with other ways, are called.
+    """
+
+    def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
+        raise _Refused(cls.__name__)
+
+
+class _Refused(Exception):
+    """A pickle wants a name to be called."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,13 +215,30 @@ def _tensor(
 
 
 def _parameter(data: Any, *_: Any) -> Any:
-    """``torch._utils._rebuild_parameter``."""
+    """``torch._utils._rebuild_parameter``, and the same with attributes."""
     return data
+
+
+def _from_type(function: Any, _type: Any, arguments: Any, _state: Any = None) -> Any:
+    """``torch._tensor._rebuild_from_type_v2``: a tensor of its own class, or with attributes."""
+    if function not in (_tensor, _parameter, _Inert):
+        raise ValueError("a tensor of a class that is not known")
+    return function(*arguments)
+
+
+def _member(owner: Any, name: Any = None, *_: Any) -> Any:
+    """``getattr``, by which members of enumerations are pickled."""
+    if isinstance(owner, _Named) and isinstance(name, str):
+        return _Inert()
+    raise _Refused("builtins.getattr")
 
 
 _NAMES: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
+    "builtins.getattr": _member,
+    "torch._tensor._rebuild_from_type_v2": _from_type,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch.Size": tuple,
     **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
 }
@@ -178,6 +252,7 @@ class _Unpickler(pickle.Unpickler):
     ):
         super().__init__(file)
         self._path, self._storage, self._tensor = path, storage, tensor
+        self._named: dict[str, _Named] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{_PYTHON_2.get(module, module)}.{name}"
@@ -187,11 +262,14 @@ class _Unpickler(pickle.Unpickler):
             return _NAMES[full]
         if full in _INERT or full.startswith(_INERT_PACKAGES):
             return _Inert
-        raise InputError(
-            f"{self._path}: refused, because its pickle names {full}, which could run code; only "
-            "tensors are read. If you trust its author, load it there and save its state_dict as "
-            "safetensors"
-        )
+        if _INERT_DTYPES.fullmatch(full):
+            return _Inert
+        if full not in self._named:
+            if len(self._named) >= _MAX_NAMES:
+                raise InputError(f"{self._path}: its pickle names more than {_MAX_NAMES} objects")
+            # Merely named, or an object made without a call: nothing can come of it.
+            self._named[full] = _Named(full, (_Inert,), {})
+        return self._named[full]
 
     def persistent_load(self, pid: Any) -> Any:
         if not isinstance(pid, tuple) or pid[0] != "storage" or not isinstance(pid[1], np.dtype):
@@ -280,26 +358,3 @@ def _read_legacy(path: Path, file: IO[bytes]) -> Any:
         offset = end
     file.seek(begin)
     return _Unpickler(file, path, lambda _dtype, key, _count: places[key]).load()
-
-
-def _state_dict(path: Path, content: Any) -> Tensors:
-    """The named tensors of a checkpoint's content."""
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not named tensors")
-    nested = next(
-        (content[key] for key in ("module", "state_dict") if isinstance(content.get(key), Mapping)),
-        None,
-    )
-    chosen: Mapping[Any, Any] = content if nested is None else nested
-    tensors = {str(key): value for key, value in chosen.items() if isinstance(value, Stored)}
-    others = [str(key) for key in chosen if str(key) not in tensors]
-    if nested is not None and others:
-        raise InputError(f"{path}: its state_dict has entries that are not tensors: {others}")
-    if not tensors:
-        names = ", ".join(map(str, list(chosen)[:5])) or "nothing"
-        raise InputError(f"{path}: holds no tensors by name (but {names})")
-    if "module" in content and nested is content["module"]:
-        prefixes = {key[:_DEEPSPEED_PREFIX] for key in tensors}
-        if len(prefixes) == 1 and next(iter(prefixes)).endswith("."):
-            tensors = {key[_DEEPSPEED_PREFIX:]: value for key, value in tensors.items()}
-    return tensors

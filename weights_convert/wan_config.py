@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from syncos_jax.errors import InputError
+from syncos_jax.models.t5 import T5Config
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 
 _HEAD_SIZE = 128
@@ -176,6 +177,32 @@ def original_vae_config(tensors: Mapping[str, _Shaped], where: str) -> WanVAECon
             f"encoder.downsamples.{change}.time_conv.weight" in tensors for change in changes
         ),
         image_channels=shape("encoder.conv1.weight")[1],
+    )
+
+
+def original_text_config(tensors: Mapping[str, _Shaped], where: str) -> T5Config:
+    """Sizes of Wan's own UMT5 encoder, which comes without a configuration, from its tensors.
+
+    Raises:
+        InputError: it is no such encoder.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors:
+            raise InputError(f"{where}: {name} is missing; this is no UMT5 encoder of Wan's")
+        return tuple(tensors[name].shape)
+
+    vocabulary, features = shape("token_embedding.weight")
+    buckets, heads = shape("blocks.0.pos_embedding.embedding.weight")
+    return T5Config(
+        vocabulary=vocabulary,
+        features=features,
+        inner=shape("blocks.0.ffn.fc1.weight")[0],
+        layers=1 + max(_numbers(tensors, r"blocks\.(\d+)\.norm1\.weight"), default=0),
+        heads=heads,
+        head_size=shape("blocks.0.attn.q.weight")[0] // heads,
+        buckets=buckets,
+        bias_per_layer=True,
     )
 
 

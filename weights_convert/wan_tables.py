@@ -224,3 +224,32 @@ def original_vae_table(config: WanVAEConfig) -> TensorTable:
     return TensorTable(
         tuple(rows), renames=(*back, (r"\.kernel$", ".weight"), (r"\.scale$", ".gamma"))
     )
+
+
+ORIGINAL_TEXT = TensorTable(
+    (
+        TensorRow(r"token_embedding\.weight", "embedding.embedding", same),
+        TensorRow(rf"{_BLOCK}\.(norm[12])\.weight", r"\1.\2.scale", same),
+        TensorRow(rf"{_BLOCK}\.attn\.([qkvo])\.weight", r"\1.attention.\2.kernel", linear),
+        TensorRow(
+            rf"{_BLOCK}\.pos_embedding\.embedding\.weight",
+            r"\1.attention.relative_bias.embedding",
+            same,
+        ),
+        TensorRow(rf"{_BLOCK}\.ffn\.gate\.0\.weight", r"\1.feed_forward.wi.kernel", linear),
+        TensorRow(rf"{_BLOCK}\.ffn\.fc1\.weight", r"\1.feed_forward.gated.kernel", linear),
+        TensorRow(rf"{_BLOCK}\.ffn\.fc2\.weight", r"\1.feed_forward.wo.kernel", linear),
+        TensorRow(r"norm\.weight", "final_norm.scale", same),
+    ),
+    renames=(
+        (r"^embedding\.embedding$", "token_embedding.weight"),
+        (r"^final_norm\.", "norm."),
+        (r"\.attention\.relative_bias\.", ".pos_embedding.embedding."),
+        (r"\.attention\.", ".attn."),
+        (r"\.feed_forward\.wi\.", ".ffn.gate.0."),
+        (r"\.feed_forward\.gated\.", ".ffn.fc1."),
+        (r"\.feed_forward\.wo\.", ".ffn.fc2."),
+        (r"\.(?:kernel|scale|embedding)$", ".weight"),
+    ),
+)
+"""Wan's own UMT5 encoder (``models_t5_umt5-xxl-enc-bf16.pth``)."""

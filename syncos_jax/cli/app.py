@@ -47,8 +47,8 @@ app.command("compile", epilog=compile.EXAMPLES)(compile.compile)
 app.add_typer(review.app, name="review")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"syncos {__version__}")
         raise typer.Exit
 

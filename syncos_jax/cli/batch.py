@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncos_jax.cli import devices as options
-from syncos_jax.cli import run_options, stories
+from syncos_jax.cli import run_options, scenario_options
 from syncos_jax.cli.console import FAILED, fail, user_errors
 from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases
@@ -50,16 +50,16 @@ def batch(
             "--out", "-o", metavar="DIR", help="The folder for the videos; made if need be."
         ),
     ],
-    model: stories.Model = "demo",
+    model: scenario_options.Model = "demo",
     suffix: Annotated[
         str,
         typer.Option("--format", metavar="SUFFIX", help="mp4, mov, mkv, webm or gif."),
     ] = "mp4",
-    seeds: stories.Seeds = None,
-    sampler: stories.Sampler = None,
-    strength: stories.Strength = None,
-    steps: stories.Steps = None,
-    guidance: stories.Guidance = None,
+    seeds: scenario_options.Seeds = None,
+    sampler: scenario_options.Sampler = None,
+    strength: scenario_options.Strength = None,
+    steps: scenario_options.Steps = None,
+    guidance: scenario_options.Guidance = None,
     windows: Annotated[
         int | None,
         typer.Option(
@@ -124,14 +124,16 @@ def batch(
     with user_errors(), preemptible():
         from syncos_jax.pipeline.checkpoint import parse_every
         from syncos_jax.pipeline.encode import SUFFIXES
-        from syncos_jax.runs.batch import read_items
+        from syncos_jax.runs.manifest import read_items
 
         every = parse_every(checkpoint_every)
         suffix = "." + suffix.lstrip(".").lower()
         if suffix not in SUFFIXES:
             raise InputError(f"--format: must be one of {', '.join(SUFFIXES)}, got {suffix[1:]!r}")
         changes = {"steps": steps, "guidance": guidance, "strength": strength, "batch": windows}
-        items = read_items(source, stories.read_seeds(seeds) if seeds is not None else None)
+        items = read_items(
+            source, scenario_options.read_seeds(seeds) if seeds is not None else None
+        )
         _make_folder(out)
         mesh = _mesh(devices, devices_per_video)
         phases = Phases()
@@ -143,7 +145,7 @@ def batch(
                 keep_programs()
             batched = mesh is not None and mesh.shape["data"] > 1
             pipeline = Pipeline.from_pretrained(model, mesh=mesh, batched=batched)
-        from syncos_jax.runs.batch_run import Batch
+        from syncos_jax.runs.batch import Batch
 
         work = Batch(pipeline, model, out, suffix, every, phases)
         work.contact_sheet = contact_sheet

@@ -94,9 +94,9 @@ def bench(
     """Measure a model here: its networks, one row of a run, the whole video.
 
     Lowering, compilation and the first call are told apart from the calls after it, whose median
-    and spread are given. Operations are counted by hand from the configuration and by XLA in the
-    compiled program; the share is of what this device reaches in a large matrix product, measured
-    in the same run. Random weights are as fast as trained ones.
+    and spread are given. Operations are counted by XLA, of rows and videos for the clips they have;
+    the share is of what this device reaches in a large matrix product, measured in the same run.
+    Random weights are as fast as trained ones.
     """
     with user_errors():
         from syncos_jax.errors import InputError
@@ -143,23 +143,25 @@ def _measure(
     batch: int | None,
 ) -> dict[str, Any]:
     """Measures, shows the table, returns everything."""
+    import jax.numpy as jnp
+
     from syncos_jax.experiments.bench import device, networks, report
     from syncos_jax.experiments.bench.work import Case, jobs
     from syncos_jax.sampling.settings import settings_from_dict
     from syncos_jax.sampling.windows import WindowLayout
 
     with phases.phase("load"):
-        loaded = networks.bench_model(name, None if dtype is None else dtype)
-        config = loaded.config
-    frames = frames or 4 * config.window
-    layout = WindowLayout(frames=frames, window=config.window, stride=config.stride)
+        loaded = networks.bench_model(name, dtype)
+    geometry = loaded.geometry
+    frames = frames or 4 * geometry.frames(geometry.window)
+    layout = WindowLayout(geometry.latents(frames), geometry.window, geometry.stride)
     batch = min(batch or (1 if name in networks.RANDOM[1:] else layout.count), layout.count)
     settings = settings_from_dict(
-        {"name": sampler, "steps": steps, "guidance": config.guidance, "batch": batch}
+        {"name": sampler, "steps": steps, "guidance": loaded.guidance, "batch": batch}
     )
     case = Case(loaded, frames, batch, (False, True) if guided is None else (guided,), settings)
     with phases.phase("peak"):
-        peak = interruptible(lambda: device.measure_peak(loaded.unet.dtype))
+        peak = interruptible(lambda: device.measure_peak(jnp.dtype(loaded.dtype)))
     results = []
     for title, job in jobs(case, kinds, repeat=repeat, peak_flops=peak.flops):
         with phases.phase(title):
@@ -168,10 +170,10 @@ def _measure(
         "command": report.command(),
         **device.machine(),
         "model": {
-            "name": config.name,
-            "dtype": str(loaded.unet.dtype),
-            "unet_parameters": networks.parameters(loaded.unet),
-            "latent": [config.window, *case.latent],
+            "name": loaded.name,
+            "dtype": loaded.dtype,
+            "parameters": networks.parameters(loaded.params),
+            "latent": [geometry.window, *case.latent],
             "frames": frames,
             "windows": layout.count,
             "batch": batch,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from syncos_jax.cli import stories
+from syncos_jax.cli import scenario_options
 from syncos_jax.cli.console import user_errors
 from syncos_jax.runs.progress import Phases, interruptible
 
@@ -42,9 +42,9 @@ def compile(
         int | None,
         typer.Option(min=1, metavar="N", help="Length of the video.", show_default=False),
     ] = None,
-    model: stories.Model = "demo",
-    sampler: stories.Sampler = None,
-    strength: stories.Strength = None,
+    model: scenario_options.Model = "demo",
+    sampler: scenario_options.Sampler = None,
+    strength: scenario_options.Strength = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps.", metavar="N", show_default=False)
     ] = None,
@@ -66,12 +66,12 @@ def compile(
         if (scenario is None) == (frames is None):
             raise InputError("give either a SCENARIO or --frames N")
         if scenario is not None:
-            story = Scenario.from_file(scenario)
+            parsed = Scenario.from_file(scenario)
         else:
-            story = Scenario(
+            parsed = Scenario(
                 global_prompt="anything", events=(Event(prompt="anything", frames=frames),)
             )
-        story = story.with_sampler(sampler, steps=steps, strength=strength, batch=batch)
+        parsed = parsed.with_sampler(sampler, steps=steps, strength=strength, batch=batch)
 
         phases = Phases()
         with phases.phase("load"):
@@ -87,21 +87,21 @@ def compile(
             watch = Watch()
             pipeline = Pipeline.from_pretrained(model)
         with phases.phase("compile"):
-            interruptible(partial(_first_steps, pipeline, story))
+            interruptible(partial(_first_steps, pipeline, parsed))
         typer.echo(
             f"{folder}: {watch.compiled} programs compiled, {watch.found} found, "
             f"{size(folder) / 2**20:.1f} MiB in all"
         )
 
 
-def _first_steps(pipeline: Any, story: Any) -> None:
+def _first_steps(pipeline: Any, parsed: Any) -> None:
     """Everything that generate runs, each once: text, the first row, one call of the decoder."""
     import numpy as np
 
     def stop(done: int, total: int) -> None:
         raise _Enough
 
-    request = pipeline.prepare(story)
+    request = pipeline.prepare(parsed)
     run = pipeline.start(request)
     run.advance(1)
     run.check()

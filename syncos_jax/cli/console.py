@@ -1,63 +1,79 @@
-"""What the commands share: errors as one line and an exit code."""
+"""What the commands share: errors as one line in the words of the command line, exit codes.
+
+The library's errors name Python arguments in backquotes, such as `` `resume=False` ``, and know no
+option. `OPTIONS` says which option each of them is; `worded` puts it in.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
+from syncos_jax.runs import exits
+from syncos_jax.runs.exits import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
 
-from syncos_jax.errors import InputError, Terminated
-from syncos_jax.runs import progress
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OPTIONS", "TERMINATED", "fail", "user_errors"]
 
-FAILED = 1
-BAD_INPUT = 2
-TERMINATED = 75
-"""After SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"; the same command goes on."""
-INTERRUPTED = 130
+OPTIONS = {
+    "batch": "--windows-per-call",
+    "by": "--by",
+    "checkpoint_every": "--checkpoint-every",
+    "comment": "--comment",
+    "config": "--config",
+    "dtype": "--dtype",
+    "ema=True": "--ema",
+    "force=True": "--force",
+    "format": "--format",
+    "key": "--key",
+    "link=True": "--link",
+    "lora": "--lora",
+    "model": "--model",
+    "names": "--scenarios",
+    "only": "--only",
+    "original": "--from",
+    "out": "--out",
+    "plots=False": "--no-plots",
+    "preview_every": "--preview-every",
+    "prompts": "--prompt",
+    "record=None": "--no-sidecar",
+    "resume=False": "--no-resume",
+    "scale": "--scale",
+    "size": "--size",
+    "subset": "--subset",
+    "tokenizer": "--tokenizer",
+    "values": "--set",
+    "window": "--window",
+}
+"""Argument of the library, or argument with its value -> option of the command line."""
+
+_ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")
+_ITEM = re.compile(r"\{'(\w+)': (.*)\}")  # of a mapping, which an option takes as NAME=VALUE
+
+
+def worded(message: str) -> str:
+    """A message of the library for the command line: `` `only=unet` `` becomes ``--only unet``."""
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        if value is not None and f"{name}={value}" in OPTIONS:
+            return OPTIONS[f"{name}={value}"]
+        if name not in OPTIONS:
+            return match[0]
+        if value is None:
+            return OPTIONS[name]
+        return f"{OPTIONS[name]} " + _ITEM.sub(r"\1=\2", value)
+
+    return _ARGUMENT.sub(option, message)
 
 
 def fail(message: str) -> None:
     """One line on stderr."""
-    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    exits.fail(worded(message))
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns what a user can do something about into one line and an exit code, without a trace.
-
-    InputError and OSError (no space, no permission) exit with 2, a device out of memory with 1,
-    Ctrl-C with 130, SIGTERM (where it is handled) with 75.
-    """
-    try:
+    """Turns what a user can do something about into one line and an exit code, without a trace."""
+    with exits.exit_on_error(fail):
         yield
-    except InputError as error:
-        fail(str(error))
-        raise typer.Exit(BAD_INPUT) from None
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        fail(f"{place}{error.strerror or error}")
-        raise typer.Exit(BAD_INPUT) from None
-    except KeyboardInterrupt as stop:
-        ended = isinstance(stop, Terminated)
-        how_to_go_on = f"; {stop}" if str(stop) else ""
-        said = "terminated" if ended else "interrupted"
-        fail(f"{said}; no half-written file is left{how_to_go_on}")
-        code = TERMINATED if ended else INTERRUPTED
-        if progress.abandoned:  # a thread is inside the compiled program and cannot be stopped
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        raise typer.Exit(code) from None
-    except RuntimeError as error:  # the class of XLA's own errors
-        if str(error).startswith("out of memory: "):  # a run's own, which says what would fit
-            fit = getattr(error, "fit", None)
-            number = "auto, or fewer" if fit is None else f"{fit.windows}, or auto"
-            fail(f"{error}; give --windows-per-call {number}")
-        elif "RESOURCE_EXHAUSTED" in str(error):
-            fail("out of memory on the device; take --windows-per-call auto, or fewer windows")
-        else:
-            raise
-        raise typer.Exit(FAILED) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from syncos_jax.cli.console import user_errors
+from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -28,12 +30,15 @@ class Format(StrEnum):
 
     videocrafter = "videocrafter"
     diffusers = "diffusers"
+    wan = "wan"
 
 
 class Network(StrEnum):
     """Networks of a model."""
 
     unet = "unet"
+    transformer = "transformer"
+    transformer_2 = "transformer_2"
     vae = "vae"
     text_encoder = "text_encoder"
 
@@ -46,12 +51,21 @@ class DType(StrEnum):
     float16 = "float16"
 
 
+def read_size(text: str) -> tuple[int, int]:
+    """``"576x320"`` -> ``(576, 320)``; raises InputError."""
+    found = re.fullmatch(r"\s*0*(\d{1,5})\s*[xX×*]\s*0*(\d{1,5})\s*", text)
+    if not found or "0" in found.groups():
+        raise InputError(f"--size: {text!r} is no size; give WIDTHxHEIGHT in pixels, as 576x320")
+    return int(found[1]), int(found[2])
+
+
 def convert(
     source: Annotated[
         str,
         typer.Argument(
             help="VideoCrafter's model.ckpt (or the same as .safetensors), a folder of diffusers' "
-            "text-to-video pipelines, or an id on the Hugging Face hub.",
+            "text-to-video pipelines, a folder or file of Wan's own, or an id on the Hugging Face "
+            "hub.",
             metavar="SOURCE",
         ),
     ],
@@ -93,11 +107,49 @@ def convert(
             help="Of the weights on disk; the checkpoint's by default.", show_default=False
         ),
     ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Frames of a clip, where SOURCE does not say (a folder of diffusers' does not).",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Width and height of a frame in pixels; by default what SOURCE says.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of several sets of weights in a checkpoint, the one to take.",
+            show_default=False,
+        ),
+    ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema", help="Take the averaged copy (EMA) of the weights.")
+    ] = False,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="FILE[:SCALE]",
+            help="A LoRA to merge into the denoiser (NETWORK=FILE for another network); may be "
+            "given several times.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR if it is there.")] = False,
 ) -> None:
     """Convert PyTorch weights to a model that generate, info and load_model take.
 
-    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, and their like of any size.
+    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, CogVideoX, Wan 2.1 and
+    2.2 (text to video), and their like of any size.
 
     Every tensor has to find its place and every place its tensor; nothing in a pickle is executed.
     """
@@ -112,6 +164,11 @@ def convert(
                 "only": only and only.value,
                 "tokenizer": tokenizer,
                 "dtype": dtype and dtype.value,
+                "window": window,
+                "size": None if size is None else read_size(size),
+                "key": key,
+                "ema": ema,
+                "lora": lora or (),
                 "force": force,
             }
             # Not in a thread: Ctrl-C must come to where the half-written folder is removed.

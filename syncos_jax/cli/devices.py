@@ -12,7 +12,7 @@ from syncos_jax.errors import InputError
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from syncos_jax.sampling.placement import Parallel
+    from syncos_jax.sampling.placement import Parallel, Rules
 
 PANEL = "Devices and hosts"
 
@@ -31,6 +31,17 @@ ParallelBy = Annotated[
     typer.Option(
         "--parallel",
         help="How several devices are driven.",
+        rich_help_panel=PANEL,
+    ),
+]
+WeightsOver = Annotated[
+    int,
+    typer.Option(
+        "--weights-over",
+        min=1,
+        metavar="N",
+        help="Devices over which the weights of the denoiser are divided, for one that is too "
+        "large for a device; N must divide the devices. 1: each has all of them.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -105,8 +116,8 @@ def read_devices(value: str | None) -> int | None:
     return int(value)
 
 
-def speaks(distributed: bool) -> bool:
-    """Whether this process writes files and talks: the first of several, or the only one."""
+def is_main(distributed: bool) -> bool:
+    """Whether this process writes files and prints: the first of several, or the only one."""
     if not distributed:
         return True
     from syncos_jax.sampling.hosts import is_main_process
@@ -115,8 +126,8 @@ def speaks(distributed: bool) -> bool:
 
 
 def console(mesh: Mesh | None) -> Console | None:
-    """Where the phases of a run are said: nowhere, but for the first of several processes."""
-    if mesh is None or speaks(True):
+    """Where progress is printed: by the first of several processes alone; None for stderr."""
+    if mesh is None or is_main(True):
         return None
     return Console(quiet=True)
 
@@ -128,6 +139,7 @@ def open_mesh(
     coordinator: str | None,
     processes: int | None,
     process_id: int | None,
+    weights_over: int = 1,
 ) -> Mesh | None:
     """Joins the other processes, if any, and makes the mesh; None for JAX's default device.
 
@@ -139,6 +151,8 @@ def open_mesh(
     count = read_devices(devices)
     if not distributed and any(v is not None for v in (coordinator, processes, process_id)):
         raise InputError("--coordinator, --processes and --process-id need --distributed as well")
+    if weights_over > 1 and devices is None and not distributed:
+        raise InputError("--weights-over needs --devices as well")
     from syncos_jax.sampling import devices as several
     from syncos_jax.sampling.hosts import initialize
 
@@ -150,4 +164,13 @@ def open_mesh(
         count = 1
     if not distributed:
         several.provide_cpu_devices(count)
-    return several.make_mesh(count)
+    return several.make_mesh(count, model=weights_over)
+
+
+def rules(mesh: Mesh | None) -> Rules:
+    """What is divided over which axis of `mesh`."""
+    from syncos_jax.sampling.devices import MODEL
+    from syncos_jax.sampling.placement import Rules
+
+    divided = mesh is not None and MODEL in mesh.axis_names
+    return Rules(feature=MODEL if divided else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -157,14 +156,13 @@ def _measurer(sources: Sources) -> Measurer:
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """What ``syncos generate`` wrote beside a video; None where there is nothing of the kind."""
-    from syncos_jax.runs.record import FORMAT, sidecar_path
+    from syncos_jax.errors import InputError
+    from syncos_jax.runs.record import RECORD, sidecar_path
 
     try:
-        data = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return RECORD.read(sidecar_path(path))
+    except (OSError, InputError):
         return None
-    ours = isinstance(data, dict) and data.get("format") == FORMAT
-    return data if ours else None
 
 
 def _prompts(
@@ -306,15 +304,10 @@ def _shown(name: str, value: float | None) -> str:
 
 def _write(path: Path, reports: Sequence[dict[str, Any]]) -> None:
     from syncos_jax import __version__
-    from syncos_jax.files import replacing
+    from syncos_jax.files.versioned import FileFormat
     from syncos_jax.metrics.report import VERSION
 
-    data = {
-        "format": "syncos_jax.metrics",
-        "version": VERSION,
-        "syncos_jax": __version__,
-        "videos": list(reports),
-    }
-    with replacing(path) as temporary:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    measures = FileFormat(
+        "syncos_jax.metrics", "measures of videos", "measure again", version=VERSION
+    )
+    measures.write(path, {"syncos_jax": __version__, "videos": list(reports)})

@@ -159,10 +159,10 @@ def experiment(
                     f"{settings}: {both[0]}: is a built-in method; choose another name"
                 )
             known |= own
-        dialled = {} if dial is None else dial_methods(_strengths(dial))
+        of_strengths = {} if dial is None else dial_methods(_strengths(dial))
         names = _names(methods)
-        chosen = choose(names, known | dialled, "method")
-        chosen += [m for m in dialled.values() if m not in chosen]
+        chosen = choose(names, known | of_strengths, "method")
+        chosen += [m for m in of_strengths.values() if m not in chosen]
         cases = choose_cases(_names(scenarios), subset)
         if plots and not dry_run:
             from syncos_jax.experiments.plots import need_matplotlib
@@ -190,11 +190,11 @@ def experiment(
             ready = with_common(chosen, pipeline.model, **common)
             numbers = range(first_seed, first_seed + seeds)
             tasks = plan(pipeline, ready, cases, numbers)
-        _say_plan(phases, tasks)
+        _print_plan(phases, tasks)
         if dry_run:
             return
         out.mkdir(parents=True, exist_ok=True)
-        with phases.phase("videos", "windows") as progress:
+        with phases.phase("videos", "clips") as progress:
             work = partial(
                 run, pipeline, tasks, out, say=phases.say, progress=progress, videos=videos
             )
@@ -250,15 +250,15 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _say_plan(phases: Phases, tasks: list[Task]) -> None:
-    windows: Counter[str] = Counter()
+def _print_plan(phases: Phases, tasks: list[Task]) -> None:
+    clips: Counter[str] = Counter()
     for task in tasks:
-        windows[task.method.name] += task.windows
+        clips[task.method.name] += task.clips
     scenarios = len({task.case.id for task in tasks})
     seeds = len({task.seed for task in tasks})
     phases.say(
-        f"{len(tasks)} videos: {len(windows)} methods, {scenarios} scenarios, {seeds} seeds; "
-        f"{sum(windows.values()):,} windows to predict"
+        f"{len(tasks)} videos: {len(clips)} methods, {scenarios} scenarios, {seeds} seeds; "
+        f"{sum(clips.values()):,} clips to predict"
     )
-    for name, count in windows.items():
-        phases.say(f"  {name:<22}{count:>9,} windows")
+    for name, count in clips.items():
+        phases.say(f"  {name:<22}{count:>9,} clips")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncos_jax.cli import devices as options
-from syncos_jax.cli import run_options, stories
+from syncos_jax.cli import run_options, scenario_options
 from syncos_jax.cli.console import user_errors
 from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases
@@ -18,7 +18,7 @@ from syncos_jax.runs.signals import preemptible
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from syncos_jax.runs.make import Job
+    from syncos_jax.runs.job import Job
     from syncos_jax.sampling.placement import Parallel
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -48,7 +48,7 @@ events: \\[{prompt: the ball rolls to the left, seconds: 2}, {prompt: the ball g
 
 
 def generate(
-    scenario: stories.ScenarioFile = None,
+    scenario: scenario_options.ScenarioFile = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -71,14 +71,14 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    values: stories.Values = None,
-    seed: stories.Seed = None,
-    seeds: stories.Seeds = None,
-    takes: stories.Takes = None,
-    prompts: stories.Prompts = None,
-    prompt: stories.Prompt = None,
-    global_prompt: stories.Global = None,
-    seconds: stories.Seconds = None,
+    values: scenario_options.Values = None,
+    seed: scenario_options.Seed = None,
+    seeds: scenario_options.Seeds = None,
+    takes: scenario_options.Takes = None,
+    prompts: scenario_options.Prompts = None,
+    prompt: scenario_options.Prompt = None,
+    global_prompt: scenario_options.Global = None,
+    seconds: scenario_options.Seconds = None,
     again: Annotated[
         Path | None,
         typer.Option(
@@ -89,10 +89,10 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    sampler: stories.Sampler = None,
-    strength: stories.Strength = None,
-    steps: stories.Steps = None,
-    guidance: stories.Guidance = None,
+    sampler: scenario_options.Sampler = None,
+    strength: scenario_options.Strength = None,
+    steps: scenario_options.Steps = None,
+    guidance: scenario_options.Guidance = None,
     batch: options.WindowsPerCall = None,
     scale: Annotated[
         int | None,
@@ -147,6 +147,7 @@ def generate(
     resume: run_options.Resume = True,
     checkpoint_every: run_options.CheckpointEvery = "30",
     devices: options.Devices = None,
+    weights_over: options.WeightsOver = 1,
     parallel: options.ParallelBy = "shard_map",
     distributed: options.Distributed = False,
     coordinator: options.Coordinator = None,
@@ -165,7 +166,7 @@ def generate(
     with user_errors(), preemptible():
         from syncos_jax.pipeline.checkpoint import parse_every
         from syncos_jax.pipeline.label import check_label
-        from syncos_jax.runs import make as making
+        from syncos_jax.runs.job import Job, check_outputs, read_original
 
         begin = time.perf_counter()
         parse_every(checkpoint_every)
@@ -187,20 +188,20 @@ def generate(
                     "--from makes a video again as it was; leave out the scenario, --set, --prompt,"
                     " --seed and the sampler's options"
                 )
-            take, settings, used, record = making.read_again(again)
+            take, settings, used, record = read_original(again)
             model = model or record["model"]["id"]
             scale = scale or record["video"].get("scale")
             label = label or record["video"].get("label")
-            out = out or _again_name(record)
-            jobs = [making.Job(take, out, sampler=settings, seed=used, again=(again, record))]
+            out = out or _name_of_copy(record)
+            jobs = [Job(take, out, sampler=settings, seed=used, original=(again, record))]
         else:
-            found = stories.collect(
+            found = scenario_options.collect(
                 scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
             )
-            found = stories.with_sampler(found, sampler, changes)
+            found = scenario_options.with_sampler(found, sampler, changes)
             out = out or Path("out.mp4")
-            paths = stories.named_outputs(out, found)
-            jobs = [making.Job(t, p, template=scenario) for t, p in zip(found, paths, strict=True)]
+            paths = scenario_options.named_outputs(out, found)
+            jobs = [Job(t, p, template=scenario) for t, p in zip(found, paths, strict=True)]
         for job in jobs:
             job.scale, job.label, job.group = scale, label, out.stem
             job.resume, job.every = resume, checkpoint_every
@@ -209,18 +210,19 @@ def generate(
             job.preview_every = preview_every
         named = [j.take for j in jobs]
         if latents is not None:
-            for job, path in zip(jobs, stories.named_outputs(latents, named), strict=True):
+            for job, path in zip(jobs, scenario_options.named_outputs(latents, named), strict=True):
                 job.latents = path
         if preview is not None:
-            for job, path in zip(jobs, stories.named_outputs(preview, named), strict=True):
+            for job, path in zip(jobs, scenario_options.named_outputs(preview, named), strict=True):
                 job.preview = path
-        mesh = options.open_mesh(devices, parallel, distributed, coordinator, processes, process_id)
-        if options.speaks(distributed):
-            making.check_places(jobs)
+        hosts = (distributed, coordinator, processes, process_id)
+        mesh = options.open_mesh(devices, parallel, *hosts, weights_over)
+        if options.is_main(distributed):
+            check_outputs(jobs)
         _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit)
 
 
-def _again_name(record: dict) -> Path:
+def _name_of_copy(record: dict) -> Path:
     name = Path(str(record["files"].get("video") or "")).name or "out.mp4"
     return Path(name).with_stem(Path(name).stem + "-again")
 
@@ -234,7 +236,8 @@ def _make_all(
     parallel: Parallel,
     fit: bool,
 ) -> None:
-    from syncos_jax.runs import make as making
+    from syncos_jax.runs.job import check_fit, check_model, fit_memory
+    from syncos_jax.runs.make import make, total
 
     phases = Phases(options.console(mesh))
     with phases.phase("load"):
@@ -243,18 +246,20 @@ def _make_all(
 
         if cache:
             keep_programs()
-        pipeline = Pipeline.from_pretrained(model, mesh=mesh, parallel=parallel)
+        pipeline = Pipeline.from_pretrained(
+            model, mesh=mesh, parallel=parallel, rules=options.rules(mesh)
+        )
     for job in jobs:  # all of them before the first is made
-        if job.again is not None:
-            making.check_model(pipeline, *job.again, model)
-        making.check_fit(pipeline, job)
+        if job.original is not None:
+            check_model(pipeline, *job.original, model)
+        check_fit(pipeline, job)
     if fit:
-        making.fit_memory(pipeline, jobs, phases)
+        fit_memory(pipeline, jobs, phases)
     for number, job in enumerate(jobs, 1):
         own = phases
         if len(jobs) > 1:
             own = Phases(phases.console)
             own.seconds.update(phases.seconds)
             own.say(f"video {number} of {len(jobs)}: {job.out}, seed {job.used_seed}")
-        making.make(pipeline, job, own, model, typer.echo)
-    making.total(phases, begin)
+        make(pipeline, job, own, model, typer.echo)
+    total(phases, begin)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from syncos_jax.cli.console import user_errors
+from syncos_jax.errors import InputError
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -22,6 +23,13 @@ def info(
     model: Annotated[
         str, typer.Argument(help="'demo', or the folder of a converted model.", metavar="NAME|DIR")
     ] = "demo",
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare every file of a converted model with its hash; say which differ.",
+        ),
+    ] = False,
 ) -> None:
     """Say what a model is: networks and their sizes, clip length, schedule, training."""
     with user_errors():
@@ -30,6 +38,9 @@ def info(
 
         from syncos_jax.pipeline.load import load_model
 
+        if verify:
+            typer.echo(verified(model))
+            return
         loaded = load_model(model)
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(style="bold", no_wrap=True)
@@ -37,6 +48,28 @@ def info(
         for name, value in describe(loaded):
             table.add_row(name, value)
         Console(highlight=False, markup=False).print(table)
+
+
+def verified(model: str) -> str:
+    """One line on the files of a converted model; InputError where one is not as it was written."""
+    from syncos_jax.models import saved
+    from syncos_jax.pipeline.load import model_folder
+
+    folder = model_folder(model)
+    found = saved.damaged(folder)
+    if found is None:
+        raise InputError(
+            f"{folder}: has no hashes of its files ({saved.SEAL}), being no converted model or one "
+            "of an earlier version; convert the checkpoint again"
+        )
+    if found:
+        more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+        raise InputError(
+            f"{folder}: is damaged: {', '.join(found[:10])}{more}; copy the folder again, or "
+            "convert "
+            "the checkpoint again"
+        )
+    return f"{folder}: every file is as it was written"
 
 
 def describe(model: Any) -> Iterator[tuple[str, str]]:

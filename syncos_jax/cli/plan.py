@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from syncos_jax.cli import stories
+from syncos_jax.cli import scenario_options
 from syncos_jax.cli.console import user_errors
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ _SHOWN = 40
 
 
 def plan(
-    scenario: stories.ScenarioFile = None,
-    model: stories.Model = "demo",
-    values: stories.Values = None,
-    seed: stories.Seed = None,
-    seeds: stories.Seeds = None,
-    takes: stories.Takes = None,
-    prompts: stories.Prompts = None,
-    prompt: stories.Prompt = None,
-    global_prompt: stories.Global = None,
-    seconds: stories.Seconds = None,
-    sampler: stories.Sampler = None,
-    strength: stories.Strength = None,
-    steps: stories.Steps = None,
+    scenario: scenario_options.ScenarioFile = None,
+    model: scenario_options.Model = "demo",
+    values: scenario_options.Values = None,
+    seed: scenario_options.Seed = None,
+    seeds: scenario_options.Seeds = None,
+    takes: scenario_options.Takes = None,
+    prompts: scenario_options.Prompts = None,
+    prompt: scenario_options.Prompt = None,
+    global_prompt: scenario_options.Global = None,
+    seconds: scenario_options.Seconds = None,
+    sampler: scenario_options.Sampler = None,
+    strength: scenario_options.Strength = None,
+    steps: scenario_options.Steps = None,
     batch: Annotated[
         int | None,
         typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),
@@ -52,11 +52,11 @@ def plan(
     with user_errors():
         from syncos_jax.runs.make import json_line
 
-        found = stories.collect(
+        found = scenario_options.collect(
             scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
         )
         changes = {"steps": steps, "strength": strength, "batch": batch}
-        found = stories.with_sampler(found, sampler, changes)
+        found = scenario_options.with_sampler(found, sampler, changes)
         from syncos_jax.pipeline import Pipeline
 
         pipeline = Pipeline.from_pretrained(model)
@@ -77,13 +77,13 @@ def _print(plans: list[Plan], names: list[str]) -> None:
     console = Console(highlight=False, markup=False)
     shown: list[dict[str, Any]] = []
     for plan, name in zip(plans, names, strict=True):
-        told = {**plan.to_dict(), "seed": None}
+        content = {**plan.to_dict(), "seed": None}
         if name:
-            again = ", as above" if told in shown else ""
+            again = ", as above" if content in shown else ""
             console.print(f"{name}: seed {plan.seed}{again}", style="bold")
-        if told not in shown:  # another seed makes no other plan
+        if content not in shown:  # another seed makes no other plan
             _print_one(console, plan)
-            shown.append(told)
+            shown.append(content)
     if len(plans) > 1:
         costs = [plan.cost for plan in plans]
         rows = sum(cost.rows for cost in costs)

@@ -211,8 +211,8 @@ def status(
             states.append(reviews.status(video.name, file_sha256(video)))
             decision = reviews.decision(video.name)
             who = (decision.by, decision.at) if decision else ("", "")
-            said = [f"{e.by}: {e.comment}" for e in reviews.of(video.name) if e.comment]
-            table.add_row(video.name, states[-1], *who, *said[-1:])
+            comments = [f"{e.by}: {e.comment}" for e in reviews.of(video.name) if e.comment]
+            table.add_row(video.name, states[-1], *who, *comments[-1:])
         Console(highlight=False, markup=False).print(table)
         if all_approved and set(states) != {"approved"}:
             raise typer.Exit(FAILED)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncos_jax.cli import stories
+from syncos_jax.cli import scenario_options
 from syncos_jax.cli.console import BAD_INPUT, fail, user_errors
 from syncos_jax.errors import InputError
+from syncos_jax.scenario.comments import comments_behind_text
 
 if TYPE_CHECKING:
     from syncos_jax.scenario.template import Take, Template
@@ -22,6 +23,8 @@ syncos scenario check story.yaml
 
 syncos scenario show story.yaml --set place=beach,meadow
 """
+
+_SHOWN = 40
 
 app = typer.Typer(
     help="Begin, check and show scenario files.",
@@ -97,16 +100,32 @@ def new(
 @app.command("check")
 def check(
     files: Annotated[list[Path], typer.Argument(help="Scenario files.", metavar="FILE...")],
-    values: stories.Values = None,
+    values: scenario_options.Values = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|DIR",
+            help="Also say which prompts are too long for this model's text encoder.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Say of each file what is wrong with it, or what it makes. Exit code 2 if any is wrong.
+    """Say of each file what is wrong with it, or what it makes, and the prompts as they were read.
+    Exit code 2 if any is wrong.
 
-    Whether it fits a model (lengths, windows) is said by: syncos plan FILE --model DIR.
+    To see whether it fits a model (lengths, windows): syncos plan FILE --model DIR.
     """
     wrong = False
     for file in files:
         try:
-            typer.echo(f"{file}: {_checked(file, values or [])}")
+            said, prompts = _checked(file, values or [], model)
+            typer.echo(f"{file}: {said}")
+            for line in prompts:
+                typer.echo(f"  {line}")
+            for note in comments_behind_text(file):
+                typer.echo(f"note: {note}", err=True)
         except InputError as error:
             fail(str(error))
             wrong = True
@@ -117,17 +136,17 @@ def check(
 @app.command("show")
 def show(
     scenario: Annotated[Path, typer.Argument(help="The scenario file.", metavar="SCENARIO")],
-    values: stories.Values = None,
-    seed: stories.Seed = None,
-    seeds: stories.Seeds = None,
-    takes: stories.Takes = None,
+    values: scenario_options.Values = None,
+    seed: scenario_options.Seed = None,
+    seeds: scenario_options.Seeds = None,
+    takes: scenario_options.Takes = None,
 ) -> None:
     """Print the scenarios that a file makes, variables filled in, as YAML."""
     with user_errors():
         from syncos_jax.files.documents import to_text
         from syncos_jax.scenario.scenario import braces_doubled
 
-        for take in stories.collect(scenario, values, seed, seeds, takes):
+        for take in scenario_options.collect(scenario, values, seed, seeds, takes):
             if take.count > 1:
                 typer.echo(f"--- # {take.name}")
             typer.echo(to_text(braces_doubled(take.scenario.to_dict()), ".yaml"), nl=False)
@@ -142,7 +161,7 @@ def schema() -> None:
         typer.echo(SCHEMA_PATH.read_text(encoding="utf-8"), nl=False)
 
 
-def _checked(file: Path, values: list[str]) -> str:
+def _checked(file: Path, values: list[str], model: str | None) -> tuple[str, list[str]]:
     from syncos_jax.scenario.template import Template, parse_values
 
     template = Template.from_file(file)
@@ -164,11 +183,33 @@ def _checked(file: Path, values: list[str]) -> str:
         raise InputError(
             f"{error} (its variables have no defaults; check it with {hint})"
         ) from None
-    return "ok, " + ", ".join(_made(template, takes, open_ones))
+    if model is not None:
+        _check_against(takes, model)
+    scenario = takes[0].scenario
+    prompts = [f"global: {scenario.global_prompt}"] if scenario.global_prompt else []
+    prompts += [f"negative: {scenario.negative}"] if scenario.negative else []
+    prompts += [f"{index}: {event.prompt}" for index, event in enumerate(scenario.events)]
+    if len(prompts) > _SHOWN:
+        prompts = [*prompts[:_SHOWN], f"... and {len(prompts) - _SHOWN} more"]
+    return "ok, " + ", ".join(_made(template, takes, open_ones)), prompts
+
+
+def _check_against(takes: list[Take], model: str) -> None:
+    """Says what of the prompts a model's text encoder cuts; InputError where events become "
+    "equal."""
+    import logging
+
+    from syncos_jax.pipeline.load import load_tokenizer
+
+    logging.basicConfig(format="%(levelname)s: %(message)s".lower(), level=logging.WARNING)
+    tokenizer = load_tokenizer(model)
+    for take in takes:
+        scenario = take.scenario
+        tokenizer(list(dict.fromkeys([*scenario.prompts(), *scenario.negatives()])))
 
 
 def _made(template: Template, takes: list[Take], open_ones: list[str]) -> list[str]:
-    from syncos_jax.scenario.template import as_text
+    from syncos_jax.scenario.variables import as_text
 
     count = len(takes[0].scenario.events)
     parts = [f"{count} event{'s' if count > 1 else ''}"]

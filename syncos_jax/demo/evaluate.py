@@ -30,6 +30,7 @@ from syncos_jax.demo.world import (
     sample_scene,
 )
 from syncos_jax.demo.world.tracker import judge, track
+from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import CoDenoising, SynCoS
@@ -65,18 +66,17 @@ def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, fl
     """The same of drawn clips that went through the autoencoder and back: the most there can be."""
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng, drawn_subjects(pipeline)) for _ in range(clips)]
-    encode = nnx.jit(AutoencoderKL.encode)
+    encode, model = nnx.jit(AutoencoderKL.encode), unet_clip(pipeline.model)
     latents = [
-        encode(pipeline.model.vae, jnp.asarray(clip, jnp.float32) / 127.5 - 1)[0]
-        for clip in render(scenes)
+        encode(model.vae, jnp.asarray(clip, jnp.float32) / 127.5 - 1)[0] for clip in render(scenes)
     ]
-    frames = pipeline.decode(jnp.concatenate(latents) * pipeline.model.config.latent_scale)
+    frames = pipeline.decode(jnp.concatenate(latents) * model.config.latent_scale)
     return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes)
 
 
 def drawn_subjects(pipeline: Pipeline) -> Subjects:
     """The subjects that a demo model was trained on, as its notes tell."""
-    told = pipeline.model.config.notes.get("subjects")
+    told = unet_clip(pipeline.model).config.notes.get("subjects")
     if told is None:  # older than the note
         return SMALL_SUBJECTS
     return Subjects(tuple(told["size"]), told["grown"], tuple(told["travel"]))
@@ -134,7 +134,7 @@ def main(
 ) -> None:
     """Measure how well a demo model follows its prompts, and how well samplers keep a colour."""
     pipeline = Pipeline.from_pretrained(model)
-    scale = pipeline.model.config.guidance if guidance is None else guidance
+    scale = pipeline.model.guidance if guidance is None else guidance
     common: Mapping[str, Any] = {"steps": steps, "guidance": scale}
     figures: dict[str, Any] = {"model": model, "clips": clips, "videos": videos, **common}
     if clips:

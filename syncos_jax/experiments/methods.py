@@ -11,9 +11,7 @@ from typing import Any
 from syncos_jax.errors import InputError
 from syncos_jax.files.documents import read_mapping
 from syncos_jax.files.text import did_you_mean, short
-from syncos_jax.models import Model
-from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS, WindowLayout
-from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS
 from syncos_jax.sampling.settings import (
     SAMPLERS,
     Settings,
@@ -92,21 +90,6 @@ def dial_methods(strengths: Sequence[float]) -> dict[str, Method]:
         for strength in strengths
     ]
     return {method.name: method for method in made}
-
-
-def cost(method: Method, frames: int, model: Model, stride: int | None = None) -> int:
-    """Windows that the network predicts for a video, of those without guidance every other one.
-
-    Args:
-        method: the method.
-        frames: of the video, latent ones.
-        model: a loaded model.
-        stride: of the windows; None for the model's own.
-    """
-    geometry = model.geometry
-    layout = WindowLayout(frames, geometry.window, stride or geometry.stride)
-    settings = method.settings.resolved(model.steps, model.guidance)
-    return round(make_tape(layout, model.schedule, settings).describe().clips / 2)
 
 
 def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:

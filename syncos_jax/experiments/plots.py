@@ -32,7 +32,7 @@ def need_matplotlib() -> None:
     except ImportError:
         raise InputError(
             "plots need matplotlib: pip install 'syncos-jax[experiments]', or leave them out with "
-            "--no-plots"
+            "`plots=False`"
         ) from None
 
 
@@ -113,7 +113,7 @@ def _cost(methods: Mapping[str, Any]) -> Any:
     axes = figure.add_subplot()
     colours = _colours(list(methods))
     for name, of in methods.items():
-        value, cost = of["measures"]["coherence"], of["windows"]
+        value, cost = of["measures"]["coherence"], of["clips"]
         if not value:
             continue
         x = of["relative_cost"] or cost["mean"]
@@ -130,7 +130,7 @@ def _cost(methods: Mapping[str, Any]) -> Any:
     axes.xaxis.set_minor_formatter(NullFormatter())
     relative = any(of["relative_cost"] for of in methods.values())
     axes.set_xlabel(
-        "windows predicted by the network"
+        "clips predicted by the network"
         + (", over those of co-denoising" if relative else " for a video")
     )
     axes.set_ylabel("coherence")

@@ -16,7 +16,7 @@ import syncos_jax
 from syncos_jax.demo.world.scene import SIZE
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.measures import measure
-from syncos_jax.experiments.methods import Method, cost
+from syncos_jax.experiments.methods import Method
 from syncos_jax.experiments.suite import Case
 from syncos_jax.files import replacing
 from syncos_jax.metrics.report import VERSION as METRICS_VERSION
@@ -26,7 +26,7 @@ from syncos_jax.sampling.run import NonFiniteError
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.scenario import Scenario
 
-FORMAT = "syncos_jax.experiment.video"
+FORMAT, VERSION = "syncos_jax.experiment.video", 2
 
 Report = Callable[[str], None]
 
@@ -38,14 +38,14 @@ class Task:
     Attributes:
         method, case, seed: of which.
         key: everything that decides what the video shows and how it is measured.
-        windows: that the network predicts for it.
+        clips: that the network predicts for it; of a guided window two.
     """
 
     method: Method
     case: Case
     seed: int
     key: dict[str, Any]
-    windows: int
+    clips: int
 
     @property
     def scenario(self) -> Scenario:
@@ -81,20 +81,18 @@ def plan(
         "schedule": schedule_sha256(pipeline.model.schedule),
     }
     tasks = []
-    costs: dict[tuple[str, int], int] = {}
-    for case in sorted(cases, key=lambda case: case.frames):
-        pipeline.prepare(case.scenario, methods[0].settings)
+    clips: dict[tuple[str, int], int] = {}
+    for case in cases:
         for method in methods:
-            slot = (method.name, case.frames)
-            if slot not in costs:
-                costs[slot] = cost(method, case.frames, pipeline.model, case.scenario.stride)
+            if (method.name, case.frames) not in clips:
+                request = pipeline.prepare(case.scenario, method.settings)
+                clips[method.name, case.frames] = request.summary.clips
     for frames in sorted({case.frames for case in cases}):
         for seed in seeds:
             for case in (case for case in cases if case.frames == frames):
                 for method in methods:
-                    windows = costs[method.name, frames]
                     key = _key(model, method, case, seed)
-                    tasks.append(Task(method, case, seed, key, windows))
+                    tasks.append(Task(method, case, seed, key, clips[method.name, frames]))
     return tasks
 
 
@@ -102,6 +100,7 @@ def _key(model: dict[str, Any], method: Method, case: Case, seed: int) -> dict[s
     scenario = case.scenario if method.structured else case.unstructured
     return {
         "format": FORMAT,
+        "version": VERSION,
         "code": syncos_jax.__version__,
         "metrics": METRICS_VERSION,
         **method.to_dict(),
@@ -137,7 +136,7 @@ def run(
         out: the experiment's folder. Each finished video is one JSON file in it, written in one
             go, so that a run that is killed loses at most the video it was at.
         say: told a line for every finished video.
-        progress: called with (windows predicted, windows to be predicted).
+        progress: called with (clips predicted, clips to be predicted).
         videos: also write each video as an .mp4 beside its JSON.
 
     Returns:
@@ -146,7 +145,7 @@ def run(
     Raises InputError where ``out`` cannot be written.
     """
     missing = [task for task in tasks if read_record(out, task) is None]
-    total, done = sum(task.windows for task in missing), 0
+    total, done = sum(task.clips for task in missing), 0
     if len(missing) < len(tasks):
         say(f"{len(tasks) - len(missing)} of {len(tasks)} videos are there already")
     compiled: set[Any] = set()
@@ -160,7 +159,7 @@ def run(
         record["compiled"] = first
         _write(out / task.file, record)
         made.append(record)
-        done += task.windows
+        done += task.clips
         fresh = len({each.program for each in missing[number:]} - compiled)
         left = _seconds_left(made, total - done, fresh)
         say(
@@ -195,7 +194,7 @@ def _make(pipeline: Pipeline, task: Task, out: Path, videos: bool) -> dict[str, 
         "scenario": task.case.id,
         "kind": task.case.kind,
         "seed": task.seed,
-        "windows": task.windows,
+        "clips": task.clips,
         "failed": None,
         "measures": None,
         "report": None,
@@ -229,12 +228,12 @@ def _write(path: Path, record: dict[str, Any]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _seconds_left(made: Sequence[dict[str, Any]], windows: int, programs: int) -> float:
-    """From the records made so far: for `windows` more, with `programs` more to compile."""
+def _seconds_left(made: Sequence[dict[str, Any]], clips: int, programs: int) -> float:
+    """From the records made so far: for `clips` more, with `programs` more to compile."""
     warm = [record for record in made if not record["compiled"]] or made
-    rate = sum(record["seconds"] for record in warm) / sum(record["windows"] for record in warm)
-    extra = [max(0.0, r["seconds"] - rate * r["windows"]) for r in made if r["compiled"]]
-    return rate * windows + programs * float(np.mean(extra) if extra else 0.0)
+    rate = sum(record["seconds"] for record in warm) / sum(record["clips"] for record in warm)
+    extra = [max(0.0, r["seconds"] - rate * r["clips"]) for r in made if r["compiled"]]
+    return rate * clips + programs * float(np.mean(extra) if extra else 0.0)
 
 
 def _headline(record: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from syncos_jax.experiments.tables import summarise, to_markdown
 from syncos_jax.files import replacing
 from syncos_jax.files.text import did_you_mean
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.runs.record import device_of, versions
+from syncos_jax.pipeline.versions import device_of, versions
 
 SUBSET_SEEDS = 2
 SUBSET_STEPS = 25
@@ -31,7 +31,7 @@ def choose_cases(names: Sequence[str] | None, subset: bool) -> list[Case]:
     suite = load_suite()
     if subset:
         if names is not None:
-            raise InputError("--subset and --scenarios exclude one another; give one of the two")
+            raise InputError("`subset` and `names` exclude one another; give one of the two")
         return [suite[name] for name in SUBSET]
     if names is None:
         return list(suite.values())
@@ -55,7 +55,7 @@ def with_common(methods: Sequence[Method], model: Any, **values: Any) -> list[Me
 
 def about(pipeline: Pipeline, tasks: Sequence[Task], command: str) -> dict[str, Any]:
     """What an experiment was run on and with; stands in ``results.json`` and above the tables."""
-    config = pipeline.model.config
+    config = getattr(pipeline.model, "config", None)
     return {
         "command": command,
         "model": pipeline.model.name,

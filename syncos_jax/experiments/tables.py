@@ -80,7 +80,7 @@ def summarise(
             "videos": len(own),
             "failed": sum(record["failed"] is not None for record in own),
             "failures": dict(Counter(r["failed"] for r in own if r["failed"])),
-            "windows": _estimate([record["windows"] for record in own]),
+            "clips": _estimate([record["clips"] for record in own]),
             "relative_cost": _relative_cost(records, name),
             "median_seconds": float(np.median(warm)) if warm else None,
             "diversity_of_seeds": _estimate(seeds.get(name, {}).values()),
@@ -89,7 +89,7 @@ def summarise(
         }
     return {
         "format": "syncos_jax.experiment",
-        "version": 1,
+        "version": 2,
         "about": dict(about),
         "videos": {"wanted": wanted, "finished": len(records)},
         "methods": methods,
@@ -116,9 +116,9 @@ def _estimate(values: Any) -> dict[str, Any] | None:
 
 
 def _relative_cost(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Windows predicted, over those of co-denoising for the same videos."""
-    base = {(r["scenario"], r["seed"]): r["windows"] for r in records if r["method"] == BASELINE}
-    own = {(r["scenario"], r["seed"]): r["windows"] for r in records if r["method"] == name}
+    """Clips predicted, over those of co-denoising for the same videos."""
+    base = {(r["scenario"], r["seed"]): r["clips"] for r in records if r["method"] == BASELINE}
+    own = {(r["scenario"], r["seed"]): r["clips"] for r in records if r["method"] == name}
     both = [key for key in own if key in base]
     return sum(own[key] for key in both) / sum(base[key] for key in both) if both else None
 
@@ -134,7 +134,7 @@ def to_markdown(summary: Mapping[str, Any], plots: Sequence[str] = ()) -> str:
         )
     parts.append("## Methods")
     parts.append(
-        "Means with 95 % bootstrap intervals over videos (scenario and seed). Cost is windows "
+        "Means with 95 % bootstrap intervals over videos (scenario and seed). Cost is clips "
         "predicted by the network, over co-denoising's."
     )
     header = ["method", "videos", "cost", "s a video", *(MEASURES[m].title for m in MAIN)]

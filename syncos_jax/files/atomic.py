@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +32,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
             raise InputError(f"cannot write {target}: {folder} {what}; make it first")
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name[:40]}."):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name[:40]}.try-"):
             pass
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -44,15 +46,18 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary name beside ``path`` with the same suffix; puts it in place at the end.
 
-    When the body raises, ``path`` is as it was before and nothing is left beside it.
+    When the body raises, ``path`` is as it was before and nothing is left beside it. What a process
+    that was killed has left beside it goes first. Where ``path`` is a symbolic link, the file that
+    it leads to is replaced, and the link stays.
     """
-    target = check_writable(path)
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem[:40]}.", suffix=target.suffix
-    )
-    os.close(handle)
+    target = followed(check_writable(path))
+    check_writable(target)
+    beginning = f".{target.stem[:40]}."
+    remove_leftovers(target.parent, beginning, target.suffix)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=beginning, suffix=target.suffix)
     temporary = Path(name)
     try:
+        _lock(handle)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -60,26 +65,105 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """As `replacing`, for a folder: what is there gives way as a whole, at the end."""
-    target = Path(path)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:40]}."))
-    new, old = temporary / "new", temporary / "old"
-    new.mkdir()  # with the permissions of a folder that the user makes
+    target = followed(Path(path))
+    with temporary_folder(target) as temporary:
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir()  # with the permissions of a folder that the user makes
+        try:
+            yield new
+            if target.is_dir():
+                os.replace(target, old)
+            os.replace(new, target)
+        except BaseException:
+            if old.is_dir() and not target.exists():
+                os.replace(old, target)
+            raise
+
+
+def followed(path: Path) -> Path:
+    """Where a symbolic link leads to; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` in which it can be made; gone at the end, whatever happens.
+
+    While this process lives it holds a lock within the folder. What a killed one has left of the
+    same name has none, and goes.
+    """
+    beginning = f".{target.name[:40]}."
+    remove_leftovers(target.parent, beginning, "")
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=beginning))
+    handle = -1
     try:
-        yield new
-        if target.is_dir():
-            os.replace(target, old)
-        os.replace(new, target)
-    except BaseException:
-        if old.is_dir() and not target.exists():
-            os.replace(old, target)
-        raise
+        handle = os.open(temporary / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        _lock(handle)
+        yield temporary
     finally:
+        if handle >= 0:
+            os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+_LOCK = "in-use"
+
+
+def _lock(handle: int) -> bool:
+    """Takes the lock of an open file; whether nobody else had it."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # no such locks on this platform
+        return False
+    except OSError:
+        return False
+    return True
+
+
+def remove_leftovers(folder: Path, beginning: str, suffix: str) -> int:
+    """Removes what killed processes left under the temporary names of this module; how many.
+
+    Only what nobody holds the lock of, and what is older than a moment: between making a file and
+    locking it there is one.
+    """
+    form = re.compile(re.escape(beginning) + r"[a-z0-9_]{8}" + re.escape(suffix))
+    count = 0
+    try:
+        found = [entry for entry in os.scandir(folder) if form.fullmatch(entry.name)]
+    except OSError:
+        return 0
+    for entry in found:
+        path = Path(entry.path)
+        try:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            lock = path / _LOCK if is_folder else path
+            if time.time() - lock.lstat().st_mtime < _MOMENT:
+                continue
+            handle = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        except OSError:  # gone, or no folder of ours
+            continue
+        try:
+            if _lock(handle):
+                if is_folder:
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+                count += 1
+        finally:
+            os.close(handle)
+    return count
+
+
+_MOMENT = 1.0
+"""Seconds."""
 
 
 def cache_folder() -> Path:

@@ -45,6 +45,70 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+class WrittenInt(int):
+    """A whole number that knows how it was written, for where it stands in a text."""
+
+    written: str
+
+
+class WrittenFloat(float):
+    """A number that knows how it was written, for where it stands in a text."""
+
+    written: str
+
+
+def _as_written(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    text = node.value
+    if node.tag.endswith(":int"):
+        # YAML 1.1 takes 010 for eight and 1:30 for ninety. Nobody means that in a prompt's file.
+        if ":" in text or (len(text.lstrip("-+")) > 1 and text.lstrip("-+").startswith("0")):
+            return text
+        value: Any = WrittenInt(loader.construct_yaml_int(node))
+    else:
+        if ":" in text:
+            return text
+        value = WrittenFloat(loader.construct_yaml_float(node))
+    value.written = text
+    return value
+
+
+for _name in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _as_written)
+# Dates are text, and so are yes, no, on and off, as in YAML 1.2.
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+_HINTS = {
+    "mapping values are not allowed here": "a text with a colon in it is put in quotes",
+    "found character '\\t'": "indent with spaces, not tabs",
+    "found unexpected end of stream": "a quotation mark has no partner",
+    "expected <block end>": "a text that begins with or holds a quotation mark, a bracket or a "
+    "brace is put in quotes as a whole, and in '...' an apostrophe is written twice",
+    "expected ',' or": "within {...}, a text with a comma, a colon or # in it is put in quotes",
+    "undefined alias": "a text that begins with * is put in quotes",
+    "found undefined": "a text that begins with & or * is put in quotes",
+    "cannot start any token": "a text that begins with a sign such as @, % or ` is put in quotes",
+    "unknown escape character": "in a text in double quotes a backslash is written twice",
+}
+
+
+def _hint(problem: str | None) -> str:
+    """What to type, for a finding of the YAML reader."""
+    for beginning, remedy in _HINTS.items():
+        if problem and beginning in problem:
+            return f" ({remedy})"
+    return ""
+
+
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
@@ -73,7 +137,9 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not readable as YAML: {error.problem}") from error
+        raise InputError(
+            f"{path}{line}: not readable as YAML: {error.problem}{_hint(error.problem)}"
+        ) from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not readable as YAML: {error}") from error
     except json.JSONDecodeError as error:
@@ -121,7 +187,11 @@ def to_text(data: dict[str, Any], suffix: str) -> str:
 
 
 def scalar(text: str) -> Any:
-    """What `text` would be in a YAML file if it is a number, true or false; else the text."""
+    """What `text` would be in a YAML file if it is a number, true or false; else the text.
+
+    Zeros in front of a whole number say nothing.
+    """
+    text = re.sub(r"^\s*([-+]?)0+(\d+)\s*$", r"\1\2", text)
     try:
         value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError):

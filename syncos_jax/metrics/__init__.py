@@ -1,6 +1,8 @@
 """Measures of long videos: of frames, of features that the caller brings, of the demo world.
 
-NumPy in, numbers out; nothing here needs JAX or a network.
+NumPy in, numbers out; nothing that is named here needs JAX or a network. The networks whose
+features VBench compares are in `syncos_jax.metrics.networks`, VBench's pre-processing in
+`syncos_jax.metrics.vbench`, all of it together in `syncos_jax.metrics.measurer`.
 """
 
 from syncos_jax.demo.measures import Expected, expected_from_prompt, judge_video

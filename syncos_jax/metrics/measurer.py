@@ -65,7 +65,7 @@ class Measurer:
         Args:
             frames: uint8 ``[F, H, W, 3]``, as they are in the file.
             fps: frames per second.
-            prompts: what they should show; without, nothing is said of it.
+            prompts: what they should show; without, nothing is measured of them.
 
         Raises:
             InputError: a folder or file that cannot be read, prompts that do not fit the frames.
@@ -162,7 +162,7 @@ class Measurer:
                 f"{name}'s image features: each frame with the last and with the first",
             )
         ]
-        return out + _told(
+        return out + _prompt_measures(
             prompts,
             lambda texts: vbench.clip_text_features(self._clip, self._tokenizer, texts),
             lambda texts: vbench.fidelity(features, texts),
@@ -217,7 +217,7 @@ class Measurer:
             )
 
         among = 1 + len(offline.DISTRACTORS)
-        return out + _told(
+        return out + _prompt_measures(
             prompts,
             self._sentences,
             ranks,
@@ -242,7 +242,7 @@ class Measurer:
         return out
 
 
-def _told(
+def _prompt_measures(
     prompts: Prompts | None,
     encode: Callable[[list[str]], np.ndarray],
     value: Callable[[np.ndarray], float],
@@ -258,13 +258,13 @@ def _told(
         return out
     if prompts.overall:
         of_all = value(encode([prompts.overall]))
-        said = f"{says}; of the global prompt with all frames"
-        out.append(Measured(f"global_{name}", f"global {title}", of_all, by, better, said))
+        description = f"{says}; of the global prompt with all frames"
+        out.append(Measured(f"global_{name}", f"global {title}", of_all, by, better, description))
     texts = encode([prompt for _, _, prompt in prompts.events])
     lengths = [stop - start for start, stop, _ in prompts.events]
     each = value(np.repeat(texts, lengths, axis=0))
-    said = f"{says}; of each event's prompt with its frames"
-    out.append(Measured(f"local_{name}", f"local {title}", each, by, better, said))
+    description = f"{says}; of each event's prompt with its frames"
+    out.append(Measured(f"local_{name}", f"local {title}", each, by, better, description))
     return out
 
 

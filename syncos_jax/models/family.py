@@ -223,7 +223,9 @@ def _mixed(leaf: jax.Array, weights: np.ndarray) -> jax.Array:
 
 
 _FAMILIES: dict[str, str | type[Model]] = {
-    "unet_clip": "syncos_jax.models.unet_clip.model:UNetClip"
+    "unet_clip": "syncos_jax.models.unet_clip.model:UNetClip",
+    "cogvideox": "syncos_jax.models.cogvideox.family:CogVideoX",
+    "wan": "syncos_jax.models.wan.family:Wan",
 }
 """The families, by the name that stands in config.json; a class, or where it is."""
 

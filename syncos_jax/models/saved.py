@@ -7,12 +7,14 @@ The Orbax trees are nested as the NNX modules are, with plain strings as keys, s
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import logging
 import sys
 import time
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,20 @@ from typing import Any
 import jax
 
 from syncos_jax.errors import InputError
+from syncos_jax.files.versioned import FileFormat
 from syncos_jax.models.family import DEFAULT_FAMILY, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.weights import assign, leaves
 
-FORMAT = "syncos_jax"
-VERSION = 1
+CONFIG = FileFormat(
+    "syncos_jax",
+    "the config.json of a converted model",
+    remedy="give a folder that syncos convert wrote, or one in diffusers' layout",
+    remedy_version="convert the checkpoint again",
+)
 TOKENIZER = "tokenizer"
+SEAL = "files.json"
+_HASHERS = 4
 
 _IN_FLIGHT_GB = 1
 """Most that Orbax may copy at a time. Without a limit it copies everything at once: a peak of 2.5
@@ -47,10 +56,63 @@ def is_saved(folder: Path) -> bool:
 
 def write_config(folder: Path, config: Any, networks: list[str]) -> None:
     """Writes ``config.json`` of a model that has these networks."""
-    head = {"format": FORMAT, "version": VERSION, "family": config.family, "networks": networks}
-    values = {**head, **config.to_dict()}
-    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    values = {"family": config.family, "networks": networks, **config.to_dict()}
+    CONFIG.write(folder / "config.json", values)
+
+
+def seal(folder: Path) -> None:
+    """Writes ``files.json``: size and SHA-256 of every file that the folder holds now.
+
+    What is read later is compared with it, so that a flipped bit is found.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        digests = list(pool.map(_sha256, paths))
+    held = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
+        for path, digest in zip(paths, digests, strict=True)
+    }
+    (folder / SEAL).write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+
+
+def damaged(folder: Path, part: str = "") -> list[str] | None:
+    """The files of a part (a network, the tokenizer; "" for all) that are not as they were written,
+    each with what is wrong; None where the folder has no hashes, being of an earlier version.
+
+    Raises:
+        InputError: hashes that cannot be read.
+    """
+    try:
+        held = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        wanted = {
+            str(name): (entry["bytes"], entry["sha256"])
+            for name, entry in held.items()
+            if not part or str(name).startswith(f"{part}/")
+        }
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{folder / SEAL}: cannot be read; convert the checkpoint again"
+        ) from error
+
+    def wrong(name: str) -> str:
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != wanted[name][0]:
+                return f"{name} has {size} bytes, not {wanted[name][0]}"
+            return "" if _sha256(path) == wanted[name][1] else f"{name} has other content"
+        except OSError:
+            return f"{name} is missing"
+
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        return [said for said in pool.map(wrong, wanted) if said]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_config(folder: Path) -> tuple[Any, list[str]]:
@@ -61,20 +123,11 @@ def read_config(folder: Path) -> tuple[Any, list[str]]:
     """
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise InputError(
-            f"{folder}: neither a converted model nor a folder of diffusers'; a checkpoint is "
-            "converted with: syncos convert SOURCE --out DIR"
-        )
-    version = values.pop("version", None)
-    if version != VERSION:
-        raise InputError(
-            f"{path}: has format version {version!r}, this package reads {VERSION}; convert the "
-            "checkpoint again"
-        )
+        values = CONFIG.read(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; {CONFIG.remedy}") from error
+    for key in CONFIG.head:
+        del values[key]
     try:
         config_class = family_named(values.pop("family", DEFAULT_FAMILY)).config_class
     except InputError as error:
@@ -95,7 +148,7 @@ def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
 
     # Random-looking floats hardly shrink, and compressing them takes most of the time.
     handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_IN_FLIGHT_GB, use_compression=False)
-    with _quiet():
+    with orbax_quiet():
         try:
             with ocp.Checkpointer(handler) as checkpointer:
                 checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(_nest(weights)))
@@ -149,8 +202,11 @@ def read_network(
         key: ocp.ArrayRestoreArgs(dtype=leaf.dtype, sharding=sharding, global_shape=leaf.shape)
         for key, leaf in expected.items()
     }
+    pool = ThreadPoolExecutor(1)  # while Orbax reads, which waits for the disk
+    checked = pool.submit(damaged, folder, name)
+    pool.shutdown(wait=False)
     try:
-        with _quiet(), ocp.Checkpointer(handler) as checkpointer:
+        with orbax_quiet(), ocp.Checkpointer(handler) as checkpointer:
             found = _flatten(checkpointer.metadata(path).item_metadata)
             if set(found) <= {""}:
                 raise InputError(f"{path}: is no readable Orbax checkpoint; convert again")
@@ -171,6 +227,14 @@ def read_network(
         raise
     except Exception as error:
         raise InputError(f"{path}: cannot be restored: {_reason(error)}") from error
+    problems = checked.result() or []
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(
+            f"{path}: is damaged: {', '.join(problems[:3])}{more}; copy the folder again, or "
+            "convert "
+            "the checkpoint again"
+        )
     return assign(abstract, _flatten(tree))
 
 
@@ -211,7 +275,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
+def orbax_quiet() -> Any:
     """Keeps Orbax from logging what it does, and its errors, which are raised as well."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]

@@ -137,16 +137,54 @@ class PromptTokenizer:
     def __call__(self, prompts: Sequence[str]) -> np.ndarray:
         """Token ids ``[n, S]`` int32: start, words, end, padding.
 
-        A prompt that is too long loses its end, with a warning that quotes what is lost.
+        A prompt that is too long loses its end, with a warning that quotes what is lost; one of a
+        scenario, "global, local", loses the end of its global part.
+
+        Raises:
+            InputError: two prompts that differ are the same once they are cut.
         """
         out = np.full((len(prompts), self.tokens), self.pad, np.int32)
+        cut: dict[bytes, str] = {}
         for row, prompt in zip(out, prompts, strict=True):
-            text = openclip_clean(prompt) if self.openclip else prompt
-            ids = self._tokenizer.encode(text).ids
-            if len(ids) > self.tokens:
-                lost = self._tokenizer.decode(ids[self.tokens - 1 : -1])
-                lost = lost.replace(WORD_END, " ").strip()
-                logger.warning("prompt cut to %d tokens, without %r", self.tokens, lost)
-                ids = [*ids[: self.tokens - 1], self.end]
+            ids, lost = self._fitted(prompt)
             row[: len(ids)] = ids
+            if not lost:
+                continue
+            logger.warning("prompt cut to %d tokens, without %r", self.tokens, lost)
+            other = cut.setdefault(row.tobytes(), prompt)
+            if other != prompt:
+                raise InputError(
+                    f"the text encoder reads {self.tokens} tokens, and within these two prompts "
+                    f"are the same: {_end(other)!r} and {_end(prompt)!r}; shorten them"
+                )
         return out
+
+    def _fitted(self, prompt: str) -> tuple[list[int], str]:
+        """Token ids of a prompt, as many as there may be, and the text that was left out."""
+        ids = self._ids(prompt)
+        if len(ids) <= self.tokens:
+            return ids, ""
+        local = getattr(prompt, "local", None)
+        if local is not None:
+            behind = self._ids(f", {local}")[1:-1]  # without start and end
+            room = self.tokens - 2 - len(behind)
+            shared = self._ids(prompt.shared)[1:-1]  # type: ignore[attr-defined]
+            if room >= 1:
+                kept = [ids[0], *shared[:room], *behind, self.end]
+                return kept, self._text(shared[room:])
+            ids = self._ids(local)  # alone it takes all there is
+            kept, lost = ids[: self.tokens - 1], ids[self.tokens - 1 : -1]
+            if len(ids) <= self.tokens:
+                return ids, prompt.shared  # type: ignore[attr-defined]
+            return [*kept, self.end], f"{prompt.shared}, and {self._text(lost)}"  # type: ignore[attr-defined]
+        return [*ids[: self.tokens - 1], self.end], self._text(ids[self.tokens - 1 : -1])
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(openclip_clean(text) if self.openclip else str(text)).ids
+
+    def _text(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids).replace(WORD_END, " ").strip()
+
+
+def _end(text: str) -> str:
+    return text if len(text) <= 80 else f"...{text[-77:]}"

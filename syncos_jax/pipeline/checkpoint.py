@@ -1,4 +1,4 @@
-"""Runs that survive what kills them: their state in a folder, from which the same run goes on.
+"""Checkpoints: the state of a run in a folder, from which the same run resumes.
 
 The folder holds
 
@@ -6,7 +6,7 @@ The folder holds
 run.json      what the run is: scenario, sampler, seed, model, versions, kind of device
 rows/ROW/     the state before that row, an Orbax checkpoint: one array for each leaf of `Carry`
 latents.npy   the clean latent, once all rows have been played
-lock          held by the process that is at it; free again when that one dies
+lock          held by the process that writes here; released when that process ends
 ============= ====================================================================================
 
 A state is written beside its place and renamed when it is complete, so that one that was half
@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 from syncos_jax.errors import InputError, Terminated
 from syncos_jax.files import replacing
 from syncos_jax.files.text import short
+from syncos_jax.files.versioned import FileFormat
 from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.pipeline.states import States
 from syncos_jax.sampling.hosts import broadcast
@@ -39,7 +40,12 @@ from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, play_through
 from syncos_jax.sampling.scan import Carry
 
 RUN, ROWS, LATENTS, LOCK = "run.json", "rows", "latents.npy", "lock"
-FORMAT, VERSION = "syncos_jax.run", 1
+STATE = FileFormat(
+    "syncos_jax.run",
+    "the state of a run",
+    remedy="give `resume=False` to start anew",
+    remedy_version="give `resume=False` to start anew",
+)
 
 MOST_OF_THE_TIME = 0.02
 """Share of the time that a run may wait for its own checkpoints: after one that took a second, the
@@ -72,7 +78,7 @@ def parse_every(text: str) -> Every:
         return Every(seconds=float(word.removesuffix("s")))
     except ValueError:
         raise InputError(
-            f"--checkpoint-every: is {short(text)}, but expected seconds such as 30, or rows such "
+            f"`checkpoint_every`: is {short(text)}, but expected seconds such as 30, or rows such "
             "as 100rows"
         ) from None
 
@@ -99,9 +105,9 @@ class Checkpoint:
         A folder of the same run goes on; one of another is an error.
       resume: False deletes what is there of any run.
       every: how often the state is saved.
-      stop: asked between the parts of the run; once it returns True (in one of the processes) the
+      stop: called between the parts of the run; once it returns True (in one of the processes) the
         run saves its state and raises `Terminated` (in all of them, at the same row).
-      warn: is told where a state cannot be saved (a full disk, say), which does not stop the run.
+      warn: called where a state cannot be saved (a full disk, say), which does not stop the run.
 
     Attributes:
       saved: how many states this process has saved.
@@ -172,29 +178,24 @@ class Checkpoint:
                 more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
                 raise InputError(
                     f"{self.folder} holds the state of another run: {'; '.join(found[:3])}{more}. "
-                    "Give --no-resume (resume=False) to delete it and start anew, or choose "
+                    "Give `resume=False` to delete it and start anew, or choose "
                     "another output"
                 )
             return
         shutil.rmtree(self.folder / ROWS, ignore_errors=True)
         (self.folder / LATENTS).unlink(missing_ok=True)
-        text = json.dumps({"format": FORMAT, "version": VERSION, "run": self.run}, indent=1)
-        with replacing(self.folder / RUN) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        STATE.write(self.folder / RUN, {"run": self.run})
 
     def _read(self) -> dict[str, Any] | None:
         """What run.json says; None where there is none: the process died before it was written."""
         path = self.folder / RUN
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if (data["format"], data["version"]) == (FORMAT, VERSION):
-                return dict(data["run"])
-            found = f"is of format {short(data['format'])}, version {short(data['version'])}"
+            run = STATE.read(path).get("run")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            found = f"cannot be read ({error})"
-        raise InputError(f"{path}: {found}; give --no-resume (resume=False) to start anew")
+        if not isinstance(run, dict):
+            raise InputError(f"{path}: run: is {short(run)}; {STATE.remedy}")
+        return run
 
     # -- playing ---------------------------------------------------------------------------------
 
@@ -204,13 +205,15 @@ class Checkpoint:
         there = broadcast(int(self._main and path.exists()))
         if not there:
             return None
-        # Several processes of one run read it from the first one's folder, or are told.
+        # Several processes of one run: the first one reads it and sends it to the others.
         values = None
         if self._main:
             try:
                 values = np.load(path, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise InputError(f"{path}: cannot be read ({error}); give --no-resume") from error
+                raise InputError(
+                    f"{path}: cannot be read ({error}); give `resume=False`"
+                ) from error
         return self._broadcast(values)
 
     def play(self, run: Run, progress: Progress | None = None) -> jax.Array:
@@ -230,14 +233,14 @@ class Checkpoint:
         self._last_row = run.row
         by_row = self.every.rows is not None
         self._not_before = monotonic() + self.every.seconds
-        # Several processes ask one another after each part, in the same order: they may not differ
-        # in when they pause.
+        # Several processes agree after each part whether to stop: they have to pause at the same
+        # rows.
         each_part = by_row or not self._alone
 
         def watched(done: int, total: int) -> None:
             if progress is not None:
                 progress(done, total)
-            if done < total and self._asked_to_stop():
+            if done < total and self._stop_requested():
                 raise _Stopping
 
         try:
@@ -274,7 +277,7 @@ class Checkpoint:
         """Whether there is nothing to go on from."""
         return self.newest_row() is None and not (self.folder / LATENTS).exists()
 
-    def _asked_to_stop(self) -> bool:
+    def _stop_requested(self) -> bool:
         own = self._stop is not None and self._stop()
         if self._alone:
             return own
@@ -298,13 +301,13 @@ class Checkpoint:
         try:
             self.saved += self._states.save(run.row, run.clips_done, run.carry, wait=wait)
         except Exception as error:  # tensorstore has no class of its own for a full disk
-            self._complain("could not be saved", error)
+            self._warn_of("could not be saved", error)
         now = monotonic()
         self.waited += now - begin
         self._last_row = run.row
         self._not_before = now + max(self.every.seconds, (now - begin) / MOST_OF_THE_TIME)
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def _warn_of(self, what: str, error: Exception) -> None:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         self._warn(f"{self.folder}: the state of the run {what}: {reason}")
 
@@ -319,7 +322,7 @@ class Checkpoint:
             try:
                 return self._states.read(row, like)
             except Exception as error:  # damaged by what is not a kill: the disk, another program
-                self._complain(f"at row {row} cannot be read", error)
+                self._warn_of(f"at row {row} cannot be read", error)
         return 0, None
 
     def _broadcast(self, values: Any, like: Any = None) -> Any:
@@ -362,7 +365,7 @@ class Checkpoint:
             try:
                 states.close()
             except Exception as error:
-                self._complain("could not be saved", error)
+                self._warn_of("could not be saved", error)
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -372,4 +375,4 @@ class Checkpoint:
 
 
 class _Stopping(Exception):
-    """Raised between two parts, because somebody asked."""
+    """Raised between two parts, once `stop` returned True."""

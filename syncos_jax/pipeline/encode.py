@@ -73,6 +73,19 @@ def check_rate(path: str | os.PathLike[str], fps: float) -> None:
         )
 
 
+def check_quality(path: str | os.PathLike[str], crf: int) -> None:
+    """Raises InputError where `crf` is none, or makes a file that players cannot open."""
+    if isinstance(crf, bool) or not isinstance(crf, int) or not 0 <= crf <= 51:
+        raise InputError(f"crf is {crf!r}, but must be a whole number from 0 (lossless) to 51")
+    suffix = Path(path).suffix.lower()
+    if crf == 0 and suffix in (".mp4", ".mov"):
+        raise InputError(
+            f"{path}: crf 0 is lossless H.264, which QuickTime, iOS and Firefox do not play; "
+            "give 1 "
+            "or more, or write .mkv, .webm or a folder of PNG frames"
+        )
+
+
 def write(
     path: str | os.PathLike[str],
     frames: Sequence[np.ndarray] | np.ndarray,
@@ -90,7 +103,8 @@ def write(
         frames: uint8 ``[F, H, W, 3]``.
         fps: frames per second.
         scale: every pixel becomes ``scale`` × ``scale`` pixels.
-        crf: quality of H.264 and VP9, 0 (lossless) to 51.
+        crf: quality of H.264 and VP9, 0 (lossless) to 51. Not 0 in .mp4 and .mov: lossless H.264
+            has a profile that most players do not have.
         label: text that is drawn onto every frame, at the lower left.
         comment: goes into the file's metadata (in a folder, into each PNG's).
 
@@ -105,6 +119,7 @@ def write(
     if kind in STREAMS:
         height, width = (-(-side // 2) * 2 for side in (height, width))
     check_rate(target, fps)
+    check_quality(target, crf)
     overlay = _overlay(label, height, width) if label else None
     pictures = (_finished(frame, scale, height, width, overlay) for frame in frames)
     try:

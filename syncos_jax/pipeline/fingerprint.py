@@ -1,4 +1,4 @@
-"""Where two runs differ, told by what decides their state (`Request.fingerprint`)."""
+"""Where two runs differ, by what decides their state (`Request.fingerprint`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for path in [*now, *(path for path in before if path not in now)]:
         was, here = (side.get(path, _NOTHING) for side in (before, now))
         if was != here:
-            said = ["nothing" if value is _NOTHING else short(value) for value in (was, here)]
-            found.append(f"{key_path(path)} was {said[0]}, is {said[1]}")
+            old_text, new_text = ("nothing" if v is _NOTHING else short(v) for v in (was, here))
+            found.append(f"{key_path(path)} was {old_text}, is {new_text}")
     return found
 
 

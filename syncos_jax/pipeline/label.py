@@ -45,7 +45,7 @@ def render(text: str, height: int, width: int) -> Image.Image:
         if size <= _SMALLEST:
             raise InputError(
                 f"label: {short(text)} is too long for a video {width} pixels wide; shorten it, or "
-                "enlarge the video with --scale"
+                "enlarge the video with `scale`"
             )
         size -= 1
     image = Image.new("RGBA", bar, (0, 0, 0, 170))

@@ -3,6 +3,7 @@
 import os
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,13 @@ def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
     if str(name_or_dir) in BUILT_IN:
         return Path(str(files("syncos_jax"))) / "demo" / "model"
     folder = Path(name_or_dir)
+    from syncos_jax.weights_convert.sources import how_to_convert, is_pipeline, snapshot
+
+    remedy = how_to_convert(name_or_dir)
+    if remedy is not None:
+        raise InputError(remedy)
+    if folder.is_dir() and not is_pipeline(folder):
+        folder = snapshot(folder) or folder
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such model; give {' or '.join(map(repr, BUILT_IN))}, or the folder of a "
@@ -73,3 +81,23 @@ def load_model(
     config, names = saved.read_config(folder)
     networks = {name: saved.read_network(folder, name, config, dtype, sharding) for name in names}
     return family_named(config.family).from_networks(config, networks, folder)
+
+
+def load_tokenizer(name_or_dir: str | os.PathLike[str] = "demo") -> Any:
+    """A model's tokenizer alone, without its networks.
+
+    Raises:
+        InputError: no such model, or one without a tokenizer.
+    """
+    folder = model_folder(name_or_dir)
+    if saved.is_saved(folder):
+        config = saved.read_config(folder)[0]
+    else:
+        from syncos_jax.weights_convert.diffusers_folder import read_config
+
+        config = read_config(folder)
+    model = family_named(config.family).from_networks(config, {"text_encoder": None}, folder)
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        raise InputError(f"{folder}: has no tokenizer; convert the whole checkpoint")
+    return tokenizer

@@ -1,4 +1,4 @@
-"""What a run will do, said before it does it: events, windows, prompts, calls, cost."""
+"""The plan of a run, before it starts: events, windows, prompts, calls, cost."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def make_plan(request: Request) -> Plan:
     """Works out what making a request's video would do. Traces the networks, but compiles and runs
     nothing."""
     layout, prompts = request.layout, request.prompts
-    with _said_by("syncos_jax.models.tokenizer") as said:
+    with _log_messages("syncos_jax.models.tokenizer") as messages:
         cond = jax.eval_shape(
             lambda: request.model.encode_prompts([*prompts.prompts, *prompts.negatives])
         )
@@ -170,7 +170,7 @@ def make_plan(request: Request) -> Plan:
         windows=tuple(_windows(request)),
         transitions=tuple(_transitions(request, events)),
         cost=_cost(request, cond),
-        warnings=(*_warnings(request.scenario, layout, events), *said),
+        warnings=(*_warnings(request.scenario, layout, events), *messages),
     )
 
 
@@ -277,10 +277,10 @@ def run_kind(request: Request) -> dict[str, Any]:
     """What the speed of a run depends on, beside its length: the key of
     `syncos_jax.pipeline.timings`."""
     leaves = jax.tree_util.tree_leaves_with_path(dict(request.model.weights))
-    told = [f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}" for path, leaf in leaves]
+    shapes = [f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}" for path, leaf in leaves]
     device = device_of(request.placement)
     return {
-        "networks": hashlib.sha256("\n".join(told).encode()).hexdigest()[:16],
+        "networks": hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16],
         "window": request.layout.window,
         "latent": list(request.frame_shape),
         "clips": request.tape.clips_per_call,
@@ -352,17 +352,17 @@ def tree_bytes(*trees: Any) -> int:
 
 
 @contextmanager
-def _said_by(name: str) -> Iterator[list[str]]:
+def _log_messages(name: str) -> Iterator[list[str]]:
     """Collects a logger's warnings in place of printing them."""
-    said: list[str] = []
+    messages: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger(name)
     before = logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
     try:
-        yield said
+        yield messages
     finally:
         logger.removeHandler(handler)
         logger.propagate = before

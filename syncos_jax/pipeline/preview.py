@@ -1,8 +1,8 @@
-"""A look at a video while it is being sampled: a strip of frames, cheap enough for every few rows.
+"""A preview of a video while it is being sampled: a strip of frames, cheap enough to write often.
 
 A latent cell is turned into a colour by a linear map. The map is fitted, by least squares and at
-each look anew, to a few frames that the VAE decodes: it costs these few decodings, whatever the
-length of the video.
+each preview anew, to a few frames that the VAE decodes: it costs these few decodings, whatever
+the length of the video.
 """
 
 from __future__ import annotations
@@ -52,26 +52,26 @@ class Preview:
 
     Args:
         pipeline: whose VAE decodes.
-        path: the PNG; replaced at each look.
-        every: rows from one look to the next, at least.
+        path: the PNG; replaced each time.
+        every: rows from one preview to the next, at least.
     """
 
     def __init__(self, pipeline: Pipeline, path: str | os.PathLike[str], every: int = 20) -> None:
         if every < 1:
-            raise InputError(f"--preview-every: is {every}, but must be 1 or more")
+            raise InputError(f"`preview_every`: is {every}, but must be 1 or more")
         self.path = check_writable(path)
         self._pipeline = pipeline
         self._every = every
         self._next = every
 
     def __call__(self, run: Run) -> None:
-        """To be called between parts of a run; looks only where it is time."""
+        """To be called between parts of a run; writes only when `every` rows have passed."""
         if run.row < self._next and run.row < run.total:
             return
         self._next = run.row + self._every
-        self.look(np.asarray(run.clean, np.float32))
+        self.write(np.asarray(run.clean, np.float32))
 
-    def look(self, latents: np.ndarray) -> None:
+    def write(self, latents: np.ndarray) -> None:
         """Writes the strip of these clean latents ``[F, h, w, C]``."""
         count = len(latents)
         chosen = np.unique(np.linspace(0, count - 1, min(_FITTED, count)).round().astype(int))
@@ -84,9 +84,9 @@ class Preview:
         columns = min(_COLUMNS, len(shown))
         lines = -(-len(shown) // columns)
         strip = Image.new("RGB", (columns * (size[0] + 4) + 4, lines * (size[1] + 4) + 4))
-        for place, index in enumerate(shown):
+        for cell, index in enumerate(shown):
             still = Image.fromarray(small[index]).resize(size, Image.Resampling.BICUBIC)
-            line, column = divmod(place, columns)
+            line, column = divmod(cell, columns)
             strip.paste(still, (4 + column * (size[0] + 4), 4 + line * (size[1] + 4)))
         with replacing(self.path) as temporary:
             strip.save(temporary, format="PNG")

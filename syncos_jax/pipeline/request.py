@@ -107,10 +107,10 @@ class Request:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the state of the run, in plain values; the number of devices does not."""
-        said = self.scenario.to_dict()
+        scenario = self.scenario.to_dict()
         device, found = device_of(self.placement), versions()
         return {
-            "scenario": {k: v for k, v in said.items() if k not in ("sampler", "seed")},
+            "scenario": {k: v for k, v in scenario.items() if k not in ("sampler", "seed")},
             "sampler": settings_to_dict(self.sampler),
             "seed": self.seed,
             "model": {
@@ -189,21 +189,24 @@ def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
     """The windows that cover the scenario's frames, and how many frames these are."""
     geometry = model.geometry
     frames = scenario.total_frames(geometry.fps)
-    shortest = geometry.frames(geometry.window)
+    window = geometry.window
+    if scenario.window is not None:
+        window = geometry.latents(scenario.window)
+    shortest = geometry.frames(window)
     if frames < shortest:
         raise InputError(
             f"events: are {frames} frames together, but the model {model.name!r} makes clips "
             f"of {shortest}; make them at least {shortest} frames "
             f"({shortest / (scenario.fps or geometry.fps):g} seconds) in all"
         )
-    stride = scenario.stride or geometry.stride
-    if stride > geometry.window:
+    stride = scenario.stride or min(geometry.stride, window)
+    if stride > window:
         raise InputError(
-            f"stride: is {stride}, but a window has {geometry.window} frames; give at most "
-            f"{geometry.window}, and less where windows are to overlap"
+            f"stride: is {stride}, but a window has {window} frames; give at most "
+            f"{window}, and less where windows are to overlap"
         )
     latents = geometry.latents(frames)
-    return WindowLayout(frames=latents, window=geometry.window, stride=stride), frames
+    return WindowLayout(frames=latents, window=window, stride=stride), frames
 
 
 def _prompts(model: Model, scenario: Scenario, layout: WindowLayout) -> WindowPrompts:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from syncos_jax.models.saved import _quiet
+from syncos_jax.models.saved import orbax_quiet
 from syncos_jax.sampling.scan import Carry
 
 CLIPS = "clips_done"
@@ -43,7 +43,7 @@ class States:
         )
         # Random-looking floats hardly shrink, and compressing them takes most of the time.
         handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
-        with _quiet():
+        with orbax_quiet():
             self._manager = ocp.CheckpointManager(folder, options=options, item_handlers=handler)
 
     @property
@@ -75,7 +75,7 @@ class States:
             np.isfinite(value).all() for name, value in state.items() if name.startswith("state.x")
         ):
             return False
-        with _quiet():
+        with orbax_quiet():
             self._manager.wait_until_finished()
             self._manager.save(row, args=ocp.args.PyTreeSave(state))
             if wait:
@@ -96,14 +96,14 @@ class States:
 
         names, structure = _names(like)
         how = {n: ocp.RestoreArgs(restore_type=np.ndarray) for n in (*names, CLIPS)}
-        with _quiet():
+        with orbax_quiet():
             found = self._manager.restore(row, args=ocp.args.PyTreeRestore(restore_args=how))
         carry = jax.tree.unflatten(structure, [found[name] for name in names])
         return int(found[CLIPS]), carry
 
     def close(self) -> None:
         """Waits until the last state is written; raises as `save`."""
-        with _quiet():
+        with orbax_quiet():
             self._manager.close()
 
 

@@ -70,7 +70,8 @@ class Video:
             scale: every pixel becomes ``scale`` × ``scale`` pixels, so that small videos can be
                 seen. For H.264 and VP9 an odd height or width is then made even by repeating the
                 last row or column.
-            crf: quality of H.264 and VP9, 0 (lossless) to 51; 15 shows no loss.
+            crf: quality of H.264 and VP9, 0 (lossless) to 51; 15 shows no loss. Not 0 in .mp4 and
+                .mov, where players cannot open it.
             label: text that is drawn onto every frame.
             comment: goes into the file's metadata.
 

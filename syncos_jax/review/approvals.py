@@ -16,7 +16,6 @@ with it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -29,16 +28,21 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from syncos_jax.errors import InputError
-from syncos_jax.files import replacing
 from syncos_jax.files.text import key_path, short
+from syncos_jax.files.versioned import FileFormat
 
 FILE = "review.json"
 LOCK = ".review.lock"
-FORMAT = "syncos_jax review"
-VERSION = 1
 MAX_COMMENT = 4000
 MAX_NAME = 100
 MAX_BYTES = 16_000_000  # of review.json: tens of thousands of entries
+APPROVALS = FileFormat(
+    "syncos_jax review",
+    "a file of approvals",
+    "move it away to begin anew (a video called review.mp4 has its record under that name: rename "
+    "the video and its record)",
+    max_bytes=MAX_BYTES,
+)
 LOCK_SECONDS = 20.0
 
 Action = Literal["approve", "reject", "comment"]
@@ -79,7 +83,7 @@ class Reviews(BaseModel):
     model_config = _FORM
 
     format: Literal["syncos_jax review"] = "syncos_jax review"
-    version: Annotated[int, Field(ge=1)] = VERSION
+    version: Annotated[int, Field(ge=1)] = APPROVALS.version
     revision: Annotated[int, Field(ge=0)] = 0
     videos: dict[str, list[Entry]] = {}
 
@@ -109,27 +113,12 @@ def read_reviews(folder: str | os.PathLike[str]) -> Reviews:
     Raises InputError where the file is something else, damaged, or of a newer version.
     """
     path = Path(folder) / FILE
-    remedy = "move it away to begin anew"
+    if path.is_symlink():
+        raise InputError(f"{path}: is not a regular file; {APPROVALS.remedy}")
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise InputError(f"{path}: is not a regular file; {remedy}")
-        if not path.exists():
-            return Reviews()
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: is larger than {MAX_BYTES // 1_000_000} MB; {remedy}")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # JSON and UTF-8 both
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: is not readable as JSON: {error}; {remedy}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: is not a file of approvals (a video called review.mp4 has its notes under "
-            "that name: rename the video and its notes)"
-        )
-    version = data.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise InputError(f"{path}: has version {version}; this program reads up to {VERSION}")
+        data = APPROVALS.read(path)
+    except FileNotFoundError:
+        return Reviews()
     try:
         return Reviews.model_validate(data)
     except ValidationError as error:
@@ -167,9 +156,9 @@ def add_entry(
     if action not in ACTIONS:
         raise InputError(f"the action is {short(action)}, but must be one of {', '.join(ACTIONS)}")
     if not by:
-        raise InputError("a decision needs the name of a person; give --by NAME")
+        raise InputError("a decision needs the name of a person; give `by=NAME`")
     if action == "comment" and not comment:
-        raise InputError("the comment is empty; give --comment TEXT")
+        raise InputError("the comment is empty; give `comment=TEXT`")
     with _locked(path.parent):
         reviews = read_reviews(path.parent)
         now = file_sha256(path)  # under the lock: the bytes the entry is about
@@ -243,10 +232,4 @@ def _locked(folder: Path) -> Iterator[None]:
 def _write(path: Path, reviews: Reviews) -> None:
     for left in path.parent.glob(".review.*.json"):  # of a writer that was killed; we have the lock
         left.unlink(missing_ok=True)
-    text = json.dumps(reviews.model_dump(), indent=1, ensure_ascii=False) + "\n"
-    if len(text.encode()) > MAX_BYTES:  # never write what could not be read again
-        raise InputError(f"{path}: is full ({MAX_BYTES // 1_000_000} MB); move it away")
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # on disk before the name points to it
+    APPROVALS.write(path, reviews.model_dump(), durable=True)

@@ -86,27 +86,27 @@ def build_page(
     Raises InputError where there is nothing to show, ``out`` cannot be written, or the videos are
     too large to be held (above 300 MiB together).
     """
-    place = Path(folder)
-    find_takes(place)
-    target = check_writable(place / "review.html" if out is None else out)
+    root = Path(folder)
+    find_takes(root)
+    target = check_writable(root / "review.html" if out is None else out)
     if target.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{target}: the page's name must end in .html")
-    reviews = read_reviews(place)
+    reviews = read_reviews(root)
     if not link:
-        size = sum(path.stat().st_size for path in find_takes(place)[0])
+        size = sum(path.stat().st_size for path in find_takes(root)[0])
         if size > MAX_EMBEDDED:
             raise InputError(
-                f"{place}: the videos have {size / 2**20:.0f} MiB together, more than a page can "
-                f"hold ({MAX_EMBEDDED // 2**20}); give --link to refer to the files"
+                f"{root}: the videos have {size / 2**20:.0f} MiB together, more than a page can "
+                f"hold ({MAX_EMBEDDED // 2**20}); give `link=True` to refer to the files"
             )
-    shown, notes = Gallery(place).shown(progress)
+    shown, notes = Gallery(root).shown(progress)
 
     def source(take: Take) -> str:
         if link:
             return quote(os.path.relpath(take.path.absolute(), target.absolute().parent))
         return data_uri(take.path.read_bytes(), PLAYABLE[take.path.suffix.lower()])
 
-    html = render(place, shown, notes, reviews, source, media="'self' file:" if link else "data:")
+    html = render(root, shown, notes, reviews, source, media="'self' file:" if link else "data:")
     with replacing(target) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return target

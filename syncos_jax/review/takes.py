@@ -17,9 +17,8 @@ from av.error import FFmpegError
 from PIL import Image
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.documents import read_mapping
 from syncos_jax.review.approvals import file_sha256
-from syncos_jax.runs.record import FORMAT, read_provenance, sidecar_path
+from syncos_jax.runs.record import RECORD, read_provenance, sidecar_path
 
 #: What browsers play -> its media type. The H.264 in a .mov plays under the type of .mp4.
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
@@ -92,14 +91,14 @@ class Take:
 
 def find_videos(folder: str | os.PathLike[str]) -> list[Path]:
     """Videos of a folder, by name; raises InputError where there is no folder or none in it."""
-    place = Path(folder)
-    if not place.is_dir():
-        what = "is a file; give the folder it is in" if place.exists() else "no such folder"
-        raise InputError(f"{place}: {what}")
-    files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+    root = Path(folder)
+    if not root.is_dir():
+        what = "is a file; give the folder it is in" if root.exists() else "no such folder"
+        raise InputError(f"{root}: {what}")
+    files = sorted(p for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
     videos = [p for p in files if p.suffix.lower() in (*PLAYABLE, *OTHERS)]
     if not videos:
-        raise InputError(f"{place}: has no video in it ({', '.join((*PLAYABLE, *OTHERS))})")
+        raise InputError(f"{root}: has no video in it ({', '.join((*PLAYABLE, *OTHERS))})")
     return videos
 
 
@@ -194,14 +193,12 @@ def _read_sidecar(path: Path) -> tuple[dict[str, Any], list[str]]:
         key: inside[key] for key in ("seed", "sampler", "model") if key in inside
     }
     notes = sidecar_path(path)
-    if not notes.exists():
-        return little, [f"There is no {notes.name} beside this video: its prompts are unknown."]
     try:
-        data = read_mapping(notes)
+        data = RECORD.read(notes)
+    except FileNotFoundError:
+        return little, [f"There is no {notes.name} beside this video: its prompts are unknown."]
     except InputError as error:
         return little, [f"{notes.name} cannot be used: {error}"]
-    if data.get("format") != FORMAT:
-        return little, [f"{notes.name} is not a description of a video made by syncos."]
     latents = data.get("latents")
     hashed = latents.get("sha256") if isinstance(latents, dict) else None
     if "latents_sha256" in inside and inside["latents_sha256"] != hashed:

@@ -169,9 +169,11 @@ def measures(shown: Sequence[Shown]) -> list[dict[str, Any]]:
     """Rows of the table of measures, the best of each marked."""
     reports = [item.measured.report for item in shown]
     worlds = [report["world"] or {} for report in reports]
-    rows = [_row([r.get(key) for r in reports], *said) for key, said in _MEASURES.items()]
+    rows = [_row([r.get(key) for r in reports], *title) for key, title in _MEASURES.items()]
     if any(worlds):
-        rows += [_row([w.get(key) for w in worlds], *said) for key, said in _WORLD_MEASURES.items()]
+        rows += [
+            _row([w.get(key) for w in worlds], *title) for key, title in _WORLD_MEASURES.items()
+        ]
     counts = [len(item.measured.warnings) for item in shown]
     rows.append(_row(counts, "Warnings", -1, "listed with each take"))
     return [row for row in rows if row]

@@ -1,1 +1,1 @@
-"""What stands around a run: checkpoints, records, batches, caches, timings."""
+"""Around a run: jobs, records, batches, compiled programs, progress, signals."""

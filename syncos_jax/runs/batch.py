@@ -1,237 +1,349 @@
-"""Many videos: what is to be made, what has been made, and which of them go together.
-
-The manifest ``manifest.json`` of a batch's folder holds (``version`` 1 of ``format``
-"syncos_jax.batch"):
-
-========= ========================================================================================
-items     for each name: status (pending, done, failed), source (file and line), error (one line, of
-          a failed one), video (its file), made (how often it was made), run (what it was made with,
-          as `syncos_jax.pipeline.fingerprint` gives it), frames, seconds (the time it took)
-sessions  for each start of the command that made something: started (UTC), process, devices,
-          videos, frames, seconds, videos_per_hour, frames_per_second
-========= ========================================================================================
-
-Several processes may be at one batch, on all hosts that see its folder: each update happens under a
-file lock, and the folder of a run is open to one process at a time.
-"""
+"""Makes the missing videos of a batch, in groups that share a compiled program."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+import numpy as np
+from rich.console import Console
 
 from syncos_jax.errors import InputError
-from syncos_jax.files import replacing
-from syncos_jax.files.documents import MAX_BYTES
-from syncos_jax.files.text import short
-from syncos_jax.scenario.template import Take, Template, slug
+from syncos_jax.pipeline.checkpoint import Busy, Checkpoint, Every, run_folder
+from syncos_jax.pipeline.fingerprint import differences
+from syncos_jax.runs.job import Job, check_outputs
+from syncos_jax.runs.make import finish
+from syncos_jax.runs.manifest import DONE, FAILED, PENDING, Item, Manifest, group_name
+from syncos_jax.runs.progress import Phases, interruptible
+from syncos_jax.runs.signals import kept_run, stop_between_parts
+from syncos_jax.sampling.faults import DeviceMemoryError, NonFiniteError
 
 if TYPE_CHECKING:
-    pass
-
-FORMAT, VERSION = "syncos_jax.batch", 1
-PENDING, DONE, FAILED = "pending", "done", "failed"
-MAX_ITEMS = 100_000
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_SUFFIXES = (".yaml", ".yml", ".json")
+    from syncos_jax.pipeline import Pipeline
+    from syncos_jax.pipeline.request import Request
 
 
-@dataclass(frozen=True)
-class Item:
-    """A video of a batch.
+@dataclass
+class BatchVideo:
+    """One video of the batch."""
 
-    Attributes:
-      name: its name, without a suffix; no other of the batch has it.
-      file: where it stands.
-      source: the file, and the line of a .jsonl file.
-      take: what it shows; None where it cannot be read.
-      error: why it cannot be read, one line.
-    """
-
-    name: str
-    file: Path
-    source: str
-    take: Take | None = None
+    item: Item
     error: str = ""
+    job: Job | None = None
+    run: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in the manifest."""
+        return self.item.name
+
+    @property
+    def request(self) -> Request:
+        """The request of its job."""
+        assert self.job is not None and self.job.request is not None
+        return self.job.request
 
 
-def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = None) -> list[Item]:
-    """The videos of a folder of scenario files, or of a file with a scenario in each line.
+class Batch:
+    """The videos of one batch, made and written down in its manifest.
 
     Args:
-      source: a folder: its .yaml, .yml and .json files, by name. Or a file, .jsonl: each line is a
-        scenario as JSON, and may have a ``name``; without one it is called after its line, 0001.
-      seeds: a video for each of them, called NAME-seed3; None for the scenarios' own.
-
-    Scenarios that cannot be read are items with an `error`.
-
-    Raises:
-      InputError: no such source, nothing in it, or too much.
-    """
-    path = Path(source)
-    folder = path.is_dir()
-    entries = _of_folder(path) if folder else _of_lines(path)
-    items: list[Item] = []
-    names: dict[str, str] = {}
-    for default, place, read in entries:
-        file = Path(place) if folder else path
-        if len(items) > MAX_ITEMS:
-            raise InputError(f"{path}: makes more than {MAX_ITEMS} videos; split it")
-        try:
-            given, template = read()
-            name = default if given is None else given
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise InputError(
-                    f"{place}: name: is {short(name)}, but expected up to 100 letters, digits, _, "
-                    ". or -, not beginning with . or -"
-                )
-            found = [
-                Item(f"{name}-{take.name}" if take.name else name, file, place, take)
-                for take in template.expand(None, seeds)
-            ]
-            for item in found:
-                if item.name in names:
-                    raise InputError(
-                        f"{place}: the name {item.name!r} is that of {names[item.name]}, too; "
-                        "give each its own"
-                    )
-        except InputError as error:
-            name = default
-            while name in names:  # of what is broken, the name says only where
-                name += "-broken"
-            found = [Item(name, file, place, error=str(error))]
-        names.update((item.name, place) for item in found)
-        items += found
-    if not items:
-        what = f"has no {', '.join(_SUFFIXES)} file" if folder else "has no scenario"
-        raise InputError(f"{path}: {what} in it")
-    return items
-
-
-Read = Callable[[], tuple[Any, Template]]
-
-
-def _of_folder(folder: Path) -> Iterator[tuple[str, str, Read]]:
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith("."):
-            # A name that would not do for a file of ours, "älter (2)", is written in plain letters.
-            name = path.stem if _NAME.fullmatch(path.stem) else slug(path.stem)
-            yield name, str(path), partial(_read_file, path)
-
-
-def _of_lines(path: Path) -> Iterator[tuple[str, str, Read]]:
-    if path.suffix.lower() != ".jsonl":
-        raise InputError(
-            f"{path}: is neither a folder of scenario files nor a file that ends in .jsonl"
-            + ("" if path.exists() else " (and does not exist)")
-        )
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES + 1), b""), 1):
-                if len(line) > MAX_BYTES:
-                    raise InputError(f"{path}:{number}: is longer than {MAX_BYTES // 10**6} MB")
-                if line.strip():
-                    place = f"{path}:{number}"
-                    yield f"{number:04}", place, partial(_parse, line, place)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _read_file(path: Path) -> tuple[Any, Template]:
-    return None, Template.from_file(path)
-
-
-def _parse(line: bytes, place: str) -> tuple[Any, Template]:
-    try:
-        data = json.loads(line.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        found = f"{error.msg}, column {error.colno}" if error.lineno == 1 else "it ends too early"
-        raise InputError(f"{place}: not readable as JSON: {found}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: not readable as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{place}: holds {short(data)}, but a mapping was expected")
-    name = data.pop("name", None)
-    return name, Template.from_dict(data, source=place)
-
-
-class Manifest:
-    """The manifest of a batch's folder; made where there is none.
-
-    Attributes:
-      lock: to be held from reading to writing where what is written depends on what was read.
-
-    Raises:
-      InputError: if the folder's ``manifest.json`` is another file.
+      pipeline: with a mesh, the videos are spread over its axis ``data``.
+      model: as the user called it.
+      out: the folder.
+      suffix: of the videos, with its dot.
+      every: how often the state of a run is saved.
+      phases: reports progress.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / "manifest.json"
-        self.lock = FileLock(Path(folder) / ".manifest.lock")
-        self.items()
-
-    def items(self) -> dict[str, dict[str, Any]]:
-        """What is known of each video, by name."""
-        return self._read()["items"]
-
-    def item(self, name: str) -> dict[str, Any]:
-        """What is known of a video; empty for nothing."""
-        return self.items().get(name, {})
-
-    def update(
+    def __init__(
         self,
-        items: Mapping[str, Mapping[str, Any]],
-        session: Mapping[str, Any] | None = None,
-        forget: Callable[[str], bool] | None = None,
+        pipeline: Pipeline,
+        model: str,
+        out: Path,
+        suffix: str,
+        every: Every,
+        phases: Phases,
     ) -> None:
-        """Changes fields of items, and puts in the session (told by ``started`` and ``process``).
+        self.pipeline = pipeline
+        self.model = model
+        self.out = out
+        self.suffix = suffix
+        self.every = every
+        self.phases = phases
+        self.contact_sheet = True
+        self.side_by_side = pipeline.placement.videos
+        self.videos: list[BatchVideo] = []
+        self.manifest = Manifest(out)
+        self._rows = self._total_rows = 0
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        self._session: dict[str, Any] = {"started": now, "process": os.getpid()}
+        self._session |= {"videos": 0, "frames": 0}
 
-        A field that is None is removed; items that `forget` says are removed.
-        """
-        with self.lock:
-            data = self._read()
-            found = {
-                name: value
-                for name, value in data["items"].items()
-                if forget is None or not forget(name)
-            }
-            for name, fields in items.items():
-                new = {**found.get(name, {}), **fields}
-                found[name] = {key: value for key, value in new.items() if value is not None}
-            data["items"] = found
-            if session is not None:
-                own = (session["started"], session["process"])
-                others = [s for s in data["sessions"] if (s["started"], s["process"]) != own]
-                data["sessions"] = [*others, dict(session)]
-            with replacing(self.path) as temporary:
-                text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
-                temporary.write_text(text + "\n", encoding="utf-8")
+    def add(self, items: Sequence[Item], sampler: str | None, changes: Mapping[str, Any]) -> None:
+        """Takes scenarios in; `sampler` and the `changes` that are not None replace theirs."""
+        for item in items:
+            video = BatchVideo(item, item.error)
+            self.videos.append(video)
+            if item.take is None:
+                continue
+            try:
+                self._prepare(video, sampler, changes)
+            except InputError as error:
+                video.error = f"{item.source}: {error}"
 
-    def _read(self) -> dict[str, Any]:
-        if not self.path.exists():
-            return {"format": FORMAT, "version": VERSION, "items": {}, "sessions": []}
-        # Not `read_mapping`: that is for files that people write, of at most 1 MB.
-        try:
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-            if (data["format"], data["version"]) == (FORMAT, VERSION):
-                return data
-        except (OSError, ValueError, TypeError, LookupError):
-            pass
-        raise InputError(
-            f"{self.path}: is not the manifest of a batch that this version wrote; choose another "
-            "folder for --out"
+    def _prepare(self, video: BatchVideo, sampler: str | None, changes: Mapping[str, Any]) -> None:
+        take = video.item.take
+        assert take is not None
+        path = self.out / f"{video.name}{self.suffix}"
+        video.job = Job(
+            # The record has the values; the video's own name has what distinguishes it.
+            take=replace(take, scenario=take.scenario.with_sampler(sampler, **changes)),
+            out=path,
+            sheet=path.with_suffix(".png") if self.contact_sheet else None,
+            record=path.with_suffix(".json"),
+            template=video.item.file,
+            group=video.name.removesuffix(f"-{take.name}") if take.name else video.name,
         )
+        if path.with_suffix(".json") == self.manifest.path:
+            raise InputError("the name 'manifest' is taken by the batch's own file; rename it")
+        check_outputs([video.job])
+        video.run = json.loads(json.dumps(video.job.prepare(self.pipeline).fingerprint))
 
+    def open(self, resume: bool, retry_failed: bool) -> None:
+        """Compares with the manifest, and writes down what is pending.
 
-def group_name(names: Sequence[str]) -> str:
-    """A name for videos that are made together, for the folder of their run."""
-    return "group-" + hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+        Raises:
+          InputError: if a video, or what a killed run has left, was made with other settings; says
+            what differs.
+        """
+        self._resume = resume
+        with self.manifest.lock:
+            self._compare(resume, retry_failed)
+        if not resume:
+            return
+        for group in self._groups():
+            folder, run = self._run_of(group)
+            if folder.exists():
+                try:
+                    Checkpoint(folder, run).close()
+                except Busy:
+                    continue
+
+    def _compare(self, resume: bool, retry_failed: bool) -> None:
+        before = self.manifest.items() if resume else {}
+        updates: dict[str, dict[str, Any]] = {}
+        for video in self.videos:
+            old = before.get(video.name, {})
+            status = old.get("status")
+            if video.error:
+                updates[video.name] = self._failed(video, video.error)
+                continue
+            assert video.job is not None and video.run is not None
+            found = differences(old["run"], video.run) if "run" in old else []
+            if status == DONE and video.job.out.exists():
+                if found:
+                    more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+                    raise InputError(
+                        f"{video.job.out} was made with other settings: {'; '.join(found[:3])}"
+                        f"{more}. Give `resume=False` to make everything anew, choose another "
+                        "`out`, or remove this video to make it again"
+                    )
+                continue
+            if status == FAILED and "run" in old and not found and not retry_failed:
+                video.error = old["error"]
+                continue
+            fields: dict[str, Any] = {"status": PENDING, "source": video.item.source}
+            updates[video.name] = fields | {"error": None, "run": None, "video": None}
+        names = {video.name for video in self.videos}
+        done = {name for name, item in before.items() if item.get("status") == DONE}
+        # What the source no longer has is forgotten unless there is a video of it.
+        self.manifest.update(updates, forget=lambda name: name not in names | done)
+
+    def _failed(self, video: BatchVideo, error: str) -> dict[str, Any]:
+        video.error = " ".join(error.split())
+        return {
+            "status": FAILED,
+            "source": video.item.source,
+            "error": video.error,
+            "run": video.run,
+            "video": None,
+        }
+
+    # -- making ----------------------------------------------------------------------------------
+
+    def make_all(self) -> None:
+        """Makes everything that is missing and that no other process is making."""
+        groups = self._groups()
+        missing = [group for group in groups if self._missing(group)]
+        self._total_rows = sum(len(group[0].request.tape) for group in missing)
+        shapes = len({group[0].request.program for group in missing})
+        count = sum(len(self._missing(group)) for group in missing)
+        at_a_time = f", {self.side_by_side} at a time" if self.side_by_side > 1 else ""
+        self.phases.say(
+            f"{count} of {len(self.videos)} videos to make{at_a_time}, "
+            f"{shapes} shape{'s' if shapes != 1 else ''} to compile"
+        )
+        if not missing:
+            return
+        self._begin = time.perf_counter()
+        with self.phases.phase("make", "calls", first="compile") as progress:
+            waiting, announced = missing, False
+            while waiting:
+                busy = []
+                for group in waiting:
+                    try:
+                        self._make(group, progress)
+                    except Busy:  # another process is making it
+                        busy.append(group)
+                        continue
+                    self._rows += len(group[0].request.tape)
+                # Where that one dies, its work is taken over.
+                waiting = [group for group in busy if self._missing(group)]
+                if waiting:
+                    if not announced:
+                        others = sum(len(self._missing(group)) for group in waiting)
+                        self.phases.say(f"the last {others} are being made by other processes")
+                    announced = True
+                    time.sleep(1.0)
+
+    def _groups(self) -> list[list[BatchVideo]]:
+        """Videos that are made together: by program, and as many as are made side by side.
+
+        They do not depend on what is done already, so that a group whose run was killed is found
+        again, and that several processes form the same ones. What has failed is left
+        out.
+        """
+        by_program: dict[Any, list[BatchVideo]] = {}
+        for video in self.videos:
+            if video.run is not None:
+                by_program.setdefault(video.request.program, []).append(video)
+        groups = [
+            [video for video in same[start : start + self.side_by_side] if not video.error]
+            for same in by_program.values()
+            for start in range(0, len(same), self.side_by_side)
+        ]
+        return [group for group in groups if group]
+
+    def _missing(self, group: Sequence[BatchVideo]) -> list[BatchVideo]:
+        """Those of a group that are neither done nor failed."""
+        items = self.manifest.items()
+        return [p for p in group if items.get(p.name, {}).get("status") == PENDING]
+
+    def _make(self, group: list[BatchVideo], progress: Any) -> None:
+        """Makes a group, or writes down why it cannot be made."""
+        while missing := self._missing(group):
+            try:
+                self._attempt(group, progress)
+                return
+            except Busy:
+                raise
+            except NonFiniteError as error:  # one of them diverges; the others go on without it
+                wrong = group[min(error.video, len(group) - 1)]
+                self.manifest.update({wrong.name: self._failed(wrong, str(error))})
+                if self.side_by_side > 1:  # what is left is another group, with a run of its own
+                    shutil.rmtree(self._run_of(group)[0], ignore_errors=True)
+                group = [video for video in group if video is not wrong]
+            except (InputError, DeviceMemoryError) as error:
+                # What is not missing any more has another process made in the meantime.
+                still = [video for video in self._missing(group) if video in missing]
+                self.manifest.update({p.name: self._failed(p, str(error)) for p in still})
+                return
+
+    def _attempt(self, group: list[BatchVideo], progress: Any) -> None:
+        begin = time.perf_counter()
+        folder, run = self._run_of(group)
+        stack = ExitStack()
+        checkpoint = stack.enter_context(
+            kept_run(folder, run, self.phases.say, resume=self._resume, every=self.every)
+        )
+        with stack:
+            missing = self._missing(group)
+            if missing:  # no other process has made them between the look and the lock
+                report = partial(self._report, progress)
+                with stop_between_parts(report) as watched:
+                    latents = interruptible(partial(self._latents, group, checkpoint, watched))
+                for video in missing:
+                    index = group.index(video)
+                    own = latents if self.side_by_side == 1 else latents[index]
+                    self._write(video, own, (time.perf_counter() - begin) / len(missing))
+            checkpoint.remove()
+
+    def _run_of(self, group: list[BatchVideo]) -> tuple[Path, dict[str, Any]]:
+        """The folder of a group's run, and what the run is."""
+        one = group[0]
+        assert one.job is not None and one.run is not None
+        if self.side_by_side == 1:
+            return run_folder(one.job.out), one.run
+        folder = run_folder(self.out / group_name([video.name for video in group]))
+        return folder, {"videos": {video.name: video.run for video in group}}
+
+    def _latents(self, group: list[BatchVideo], checkpoint: Any, report: Any) -> Any:
+        """``[f, h, w, C]``, or of videos side by side ``[V, f, h, w, C]``."""
+        if self.side_by_side == 1:
+            return self.pipeline.latents(group[0].request, progress=report, checkpoint=checkpoint)
+        saved = checkpoint.latents()
+        if saved is not None:
+            return saved
+        # The last one again where the group is short of videos.
+        filled = [group[min(index, len(group) - 1)] for index in range(self.side_by_side)]
+        run = self.pipeline.start_batch([video.request for video in filled])
+        return np.asarray(checkpoint.play(run, report))
+
+    def _report(self, progress: Any, done: int, _: int) -> None:
+        progress(min(self._rows + done, self._total_rows), self._total_rows)
+
+    def _write(self, video: BatchVideo, latents: Any, seconds: float) -> None:
+        assert video.job is not None
+        quiet = Phases(Console(quiet=True))
+        finish(self.pipeline, video.job, quiet, self.model, latents)
+        frames = len(latents)
+        session = self._session
+        spent = time.perf_counter() - self._begin
+        session |= {"videos": session["videos"] + 1, "frames": session["frames"] + frames}
+        session |= {
+            "devices": self.pipeline.placement.mesh.size,
+            "seconds": round(spent, 3),
+            "videos_per_hour": round(3600 * session["videos"] / spent, 2),
+            "frames_per_second": round(session["frames"] / spent, 3),
+        }
+        fields = {
+            "status": DONE,
+            "source": video.item.source,
+            "video": video.job.out.name,
+            "made": self.manifest.item(video.name).get("made", 0) + 1,
+            "run": video.run,
+            "frames": frames,
+            "seconds": round(seconds, 3),
+            "error": None,
+        }
+        self.manifest.update({video.name: fields}, session)
+
+    def summary(self, seconds: float) -> dict[str, str]:
+        """Reports how many videos are done, failed and pending; returns the errors, by name."""
+        items = self.manifest.items()
+        own = {video.name: items[video.name] for video in self.videos}
+        count = {
+            status: sum(item["status"] == status for item in own.values())
+            for status in (DONE, FAILED, PENDING)
+        }
+        counts = ", ".join(f"{number} {status}" for status, number in count.items())
+        if self._session["videos"]:
+            self.phases.say(
+                f"{self._session['videos']} videos in {seconds:.1f} s: "
+                f"{self._session['videos_per_hour']:g} videos an hour, "
+                f"{self._session['frames_per_second']:g} frames a second"
+            )
+        self.phases.say(f"{counts}  ({self.manifest.path})")
+        return {
+            name: item.get("error", "") for name, item in own.items() if item["status"] == FAILED
+        }

@@ -76,7 +76,7 @@ class Phases:
 
         ``unit`` is what is counted. With ``first``, the time until the first report is a phase of
         that name: a compiled program reports nothing while it is being compiled. ``note(done)``
-        says what is being done at that place.
+        describes the step after ``done``.
         """
         begin = time.perf_counter()
         tenth = 0
@@ -91,23 +91,23 @@ class Phases:
                     self.record(waiting, now - begin)
                     begin, waiting = now, None
                     bar.reset(task, description=name)
-                said = f" · {note(done)}" if note is not None and done < total else ""
-                bar.update(task, completed=done, total=total, description=escape(name + said))
+                suffix = f" · {note(done)}" if note is not None and done < total else ""
+                bar.update(task, completed=done, total=total, description=escape(name + suffix))
                 if not self.console.is_terminal and done < total and 10 * done // total > tenth:
                     tenth = 10 * done // total
                     left = (now - begin) * (total - done) / done
-                    self.say(f"  {name}: {done} of {total} {unit}{said}, {left:.0f} s left")
+                    self.say(f"  {name}: {done} of {total} {unit}{suffix}, {left:.0f} s left")
 
             yield progress
         self.record(name, time.perf_counter() - begin)
 
     def record(self, name: str, seconds: float) -> None:
-        """Says and keeps the seconds of a phase."""
+        """Prints and keeps the seconds of a phase."""
         self.seconds[name] = seconds
         self.say(f"{name:<8} {seconds:7.1f} s")
 
     def say(self, line: str) -> None:
-        """One line, taken literally."""
+        """Prints one line, without markup."""
         self.console.print(escape(line))
 
     def _bar(self, unit: str) -> Progress:

@@ -1,4 +1,4 @@
-"""What is recorded about a video: in full in a sidecar file, in short in the video's metadata.
+"""The record of a video: in full in a sidecar file, in short in the video's metadata.
 
 The sidecar ``out.json`` of ``out.mp4`` holds (``version`` 1 of ``format`` "syncos_jax.video"):
 
@@ -25,7 +25,7 @@ latents            sha256 of the float32 values, shape, dtype
 versions           of syncos_jax, jax, jaxlib, flax, numpy, av, python
 device             platform, kind, count
 timings            seconds of each phase
-made_from          for ``--from``: file, identical (are the latents the same); else null
+made_from          of a video made again: file, identical (are the latents the same); else null
 ================== =========================================================================
 
 The scenario, the sampler, the seed and the weights decide the latents: on the same machine with
@@ -48,9 +48,8 @@ import numpy as np
 
 import syncos_jax
 from syncos_jax.errors import InputError
-from syncos_jax.files import replacing
-from syncos_jax.files.documents import read_mapping
 from syncos_jax.files.text import short
+from syncos_jax.files.versioned import FileFormat
 from syncos_jax.pipeline.encode import read_comment
 from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.scenario import Scenario
@@ -58,8 +57,11 @@ from syncos_jax.scenario import Scenario
 if TYPE_CHECKING:
     from syncos_jax.pipeline.request import Request
 
-FORMAT = "syncos_jax.video"
-VERSION = 1
+RECORD = FileFormat(
+    "syncos_jax.video",
+    "the record of a video",
+    "give the .json file beside a video that syncos generate made",
+)
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for what a trained model made, as other tools look for it."""
 
@@ -96,8 +98,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
 
     model, layout, geometry = request.model, request.layout, request.model.geometry
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        **RECORD.head,
         "generated": True,
         "generator": {"name": "syncos_jax", "version": syncos_jax.__version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -171,25 +172,15 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def write_sidecar(path: str | os.PathLike[str], sidecar: Mapping[str, Any]) -> Path:
     """Writes the sidecar as JSON, in place only when complete."""
-    text = json.dumps(sidecar, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
+    return RECORD.write(path, sidecar)
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a sidecar; raises InputError where it is none, or lacks what it takes to go again."""
-    data = read_mapping(path)
-    if data.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: is not the record of a video (format: {short(data.get('format'))}, expected "
-            f"{FORMAT!r}); give the .json file beside a video that syncos generate made"
-        )
-    if data.get("version") != VERSION:
-        raise InputError(
-            f"{path}: version: is {short(data.get('version'))}, this package reads {VERSION}; "
-            "use the version of syncos_jax that wrote it"
-        )
+    """Reads a sidecar; raises InputError where it is none, or lacks what a run needs."""
+    try:
+        data = RECORD.read(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
     for key in ("scenario", "sampler", "model", "latents", "versions", "device", "video", "files"):
         if not isinstance(data.get(key), dict):
             raise InputError(f"{path}: {key}: is {short(data.get(key))}, but expected a mapping")
@@ -204,13 +195,13 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def differences(sidecar: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is different here from the run that wrote `sidecar`: ``["jax 0.10.1, here 0.10.2"]``."""
+    """Where this run differs from the one that wrote `sidecar`: ``["jax 0.10.1, here 0.10.2"]``."""
     found = []
     for group in ("versions", "device"):
         for key, here in now[group].items():
-            there = sidecar[group].get(key)
-            if there != here:
-                found.append(f"{key} {there}, here {here}")
+            then = sidecar[group].get(key)
+            if then != here:
+                found.append(f"{key} {then}, here {here}")
     for key in ("weights_sha256", "dtype"):
         if sidecar["model"].get(key) != now["model"][key]:
             found.append("other weights" if key != "dtype" else f"dtype {now['model'][key]} here")

@@ -1,4 +1,4 @@
-"""SIGTERM: a run saves its state between two parts, and ends; and the folder it goes on from."""
+"""SIGTERM: the run saves its state between two parts and ends; the checkpoint it resumes from."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def kept_run(
     resume: bool,
     every: Every,
 ) -> Iterator[Checkpoint]:
-    """The opened folder of a run; says from where it goes on, and after a stop, how to go on.
+    """The opened checkpoint of a run; prints from where it resumes, and after a stop, how to.
 
     Where the run fails or is interrupted, what the folder holds is kept; with nothing in it to go
     on from, it is removed.
 
     Args:
       folder, run, resume, every: as for `Checkpoint`.
-      say: is told one line at a time.
+      say: prints one line.
 
     Raises InputError as `Checkpoint` does.
     """

@@ -20,8 +20,9 @@ from jax import lax
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
 from syncos_jax.sampling.scan import Inputs
-from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
+from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, Steps, decode
 from syncos_jax.sampling.settings import Refinement, Settings
+from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
 from syncos_jax.sampling.svgd import collaborative_score
 from syncos_jax.sampling.tape import (
     MOST_CLIPS,
@@ -70,6 +71,11 @@ class Round(NamedTuple):
     """Rate of the fresh noise in the resumed latent, float32."""
     fresh: Any
     """Draw number of the fresh noise, uint32."""
+    of_x: Any
+    """The solver's coefficient of the noisy latent, float32; not read of DDIM."""
+    of_x0: Any
+    """The solver's coefficients of the clean latents of this step and of those before, newest
+    first, float32 ``[1 + history]``; not read of DDIM."""
 
 
 class State(NamedTuple):
@@ -83,6 +89,8 @@ class State(NamedTuple):
     """Baseline noise, like `x`."""
     optimiser: optax.OptState
     """AdamW's state for `x0`."""
+    past: tuple[jax.Array, ...] = ()
+    """Clean latents of the steps before, newest first, as many as the solver reads; like `x`."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,15 @@ class Coupled:
       ancestral: whether any step adds fresh noise (its ``sigma > 0``). Compiling one drawing of
         noise takes seconds on a CPU, more than all else that is not the network.
       refines: whether there is any stage 2.
+      history: clean latents of earlier steps that the solver reads; None for DDIM, which goes on
+        with the noise that it implies (as the others do too, but not in the same rounding).
     """
 
     layout: WindowLayout
     prediction: Prediction
     ancestral: bool
     refines: bool
+    history: int | None = None
 
     @property
     def windows(self) -> int:
@@ -123,7 +134,9 @@ class Coupled:
         # Separate buffers, none of them the caller's: the scan is given them for good.
         x = jnp.array(latents, jnp.float32, copy=True)
         x0 = jnp.array(latents, jnp.float32, copy=True)
-        return State(x=x, x0=x0, eps=jnp.zeros_like(x), optimiser=_adamw(0.0, 0.0).init(x0))
+        past = tuple(jnp.zeros_like(x) for _ in range(self.history or 0))
+        optimiser = _adamw(0.0, 0.0).init(x0)
+        return State(x=x, x0=x0, eps=jnp.zeros_like(x), optimiser=optimiser, past=past)
 
     def begin(self, state: State, round: Round, inputs: Inputs) -> State:
         """Stage 2: the baseline noise and the optimiser, where the round begins a refinement."""
@@ -169,12 +182,14 @@ class Coupled:
 
     def _refine(self, state: State, predictions: jax.Array, round: Round) -> State:
         """Stage 2: one AdamW step on ``x0`` along the fused collaborative score."""
-        eps = self.layout.gather(state.eps, round.chosen)
-        x = self.layout.gather(round.a * state.x0 + round.b * state.eps, round.chosen)
-        value = predictions[round.chosen]
+        # Where all windows are chosen they are in order already, and need no copy in that order.
+        chosen = None if len(round.chosen) == self.layout.count else round.chosen
+        eps = self.layout.gather(state.eps, chosen)
+        x = self.layout.gather(round.a * state.x0 + round.b * state.eps, chosen)
+        value = predictions if chosen is None else predictions[chosen]
         _, eps_hat = decode(self.prediction, value, x, round.a, round.b)
         score = collaborative_score(x, eps_hat - eps, round.b)
-        gradient = self.layout.fuse(score, round.chosen)
+        gradient = self.layout.fuse(score, chosen)
         optimiser = _adamw(round.learning_rate, round.weight_decay)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
             updates, moments = optimiser.update(gradient, state.optimiser, state.x0)
@@ -182,13 +197,20 @@ class Coupled:
         return state._replace(x0=x0, optimiser=moments)
 
     def _resume(self, state: State, round: Round, inputs: Inputs) -> State:
-        """Stage 3: ``x' = a' x0 + sqrt(b'^2 - sigma^2) eps + sigma z``."""
+        """Stage 3: ``x' = a' x0 + sqrt(b'^2 - sigma^2) eps + sigma z``, or the solver's step."""
         x = round.a_next * state.x0 + round.keep * state.eps
+        past = state.past
+        if self.history is not None:
+            held = (state.x0, *past)
+            solved = round.of_x * state.x
+            for k, clean in enumerate(held):
+                solved = solved + round.of_x0[k] * clean
+            x, past = jnp.where(round.refine, x, solved), held[: self.history]
         if self.ancestral and inputs.step_noise is not None:
             x = x + round.sigma * inputs.step_noise[round.step]
         elif self.ancestral:
             x = x + round.sigma * _draw(round.fresh, state, inputs)
-        return state._replace(x=x)
+        return state._replace(x=x, past=past)
 
 
 def _draw(number: jax.Array, state: State, inputs: Inputs) -> jax.Array:
@@ -258,6 +280,7 @@ def make_method(layout: WindowLayout, schedule: NoiseSchedule, tape: Tape) -> Co
         prediction=schedule.prediction,
         ancestral=bool((tape.rounds.sigma > 0).any()),
         refines=bool(tape.rounds.refine.any()),
+        history=tape.rounds.of_x0.shape[1] - 1 if tape.rounds.of_x0.shape[1] else None,
     )
 
 
@@ -275,7 +298,10 @@ class _Writer:
         assert settings.steps is not None
         self.settings, self.schedule, self.seed, self.texts = settings, schedule, seed, texts
         self.everything = np.arange(layout.count, dtype=np.int32)
+        solver = _solver(schedule, settings)
         self.steps = schedule.steps(settings.steps, eta=settings.eta)
+        if solver.name != "ddim":
+            self.steps = schedule.steps_of(solver, settings.steps)
         if len(self.steps.t) > noise.MAX_STEPS:
             raise InputError(
                 f"make_tape: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
@@ -283,6 +309,8 @@ class _Writer:
         refinement = settings.refinement
         count = layout.count if refinement is None else refinement.windows_of_step(layout.count)
         self.per_step = count  # B
+        self.refined = np.array([self._refines(i) for i in range(len(self.steps.t))], bool)
+        self.table = _table(solver, self.steps, self.refined)
         self.rounds: list[Round] = []
         self.clips: list[Clips] = []
         self.guided = False
@@ -291,9 +319,7 @@ class _Writer:
         settings, steps = self.settings, self.steps
         for i in range(len(steps.t)):
             round = self._template(i)
-            refinement = settings.refinement
-            at = float(steps.t[i]), float(steps.a[i]), float(steps.b[i])
-            refines = refinement is not None and refinement.runs_at(i, *at)
+            refinement, refines = settings.refinement, self.refined[i]
             if settings.co_denoise:
                 self._add(
                     round._replace(resume=np.bool_(not refines)),
@@ -303,6 +329,11 @@ class _Writer:
             if refines:
                 assert refinement is not None
                 self._refine(i, round, refinement)
+
+    def _refines(self, i: int) -> bool:
+        steps, refinement = self.steps, self.settings.refinement
+        at = float(steps.t[i]), float(steps.a[i]), float(steps.b[i])
+        return refinement is not None and refinement.runs_at(i, *at)
 
     def _refine(self, i: int, template: Round, refinement: Refinement) -> None:
         last_step = i == len(self.steps.t) - 1
@@ -337,6 +368,11 @@ class _Writer:
     def _template(self, i: int) -> Round:
         steps, refinement = self.steps, self.settings.refinement or Refinement()
         a_next, b_next, sigma = steps.a_next[i], steps.b_next[i], steps.sigma[i]
+        of_x, of_x0 = 0.0, np.zeros(0)
+        if self.table is not None:
+            of_x, of_x0 = self.table.x[i], self.table.x0[i]
+            # A refined step resumes with the baseline noise, and adds none.
+            sigma = 0.0 if self.refined[i] else self.table.noise[i]
         if not self.settings.co_denoise:
             a_next, b_next, sigma = 1.0, 0.0, 0.0  # nothing is resumed: the result is x0
         return Round(
@@ -356,4 +392,24 @@ class _Writer:
             keep=np.float32(np.sqrt(max(b_next**2 - sigma**2, 0.0))),
             sigma=np.float32(sigma),
             fresh=np.uint32(noise.ddim_draw(i)),
+            of_x=np.float32(of_x),
+            of_x0=np.asarray(of_x0, np.float32),
         )
+
+
+def _solver(schedule: NoiseSchedule, settings: Settings) -> Solver:
+    """The solver of a run: the settings', else the model's own. (Where eta or the refinement alone
+    decide how to go on, DDIM.)"""
+    if not settings.co_denoise or (settings.solver is None and settings.eta > 0):
+        return Solver("ddim")
+    if settings.solver in (None, schedule.solver.name):
+        return schedule.solver
+    return Solver(settings.solver)  # type: ignore[arg-type]
+
+
+def _table(solver: Solver, steps: Steps, refined: np.ndarray) -> Coefficients | None:
+    """The solver's coefficients; None for what DDIM's rates say."""
+    if solver.name in ("ddim", "euler"):
+        return None
+    a, b = np.append(steps.a, steps.a_next[-1]), np.append(steps.b, steps.b_next[-1])
+    return coefficients(solver, a, b, restart=np.append(False, refined[:-1]))

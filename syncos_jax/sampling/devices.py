@@ -64,6 +64,32 @@ def default_mesh() -> Mesh:
     return Mesh(np.asarray([[device]]), (DATA, SEGMENT), axis_types=(AxisType.Auto,) * 2)
 
 
+def no_platform(error: BaseException) -> str | None:
+    """What to say where JAX has no device of the platform that it was told to use; None for errors
+    that are something else.
+
+    JAX raises a RuntimeError that begins with "Unable to initialize backend", or where no plugin of
+    the platform is installed an AssertionError, both from its module ``xla_bridge``.
+    """
+    if not isinstance(error, RuntimeError | AssertionError):
+        return None
+    trace = error.__traceback__
+    if trace is None:
+        return None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    if os.path.basename(trace.tb_frame.f_code.co_filename) != "xla_bridge.py":
+        return None
+    asked = str(jax.config.jax_platforms or "")  # type: ignore[attr-defined]
+    reason = " ".join(str(error).split())[:200]
+    named = next((name for name in ("cuda", "rocm", "tpu") if name in asked), "cuda")
+    return (
+        f"JAX finds no {asked or 'such'} device here (JAX_PLATFORMS={asked}): install its plugin "
+        f'(pip install ".[{named}]"), run on a machine that has one, or set JAX_PLATFORMS=cpu'
+        + (f" ({reason})" if reason else "")
+    )
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

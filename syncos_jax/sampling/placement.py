@@ -260,4 +260,5 @@ def _pmapped(function: Callable, placement: Placement) -> Callable:
         donate_argnums=1,
     )
     here = np.zeros(len(placement.mesh.local_mesh.devices.flat), np.int32)
-    return lambda *args: mapped(here, *args)
+    # Its results lie on a mesh of its own; given back so, they would be traced anew. Not copied.
+    return lambda *args: placement.place(mapped(here, *args))

@@ -6,8 +6,9 @@ noise rate ``b`` and, through this file alone, the type of the prediction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from syncos_jax.errors import InputError
+from syncos_jax.sampling.levels import Levels, beta_levels, flow_levels
+from syncos_jax.sampling.solvers import Solver
 
 Prediction = Literal["epsilon", "v", "x0", "flow"]
-Spacing = Literal["leading", "trailing", "linspace"]
+Spacing = Literal["leading", "every", "trailing", "linspace"]
 BetaKind = Literal["scaled_linear", "linear", "squaredcos"]
 
 FLOW_SCALE = 1000.0
@@ -53,10 +56,13 @@ class NoiseSchedule:
       prediction: what the network predicts: ``"epsilon"`` (the noise), ``"x0"`` (the clean
         latent), ``"v"`` = ``a eps - b x0``, or ``"flow"`` = ``eps - x0``.
       spacing: which timesteps `steps` takes; see there.
-      offset: added to ``"leading"`` timesteps.
+      offset: added to ``"leading"`` and ``"every"`` timesteps.
       final_timestep: where the last step goes: None to ``x0`` itself, or a timestep (0 in
         VideoCrafter2 and Stable Diffusion), whose small noise then stays in the result.
       flow_shift: for flow models, the time shift; None for all others.
+      solver: the model's own, where the settings name none.
+      flow_settings: for flow models, further arguments of `flow_levels` where a multistep solver or
+        Euler's walks the schedule.
     """
 
     signal: np.ndarray
@@ -66,6 +72,8 @@ class NoiseSchedule:
     offset: int = 1
     final_timestep: int | None = None
     flow_shift: float | None = None
+    solver: Solver = Solver("ddim")
+    flow_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         a, b = np.asarray(self.signal, np.float64), np.asarray(self.noise, np.float64)
@@ -112,6 +120,7 @@ class NoiseSchedule:
         offset: int = 1,
         final_timestep: int | None = None,
         zero_terminal_snr: bool = False,
+        snr_shift: float = 1.0,
     ) -> NoiseSchedule:
         """A variance-preserving schedule: ``a = sqrt(ac) * scale``, ``b = sqrt(1 - ac)``.
 
@@ -130,6 +139,8 @@ class NoiseSchedule:
           final_timestep: see `NoiseSchedule`.
           zero_terminal_snr: rescale so that the last timestep holds no signal
             (Lin et al., arXiv 2305.08891, algorithm 1).
+          snr_shift: divides the signal-to-noise ratio of all timesteps, before that rescaling; 3 in
+            CogVideoX.
 
         Raises:
           InputError: on an unknown name or variances outside [0, 1).
@@ -139,7 +150,10 @@ class NoiseSchedule:
         betas = np.asarray(betas, np.float64)
         if betas.ndim != 1 or len(betas) < 1 or (betas < 0).any() or (betas >= 1).any():
             raise InputError("from_betas: betas must be a list of numbers in [0, 1)")
-        root = np.sqrt(np.cumprod(1.0 - betas))
+        if not snr_shift > 0:
+            raise InputError(f"from_betas: snr_shift must be > 0, got {snr_shift}")
+        kept = np.cumprod(1.0 - betas)
+        root = np.sqrt(kept / (snr_shift + (1.0 - snr_shift) * kept))
         if zero_terminal_snr:
             root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         scale = np.ones_like(root) if signal_scale is None else np.asarray(signal_scale, np.float64)
@@ -180,7 +194,8 @@ class NoiseSchedule:
     def steps(self, n: int, *, eta: float = 0.0) -> Steps:
         """The timesteps of a run of `n` steps, with their rates.
 
-        Spacing ``"leading"`` takes each ``T // n``-th timestep from 0 plus `offset`, as latent
+        Spacing ``"leading"`` takes `n` timesteps at distances of ``T // n`` from 0 plus `offset`,
+        as diffusers does. ``"every"`` takes each ``T // n``-th timestep there is, as latent
         diffusion and VideoCrafter2 do: where `n` does not divide ``T`` these can be *more* than
         `n`. (One that the offset moves past the end, where those fail, is left out.)
         ``"trailing"`` ends each of `n` equal parts (the first step is ``T - 1``); ``"linspace"``
@@ -223,14 +238,50 @@ class NoiseSchedule:
         sigma = eta * b_next / b * np.sqrt(np.maximum(fresh, 0.0))
         return Steps(t=t, a=a, b=b, a_next=a_next, b_next=b_next, sigma=sigma)
 
+    def steps_of(self, solver: Solver, n: int) -> Steps:
+        """The timesteps of a run of `n` steps of a solver.
+
+        A model whose own solver is one of the published multistep ones, or Euler's, is walked as
+        their schedulers do, each by its own rule (`syncos_jax.sampling.levels`); any other solver
+        of any other model takes the timesteps of `steps`.
+
+        Raises:
+          InputError: if `n` is out of range.
+        """
+        by_rule = ("dpm++", "unipc") if self.flow_shift is None else ("dpm++", "unipc", "euler")
+        if self.solver.name not in by_rule or solver.name not in by_rule:
+            return self.steps(n)
+        levels: Levels
+        if self.flow_shift is not None:
+            settings = {"shift": self.flow_shift, **self.flow_settings, "rule": solver.name}
+            levels = flow_levels(n, **settings)
+        else:
+            levels = beta_levels(
+                self.signal,
+                self.noise,
+                n,
+                spacing="leading" if self.spacing == "every" else self.spacing,
+                offset=self.offset,
+                end_clean=self.final_timestep is None,
+            )
+        return Steps(
+            t=levels.t,
+            a=levels.a[:-1],
+            b=levels.b[:-1],
+            a_next=levels.a[1:],
+            b_next=levels.b[1:],
+            sigma=np.zeros(n),
+        )
+
     def _timesteps(self, n: int) -> np.ndarray:
         total = self.train_steps
         if self.flow_shift is not None:
             u = 1.0 - np.arange(n) / n
             return FLOW_SCALE * self.flow_shift * u / (1.0 + (self.flow_shift - 1.0) * u)
         t: np.ndarray
-        if self.spacing == "leading":
-            t = np.arange(0, total, total // n)[::-1] + self.offset
+        if self.spacing in ("leading", "every"):
+            end = n * (total // n) if self.spacing == "leading" else total
+            t = np.arange(0, end, total // n)[::-1] + self.offset
             t = t[t < total]
         elif self.spacing == "trailing":
             t = np.round(total - np.arange(n) * (total / n)) - 1

@@ -11,10 +11,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling.noise import MAX_STEPS
+from syncos_jax.sampling.solvers import SolverName
 
 STEPS, GUIDANCE = 50, 7.5
 """What `None` stands for where there is no model to ask."""
@@ -23,8 +24,9 @@ ENDS = ("t_min", "refine_steps", "refine_snr")
 """The fields of `Refinement` that say where it ends; one of them at most is given."""
 
 
-def _error(field: str, expected: str, value: object) -> InputError:
-    return InputError(f"sampler: {field} must be {expected}; got {value!r}")
+def _error(field: str, expected: str, value: object, name: str = "") -> InputError:
+    sampler = f"sampler {name}" if name else "sampler"
+    return InputError(f"{sampler}: {field} must be {expected}; got {value!r}")
 
 
 class _Checked:
@@ -139,6 +141,9 @@ class Settings(_Checked):
       batch: windows in one call of the network, at most (twice as many clips with guidance); memory
         goes with it, the result does not. None: chosen so that few places of a call stay empty.
       eta: 0 for deterministic DDIM, up to 1 for ancestral sampling.
+      solver: how a step goes from one timestep to the next: "ddim", "euler", "dpm++" (2M), "unipc"
+        or "sde-dpm++"; None for the model's own. A refined step resumes with the baseline noise
+        whatever the solver, and the step after it looks back at none before.
       co_denoise: whether stages 1 and 3 run: predict and fuse every window, resume at the next
         timestep.
       refinement: stage 2, or None.
@@ -153,6 +158,7 @@ class Settings(_Checked):
     guidance_t_max: float | None = None
     batch: int | None = None
     eta: float = 0.0
+    solver: str | None = None
     co_denoise: bool = True
     refinement: Refinement | None = None
     lookahead: bool | None = None
@@ -168,6 +174,10 @@ class Settings(_Checked):
         if self.guidance_t_max is not None:
             self._number("guidance_t_max", least=self.guidance_t_min)
         self._number("eta", least=0.0, most=1.0)
+        if self.solver is not None and self.solver not in get_args(SolverName):
+            raise _error("solver", f"one of {', '.join(get_args(SolverName))}", self.solver)
+        if self.eta > 0 and self.solver not in (None, "ddim"):
+            raise InputError(f"sampler: eta is of ddim; with solver {self.solver} it must be 0")
         self._flags("co_denoise", *(["lookahead"] if self.lookahead is not None else []))
 
     @property
@@ -202,8 +212,8 @@ _REFINEMENT = tuple(field.name for field in fields(Refinement))
 _WITHOUT_ENDS = tuple(name for name in _REFINEMENT if name not in ENDS)
 
 SAMPLERS: dict[str, tuple[str, ...]] = {
-    "syncos": (*_SHARED, "eta", *_REFINEMENT),
-    "co_denoising": (*_SHARED, "eta"),
+    "syncos": (*_SHARED, "eta", "solver", *_REFINEMENT),
+    "co_denoising": (*_SHARED, "eta", "solver"),
     "refinement_only": (*_SHARED, *_WITHOUT_ENDS),
     "fifo": ("steps", "guidance", "batch", "eta", "lookahead"),
 }
@@ -230,6 +240,8 @@ def make_settings(name: str, values: Mapping[str, Any]) -> Settings:
     own = {key: given.pop(key) for key in list(given) if key in _REFINEMENT}
     if name == "syncos" and all(own.get(key) is None for key in ENDS):
         own["t_min"] = T_MIN
+    if name == "fifo" and given["lookahead"] is None:
+        raise _error("lookahead", "true or false", None, name)
     try:
         refinement = Refinement(**own) if name in ("syncos", "refinement_only") else None
         return Settings(refinement=refinement, **given)

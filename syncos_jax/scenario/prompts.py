@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.documents import read_text
+from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.scenario import Scenario
 
 DEFAULT_SECONDS = 2.0
 
 
 def read_prompts(path: str | os.PathLike[str]) -> list[str]:
-    """The prompts of a text file, one a line; empty lines and lines that begin with # are left out.
+    """The prompts of a file, as `read_prompt_file` reads it, without their lengths.
 
     Raises InputError: no such file, not UTF-8, no prompt in it.
     """
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    prompts = [line for line in lines if line and not line.startswith("#")]
-    if not prompts:
-        raise InputError(f"{path}: has no prompt in it; write one a line")
-    return prompts
+    return [event["prompt"] for event in read_prompt_file(path).events]
 
 
 def split_prompts(text: str) -> list[str]:
@@ -32,20 +29,22 @@ def split_prompts(text: str) -> list[str]:
     """
     prompts = [part.replace("\\|", "|").strip() for part in re.split(r"(?<!\\)\|", text)]
     if not all(prompts):
-        raise InputError("--prompt: one of the prompts is empty; write 'first | second | third'")
+        raise InputError("`prompts`: one of the prompts is empty; write 'first | second | third'")
     return prompts
 
 
 def from_prompts(
-    prompts: Sequence[str], global_prompt: str = "", seconds: float | None = None
+    prompts: Sequence[str | Mapping[str, Any]],
+    global_prompt: str = "",
+    seconds: float | None = None,
 ) -> Scenario:
     """One event for each prompt.
 
     Args:
-        prompts: what happens, in order.
+        prompts: what happens, in order: texts, or events that may have a length of their own.
         global_prompt: what is the same all through. Where empty, each prompt stands alone
             (``structured=False``), so that it has to say everything.
-        seconds: length of each event; None for 2.
+        seconds: length of each event that has none of its own; None for 2.
 
     Raises InputError where one is too long, say.
     """
@@ -53,7 +52,12 @@ def from_prompts(
     return Scenario.from_dict(
         {
             "global": global_prompt,
-            "events": [{"prompt": prompt, "seconds": float(length)} for prompt in prompts],
+            "events": [_with_length(prompt, float(length)) for prompt in prompts],
             "structured": bool(global_prompt.strip()),
         }
     )
+
+
+def _with_length(prompt: str | Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    event = {"prompt": prompt} if isinstance(prompt, str) else dict(prompt)
+    return event if {"seconds", "frames"} & set(event) else {**event, "seconds": seconds}

@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
-from syncos_jax.files.documents import to_text
+from syncos_jax.files.documents import read_mapping, to_text
 from syncos_jax.files.text import explain, short
+from syncos_jax.scenario.variables import MAX_PROMPT, filled, located, read_variables
 
 MAX_FRAMES = 1_000_000
 MAX_SECONDS = 86_400
+MAX_WINDOW = 1_000
 MAX_EVENTS = 10_000
-MAX_PROMPT = 2_000
 
 EXPECTED = {
     "global": f"text (at most {MAX_PROMPT} characters): what is the same all through the video",
@@ -31,6 +32,7 @@ EXPECTED = {
     "seed": "a whole number from 0 to 4294967295",
     "fps": "a number of frames per second above 0 and at most 240",
     "stride": "a whole number of frames, at least 1",
+    "window": f"a whole number of frames from 1 to {MAX_WINDOW}",
     "structured": "true or false",
     "crossfade": "a whole number of windows, 0 or more",
     "size": "[width, height] in pixels, whole numbers from 8 to 8192",
@@ -131,6 +133,7 @@ class Scenario(BaseModel):
         seed: from which all randomness comes.
         fps: frames per second; None for the model's own.
         stride: frames from one window to the next; None for the model's own.
+        window: frames of a window; None for the model's own, which is what it was trained on.
         size: width and height of a frame in pixels; None for the model's own, which is what it
             was trained on.
         crossfade: windows at each change of event whose conditioning is a mixture of both events'.
@@ -151,6 +154,7 @@ class Scenario(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     fps: Annotated[float, Field(gt=0, le=240)] | None = None
     stride: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] | None = None
     size: tuple[_Pixels, _Pixels] | None = Field(default=None, strict=False)
     crossfade: Annotated[int, Field(ge=0, le=MAX_FRAMES)] = 0
     overrides: Annotated[tuple[Override, ...], Field(max_length=MAX_EVENTS)] = Field(
@@ -214,9 +218,10 @@ class Scenario(BaseModel):
         In a file ``{name}`` stands for a variable, here for its default (`Template` gives it other
         values), and ``{{`` and ``}}`` for braces.
         """
-        from syncos_jax.scenario.template import Template
-
-        return Template.from_file(path).fill()
+        data = read_mapping(path)
+        with located(str(path)):
+            variables = read_variables(data.pop("variables", None))
+            return cls.from_dict(filled(data, variables, {})[0])
 
     def to_dict(self) -> dict[str, Any]:
         """The mapping that ``from_dict`` takes; keys at their defaults are left out."""
@@ -269,8 +274,11 @@ class Scenario(BaseModel):
         return [self.text(event.prompt) for event in self.events]
 
     def text(self, local: str) -> str:
-        """The conditioning text of a local prompt: "global, local", or the local prompt alone."""
-        return f"{self.global_prompt}, {local}" if self.structured else local
+        """The conditioning text of a local prompt: "global, local", or the local prompt alone.
+
+        Where the two are joined, the text knows where its local part begins (`StructuredPrompt`).
+        """
+        return StructuredPrompt(self.global_prompt, local) if self.structured else local
 
     def negatives(self) -> list[str]:
         """What guidance leads away from, for each event."""
@@ -300,6 +308,29 @@ class Scenario(BaseModel):
     def total_frames(self, fps: float) -> int:
         """Frames of the whole video."""
         return sum(self.event_frames(fps))
+
+
+class StructuredPrompt(str):
+    """The text "global, local", which knows its two parts.
+
+    Where a text encoder has fewer tokens than it needs, the global part gives way: it is the same
+    in all windows, while the local part is what tells the events apart.
+
+    Attributes:
+        shared: the global part.
+        local: the local part.
+    """
+
+    shared: str
+    local: str
+
+    def __new__(cls, shared: str, local: str) -> StructuredPrompt:
+        text = super().__new__(cls, f"{shared}, {local}")
+        text.shared, text.local = shared, local
+        return text
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return self.shared, self.local
 
 
 def braces_doubled(value: Any) -> Any:

@@ -20,7 +20,7 @@ from syncos_jax.sampling.settings import (
     settings_to_dict,
 )
 from syncos_jax.scenario.scenario import EXPECTED, Event, Override, Scenario
-from syncos_jax.scenario.template import EXPECTED as OF_VARIABLES
+from syncos_jax.scenario.variables import EXPECTED as OF_VARIABLES
 
 SCHEMA_PATH = Path(__file__).parent / "scenario.schema.json"
 _VARIABLE = {"type": "string", "pattern": r"^\{[A-Za-z_][A-Za-z0-9_]*\}$"}

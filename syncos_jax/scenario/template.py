@@ -17,83 +17,28 @@ above is the number 1.5. Text that a value brings is not looked through for vari
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
 from syncos_jax.errors import InputError
-from syncos_jax.files.documents import read_mapping, scalar
-from syncos_jax.files.text import did_you_mean, explain, short
-from syncos_jax.scenario.scenario import MAX_PROMPT, Scenario
+from syncos_jax.files.documents import read_mapping
+from syncos_jax.files.text import short
+from syncos_jax.scenario.scenario import Scenario
+from syncos_jax.scenario.variables import (
+    NAME,
+    Scalar,
+    Variable,
+    as_text,
+    filled,
+    located,
+    read_variables,
+    used_names,
+)
 
 MAX_TAKES = 1_000
-MAX_VARIABLES = 100
-_MAX_VALUES = 200_000  # a file of aliases to aliases could hold any number of them
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLACE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_TEXT_KEYS = ("global", "negative", "prompt")
-
-Scalar = str | int | float | bool
-
-EXPECTED = {
-    "default": f"text (at most {MAX_PROMPT} characters), a number, true or false",
-    "allowed": "a list of one or more values: text, numbers, true or false",
-    "description": f"text (at most {MAX_PROMPT} characters)",
-}
-
-
-def _is_value(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, int):
-        return abs(value) < 10**18
-    return isinstance(value, str) and len(value) <= MAX_PROMPT
-
-
-class Variable(BaseModel):
-    """A variable of a template.
-
-    Attributes:
-        default: its value where none is given; None where one has to be.
-        allowed: the only values it may have; None for any.
-        description: for people.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    default: Any = None
-    allowed: Any = None
-    description: str = Field(default="", max_length=MAX_PROMPT)
-
-    @field_validator("default")
-    @classmethod
-    def _one_value(cls, value: Any) -> Any:
-        if value is not None and not _is_value(value):
-            raise ValueError(f"is {short(value)}, but expected {EXPECTED['default']}")
-        return value
-
-    @field_validator("allowed")
-    @classmethod
-    def _some_values(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        if not isinstance(value, list | tuple) or not value or not all(map(_is_value, value)):
-            raise ValueError(f"is {short(value)}, but expected {EXPECTED['allowed']}")
-        return tuple(value)
-
-    def accept(self, value: Scalar) -> Scalar:
-        """`value`, or the allowed value that reads the same; raises ValueError."""
-        if self.allowed is None:
-            return value
-        for item in self.allowed:
-            if as_text(item) == as_text(value):
-                return item
-        raise ValueError(f"is {short(value)}, but allowed are {_listed(self.allowed)}")
 
 
 @dataclass(frozen=True)
@@ -139,17 +84,13 @@ class Template:
     def from_dict(cls, data: Mapping[Any, Any], source: str | None = None) -> Template:
         """Takes the mapping that a file holds; raises InputError for variables that are wrong."""
         rest = {key: value for key, value in data.items() if key != "variables"}
-        try:
-            return cls(rest, _read_variables(data.get("variables")), source)
-        except InputError as error:
-            raise _placed(source, error) from error
+        with located(source):
+            return cls(rest, read_variables(data.get("variables")), source)
 
     @property
     def used(self) -> list[str]:
         """The names that stand in the file's texts, in their order."""
-        names: dict[str, None] = {}
-        _Filling(lambda name, _: names.setdefault(name) or "").fill(dict(self.data))
-        return list(names)
+        return used_names(self.data)
 
     def fill(self, values: Mapping[str, Scalar] | None = None) -> Scenario:
         """The scenario with these values, and defaults for the rest.
@@ -191,8 +132,9 @@ class Template:
             varies = {name: complete[name] for name in many}
             for seed in [scenario.seed] if seeds is None else seeds:
                 own = scenario.model_copy(update={"seed": seed})
-                told = {**varies, "seed": seed} if seeds is not None and len(seeds) > 1 else varies
-                takes.append(Take(own, complete, told, "", len(takes), count))
+                many_seeds = seeds is not None and len(seeds) > 1
+                of_take = {**varies, "seed": seed} if many_seeds else varies
+                takes.append(Take(own, complete, of_take, "", len(takes), count))
         return _named(takes)
 
     # -- filling in ------------------------------------------------------------------------------
@@ -204,134 +146,9 @@ class Template:
         return list(dict.fromkeys(given))
 
     def _fill(self, given: dict[str, Scalar]) -> tuple[Scenario, dict[str, Scalar]]:
-        try:
-            values = self._values(given)
-
-            def value(name: str, place: str) -> Scalar:
-                if name not in values:
-                    hint = did_you_mean(name, values) if values else "; declare it under variables"
-                    raise InputError(
-                        f"{place}: has {{{name}}}, which is no variable{hint} "
-                        f"(write {{{{{name}}}}} for the braces themselves)"
-                    )
-                return values[name]
-
-            return Scenario.from_dict(_Filling(value).fill(dict(self.data))), values
-        except InputError as error:
-            raise _placed(self.source, error) from error
-
-    def _values(self, given: dict[str, Scalar]) -> dict[str, Scalar]:
-        used = self.used if set(given) - set(self.variables) else []
-        for name in given:
-            if name not in self.variables and name not in used:
-                known = [*self.variables, *used]
-                hint = did_you_mean(name, known) if known else "; the file has no variables"
-                raise InputError(f"{short(name)}: is no variable of this scenario{hint}")
-        values: dict[str, Scalar] = {}
-        for name, variable in self.variables.items():
-            value = given.get(name, variable.default)
-            if value is None:
-                said = f" ({variable.description})" if variable.description else ""
-                raise InputError(
-                    f"variables.{name}: has no value{said}; give one, for example "
-                    f"--set {name}=..., or a default in the file"
-                )
-            try:
-                values[name] = variable.accept(value)
-            except ValueError as error:
-                raise InputError(f"variables.{name}: {error}") from error
-        return {**values, **{name: given[name] for name in given if name not in values}}
-
-
-class _Filling:
-    """Goes through a file's values and puts variables in."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-        self._left = _MAX_VALUES
-
-    def fill(self, item: Any, place: str = "", key: str = "", depth: int = 0) -> Any:
-        if isinstance(item, str):
-            return self._text(item, place, key)
-        if depth > 3:  # deeper there is nothing in a scenario
-            return item
-        if isinstance(item, dict):
-            self._count(len(item), place)
-            return {
-                k: self.fill(v, f"{place}.{n}" if place else n, n, depth + 1)
-                for k, v in item.items()
-                for n in [k if isinstance(k, str) else short(k)]
-            }
-        if isinstance(item, list):
-            self._count(len(item), place)
-            return [self.fill(v, f"{place}[{i}]", key, depth + 1) for i, v in enumerate(item)]
-        return item
-
-    def _count(self, values: int, place: str) -> None:
-        self._left -= values
-        if self._left < 0:
-            raise InputError(f"{place}: holds too many values; a scenario has at most 10000 events")
-
-    def _text(self, text: str, place: str, key: str) -> Any:
-        whole = _PLACE.fullmatch(text)
-        if whole and whole[1] and key not in _TEXT_KEYS:
-            value = self._value(whole[1], place)
-            return scalar(value) if isinstance(value, str) else value
-
-        def put(match: re.Match[str]) -> str:
-            if match[1] is None:
-                return match[0][0]
-            return as_text(self._value(match[1], place))
-
-        return _PLACE.sub(put, text)
-
-
-def _read_variables(data: Any) -> dict[str, Variable]:
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise InputError(
-            f"variables: is {short(data)}, but expected a mapping such as {{place: beach}}"
-        )
-    if len(data) > MAX_VARIABLES:
-        raise InputError(f"variables: are {len(data)}; at most {MAX_VARIABLES} can be had")
-    variables = {}
-    for name, entry in data.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "seed":
-            wanted = "letters, digits and _, not beginning with a digit, and not 'seed'"
-            raise InputError(f"variables: {short(name)} is no name for a variable; use {wanted}")
-        if isinstance(entry, list):
-            entry = {"allowed": entry, "default": entry[0] if entry else None}
-        elif not isinstance(entry, dict):
-            entry = {"default": entry}
-        keys = {"": list(Variable.model_fields)}
-        try:
-            variable = Variable.model_validate(entry)
-            if variable.default is not None:
-                variable.accept(variable.default)
-        except ValidationError as error:
-            said = explain(error, EXPECTED, keys).split(" (and ")[0]
-            raise InputError(f"variables.{name}.{said}") from error
-        except ValueError as error:
-            raise InputError(f"variables.{name}.default: {error}") from error
-        variables[name] = variable
-    return variables
-
-
-def _placed(source: str | None, error: InputError) -> InputError:
-    return InputError(f"{source}: {error}") if source else error
-
-
-def as_text(value: Scalar) -> str:
-    """A value as it stands in a prompt: ``true`` and ``false``, numbers in their shortest form."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _listed(values: Sequence[Scalar]) -> str:
-    shown = [as_text(value) for value in values[:20]]
-    return ", ".join(shown) + (", ..." if len(values) > 20 else "")
+        with located(self.source):
+            data, values = filled(self.data, self.variables, given)
+            return Scenario.from_dict(data), values
 
 
 def _named(takes: list[Take]) -> list[Take]:
@@ -370,7 +187,7 @@ def parse_values(pairs: Sequence[str]) -> dict[str, list[Scalar]]:
     for pair in pairs:
         name, equals, rest = pair.partition("=")
         name = name.strip()
-        if not equals or not _NAME.fullmatch(name):
+        if not equals or not NAME.fullmatch(name):
             raise InputError(f"{short(pair)} is no setting of a variable; write NAME=VALUE")
         items = [item.strip() for item in _split(rest)]
         if not all(items):

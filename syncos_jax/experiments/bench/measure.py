@@ -23,7 +23,7 @@ class Work:
         what: of which kind: unet, vae, text, row or video.
         lower: gives the lowered program.
         call: calls the compiled program with its arguments.
-        flops: counted by hand; None where nobody has.
+        flops: operations of a call; None for those of the lowered program.
         unit: what a call makes, such as "2 clips".
     """
 
@@ -31,7 +31,7 @@ class Work:
     what: str
     lower: Callable[[], jax.stages.Lowered]
     call: Callable[[jax.stages.Compiled], Any]
-    flops: int | None = None
+    flops: float | None = None
     unit: str = ""
 
 
@@ -46,8 +46,7 @@ class Measurement:
             distance of their quartiles over the median.
         memory: peak bytes of the compiled program with its arguments, from its analysis.
         device_memory: peak bytes of the process on the device so far, from the device.
-        flops: counted by hand; ``flops_compiled``: of the compiled program, by XLA's count, a
-            loop's body once.
+        flops: floating-point operations (`operations`).
         share: of the device's measured peak that the median call reached.
     """
 
@@ -62,8 +61,7 @@ class Measurement:
     times: list[float]
     memory: int | None
     device_memory: int | None
-    flops: int | None
-    flops_compiled: float | None
+    flops: float | None
     share: float | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,11 +91,10 @@ def measure(work: Work, *, repeat: int, peak_flops: float | None = None) -> Meas
         work.unit,
         first,
         times,
-        flops=work.flops,
+        flops=operations(lowered) if work.flops is None else work.flops,
         lowering=lowering,
         compilation=compilation,
         memory=peak_memory(compiled),
-        flops_compiled=_cost(compiled).get("flops"),
         peak_flops=peak_flops,
     )
 
@@ -109,16 +106,14 @@ def summarise(
     first: float,
     times: list[float],
     *,
-    flops: int | None = None,
+    flops: float | None = None,
     lowering: float | None = None,
     compilation: float | None = None,
     memory: int | None = None,
-    flops_compiled: float | None = None,
     peak_flops: float | None = None,
 ) -> Measurement:
     """A `Measurement` from its parts."""
     median = statistics.median(times)
-    count = flops or flops_compiled
     return Measurement(
         name=name,
         what=what,
@@ -132,8 +127,7 @@ def summarise(
         memory=memory,
         device_memory=device_memory(),
         flops=flops,
-        flops_compiled=flops_compiled,
-        share=count / median / peak_flops if count and peak_flops else None,
+        share=flops / median / peak_flops if flops and peak_flops else None,
     )
 
 
@@ -156,9 +150,8 @@ def device_memory() -> int | None:
     return int(stats["peak_bytes_in_use"]) if stats and "peak_bytes_in_use" in stats else None
 
 
-def _cost(compiled: Any) -> dict[str, float]:
-    try:
-        cost = compiled.cost_analysis()
-    except (NotImplementedError, RuntimeError):  # not on every backend
-        return {}
-    return cost or {}
+def operations(lowered: jax.stages.Lowered) -> float | None:
+    """Floating-point operations of a program, as XLA counts them before it optimises: two for each
+    multiplication with its addition, one for each element of a sum or product; a loop's body once.
+    None where the backend does not say."""
+    return (lowered.cost_analysis() or {}).get("flops")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from syncos_jax.models import saved
+from syncos_jax.models import Model, saved
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
@@ -112,7 +112,7 @@ def random_model(config: ModelConfig, dtype: DType, seed: int = 0) -> UNetClip:
     return UNetClip(config, config.noise_schedule(), **parts, tokenizer=tokens)
 
 
-def bench_model(name: str, dtype: DType | None = None) -> UNetClip:
+def bench_model(name: str, dtype: DType | None = None) -> Model:
     """The model to measure.
 
     Args:
@@ -138,6 +138,6 @@ def bench_model(name: str, dtype: DType | None = None) -> UNetClip:
     return load_model(name, dtype)
 
 
-def parameters(network: Any) -> int:
-    """Number of weights."""
-    return sum(leaf.size for leaf in jax.tree.leaves(leaves(network)))
+def parameters(weights: Any) -> int:
+    """Number of weights in a pytree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(weights))

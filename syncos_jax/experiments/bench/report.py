@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.experiments.bench.device import Peak
-from syncos_jax.experiments.bench.flops import readable
 from syncos_jax.experiments.bench.measure import Measurement
 from syncos_jax.files import replacing
 
@@ -24,8 +24,7 @@ HEADER = (
     "median",
     "±",
     "memory",
-    "by hand",
-    "compiled",
+    "operations",
     "of peak",
 )
 
@@ -53,6 +52,12 @@ def readable_binary(count: float) -> str:
     raise AssertionError
 
 
+def readable(count: float, unit: str = "FLOP") -> str:
+    """``12_600_000_000_000`` -> ``12.6 TFLOP``."""
+    step = min(int(math.log10(count)) // 3, 5) if count >= 1 else 0
+    return f"{count / 1000**step:.3g} {['', 'k', 'M', 'G', 'T', 'P'][step]}{unit}"
+
+
 def row(m: Measurement) -> tuple[str, ...]:
     """One line of the table, as in `HEADER`."""
     return (
@@ -65,7 +70,6 @@ def row(m: Measurement) -> tuple[str, ...]:
         f"{100 * m.spread:.0f} %",
         size(m.device_memory if m.memory is None else m.memory),
         readable(m.flops) if m.flops else "-",
-        readable(m.flops_compiled) if m.flops_compiled else "-",
         f"{100 * m.share:.1f} %" if m.share else "-",
     )
 

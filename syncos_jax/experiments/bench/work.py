@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from syncos_jax.experiments.bench import flops
+from syncos_jax.errors import InputError
 from syncos_jax.experiments.bench.device import seconds
-from syncos_jax.experiments.bench.measure import Measurement, Work, measure, summarise
+from syncos_jax.experiments.bench.measure import Measurement, Work, measure, operations, summarise
 from syncos_jax.models import Model
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling.settings import Settings
@@ -32,7 +32,7 @@ class Case:
         model: with its networks.
         frames: of the long video.
         batch: windows in a call of the network.
-        guided: the kinds of calls of the UNet: guided ones are of twice the clips.
+        guided: the kinds of calls of the network: guided ones are of twice the clips.
         sampler: of the row and of the whole video, with ``batch`` in it.
     """
 
@@ -45,46 +45,35 @@ class Case:
     @property
     def layout(self) -> WindowLayout:
         """The windows of the long video."""
-        config = self.model.config
-        return WindowLayout(frames=self.frames, window=config.window, stride=config.stride)
+        geometry = self.model.geometry
+        return WindowLayout(
+            frames=geometry.latents(self.frames), window=geometry.window, stride=geometry.stride
+        )
 
     @property
     def latent(self) -> tuple[int, int, int]:
         """``(H, W, C)`` of a latent frame."""
-        config = self.model.config
-        factor = config.latent_factor
-        return config.height // factor, config.width // factor, config.latent_channels
+        geometry = self.model.geometry
+        return *geometry.latent_size(geometry.height, geometry.width), geometry.channels
 
-    def unet_flops(self, clips: int) -> int:
-        """Of one call of the UNet on `clips` clips."""
-        config = self.model.config
-        height, width, _ = self.latent
-        return flops.unet(
-            config.unet,
-            batch=clips,
-            frames=config.window,
-            height=height,
-            width=width,
-            tokens=config.text.tokens,
-        )
+    def call(self, clips: int) -> tuple[Any, tuple[Any, ...]]:
+        """The jitted network, and arguments for a call on `clips` clips."""
+        x = normal((clips, self.model.geometry.window, *self.latent))
+        cond = self.model.encode_prompts([f"the ball moves {i}" for i in range(clips)])
+        t = jnp.full(clips, 500.0, jnp.float32)
+        return jax.jit(self.model.denoiser), (self.model.params, x, t, cond)
 
+    @cached_property
+    def flops_of_clip(self) -> float | None:
+        """Operations of the network on one clip."""
+        network, arguments = self.call(1)
+        return operations(network.lower(*arguments))
 
-@partial(jax.jit, static_argnums=0)
-def apply_unet(graphdef: Any, params: Any, x: Any, t: Any, text: Any, fps: Any) -> jax.Array:
-    """One call of the network."""
-    return nnx.merge(graphdef, params)(x, t, text, fps=fps)
-
-
-@partial(jax.jit, static_argnums=0)
-def apply_vae(graphdef: Any, params: Any, latents: jax.Array) -> jax.Array:
-    """Decoding."""
-    return nnx.merge(graphdef, params).decode(latents)
-
-
-@partial(jax.jit, static_argnums=0)
-def apply_text(graphdef: Any, params: Any, ids: jax.Array) -> jax.Array:
-    """Encoding prompts."""
-    return nnx.merge(graphdef, params)(ids)
+    @cached_property
+    def flops_of_frame(self) -> float | None:
+        """Operations of decoding one latent frame."""
+        decoding = self.model.decoding(self.latent)
+        return None if decoding is None else operations(decoding[0].lower(*decoding[1]))
 
 
 def normal(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
@@ -93,58 +82,54 @@ def normal(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
 
 
 def unet_work(case: Case, guided: bool) -> Work:
-    """A call of the UNet, on both halves of the guidance where `guided`."""
-    config = case.model.config
+    """A call of the network, on both halves of the guidance where `guided`."""
     clips = case.batch * (2 if guided else 1)
-    graphdef, params = nnx.split(case.model.unet)
-    fps = jnp.full(clips, config.fps, jnp.float32) if config.unet.fps_embedding else None
-    arguments = (
-        params,
-        normal((clips, config.window, *case.latent)),
-        jnp.full(clips, 500.0, jnp.float32),
-        normal((clips, config.text.tokens, config.unet.text_features), 1),
-        fps,
-    )
+    network, arguments = case.call(clips)
     return Work(
         name=f"unet {_guidance(guided)}",
         what="unet",
-        lower=lambda: apply_unet.lower(graphdef, *arguments),
+        lower=lambda: network.lower(*arguments),
         call=lambda program: program(*arguments),
-        flops=case.unet_flops(clips),
         unit=f"{clips} clips" if clips > 1 else "1 clip",
     )
 
 
 def vae_work(case: Case) -> Work:
-    """Decoding as many frames as the pipeline decodes together, at most a clip's."""
-    config = case.model.config
-    frames = max(1, min(config.window, 2**20 // (config.height * config.width)))
-    graphdef, params = nnx.split(case.model.vae)
-    latents = normal((frames, *case.latent))
+    """Decoding one latent frame."""
+    decoding = case.model.decoding(case.latent)
+    if decoding is None:
+        raise InputError(f"the model {case.model.name!r} cannot decode a single latent frame")
+    decode, abstract = decoding
+    arguments = jax.tree.map(
+        lambda leaf: normal(leaf.shape) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf,
+        abstract,
+    )
+    # The first argument is static; a compiled program is called without it.
     return Work(
         name="vae decode",
         what="vae",
-        lower=lambda: apply_vae.lower(graphdef, params, latents),
-        call=lambda program: program(params, latents),
-        flops=flops.vae_decode(
-            config.vae, frames=frames, height=case.latent[0], width=case.latent[1]
-        ),
-        unit=f"{frames} frames" if frames > 1 else "1 frame",
+        lower=lambda: decode.lower(*arguments),
+        call=lambda program: program(*arguments[1:]),
+        unit="1 latent frame",
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(graphdef: Any, params: Any, *inputs: Any) -> Any:
+    return nnx.merge(graphdef, params)(*inputs)
 
 
 def text_work(case: Case, prompts: int = 8) -> Work:
     """Encoding `prompts` prompts."""
-    config = case.model.config.text
-    graphdef, params = nnx.split(case.model.text_encoder)
-    drawn = np.random.default_rng(0).integers(config.vocabulary, size=(prompts, config.tokens))
-    ids = jnp.asarray(drawn, jnp.int32)
+    model: Any = case.model
+    tokens = model.tokenizer([f"the ball moves {i}" for i in range(prompts)])
+    inputs = tokens if isinstance(tokens, tuple) else (tokens,)  # ids, and a mask where it has one
+    graphdef, params = nnx.split(model.text_encoder)
     return Work(
         name="text encoder",
         what="text",
-        lower=lambda: apply_text.lower(graphdef, params, ids),
-        call=lambda program: program(params, ids),
-        flops=flops.text(config, prompts=prompts),
+        lower=lambda: _apply.lower(graphdef, params, *inputs),
+        call=lambda program: program(params, *inputs),
         unit=f"{prompts} prompts",
     )
 
@@ -163,9 +148,14 @@ def scenario(case: Case, events: int = 4) -> Scenario:
 
 
 def row_work(case: Case) -> Work:
-    """One row of the tape as the command line plays it: assemble, call the network, update."""
-    run = Pipeline(case.model).start(scenario(case), case.sampler, seed=0)
-    carry, row, clips = run.carry, 0, run.tape.clips_per_call
+    """Rows of the tape one after the other, as the command line plays them: assemble, call the
+    network, update. The operations are those of the clips that a row has on average; its empty
+    places count for nothing."""
+    pipeline = Pipeline(case.model)
+    request = pipeline.prepare(scenario(case), case.sampler, 0)
+    run = pipeline.start(request)
+    carry, row, summary = run.carry, 0, request.summary
+    clips = summary.clips / summary.rows
 
     def call(program: Any) -> Any:
         nonlocal carry, row
@@ -179,19 +169,18 @@ def row_work(case: Case) -> Work:
         what="row",
         lower=run.lower,
         call=call,
-        flops=case.unet_flops(clips),
-        unit=f"{clips} clips",
+        flops=_times(clips, case.flops_of_clip),
+        unit=f"{clips:.3g} clips in {summary.clips_per_call} places",
     )
 
 
 def measure_video(case: Case, *, repeat: int, peak_flops: float | None) -> Iterator[Measurement]:
     """The whole video from its text to its frames: sampling, decoding, and both."""
     pipeline = Pipeline(case.model)
-    story = scenario(case)
     sampling: list[float] = []
     decoding: list[float] = []
-    request = pipeline.prepare(story, case.sampler, 0)
-    rows, clips = request.summary.rows, request.summary.clips
+    request = pipeline.prepare(scenario(case), case.sampler, 0)
+    summary = request.summary
     watch = lambda done, total: None  # noqa: E731  as the command line plays it, in parts
 
     for _ in range(1 + repeat):
@@ -200,25 +189,27 @@ def measure_video(case: Case, *, repeat: int, peak_flops: float | None) -> Itera
             seconds(lambda: latents.append(pipeline.latents(request, progress=watch)))  # noqa: B023
         )
         decoding.append(seconds(lambda: pipeline.decode(latents[0])))  # noqa: B023
-    config = case.model.config
     name = f"video {case.sampler.name}"
-    calls = f"{case.frames} frames, {rows} calls"
-    network = clips * case.unet_flops(1)
-    decoder = flops.vae_decode(
-        config.vae, frames=case.frames, height=case.latent[0], width=case.latent[1]
-    )
-    for part, times, operations in (
-        ("sampling", sampling, network),
-        ("decoding", decoding, decoder),
-        ("in all", [s + d for s, d in zip(sampling, decoding, strict=True)], network + decoder),
+    frames = f"{case.frames} frames"
+    network = _times(summary.clips, case.flops_of_clip)
+    decoder = _times(request.layout.frames, case.flops_of_frame)
+    for part, unit, times, flops in (
+        ("sampling", f"{frames}, {summary.clips} clips", sampling, network),
+        ("decoding", frames, decoding, decoder),
+        (
+            "in all",
+            frames,
+            [s + d for s, d in zip(sampling, decoding, strict=True)],
+            None if network is None or decoder is None else network + decoder,
+        ),
     ):
         yield summarise(
             f"{name}: {part}",
             "video",
-            calls if part == "sampling" else f"{case.frames} frames",
+            unit,
             times[0],
             times[1:],
-            flops=operations,
+            flops=flops,
             peak_flops=peak_flops,
         )
 
@@ -249,6 +240,10 @@ def jobs(
         "video": [("video", video)],
     }
     return [named for kind in KINDS if kind in kinds for named in known[kind]]
+
+
+def _times(count: float, flops: float | None) -> float | None:
+    return None if flops is None else count * flops
 
 
 def _guidance(guided: bool) -> str:

@@ -184,8 +184,8 @@ def _allowed(config: Settings, where: str, **allowed: tuple[Any, ...]) -> None:
     """Refuses settings that our networks do not have, rather than compute something else."""
     for key, values in allowed.items():
         if config.get(key, values[0]) not in values:
-            said = " or ".join(map(repr, values))
-            raise InputError(f"{where}: {key} is {config[key]!r}; only {said} is supported")
+            known = " or ".join(map(repr, values))
+            raise InputError(f"{where}: {key} is {config[key]!r}; only {known} is supported")
 
 
 def _side(config: Settings, key: str, default: int, where: str) -> int:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
@@ -236,8 +235,3 @@ class VisionTransformer(nnx.Module):
         )
         grid = jnp.einsum("ih,hwd,jw->ijd", down, grid, across)
         return jnp.concatenate([positions[:1], grid.reshape(rows * columns, -1)])
-
-
-def class_features(network: VisionTransformer, images: np.ndarray | jax.Array) -> jax.Array:
-    """The class token after the last norm: ``[B, H, W, 3] -> [B, D]``."""
-    return network(jnp.asarray(images))[:, 0]

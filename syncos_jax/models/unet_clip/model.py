@@ -26,6 +26,13 @@ _PROMPTS_PER_CALL = 8
 _DECODED_PIXELS_PER_CALL = 2**20
 
 
+def unet_clip(model: Model) -> UNetClip:
+    """`model`, whose networks are about to be used one by one; InputError for another family."""
+    if not isinstance(model, UNetClip):
+        raise InputError(f"{model.name}: is of the family {model.family!r}; expected unet_clip")
+    return model
+
+
 class MissingPart(InputError, AttributeError):
     """A network, or the tokenizer, that a model was converted without."""
 
@@ -54,8 +61,8 @@ def _decode(graphdef: Any, params: Any, latents: jax.Array) -> jax.Array:
 class UNetClip(Model):
     """A text-to-video model whose parts can be used alone.
 
-    A model of which only one network was converted (``syncos convert --only``) has that one:
-    reading another part raises `MissingPart`, an InputError that says so, and ``hasattr`` is False.
+    A model of which only one network was converted (``only``) has that one: reading another part
+    raises `MissingPart`, an InputError that says so, and ``hasattr`` is False.
 
     Attributes:
         config: sizes and sampling defaults.
@@ -92,7 +99,9 @@ class UNetClip(Model):
         self._placed: dict[str, tuple[Any, Any]] = {}
 
     @classmethod
-    def from_networks(cls, config: ModelConfig, networks: Mapping[str, Any], folder: Path) -> Model:
+    def from_networks(
+        cls, config: ModelConfig, networks: Mapping[str, Any], folder: Path
+    ) -> UNetClip:
         """The model of a folder; arguments as in `Model.from_networks`."""
         tokenizer = None
         if "text_encoder" in networks and (folder / TOKENIZER).is_dir():

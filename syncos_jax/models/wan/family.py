@@ -43,8 +43,8 @@ def _decode(graphdef: Any, params: Any, latents: jax.Array, kept: Any) -> tuple[
 class Wan(Model):
     """A text-to-video model of Wan's, whose parts can be used alone.
 
-    A model of which only one network was converted (``syncos convert --only``) has that one:
-    reading another part raises `MissingPart`, an InputError that says so, and ``hasattr`` is False.
+    A model of which only one network was converted (``only``) has that one: reading another part
+    raises `MissingPart`, an InputError that says so, and ``hasattr`` is False.
 
     Attributes:
         config: sizes and sampling defaults.
@@ -164,4 +164,3 @@ class Wan(Model):
         one, split = jax.ShapeDtypeStruct((1, *frame_shape), jnp.float32), self._split("vae")
         kept = jax.eval_shape(partial(_decode, split[0]), split[1], one, None)[1]
         return _decode, (*split, one, kept)
-

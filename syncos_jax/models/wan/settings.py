@@ -89,8 +89,10 @@ class WanConfig:
         )
 
     def noise_schedule(self) -> NoiseSchedule:
-        """The diffusion process, a flow."""
-        return NoiseSchedule.flow(shift=self.schedule.get("shift", 1.0))
+        """The diffusion process, a flow, with the model's own solver."""
+        schedule = NoiseSchedule.flow(shift=self.schedule.get("shift", 1.0))
+        others = {k: v for k, v in self.schedule.items() if k not in ("shift", "rule")}
+        return dataclasses.replace(schedule, solver=self.default_solver(), flow_settings=others)
 
     def noise_levels(self, steps: int) -> Levels:
         """The levels of a run of so many steps, as the model's own scheduler chooses them."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from syncos_jax.errors import InputError
+from syncos_jax.scenario.comments import comments_behind_text
 
 if TYPE_CHECKING:
     from syncos_jax.scenario.template import Take
@@ -95,7 +96,9 @@ Prompts = Annotated[
     typer.Option(
         "--prompts",
         metavar="FILE",
-        help="In place of a scenario: a text file with a prompt, an event, on each line.",
+        help="In place of a scenario: a text file with a prompt, an event, on each line (lines "
+        "that begin with '# ' are comments), or a .csv, .tsv, .json or .jsonl with prompt and, if "
+        "it likes, seconds, frames and negative.",
         show_default=False,
     ),
 ]
@@ -141,7 +144,8 @@ def collect(
     seconds: float | None = None,
 ) -> list[Take]:
     """The videos that the options ask for; InputError where they contradict one another."""
-    from syncos_jax.scenario.prompts import from_prompts, read_prompts, split_prompts
+    from syncos_jax.scenario.prompt_files import read_prompt_file
+    from syncos_jax.scenario.prompts import from_prompts, split_prompts
     from syncos_jax.scenario.scenario import braces_doubled
     from syncos_jax.scenario.template import Template, parse_values
 
@@ -159,10 +163,17 @@ def collect(
             if value is not None:
                 raise InputError(f"{name} goes with --prompt or --prompts, not with a scenario")
         template = Template.from_file(scenario)
+        _say(comments_behind_text(scenario))
     else:
         if values:
             raise InputError("--set goes with a scenario file, not with --prompt or --prompts")
-        texts = read_prompts(prompts) if prompts is not None else split_prompts(prompt or "")
+        texts: list[Any]
+        if prompts is not None:
+            held = read_prompt_file(prompts)
+            texts = list(held.events)
+            _say(held.notes)
+        else:
+            texts = list(split_prompts(prompt or ""))
         story = from_prompts(texts, global_prompt or "", seconds)
         template = Template(braces_doubled(story.to_dict()))
     chosen = parse_values(values or [])
@@ -171,6 +182,11 @@ def collect(
         first = wanted[0] if wanted else template.expand(chosen)[0].scenario.seed
         wanted = [(first + index) % 2**32 for index in range(takes)]  # after the last comes 0
     return template.expand(chosen, wanted)
+
+
+def _say(notes: Iterable[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {' '.join(note.split())}", err=True)
 
 
 def with_sampler(takes: list[Take], name: str | None, changes: Mapping[str, Any]) -> list[Take]:

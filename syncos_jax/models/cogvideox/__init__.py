@@ -1,0 +1,1 @@
+"""CogVideoX (Yang et al., arXiv 2408.06072): transformer, causal autoencoder, family."""

@@ -1,0 +1,180 @@
+"""One video to make: what it shows, the files it is written to, and the checks before the work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncos_jax.errors import InputError
+from syncos_jax.files import check_writable
+from syncos_jax.files.text import short
+from syncos_jax.pipeline.checkpoint import RUN, run_folder
+from syncos_jax.pipeline.encode import check_rate
+from syncos_jax.pipeline.label import render
+from syncos_jax.runs.progress import Phases, interruptible
+from syncos_jax.scenario import Scenario
+from syncos_jax.scenario.template import Take
+
+if TYPE_CHECKING:
+    from syncos_jax.pipeline import Pipeline
+    from syncos_jax.pipeline.request import Request
+    from syncos_jax.sampling.settings import Settings
+
+_PIXELS = 256  # small videos grow to about this height
+
+
+@dataclass
+class Job:
+    """One video to make, and the names of what is written.
+
+    Attributes:
+        take: the scenario, and what distinguishes it from the other takes.
+        out: the video: a file, or a folder for PNG frames.
+        sheet: the contact sheet, .png.
+        latents: the latents, .npy or .npz.
+        record: the sidecar, .json.
+        template: the scenario's file.
+        scale, label: as `Video.save` has them; scale None for what makes small videos visible.
+        sampler, seed: in place of the scenario's.
+        request: all that follows from these for a pipeline; `prepare` makes it.
+        original: of a video that is made again, its record's file and the record.
+        resume: whether to go on with what a killed run has left.
+        every: how often the run's state is saved (`parse_every`).
+        preview: a PNG to look at while it is being made; preview_every: rows between looks.
+    """
+
+    take: Take
+    out: Path
+    sheet: Path | None = None
+    latents: Path | None = None
+    record: Path | None = None
+    template: Path | None = None
+    scale: int | None = None
+    label: str | None = None
+    sampler: Settings | None = None
+    seed: int | None = None
+    request: Request | None = None
+    original: tuple[Path, dict[str, Any]] | None = None
+    group: str = ""
+    resume: bool = True
+    every: str = "30"
+    preview: Path | None = None
+    preview_every: int = 20
+
+    @property
+    def used_seed(self) -> int:
+        """The seed of the run."""
+        return self.take.scenario.seed if self.seed is None else self.seed
+
+    def prepare(self, pipeline: Pipeline) -> Request:
+        """The request for `pipeline`, derived once.
+
+        Raises InputError where the scenario does not fit the model.
+        """
+        if self.request is None:
+            self.request = pipeline.prepare(self.take.scenario, self.sampler, self.used_seed)
+        return self.request
+
+
+def check_outputs(jobs: list[Job]) -> None:
+    """Makes sure, before hours of work, that every file can be written; raises InputError."""
+    from syncos_jax.pipeline.video import check_video_path
+    from syncos_jax.runs.record import RECORD
+
+    for job in jobs:
+        check_video_path(job.out)
+        if job.latents is not None and job.latents.suffix.lower() not in (".npy", ".npz"):
+            raise InputError(f"{job.latents}: the name of the latents must end in .npy or .npz")
+        for path in (job.sheet, job.latents, job.record, job.preview):
+            if path is not None:
+                check_writable(path)
+        if job.record is not None and job.record.exists():
+            if job.original is not None and job.record.resolve() == job.original[0].resolve():
+                raise InputError(
+                    f"`out={job.out}` would replace {job.record}, the record that `original` "
+                    "reads; choose another name"
+                )
+            if not RECORD.holds(job.record):
+                raise InputError(
+                    f"{job.record} is where the record of {job.out} goes, but is another file; "
+                    "choose another name for `out`, or give `record=None`"
+                )
+
+
+def check_fit(pipeline: Pipeline, job: Job) -> None:
+    """Makes sure that scenario, label and format fit the model's video; raises InputError."""
+    request = job.prepare(pipeline)
+    check_rate(job.out, request.fps)
+    if job.label is not None:
+        scale = scale_of(job, request.height, request.width)
+        render(job.label, request.height * scale, request.width * scale)
+
+
+def fit_memory(pipeline: Pipeline, jobs: Sequence[Job], phases: Phases) -> None:
+    """Gives every job the largest batch of windows that fits the devices."""
+    from syncos_jax.sampling.memory import largest_batch
+
+    found: dict[Any, int] = {}
+    for job in jobs:
+        request = job.prepare(pipeline)
+        windows = _batch_of_killed_run(job)  # which goes on with the batch it had
+        if windows is None:
+            kind = (request.layout, request.frame_shape, request.sampler)
+            if kind not in found:
+                with phases.phase("measure"):
+                    fit = interruptible(partial(largest_batch, pipeline.start(request)))
+                phases.say(str(fit))
+                found[kind] = fit.windows
+            windows = found[kind]
+        job.sampler, job.request = request.sampler.replace(batch=windows), None
+
+
+def _batch_of_killed_run(job: Job) -> int | None:
+    """Windows of a call of the run that the job goes on with, if there is one."""
+    try:
+        text = (run_folder(job.out) / RUN).read_text(encoding="utf-8") if job.resume else ""
+        batch = json.loads(text)["run"]["sampler"]["batch"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return batch if isinstance(batch, int) else None
+
+
+def scale_of(job: Job, height: int, width: int) -> int:
+    """How many pixels wide and high each pixel of the video is written."""
+    return job.scale or max(1, _PIXELS // min(height, width))
+
+
+def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
+    """Take, sampler settings, seed and the whole of a record, to make its video again.
+
+    Raises InputError where the record lacks what that needs.
+    """
+    from syncos_jax.runs.record import read_sidecar
+    from syncos_jax.sampling.settings import settings_from_dict
+
+    record = read_sidecar(path)
+    scale, label = record["video"].get("scale"), record["video"].get("label")
+    if scale is not None and (type(scale) is not int or not 1 <= scale <= 64):
+        raise InputError(f"{path}: video.scale: is {short(scale)}, but expected 1 to 64")
+    if label is not None and not isinstance(label, str):
+        raise InputError(f"{path}: video.label: is {short(label)}, but expected text or null")
+    try:
+        scenario = Scenario.from_dict(record["scenario"])
+        settings = settings_from_dict(record["sampler"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Take(scenario), settings, record["seed"], record
+
+
+def check_model(pipeline: Pipeline, path: Path, record: dict[str, Any], model: str) -> None:
+    """Refuses to make a video again with other weights; raises InputError."""
+    then, now = record["model"], pipeline.model.weights_sha256
+    if then["weights_sha256"] != now and then.get("dtype") == pipeline.model.dtype:
+        raise InputError(
+            f"{path}: was made with weights {then['weights_sha256'][:12]}..., but the model "
+            f"{model!r} has {now[:12]}...; give the right one with `model`"
+        )

@@ -1,0 +1,229 @@
+"""The videos of a batch: read from files, and what has become of each, in a manifest.
+
+The manifest ``manifest.json`` of a batch's folder holds (``version`` 1 of ``format``
+"syncos_jax.batch"):
+
+========= ========================================================================================
+items     for each name: status (pending, done, failed), source (file and line), error (one line, of
+          a failed one), video (its file), made (how often it was made), run (what it was made with,
+          as `syncos_jax.pipeline.fingerprint` gives it), frames, seconds (the time it took)
+sessions  for each start of the command that made something: started (UTC), process, devices,
+          videos, frames, seconds, videos_per_hour, frames_per_second
+========= ========================================================================================
+
+Several processes may be at one batch, on all hosts that see its folder: each update happens under a
+file lock, and the folder of a run is open to one process at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from syncos_jax.errors import InputError
+from syncos_jax.files.documents import MAX_BYTES
+from syncos_jax.files.text import short
+from syncos_jax.files.versioned import FileFormat
+from syncos_jax.scenario.template import Take, Template, slug
+
+MANIFEST = FileFormat(
+    "syncos_jax.batch", "the manifest of a batch", "choose another folder for `out`"
+)
+PENDING, DONE, FAILED = "pending", "done", "failed"
+MAX_ITEMS = 100_000
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A video of a batch.
+
+    Attributes:
+      name: its name, without a suffix; no other of the batch has it.
+      file: the file that its scenario was read from.
+      source: the file, and the line of a .jsonl file.
+      take: its scenario; None where it cannot be read.
+      error: why it cannot be read, one line.
+    """
+
+    name: str
+    file: Path
+    source: str
+    take: Take | None = None
+    error: str = ""
+
+
+def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = None) -> list[Item]:
+    """The videos of a folder of scenario files, or of a file with a scenario in each line.
+
+    Args:
+      source: a folder: its .yaml, .yml and .json files, by name. Or a file, .jsonl: each line is a
+        scenario as JSON, and may have a ``name``; without one it is called after its line, 0001.
+      seeds: a video for each of them, called NAME-seed3; None for the scenarios' own.
+
+    Scenarios that cannot be read are items with an `error`.
+
+    Raises:
+      InputError: no such source, nothing in it, or too much.
+    """
+    path = Path(source)
+    folder = path.is_dir()
+    entries = _of_folder(path) if folder else _of_lines(path)
+    items: list[Item] = []
+    names: dict[str, str] = {}
+    for default, location, read in entries:
+        file = Path(location) if folder else path
+        if len(items) > MAX_ITEMS:
+            raise InputError(f"{path}: makes more than {MAX_ITEMS} videos; split it")
+        try:
+            given, template = read()
+            name = default if given is None else given
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise InputError(
+                    f"{location}: name: is {short(name)}, but expected up to 100 letters, digits, "
+                    "_, . or -, not beginning with . or -"
+                )
+            found = [
+                Item(f"{name}-{take.name}" if take.name else name, file, location, take)
+                for take in template.expand(None, seeds)
+            ]
+            for item in found:
+                if item.name in names:
+                    raise InputError(
+                        f"{location}: the name {item.name!r} is that of {names[item.name]}, too; "
+                        "give each its own"
+                    )
+        except InputError as error:
+            name = default
+            while name in names:  # of what is broken, the name says only where
+                name += "-broken"
+            found = [Item(name, file, location, error=str(error))]
+        names.update((item.name, location) for item in found)
+        items += found
+    if not items:
+        what = f"has no {', '.join(_SUFFIXES)} file" if folder else "has no scenario"
+        raise InputError(f"{path}: {what} in it")
+    return items
+
+
+Read = Callable[[], tuple[Any, Template]]
+
+
+def _of_folder(folder: Path) -> Iterator[tuple[str, str, Read]]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith("."):
+            # A name that would not do for a file of ours, "älter (2)", is written in plain letters.
+            name = path.stem if _NAME.fullmatch(path.stem) else slug(path.stem)
+            yield name, str(path), partial(_read_file, path)
+
+
+def _of_lines(path: Path) -> Iterator[tuple[str, str, Read]]:
+    if path.suffix.lower() != ".jsonl":
+        raise InputError(
+            f"{path}: is neither a folder of scenario files nor a file that ends in .jsonl"
+            + ("" if path.exists() else " (and does not exist)")
+        )
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES + 1), b""), 1):
+                if len(line) > MAX_BYTES:
+                    raise InputError(f"{path}:{number}: is longer than {MAX_BYTES // 10**6} MB")
+                if line.strip():
+                    location = f"{path}:{number}"
+                    yield f"{number:04}", location, partial(_parse, line, location)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_file(path: Path) -> tuple[Any, Template]:
+    return None, Template.from_file(path)
+
+
+def _parse(line: bytes, location: str) -> tuple[Any, Template]:
+    try:
+        data = json.loads(line.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        found = f"{error.msg}, column {error.colno}" if error.lineno == 1 else "it ends too early"
+        raise InputError(f"{location}: not readable as JSON: {found}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{location}: not readable as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{location}: holds {short(data)}, but a mapping was expected")
+    name = data.pop("name", None)
+    return name, Template.from_dict(data, source=location)
+
+
+class Manifest:
+    """The manifest of a batch's folder; made where there is none.
+
+    Attributes:
+      lock: to be held from reading to writing where what is written depends on what was read.
+
+    Raises:
+      InputError: if the folder's ``manifest.json`` is another file.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / "manifest.json"
+        self.lock = FileLock(Path(folder) / ".manifest.lock")
+        self.items()
+
+    def items(self) -> dict[str, dict[str, Any]]:
+        """The entry of each video, by name."""
+        return self._read()["items"]
+
+    def item(self, name: str) -> dict[str, Any]:
+        """The entry of a video; empty where there is none."""
+        return self.items().get(name, {})
+
+    def update(
+        self,
+        items: Mapping[str, Mapping[str, Any]],
+        session: Mapping[str, Any] | None = None,
+        forget: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Changes fields of items, and adds or replaces the session (identified by ``started`` and
+        ``process``).
+
+        A field that is None is removed, and so are items for which `forget` returns True.
+        """
+        with self.lock:
+            data = self._read()
+            found = {
+                name: value
+                for name, value in data["items"].items()
+                if forget is None or not forget(name)
+            }
+            for name, fields in items.items():
+                new = {**found.get(name, {}), **fields}
+                found[name] = {key: value for key, value in new.items() if value is not None}
+            data["items"] = found
+            if session is not None:
+                own = (session["started"], session["process"])
+                others = [s for s in data["sessions"] if (s["started"], s["process"]) != own]
+                data["sessions"] = [*others, dict(session)]
+            MANIFEST.write(self.path, data)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            data = MANIFEST.read(self.path)
+        except FileNotFoundError:
+            return {"items": {}, "sessions": []}
+        if isinstance(data.get("items"), dict) and isinstance(data.get("sessions"), list):
+            return data
+        raise InputError(f"{self.path}: has no items and sessions; {MANIFEST.remedy}")
+
+
+def group_name(names: Sequence[str]) -> str:
+    """A name for videos that are made together, for the folder of their run."""
+    return "group-" + hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]

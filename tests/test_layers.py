@@ -1,0 +1,191 @@
+"""How the library is built: imports run downwards only, no circles, short files and functions."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RENAMED = ("kernels", "weights_convert")  # at the top of the repository, installed below syncos_jax
+
+LAYERS = (
+    {"cli"},
+    {"review", "experiments"},
+    {"metrics"},
+    {"demo"},
+    {"runs"},
+    {"pipeline"},
+    {"weights_convert"},
+    {"models"},
+    {"kernels"},
+    {"scenario"},
+    {"sampling"},
+    {"files"},
+    {"errors"},
+)
+"""From top to bottom; what stands side by side does not know each other."""
+
+MAX_LINES = 400
+MAX_FUNCTION = 60
+"""Lines of a function without its docstring."""
+
+COMMANDS = {
+    "syncos_jax/cli/batch.py:batch",
+    "syncos_jax/cli/bench.py:bench",
+    "syncos_jax/cli/convert.py:convert",
+    "syncos_jax/cli/experiment.py:experiment",
+    "syncos_jax/cli/generate.py:generate",
+}
+"""Longer because their options stand in their signature; what they do is as short as the rest."""
+
+TABLES = {"weights_convert/diffusers_folder.py:write_networks"}
+"""Long because they are tables: here of the files that diffusers' classes are configured by."""
+
+# What is still otherwise; each entry has to go with its mend.
+UPWARDS = {
+    "syncos_jax.demo.evaluate imports syncos_jax.cli.console",
+    "syncos_jax.demo.train imports syncos_jax.cli.console",
+}
+CIRCLES = {
+    ("syncos_jax.weights_convert.state_dict", "syncos_jax.weights_convert.stored"),
+    ("syncos_jax.weights_convert.stored", "syncos_jax.weights_convert.torch_file"),
+}
+PRIVATE = {
+    "weights_convert/cogvideox_config.py takes _require",
+    "weights_convert/t5.py takes _require",
+}
+LONG = {
+    "syncos_jax/demo/world/tracker.py:track",
+    "weights_convert/convert.py:convert",
+    "weights_convert/diffusers_config.py:schedule_settings",
+}
+LONG_FILES = {"syncos_jax/sampling/coupled.py"}
+
+GRAPH = """
+import grimp, json
+graph = grimp.build_graph("syncos_jax", cache_dir=None, exclude_type_checking_imports={})
+found = {{m: sorted(graph.find_modules_directly_imported_by(m)) for m in sorted(graph.modules)}}
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def imports(tmp_path_factory):
+    """Module -> what it imports, at its head or in a function, `if TYPE_CHECKING` or not; and the
+    same without the last. Of a copy that is laid out as the package installs."""
+    installed = tmp_path_factory.mktemp("installed")
+    ignored = shutil.ignore_patterns("__pycache__", "model", "templates")
+    shutil.copytree(ROOT / "syncos_jax", installed / "syncos_jax", ignore=ignored)
+    shutil.copytree(  # `model` is a folder of weights and one of code
+        ROOT / "syncos_jax" / "models", installed / "syncos_jax" / "models", dirs_exist_ok=True
+    )
+    for folder in RENAMED:
+        shutil.copytree(ROOT / folder, installed / "syncos_jax" / folder, ignore=ignored)
+    return [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", GRAPH.format(without_types)],
+                cwd=installed,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for without_types in (False, True)
+    ]
+
+
+def package(module: str) -> str:
+    """``syncos_jax.runs.make`` -> ``runs``; empty for ``syncos_jax`` itself."""
+    return module.partition(".")[2].split(".")[0]
+
+
+def test_every_package_has_its_layer(imports):
+    everything, _ = imports
+    packages = {package(module) for module in everything} - {""}
+    assert packages == set().union(*LAYERS)
+
+
+def test_imports_run_downwards(imports):
+    everything, _ = imports
+    level = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in everything.items()
+        for other in others
+        if package(module) and package(other) and package(module) != package(other)
+        if level[package(other)] <= level[package(module)]
+    ]
+    assert set(wrong) == UPWARDS
+
+
+def circles(graph: dict[str, list[str]]) -> list[list[str]]:
+    """Chains of imports that come back to where they began; one edge of each is then left out."""
+    left = {module: set(others) for module, others in graph.items()}
+    found = []
+    while True:
+        try:
+            TopologicalSorter(left).prepare()
+            return found
+        except CycleError as error:
+            chain = error.args[1]  # each is imported by the next one
+            found.append(sorted(set(chain)))
+            left[chain[1]].remove(chain[0])
+
+
+def test_circles_are_found():
+    assert circles({"a": ["b"], "b": ["c", "d"], "c": ["a"], "d": []}) == [["a", "b", "c"]]
+    assert circles({"a": ["b"], "b": []}) == []
+
+
+def test_no_circles(imports):
+    """Names that stand for types alone may be known both ways; they are not imported at all."""
+    _, without_types = imports
+    assert set(map(tuple, circles(without_types))) == CIRCLES
+
+
+def test_the_top_has_few_entries():
+    entries = {path.name for path in (ROOT / "syncos_jax").iterdir()}
+    assert len(entries - {"__init__.py", "py.typed", "__pycache__"}) <= 12
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """(path, text) of every Python file of the product."""
+    for folder in ("syncos_jax", *RENAMED):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+
+
+def test_private_names_stay_in_their_file():
+    taken = set()
+    for name, text in sources():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("syncos_jax"):
+                private = [a.name for a in node.names if a.name.startswith("_")]
+                taken |= {f"{name} takes {n}" for n in private if not n.startswith("__")}
+    assert taken == PRIVATE
+
+
+def test_files_are_short():
+    lengths = {name: text.count("\n") for name, text in sources()}
+    assert {name for name, lines in lengths.items() if lines > MAX_LINES} == LONG_FILES, lengths
+
+
+def test_functions_are_short():
+    long = {}
+    for name, text in sources():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                lines = node.end_lineno - (body[0].lineno if body else node.end_lineno) + 1
+                if f"{name}:{node.name}" not in COMMANDS:
+                    lines += node.body[0].lineno - node.lineno
+                if lines > MAX_FUNCTION and f"{name}:{node.name}" not in TABLES:
+                    long[f"{name}:{node.name}"] = lines
+    assert set(long) == LONG, long

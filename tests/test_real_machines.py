@@ -1,0 +1,141 @@
+"""What machines do: killed processes, links, players, missing platforms, flipped bits."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import DATA, save_ckpt, syncos, weights
+
+from syncos_jax.errors import InputError
+from syncos_jax.files import replacing, replacing_folder
+from syncos_jax.files.atomic import remove_leftovers, temporary_folder
+from syncos_jax.pipeline.load import load_model
+from syncos_jax.pipeline.video import Video
+from syncos_jax.runs.cache import remove_orphans
+
+OPTIONS = ("--config", DATA / "openclip_text_tiny.json", "--only", "text_encoder")
+
+KILLED = """
+import os, sys, pathlib
+from syncos_jax.files.atomic import replacing, temporary_folder
+with temporary_folder(pathlib.Path("model")) as folder, replacing("a.mp4") as file:
+    (folder / "weights").write_bytes(b"1234")
+    file.write_bytes(b"1234")
+    print("there", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "there\n"
+    time.sleep(1.1)  # what is younger is left alone
+    held = set(os.listdir())
+    assert len(held) == 2
+    with temporary_folder(Path("model")), replacing("a.mp4") as file:
+        file.write_bytes(b"mine")
+        assert held < set(os.listdir())
+    process.kill()
+    process.communicate()
+    assert held < set(os.listdir())
+    with temporary_folder(Path("model")), replacing("a.mp4") as file:
+        file.write_bytes(b"mine")
+        assert not held & set(os.listdir())
+    assert os.listdir() == ["a.mp4"]
+
+
+def test_names_of_others_are_left_alone(tmp_path):
+    for name in (".a.notes.mp4", ".a.12345678.txt", ".b.12345678.mp4", ".a.12345678.mp4x"):
+        Path(name).write_text("mine")
+        os.utime(name, (0, 0))
+    Path(".a.abcdefgh").mkdir()  # a folder without our lock
+    assert remove_leftovers(tmp_path, ".a.", ".mp4") == remove_leftovers(tmp_path, ".a.", "") == 0
+    assert len(os.listdir()) == 5
+
+
+def test_a_link_is_followed(tmp_path):
+    Path("disk").mkdir()
+    Path("a.txt").symlink_to("disk/a.txt")  # leads nowhere yet
+    for text in ("one", "two"):
+        with replacing("a.txt") as file:
+            file.write_text(text)
+        assert Path("a.txt").is_symlink() and Path("disk/a.txt").read_text() == text
+    Path("disk/frames").mkdir()
+    Path("frames").symlink_to("disk/frames")
+    with replacing_folder("frames") as folder:
+        (folder / "1").write_text("x")
+    assert Path("frames").is_symlink() and os.listdir("disk/frames") == ["1"]
+    assert sorted(os.listdir("disk")) == ["a.txt", "frames"]
+    Path("lost.txt").symlink_to("nowhere/a.txt")
+    with pytest.raises(InputError, match="nowhere does not exist"), replacing("lost.txt"):
+        pass
+
+
+def test_files_that_players_cannot_open_are_not_written():
+    video = Video(np.zeros((2, 16, 16, 3), np.uint8), 8.0)
+    for name in ("a.mp4", "a.MOV"):
+        with pytest.raises(InputError, match="QuickTime, iOS and Firefox do not play"):
+            video.save(name, crf=0)
+    for crf in (-1, 52, 1.5):
+        with pytest.raises(InputError, match="must be a whole number from 0"):
+            video.save("a.mp4", crf=crf)
+    assert os.listdir() == []
+    video.save("a.mkv", crf=0)
+
+
+def test_half_written_programs_are_removed(tmp_path):
+    files = {"a-cache": b"x", "b-cache": b"x", "b-atime": b"12345678", "c-cache": b""}
+    files |= {"c-atime": b"12345678", "d-cache": b"x", "d-atime": b"1"}
+    for name, content in files.items():
+        Path(name).write_bytes(content)
+    assert remove_orphans(tmp_path) == 3
+    assert sorted(n for n in os.listdir() if n[0] != ".") == ["b-atime", "b-cache"]
+    assert remove_orphans(tmp_path) == 0
+
+
+def test_a_platform_that_is_not_there():
+    code = "from syncos_jax.cli import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "info"],
+        env={**os.environ, "JAX_PLATFORMS": "cuda"},
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode == 0:
+        pytest.skip("there is one")
+    assert run.returncode == 2 and run.stderr.count("\n") == 1, run.stderr
+    assert "JAX finds no cuda device here (JAX_PLATFORMS=cuda)" in run.stderr
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    source = save_ckpt("a.ckpt", weights("openclip_text_tiny"))
+    assert syncos("convert", source, "--out", "m", *OPTIONS).exit_code == 0
+    assert syncos("info", "m", "--verify").stdout.endswith("every file is as it was written\n")
+    rng = np.random.default_rng(0)
+    paths = sorted(p for p in Path("m").rglob("*") if p.is_file() and p.name != "files.json")
+    for path in paths:
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        changed = bytearray(whole)
+        changed[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(bytes(changed))
+        result = syncos("info", "m", "--verify")
+        assert result.exit_code == 2 and f"{path.relative_to('m')} has other" in result.stderr
+        if path.parts[1] == "text_encoder":
+            with pytest.raises(InputError):
+                load_model("m")
+        path.write_bytes(whole)
+    paths[-1].unlink()
+    assert "is missing" in syncos("info", "m", "--verify").stderr

@@ -1,0 +1,147 @@
+"""Prompts as people write them: too long, in tables, with YAML's signs in them."""
+
+import pytest
+from checkpoints import syncos
+
+from syncos_jax import Scenario
+from syncos_jax.errors import InputError
+from syncos_jax.pipeline.load import load_tokenizer
+from syncos_jax.scenario.prompt_files import read_prompt_file
+from syncos_jax.scenario.template import Template
+
+LONG = ", ".join(["a highly detailed cinematic photograph of a red ball on a green meadow"] * 5)
+
+
+def story(*locals_, shared=LONG):
+    events = [{"prompt": prompt, "seconds": 1.0} for prompt in locals_]
+    return Scenario.from_dict({"global": shared, "events": events})
+
+
+def test_a_long_global_prompt_gives_way_to_the_events(caplog):
+    tokenizer = load_tokenizer("demo")
+    first, second = tokenizer(story("the ball rolls", "the ball grows").prompts())
+    assert (first != second).any() and "prompt cut to" in caplog.text
+    alone = tokenizer(["the ball rolls"])[0]
+    words = [token for token in alone if token not in (alone[0], tokenizer.end)]
+    kept = [token for token in first if token != tokenizer.end][-len(words) :]
+    assert kept == words
+
+
+def test_short_prompts_are_as_before():
+    tokenizer = load_tokenizer("demo")
+    joined = story("the ball rolls", shared="a red ball").prompts()
+    assert (tokenizer(joined) == tokenizer(["a red ball, the ball rolls"])).all()
+
+
+def test_two_events_that_become_the_same_are_an_error():
+    tokenizer = load_tokenizer("demo")
+    texts = [f"{LONG} {word}" for word in ("left", "right")]
+    with pytest.raises(InputError, match="within these two prompts are the same"):
+        tokenizer(story(*texts).prompts())
+
+
+def events(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text.encode())
+    return list(read_prompt_file(tmp_path / name).events)
+
+
+BALL = {"prompt": "a red ball, rolling", "seconds": 1.0}
+GROWS = {"prompt": 'it "grows"', "seconds": 2.5}
+TABLES = {
+    "a.csv": 'prompt,seconds\n"a red ball, rolling",1\n"it ""grows""",2.5\n',
+    "excel.csv": '\ufeffPrompt;Seconds\r\na red ball, rolling;1\r\n"it ""grows""";2,5\r\n',
+    "a.tsv": 'prompt\tseconds\na red ball, rolling\t1\n"it ""grows"""\t2.5\n',
+    "a.jsonl": '{"prompt": "a red ball, rolling", "seconds": 1}\n'
+    '{"prompt": "it \\"grows\\"", "seconds": 2.5}\n',
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(tmp_path, name):
+    assert events(tmp_path, name, TABLES[name]) == [BALL, GROWS]
+
+
+def test_other_prompt_files(tmp_path):
+    assert events(tmp_path, "a.csv", "one\ntwo\n") == [{"prompt": "one"}, {"prompt": "two"}]
+    assert events(tmp_path, "a.json", '["one"]') == [{"prompt": "one"}]
+    lines = events(tmp_path, "a.txt", "# note\r\na red ball\n#2 it grows\n\na\u2028b\n")
+    assert [event["prompt"] for event in lines] == ["a red ball", "#2 it grows", "a b"]
+    for name, text, message in [
+        ("a.csv", "a,b\nc,d\n", "names no column 'prompt'"),
+        ("a.csv", "prompt,seconds\na,b,c\n", "row 2 has 3 cells"),
+        ("a.csv", "prompt,seconds\na,soon\n", "seconds is 'soon'"),
+        ("a.yaml", "events: []", "without --prompts"),
+        ("a.xlsx", "", "save it as .csv"),
+        ("a.txt", "a\x00b", "is not plain text"),
+        ("a.txt", '["a",\n"b"]', "looks like JSON"),
+        ("a.json", '{"events": []}', "without --prompts"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            events(tmp_path, name, text)
+
+
+def test_text_behind_a_hash_is_mentioned_and_prompts_are_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(
+        "global: a jersey with the #7 and a stripe\nevents:\n"
+        "  - {prompt: it waves, seconds: 1}   # the first\nseed: 3 #here\n"
+    )
+    result = syncos("scenario", "check", "a.yaml")
+    assert result.exit_code == 0 and "  global: a jersey with the\n  0: it waves" in result.stdout
+    assert result.stderr.count("note: ") == 1
+    assert "a.yaml:1: '#7 and a stripe' is a comment" in result.stderr
+    result = syncos("plan", "a.yaml", "--sampler", "co_denoising", "--steps", "2")
+    assert "'#7 and a stripe'" in result.stderr
+
+
+YAML = {
+    "prompt: a sign: stop": "in quotes",
+    "prompt: 'it's late'": "in quotes",
+    "prompt: *star": "in quotes",
+    "prompt: @home": "in quotes",
+    'prompt: "a\\d"': "written twice",
+    "prompt: 3": "put text in quotes",
+    "prompt: true": "put text in quotes",
+    "prompt: #7": "expected text",
+}
+
+
+@pytest.mark.parametrize("line", YAML)
+def test_errors_of_yaml_say_what_to_type(tmp_path, line):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"global: a\nevents:\n  - {line}\n    seconds: 1\n")
+    with pytest.raises(InputError, match=YAML[line]):
+        Scenario.from_file(path)
+
+
+@pytest.mark.parametrize("text", ["no", "on", "2024-01-01", "12:30", "007", "it waves: no"])
+def test_words_that_yaml_changes_stay_words(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    quoted = f"'{text}'" if ": " in text else text
+    path.write_text(f"global: a\nevents:\n  - prompt: {quoted}\n    seconds: 1\n")
+    assert Scenario.from_file(path).events[0].prompt == text
+
+
+@pytest.mark.parametrize("number", ["1.10", "1e3", "0.50", "1_000", "3"])
+def test_numbers_stand_in_prompts_as_they_were_written(tmp_path, number):
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        f"variables: {{n: {number}, pace: 1}}\nglobal: 'a {{n}}'\n"
+        "events: [{prompt: b, seconds: '{pace}'}]\n"
+    )
+    assert Template.from_file(path).fill().global_prompt == f"a {number}"
+
+
+def test_leading_zeros_are_no_octal_numbers(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("variables: {pace: 1}\nglobal: a\nevents: [{prompt: b, seconds: '{pace}'}]\n")
+    assert Template.from_file(path).fill({"pace": "010"}).events[0].seconds == 10
+    path.write_text("global: a\nevents: [{prompt: b, seconds: 010}]\n")
+    with pytest.raises(InputError, match="seconds: is '010'"):
+        Scenario.from_file(path)
+
+
+def test_a_window_in_a_scenario(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("global: a\nwindow: 24\nevents: [{prompt: b, seconds: 3}]\n")
+    assert Scenario.from_file(path).window == 24
