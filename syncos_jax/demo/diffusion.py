@@ -14,7 +14,7 @@ from syncos_jax.sampling.schedule import NoiseSchedule
 
 # Arguments of ``NoiseSchedule.from_betas``. With the usual last beta, 0.012, a subject this large
 # is still seen at the last timestep (signal 0.07): the caption would not be needed in training, but
-# in sampling, which begins with noise alone. With 0.02 the last signal is 0.01, and not 0 (zero
+# in sampling, which begins with noise alone. With 0.02 the last signal is 0.015, not 0 (zero
 # terminal SNR), by which the solvers of higher order would divide.
 SCHEDULE: dict[str, Any] = {
     "betas": "scaled_linear",
