@@ -202,7 +202,7 @@ def test_folders_above_and_below(tmp_path, pipeline_folder):
     assert opened(pipeline_folder / "model_index.json").config.name == "demo"
     unet = pipeline_folder / "unet"
     for path in (unet, unet / "diffusion_pytorch_model.safetensors"):
-        with pytest.raises(InputError, match=r"model for the whole model, or use `only=unet`"):
+        with pytest.raises(InputError, match=r"model for the whole model, or .*`only=unet`"):
             opened(path)
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match="is an archive; unpack it"):
@@ -224,7 +224,7 @@ def test_size_and_length_of_clips(tmp_path):
 
     vae = VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4)
     sizes, said = clip_defaults({"sample_size": [40, 72]}, vae, ["mine"])
-    assert sizes == {"height": 320, "width": 576} and "--window" in said[0]
+    assert sizes == {"height": 320, "width": 576} and "window=N" in said[0]
     assert clip_defaults({"sample_size": 32}, vae, [])[0] == {"height": 256, "width": 256}
     known = clip_defaults({"sample_size": 32}, vae, ["cerspense/zeroscope_v2_576w"])[0]
     assert known == {"window": 24, "stride": 6, "height": 320, "width": 576}
