@@ -47,7 +47,7 @@ TINY = DemoSizes(
         attention=(False, True),
         layers_per_block=1,
         head_size=8,
-        text_features=16,
+        text_features=24,
         norm_groups=4,
     ),
     text_inner=16,
@@ -147,7 +147,7 @@ def test_frames_are_marked_whatever_they_show():
         attention=(False, True),
         layers_per_block=1,
         head_size=8,
-        text_features=16,
+        text_features=24,
         norm_groups=4,
     )
     unet = UNet3D(config, rngs=nnx.Rngs(0))

@@ -129,7 +129,9 @@ def schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     own = str(config.get("_class_name", "")).startswith("CogVideoX")
     values = {**(_CLASS_DEFAULTS if own else {}), **config}
-    settings = schedule_settings(values)
+    if own:  # DDIM's settings; their ``step`` reads no ``clip_sample``
+        values |= {"_class_name": "DDIMScheduler", "clip_sample": False}
+    settings, _ = schedule_settings(values)
     return {**settings, "snr_shift": float(values["snr_shift_scale"]) if own else 1.0}
 
 

@@ -73,7 +73,7 @@ def still_timesteps(key: jax.Array, number: int, total: int) -> jax.Array:
     One draw in each of ``number`` equal intervals: less spread than free draws.
     """
     key_kind, key_u = jax.random.split(key)
-    u = (jnp.arange(number) + jax.random.uniform(key_u, (number,))) / number
+    u = (jnp.arange(number, dtype=jnp.float32) + jax.random.uniform(key_u, (number,))) / number
     low, high = FORMING
     forming = jax.random.uniform(key_kind, (number,)) < FORMING_SHARE
     level = jnp.where(forming, low + (high - low) * u, u)
