@@ -328,6 +328,7 @@ def test_a_bank_is_used_again_for_the_same_scenes_and_encoder_only(tmp_path, mon
     assert len(encode_bank(vae, scenes[:2], 2, file)) == 2
 
 
+@pytest.mark.slow  # over five minutes on two cores
 def test_the_stages_follow_each_other_and_resume(tmp_path, monkeypatch):
     for limits in ("AUTOENCODER", "FRAMES"):  # three steps reach nothing
         monkeypatch.setattr(gates, limits, {})

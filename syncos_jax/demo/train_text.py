@@ -75,7 +75,9 @@ def train_text(
         read = (jnp.cumsum(ids == tokenizer.end, axis=1) > 0)[..., None]
         wanted = jnp.stack([code[labels[:, i]] for i, code in enumerate(table)]).sum(axis=0)
         error = jnp.square(nnx.merge(graph, params)(ids) - wanted[:, None])
-        return jnp.where(read, error, 0.0).sum() / (read.sum() * error.shape[-1])
+        return jnp.where(read, error, 0.0).sum() / (
+            jnp.sum(read, dtype=jnp.float32) * error.shape[-1]
+        )
 
     average = Training(folder, steps, RATE, loss).run(
         params, lambda start: batches(tokenizer, (seed, start, 1)), seed
