@@ -13,18 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from syncos_jax.errors import InputError
 from syncos_jax.models.cogvideox.settings import CogVideoXConfig, CogVideoXGeometry
 from syncos_jax.models.cogvideox.vae import pieces
 from syncos_jax.models.family import Model
+from syncos_jax.models.networks import NetworkModel
+from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.sampling.placement import Placement
 
-TOKENIZER = "tokenizer"
 _PROMPTS_PER_CALL = 4
-
-
-class MissingPart(InputError, AttributeError):
-    """A network, or the tokenizer, that a model was converted without."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ def _decode(graphdef: Any, params: Any, latents: jax.Array, kept: Any) -> tuple[
     return frames.astype(jnp.uint8), kept
 
 
-class CogVideoX(Model):
+class CogVideoX(NetworkModel):
     """A text-to-video model of CogVideoX's, whose parts can be used alone.
 
     A model of which only one network was converted (``only``) has that one:
@@ -68,18 +64,12 @@ class CogVideoX(Model):
 
     family = "cogvideox"
     config_class = CogVideoXConfig
+    divided = ("transformer",)
+    config: CogVideoXConfig
     geometry: CogVideoXGeometry
 
     def __init__(self, config: CogVideoXConfig, *, tokenizer: Any = None, **networks: Any) -> None:
-        self.config = config
-        self.name = config.name
-        self.schedule = config.noise_schedule()
-        self.geometry = config.geometry()
-        self.steps, self.guidance = config.steps, config.guidance
-        for part, value in {**networks, TOKENIZER: tokenizer}.items():
-            if value is not None:  # of the others, __getattr__ says that they are missing
-                setattr(self, part, value)
-        self._placed: dict[str, tuple[Any, Any]] = {}
+        super().__init__(config, config.noise_schedule(), {**networks, TOKENIZER: tokenizer})
 
     @classmethod
     def from_networks(
@@ -93,41 +83,9 @@ class CogVideoX(Model):
             tokenizer = T5Tokenizer(folder / TOKENIZER, config.text_tokens, clean=False)
         return cls(config, **networks, tokenizer=tokenizer)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in (*CogVideoXConfig.networks, TOKENIZER):
-            held = ", ".join(part for part in CogVideoXConfig.networks if part in vars(self))
-            raise MissingPart(
-                f"model {self.config.name!r} has no {name}: it was converted with only its {held}; "
-                "convert the whole checkpoint"
-            )
-        raise AttributeError(name)
-
-    def _split(self, name: str) -> tuple[Any, Any]:
-        """A network as its structure and its weights, on the devices that `place` was told."""
-        if name not in self._placed:
-            self._placed[name] = nnx.split(getattr(self, name))
-        return self._placed[name]
-
-    def place(self, placement: Placement) -> None:
-        for name in CogVideoXConfig.networks:
-            graphdef, weights = self._split(name)
-            where = placement.place_weights if name == "transformer" else placement.place
-            self._placed[name] = graphdef, where(weights)
-
-    @property
-    def params(self) -> Any:  # type: ignore[override]
-        return self._split("transformer")[1]
-
-    @property
-    def weights(self) -> dict[str, Any]:
-        return {name: self._split(name)[1] for name in CogVideoXConfig.networks}
-
     @property
     def denoiser(self) -> _Denoiser:
         return _Denoiser(self._split("transformer")[0])
-
-    def denoise(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
-        return self.denoiser(params, x, t, cond)
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, jax.Array]:
         """``text [n, S, D]``: S is ``config.text_tokens`` (226), and padding has features like all

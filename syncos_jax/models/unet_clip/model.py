@@ -16,12 +16,13 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.family import Model
+from syncos_jax.models.networks import NetworkModel
+from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.schedule import NoiseSchedule
 
-TOKENIZER = "tokenizer"
 _PROMPTS_PER_CALL = 8
 _DECODED_PIXELS_PER_CALL = 2**20
 
@@ -31,10 +32,6 @@ def unet_clip(model: Model) -> UNetClip:
     if not isinstance(model, UNetClip):
         raise InputError(f"{model.name}: is of the family {model.family!r}; expected unet_clip")
     return model
-
-
-class MissingPart(InputError, AttributeError):
-    """A network, or the tokenizer, that a model was converted without."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def _decode(graphdef: Any, params: Any, latents: jax.Array) -> jax.Array:
     return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
-class UNetClip(Model):
+class UNetClip(NetworkModel):
     """A text-to-video model whose parts can be used alone.
 
     A model of which only one network was converted (``only``) has that one: reading another part
@@ -76,6 +73,8 @@ class UNetClip(Model):
 
     family = "unet_clip"
     config_class = ModelConfig
+    divided = ("unet",)
+    config: ModelConfig
 
     def __init__(
         self,
@@ -87,16 +86,8 @@ class UNetClip(Model):
         text_encoder: Any = None,
         tokenizer: Any = None,
     ) -> None:
-        self.config = config
-        self.name = config.name
-        self.schedule = schedule
-        self.geometry = config.geometry()
-        self.steps, self.guidance = config.steps, config.guidance
         parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, TOKENIZER: tokenizer}
-        for part, value in parts.items():
-            if value is not None:  # of the others, __getattr__ says that they are missing
-                setattr(self, part, value)
-        self._placed: dict[str, tuple[Any, Any]] = {}
+        super().__init__(config, schedule, parts)
 
     @classmethod
     def from_networks(
@@ -110,31 +101,6 @@ class UNetClip(Model):
             )
         return cls(config, config.noise_schedule(), **networks, tokenizer=tokenizer)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in (*ModelConfig.networks, TOKENIZER):
-            held = ", ".join(part for part in ModelConfig.networks if part in vars(self))
-            raise MissingPart(
-                f"model {self.config.name!r} has no {name}: it was converted with only its {held}; "
-                "convert the whole checkpoint"
-            )
-        raise AttributeError(name)
-
-    def _split(self, name: str) -> tuple[Any, Any]:
-        """A network as its structure and its weights, on the devices that `place` was told."""
-        if name not in self._placed:
-            self._placed[name] = nnx.split(getattr(self, name))
-        return self._placed[name]
-
-    def place(self, placement: Placement) -> None:
-        for name in ModelConfig.networks:
-            graphdef, weights = self._split(name)
-            where = placement.place_weights if name == "unet" else placement.place
-            self._placed[name] = graphdef, where(weights)
-
-    @property
-    def params(self) -> Any:  # type: ignore[override]
-        return self._split("unet")[1]
-
     @property
     def weights(self) -> dict[str, Any]:
         names = {"unet": "unet", "text": "text_encoder", "vae": "vae"}
@@ -143,9 +109,6 @@ class UNetClip(Model):
     @property
     def denoiser(self) -> _Denoiser:
         return _Denoiser(self._split("unet")[0])
-
-    def denoise(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
-        return self.denoiser(params, x, t, cond)
 
     @property
     def embeds_fps(self) -> bool:

@@ -12,18 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from syncos_jax.errors import InputError
 from syncos_jax.models.family import Model
+from syncos_jax.models.networks import NetworkModel
+from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.models.wan.denoiser import WanDenoiser
 from syncos_jax.models.wan.settings import WanConfig
 from syncos_jax.sampling.placement import Placement
 
-TOKENIZER = "tokenizer"
 _PROMPTS_PER_CALL = 4
-
-
-class MissingPart(InputError, AttributeError):
-    """A network, or the tokenizer, that a model was converted without."""
 
 
 @partial(jax.jit, static_argnums=0)
@@ -40,7 +36,7 @@ def _decode(graphdef: Any, params: Any, latents: jax.Array, kept: Any) -> tuple[
     return jnp.round((frames[0] + 1.0) * 127.5).astype(jnp.uint8), kept
 
 
-class Wan(Model):
+class Wan(NetworkModel):
     """A text-to-video model of Wan's, whose parts can be used alone.
 
     A model of which only one network was converted (``only``) has that one: reading another part
@@ -58,17 +54,11 @@ class Wan(Model):
 
     family = "wan"
     config_class = WanConfig
+    divided = ("transformer", "transformer_2")
+    config: WanConfig
 
     def __init__(self, config: WanConfig, *, tokenizer: Any = None, **networks: Any) -> None:
-        self.config = config
-        self.name = config.name
-        self.schedule = config.noise_schedule()
-        self.geometry = config.geometry()
-        self.steps, self.guidance = config.steps, config.guidance
-        for part, value in {**networks, TOKENIZER: tokenizer}.items():
-            if value is not None:  # of the others, __getattr__ says that they are missing
-                setattr(self, part, value)
-        self._placed: dict[str, tuple[Any, Any]] = {}
+        super().__init__(config, config.noise_schedule(), {**networks, TOKENIZER: tokenizer})
 
     @classmethod
     def from_networks(cls, config: WanConfig, networks: Mapping[str, Any], folder: Path) -> Model:
@@ -80,32 +70,10 @@ class Wan(Model):
             tokenizer = T5Tokenizer(folder / TOKENIZER, config.text_tokens)
         return cls(config, **networks, tokenizer=tokenizer)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in (*WanConfig.networks, TOKENIZER):
-            held = ", ".join(part for part in WanConfig.networks if part in vars(self))
-            raise MissingPart(
-                f"model {self.config.name!r} has no {name}: it was converted with only its {held}; "
-                "convert the whole checkpoint"
-            )
-        raise AttributeError(name)
-
-    def _split(self, name: str) -> tuple[Any, Any]:
-        """A network as its structure and its weights, on the devices that `place` was told."""
-        if name not in self._placed:
-            self._placed[name] = nnx.split(getattr(self, name))
-        return self._placed[name]
-
     @property
     def _networks(self) -> tuple[str, ...]:
         two = self.config.boundary is not None
-        return tuple(name for name in WanConfig.networks if two or name != "transformer_2")
-
-    def place(self, placement: Placement) -> None:
-        for name in self._networks:
-            graphdef, weights = self._split(name)
-            divided = name.startswith("transformer")
-            where = placement.place_weights if divided else placement.place
-            self._placed[name] = graphdef, where(weights)
+        return tuple(name for name in self.config_class.networks if two or name != "transformer_2")
 
     @property
     def params(self) -> Any:  # type: ignore[override]
@@ -115,18 +83,11 @@ class Wan(Model):
         return {"high": high, "low": self._split("transformer_2")[1]}
 
     @property
-    def weights(self) -> dict[str, Any]:
-        return {name: self._split(name)[1] for name in self._networks}
-
-    @property
     def denoiser(self) -> WanDenoiser:
         graphdef, boundary = self._split("transformer")[0], self.config.boundary
         if boundary is None:
             return WanDenoiser(graphdef)
         return WanDenoiser(graphdef, self._split("transformer_2")[0], 1000.0 * boundary)
-
-    def denoise(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
-        return self.denoiser(params, x, t, cond)
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, jax.Array]:
         """``text [n, S, D]``: S is ``config.text_tokens`` (512), and behind a prompt's end all
