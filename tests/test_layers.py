@@ -62,7 +62,7 @@ LONG = {
     "weights_convert/convert.py:convert",
     "weights_convert/diffusers_config.py:schedule_settings",
 }
-LONG_FILES = {"syncos_jax/sampling/coupled.py"}
+LONG_FILES: set[str] = set()
 
 GRAPH = """
 import grimp, json

@@ -122,7 +122,7 @@ def test_the_folders_own_scheduler(model):
     assert model.config.schedule["shift"] == 3.0 and model.schedule.flow_shift == 3.0
     scheduler = SCHEDULERS["unipc"]()
     scheduler.set_timesteps(7)
-    assert model.config.noise_levels(7).t.tolist() == scheduler.timesteps.tolist()
+    assert model.schedule.steps_of(model.schedule.solver, 7).t.tolist() == scheduler.timesteps.tolist()
 
 
 def test_prompts(pipeline, model):
@@ -200,7 +200,7 @@ def test_two_transformers(tmp_path):
     model = load_model(tmp_path / "out")
     assert model.config.boundary == 0.875 and set(model.params) == {"high", "low"}
     expected = expected_latents(two, UniPCMultistepScheduler(**FLOW))
-    levels = model.config.noise_levels(STEPS)
+    levels = flow_levels(STEPS, **model.config.schedule)
     assert (levels.t > 875).any() and (levels.t < 875).any()
     assert relative(play(model, levels, model.config.default_solver(), GUIDANCE), expected) < 1e-4
     # Clips on both sides of it in one call.

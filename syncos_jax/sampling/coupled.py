@@ -242,22 +242,7 @@ def make_tape(
     texts: Sequence[np.ndarray] | None = None,
     shares: int = 1,
 ) -> Tape:
-    """Writes a run down.
-
-    Args:
-      layout: the windows.
-      schedule: the timesteps and their rates.
-      settings: the sampler; steps and guidance that are None are `Settings.resolved`.
-      seed: non-negative integers; they decide which windows (and, without the grounded timestep,
-        which timesteps) the refinement draws. What is drawn does not depend on ``settings.batch``.
-      texts: what each window is conditioned on and, for guidance, what guidance leads away from:
-        indices into the table of conditionings, int ``[N]`` each. None for a table of all windows'
-        prompts and, behind them, all windows' negative prompts.
-      shares: devices that share a call.
-
-    Raises:
-      InputError: if the schedule has no such steps.
-    """
+    """Writes a run down; arguments and errors as of `methods.make_tape`."""
     settings = settings.resolved()
     if texts is None:
         everything = np.arange(layout.count, dtype=np.int32)

@@ -6,7 +6,6 @@ convolutions, and where the level has attention a spatial and a temporal transfo
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -316,9 +315,3 @@ class UNet3D(nnx.Module):
     def _per_frame(layer: nnx.Conv, x: jax.Array) -> jax.Array:
         y = layer(x.reshape(-1, *x.shape[2:]))
         return y.reshape(*x.shape[:2], *y.shape[1:])
-
-
-def parameter_count(module: nnx.Module) -> int:
-    """Number of weights of a network."""
-    leaves: Iterator[jax.Array] = iter(jax.tree.leaves(nnx.state(module, nnx.Param)))
-    return sum(leaf.size for leaf in leaves)

@@ -16,7 +16,6 @@ from syncos_jax.models.t5 import T5Config, T5Encoder
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.transformer import WanTransformer
 from syncos_jax.models.wan.vae import WanVAE
-from syncos_jax.sampling.levels import Levels, flow_levels
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.solvers import Solver
 
@@ -93,10 +92,6 @@ class WanConfig:
         schedule = NoiseSchedule.flow(shift=self.schedule.get("shift", 1.0))
         others = {k: v for k, v in self.schedule.items() if k not in ("shift", "rule")}
         return dataclasses.replace(schedule, solver=self.default_solver(), flow_settings=others)
-
-    def noise_levels(self, steps: int) -> Levels:
-        """The levels of a run of so many steps, as the model's own scheduler chooses them."""
-        return flow_levels(steps, **self.schedule)
 
     def default_solver(self) -> Solver:
         """The model's own solver."""
