@@ -246,7 +246,8 @@ def test_without_its_temporal_layers_the_network_draws_each_frame_alone():
     graph, space = without_time(unet), nnx.state(unet, nnx.Not(over_time))
     still = nnx.merge(graph, space)
     key = jax.random.key(0)
-    x, text = jax.random.normal(key, (2, 3, 8, 8, 4)), jax.random.normal(key, (2, 5, 16))
+    x = jax.random.normal(key, (2, 3, 8, 8, 4))
+    text = jax.random.normal(key, (2, 5, TINY.unet.text_features))
     t = jnp.asarray([[3, 500, 900], [10, 20, 30]])
     together = still(x, t, text)
     for f in range(3):
