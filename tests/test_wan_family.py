@@ -122,7 +122,8 @@ def test_the_folders_own_scheduler(model):
     assert model.config.schedule["shift"] == 3.0 and model.schedule.flow_shift == 3.0
     scheduler = SCHEDULERS["unipc"]()
     scheduler.set_timesteps(7)
-    assert model.schedule.steps_of(model.schedule.solver, 7).t.tolist() == scheduler.timesteps.tolist()
+    steps = model.schedule.steps_of(model.schedule.solver, 7)
+    assert steps.t.tolist() == scheduler.timesteps.tolist()
 
 
 def test_prompts(pipeline, model):
