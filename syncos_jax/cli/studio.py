@@ -109,7 +109,7 @@ def studio(
     start, and what waited still waits. Needs the extra "studio".
     """
     with user_errors():
-        modules()
+        run_options.server_modules()
         from syncos_jax.studio.serving import listening, server
         from syncos_jax.studio.settings import StudioSettings, is_loopback
 
@@ -147,18 +147,6 @@ def studio(
             typer.echo(f"the studio of {folder}, model {model}; Ctrl-C ends, and keeps what waits")
             running.run(sockets=[socket])
         _end(app.state.studio)
-
-
-def modules() -> None:
-    """Says how to install what the server needs, where it is missing."""
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"{error.name} is not installed, which the server needs; "
-            'install it with: pip install "syncos-jax[studio]"'
-        ) from error
 
 
 def _check_model(model: str) -> None:

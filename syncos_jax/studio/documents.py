@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.studio.jobs import DONE, ENDED, QUEUED, Jobs, Take, Video
+from syncos_jax.studio.jobs import Jobs
 from syncos_jax.studio.live import Live, Progress
 from syncos_jax.studio.review.approvals import FILE, Reviews, file_sha256, read_reviews
+from syncos_jax.studio.stored import DONE, ENDED, QUEUED, Take, Video
 
 _KEPT = 500
 Stamp = tuple[int, int, int] | None

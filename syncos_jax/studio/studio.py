@@ -18,12 +18,13 @@ from syncos_jax.errors import InputError
 from syncos_jax.studio.documents import Documents, take_file
 from syncos_jax.studio.engine import Engine
 from syncos_jax.studio.faults import ApiError, Finding, finding
-from syncos_jax.studio.jobs import CANCELLING, DONE, QUEUED, Jobs, KeyTaken, QueueFull, Video
+from syncos_jax.studio.jobs import Jobs
 from syncos_jax.studio.live import Live
 from syncos_jax.studio.orders import Order
 from syncos_jax.studio.review.approvals import StaleError, add_entry, read_reviews
 from syncos_jax.studio.schemas import DecisionBody, VideoBody
 from syncos_jax.studio.settings import StudioSettings
+from syncos_jax.studio.stored import CANCELLING, DONE, QUEUED, RUNNING, KeyTaken, QueueFull, Video
 from syncos_jax.studio.templates_folder import Templates
 from syncos_jax.studio.turns import Turns
 from syncos_jax.studio.worker import Worker
@@ -159,7 +160,7 @@ class Studio:
         before = self.jobs.cancel(id)
         if before is None:
             raise no_video()
-        if before.status not in (QUEUED, "running", CANCELLING):
+        if before.status not in (QUEUED, RUNNING, CANCELLING):
             raise ApiError(
                 409,
                 Finding(

@@ -22,8 +22,9 @@ from syncos_jax.scenario.template import Take as ScenarioTake
 from syncos_jax.studio.documents import preview_file, take_file, thumbnail_file
 from syncos_jax.studio.engine import Engine
 from syncos_jax.studio.faults import finding
-from syncos_jax.studio.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Jobs, Take, Video
+from syncos_jax.studio.jobs import Jobs
 from syncos_jax.studio.live import PHASES, Live, Progress
+from syncos_jax.studio.stored import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Take, Video
 from syncos_jax.studio.thumbnails import write_thumbnail
 
 if TYPE_CHECKING:
