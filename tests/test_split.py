@@ -16,7 +16,8 @@ from syncos_jax.scenario.split import split_story
 
 STORIES = [
     (
-        "A red ball lies on a green meadow. It rolls to the left, then it grows. Finally it shrinks.",
+        "A red ball lies on a green meadow. It rolls to the left, then it grows. "
+        "Finally it shrinks.",
         "a red ball on a green meadow",
         ["the red ball rolls to the left", "the red ball grows", "the red ball shrinks"],
     ),

@@ -166,7 +166,7 @@ def schema() -> None:
 def split(
     story: Annotated[
         Path,
-        typer.Argument(help="A text file with the story; - for what is typed.", metavar="FILE"),
+        typer.Argument(help="A text with the story; - for what is typed.", metavar="FILE"),
     ],
     events: Annotated[
         int | None,

@@ -159,9 +159,7 @@ def _named(clause: str, subject: str, goes_on: bool) -> str:
     """A clause that begins with a pronoun, or goes on with a verb, says who does it."""
     if subject and _PRONOUN.match(clause):
         clause = _PRONOUN.sub(f"the {subject}", clause, count=1)
-    elif (
-        subject and re.match(r"^[a-z]+s\s", clause) and not re.match(r"^(?:its|his|this)\s", clause)
-    ):
+    elif subject and goes_on and re.match(r"^(?!its\b|his\b|this\b)[a-z]+s(?:\s|$)", clause):
         clause = f"the {subject} {clause}"
     return _lower(clause)
 
