@@ -44,7 +44,7 @@ class Served:
 
     def until(self, id, *wanted):
         """Waits until a video has one of these statuses."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while (video := self.video(id))["status"] not in wanted:
             assert time.monotonic() < deadline, video
             time.sleep(0.1)

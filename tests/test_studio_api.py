@@ -118,7 +118,7 @@ WRONG = [
     ({**BODY, "settings": {"strength": 2}}, "settings.strength", "strength must be"),
     ({**BODY, "settings": {"size": [10, 16]}}, "settings.size", "10 × 16"),
     ({**BODY, "settings": {"size": [8000, 8000]}}, "settings.size", "8000 × 8000"),
-    ({**BODY, "settings": {"colour": 2}}, None, "no known key"),
+    ({**BODY, "settings": {"colour": 2}}, "settings.colour", "no known key"),
     ({**BODY, "takes": 9}, "takes", "too many"),
     ({**BODY, "takes": 0}, "takes", "takes"),
     ({**BODY, "seed": -1}, "seed", "seed"),
