@@ -110,8 +110,10 @@ class Studio:
         for worker in self.workers:
             worker.join(max(0.0, end - time.monotonic()))
         ended = not any(worker.is_alive() for worker in self.workers)
-        if ended:
-            self.close()
+        if not ended:
+            for worker in self.workers:
+                worker.put_back()
+        self.close()
         return ended
 
     def close(self) -> None:
