@@ -124,6 +124,10 @@ class Worker(threading.Thread):
         if status in (CANCELLED, FAILED):
             shutil.rmtree(run_folder(take_file(folder, take.take)), ignore_errors=True)
         preview_file(folder).unlink(missing_ok=True)
+        if status != QUEUED:  # what a killed process was writing when it was killed
+            for left in [*folder.glob(f".take{take.take}.*.*"), *folder.glob(".preview.*.png")]:
+                if left.is_file():
+                    left.unlink(missing_ok=True)
         self._live.clear(video.id, take.take)
         self._jobs.ended(video, take.take, status, *facts)
 
