@@ -17,15 +17,23 @@ def geglu(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     Returns:
         ``[..., I]`` in the dtype of ``x``.
     """
-    inner = kernel.shape[1] // 2
-    rank = (1,) * (x.ndim - 1)
-    if jax.default_backend() == "cpu":
-        # Two products: halves of one are strided: 15.5 against 17.5 ms (11,264 x 64 x 512).
-        value = x @ kernel[:, :inner] + bias[:inner].reshape(*rank, -1)
-        gate = x @ kernel[:, inner:] + bias[inner:].reshape(*rank, -1)
-    else:
-        value, gate = jnp.split(x @ kernel + bias.reshape(*rank, -1), 2, axis=-1)
+    value, gate = jax.lax.platform_dependent(x, kernel, bias, cpu=two_products, default=one_product)
     return value * gelu(gate)
+
+
+def two_products(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """On a CPU halves of one product are strided: 15.5 against 17.5 ms (11,264 x 64 x 512)."""
+    inner, rank = kernel.shape[1] // 2, (1,) * (x.ndim - 1)
+    value = x @ kernel[:, :inner] + bias[:inner].reshape(*rank, -1)
+    gate = x @ kernel[:, inner:] + bias[inner:].reshape(*rank, -1)
+    return value, gate
+
+
+def one_product(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both halves at once."""
+    y = x @ kernel + bias.reshape(*(1,) * (x.ndim - 1), -1)
+    value, gate = jnp.split(y, 2, axis=-1)
+    return value, gate
 
 
 def gelu(x: jax.Array) -> jax.Array:

@@ -43,6 +43,7 @@ OPTIONS = {
     "subset": "--subset",
     "tokenizer": "--tokenizer",
     "values": "--set",
+    "weights_over": "--weights-over",
     "window": "--window",
 }
 """Argument of the library, or argument with its value -> option of the command line."""

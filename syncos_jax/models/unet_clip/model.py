@@ -127,6 +127,13 @@ class UNetClip(NetworkModel):
             cond["fps"] = jnp.full(len(prompts), self.geometry.fps, jnp.float32)
         return cond
 
+    def conditioning_shapes(self, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+        text = self.config.text
+        shapes = {"text": jax.ShapeDtypeStruct((count, text.tokens, text.features), self.dtype)}
+        if self.embeds_fps:
+            shapes["fps"] = jax.ShapeDtypeStruct((count,), jnp.float32)
+        return shapes
+
     def decode_stream(
         self, latents: np.ndarray, placement: Placement, batch: int | None = None
     ) -> Iterator[np.ndarray]:

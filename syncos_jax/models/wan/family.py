@@ -101,6 +101,10 @@ class Wan(NetworkModel):
             parts.append(_encode(*split, ids[few], mask[few]))
         return {"text": jnp.concatenate(parts)[: len(prompts)]}
 
+    def conditioning_shapes(self, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+        shape = (count, self.config.text_tokens, self.config.text.features)
+        return {"text": jax.ShapeDtypeStruct(shape, self.dtype)}
+
     def unscaled(self, latents: np.ndarray) -> np.ndarray:
         """What the autoencoder decodes: each channel of ``[..., C]`` with its mean and standard
         deviation again; float32."""
