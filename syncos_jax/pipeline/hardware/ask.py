@@ -48,8 +48,7 @@ def ask(
         done = subprocess.run(
             [sys.executable, "-m", "syncos_jax.pipeline.hardware.answer"],
             input=json.dumps(question),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             check=False,
             env={**os.environ, **_ENVIRONMENT, "TMPDIR": folder},
