@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import pallas
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels.attention import attention, choose, chunked, flash, plain, why_not
@@ -146,6 +147,20 @@ def test_the_program_for_a_tpu_has_the_kernel_and_no_scores():
         text = jax.jit(attention).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
         assert ("tpu_custom_call" in text) == has
         assert ("1024x1024" in text) != has
+
+
+@pytest.mark.parametrize(("b", "N"), [(2, 4), (8, 1), (3, 3)])
+def test_devices_that_the_compiler_divides_among_have_the_kernel_too(b, N):
+    mesh = AbstractMesh((2, 2), ("data", "segment"), axis_types=(AxisType.Auto,) * 2)
+    sharding = NamedSharding(mesh, PartitionSpec())
+    arrays = [
+        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+        for array in Shape("", b, 1024, 1024, N, 64).arrays
+    ]
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.jit(attention).trace(*arrays)
+        text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert "tpu_custom_call" in text
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="no GPU here")

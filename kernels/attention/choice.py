@@ -1,5 +1,6 @@
 """Which implementation computes an attention: by the platform that the program is lowered for."""
 
+import math
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -91,18 +92,23 @@ def why_not(implementation: str, q: Any, keys: int) -> str | None:
 
 
 def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`flash.attend`; where an axis of the mesh is left to the compiler (weights that are divided),
-    each of its devices has some of the heads, since the compiler cannot divide a kernel."""
+    """`flash.attend`; where axes of the mesh are left to the compiler (weights that are divided,
+    frames that are decoded), each device has some of the heads or of the batch, since the compiler
+    cannot divide a kernel."""
     mesh = jax.sharding.get_abstract_mesh()
-    left = [
+    left = tuple(
         name
-        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        for name, kind in zip(mesh.axis_names, mesh.axis_types or (), strict=True)
         if kind == AxisType.Auto and mesh.shape[name] > 1
-    ]
+    )
     if not left:
         return flash.attend(q, k, v)
-    axis = left[-1]
-    split = P(None, None, axis) if q.shape[2] % mesh.shape[axis] == 0 else P()
+    devices = math.prod(mesh.shape[name] for name in left)
+    split = P()
+    if q.shape[2] % devices == 0:
+        split = P(None, None, left)
+    elif q.shape[0] % devices == 0:
+        split = P(left)
     return jax.shard_map(
         flash.attend,
         in_specs=(split,) * 3,

@@ -110,7 +110,8 @@ class CogVideoX(NetworkModel):
         unscaled = kept_latents / np.float32(self.config.latent_scale)
         split, kept = self._split("vae"), None
         for start, stop in pieces(len(unscaled)):
-            frames, kept = _decode(*split, placement.place(unscaled[start:stop]), kept)
+            with placement.compiling():
+                frames, kept = _decode(*split, placement.place(unscaled[start:stop]), kept)
             yield np.asarray(frames)
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:

@@ -147,7 +147,8 @@ class UNetClip(NetworkModel):
             part = unscaled[first : first + batch]
             count = len(part)  # the last part is filled up, so that one shape is compiled
             part = np.pad(part, ((0, batch - count), (0, 0), (0, 0), (0, 0)), mode="edge")
-            images = _decode(*self._split("vae"), placement.divide(part))
+            with placement.compiling():
+                images = _decode(*self._split("vae"), placement.divide(part))
             yield np.asarray(placement.gathered(images))[:count]
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:

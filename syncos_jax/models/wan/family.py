@@ -120,7 +120,8 @@ class Wan(NetworkModel):
         ends = [1, *range(1 + piece, len(unscaled), piece), len(unscaled)]
         for first, end in zip([0, *ends], ends, strict=False):
             if first < end:
-                frames, kept = _decode(*split, placement.place(unscaled[first:end]), kept)
+                with placement.compiling():
+                    frames, kept = _decode(*split, placement.place(unscaled[first:end]), kept)
                 yield np.asarray(frames)
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:

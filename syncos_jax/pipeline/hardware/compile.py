@@ -196,7 +196,9 @@ class Job:
     def _compiled(self, lower: Callable[[], Any], weights: int, others: int) -> dict[str, Any]:
         begin = time.monotonic()
         try:
-            done = lower().compile(compiler_options=OPTIONS[self.target.chip.platform])
+            with self.placement.compiling():
+                lowered = lower()
+            done = lowered.compile(compiler_options=OPTIONS[self.target.chip.platform])
         except jax.errors.JaxRuntimeError as error:
             needed = _needed(str(error))
             if needed is None:
