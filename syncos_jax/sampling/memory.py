@@ -5,6 +5,7 @@ Read from the compiled program itself: XLA's analysis says what it needs beside 
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -115,13 +116,16 @@ def _whole_room(run: Run) -> int | None:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if not stats or "bytes_limit" not in stats:
         return None
-    held = sum(
-        part.data.nbytes
-        for leaf in jax.tree.leaves((run.carry, run.rows, run.rounds, run.inputs))
-        for part in leaf.addressable_shards
-        if part.device == device
+    return int(SHARE * int(stats["bytes_limit"])) - _held(run)
+
+
+def _held(run: Run) -> int:
+    """Bytes of the run's own arrays on each device."""
+    leaves = jax.tree.leaves((run.carry, run.rows, run.rounds, run.inputs))
+    arrays = [leaf for leaf in leaves if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in arrays
     )
-    return int(SHARE * int(stats["bytes_limit"])) - held
 
 
 def program_bytes(run: Run, clips: int) -> int:
