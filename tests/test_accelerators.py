@@ -107,7 +107,7 @@ def test_no_scores_in_a_program_of_full_size(name, of):
     function, arguments = of(name)
     traced = jax.jit(function).trace(*arguments)
     found = set(attentions(traced.jaxpr.jaxpr))
-    assert found
+    assert found or (name, of) == ("cogvideox-2b", decoding)  # whose autoencoder has none
     text = traced.lower(lowering_platforms=("tpu",)).as_text()
     assert with_scores(text, found) == []
     if of is call:  # what is tested, tuned and measured is what the networks have
