@@ -39,6 +39,7 @@ OPTIONS = {
     "record=None": "--no-sidecar",
     "resume=False": "--no-resume",
     "scale": "--scale",
+    "shard": "--shard",
     "size": "--size",
     "subset": "--subset",
     "tokenizer": "--tokenizer",
