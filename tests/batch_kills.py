@@ -124,7 +124,9 @@ def shards(folder, count, scenarios, kills=2):
     found["again"] = [ended(task(index)) for index in range(kills)]
     found["items"] = markers(out)
     found["sessions"] = read_status(Outputs(out)).sessions
-    found["touched"] = [path.stem for path, then in times.items() if path.stat().st_mtime_ns != then]
+    found["touched"] = [
+        path.stem for path, then in times.items() if path.stat().st_mtime_ns != then
+    ]
     found["went_on"] = log.read_text().count("goes on from row")
     found["locks"] = sorted(path.name for path in out.rglob("*lock*"))
     found["left_over"] = sorted(path.name for path in out.glob(".*"))

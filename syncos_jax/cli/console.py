@@ -25,6 +25,7 @@ OPTIONS = {
     "ema=True": "--ema",
     "force=True": "--force",
     "format": "--format",
+    "join_timeout": "--join-timeout",
     "key": "--key",
     "link=True": "--link",
     "lora": "--lora",

@@ -76,9 +76,7 @@ class Outputs:
                 self.root = epath.Path(self.work)
                 return
             if not self.work.parent.is_dir():
-                raise InputError(
-                    f"`out={place}`: {self.work.parent} does not exist; make it first"
-                )
+                raise InputError(f"`out={place}`: {self.work.parent} does not exist; make it first")
             if self.work.exists() and not self.work.is_dir():
                 raise InputError(f"`out={place}`: is not a folder; choose another name")
             self.work.mkdir(exist_ok=True)
