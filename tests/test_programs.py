@@ -38,7 +38,7 @@ def result(process):
 
 
 def test_what_is_damaged_is_compiled_again_alone(tmp_path):
-    """Orphans, truncated and foreign files, and two processes at a time; no warning (they raise)."""
+    """Orphans, truncated and foreign files, two processes at a time; no warning (they raise)."""
     compiled, found = result(start(tmp_path))
     assert compiled >= 4 and found == 0
     folder = tmp_path / "programs"

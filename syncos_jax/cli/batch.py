@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from syncos_jax.runs.signals import preemptible
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from syncos_jax.runs.generator import Work
     from syncos_jax.runs.markers import Status
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -39,8 +41,8 @@ stories.jsonl has a scenario in each line, as JSON, with a name or without:
 
 {"name": "ball", "global": "a red ball", "events": \\[{"prompt": "it rolls", "seconds": 2}]}
 
-[bold]Exit codes[/bold]: 0 all are done, 1 some have failed, 2 nothing can be made, 75 terminated, or
-some are left to another process (start it again).
+[bold]Exit codes[/bold]: 0 all are done, 1 some have failed, 2 nothing can be made, 75 terminated,
+or some are left to another process (start it again).
 """
 STATUS_EXAMPLES = """[bold]Examples[/bold]
 
@@ -52,13 +54,22 @@ syncos batch status s3://bucket/videos --json
 """
 
 
+_ADDRESS = re.compile(r"auto|local|ray://.+|[\w.-]+:\d+")
+
+
 class Group(TyperGroup):
     """``syncos batch status OUT`` is a command of its own; everything else makes videos."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts the command in front where the first word is none."""
+        """Puts the command in front where the first word is none, and the address behind a bare
+        --ray."""
         if args and args[0] not in self.commands:
-            args = ["make", *args]
+            following = zip(args, [*args[1:], ""], strict=True)
+            args = ["make"]
+            for word, after in following:
+                args.append(word)
+                if word == "--ray" and not _ADDRESS.fullmatch(after):
+                    args.append("auto")
         return super().parse_args(ctx, args)
 
 
@@ -133,6 +144,28 @@ def batch(
             rich_help_panel=options.PANEL,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Make them on a Ray cluster: HOST:PORT, ray://..., auto (the default: the running "
+            "one, else one that is started here) or local.",
+            show_default=False,
+            rich_help_panel=options.PANEL,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --ray: how many workers, each with --devices. Default: as many as fit the "
+            "cluster's devices; without GPUs or TPUs one on each node.",
+            show_default=False,
+            rich_help_panel=options.PANEL,
+        ),
+    ] = None,
     devices: Annotated[
         str | None,
         typer.Option(
@@ -187,6 +220,7 @@ def batch(
         from syncos_jax.pipeline.encode import SUFFIXES
         from syncos_jax.runs.items import read_items
         from syncos_jax.runs.markers import Markers
+        from syncos_jax.runs.on_ray import make_on_ray
         from syncos_jax.runs.outputs import Outputs
         from syncos_jax.runs.shards import parse_shard, shard_of_environment
 
@@ -198,10 +232,17 @@ def batch(
         items = read_items(
             source, scenario_options.read_seeds(seeds) if seeds is not None else None
         )
-        part = shard_of_environment() if shard is None else parse_shard(shard)
+        _check_ray(ray, workers, shard, devices, devices_per_video)
         outputs = Outputs(out, work)
-        mesh = _mesh(devices, devices_per_video)
         phases = Phases()
+        if ray is not None:
+            Markers(outputs).describe(items)
+            more = (checkpoint_every, contact_sheet, resume, retry_failed, cache)
+            given = _work(out, model, suffix, sampler, changes, devices, work, *more)
+            _end(make_on_ray(given, items, phases, ray, workers), 0)
+            return
+        part = shard_of_environment() if shard is None else parse_shard(shard)
+        mesh = _mesh(devices, devices_per_video)
         Markers(outputs).describe(items)
         own = [item for item in items if part.owns(item.name)]
         if part.count > 1:
@@ -221,11 +262,54 @@ def batch(
         made.add(own, sampler, changes)
         made.open(resume, retry_failed)
         made.make_all()
-        failed = made.summary()
-        for name, error in failed.items():
-            fail(f"{name}: {error}")
-        if failed or made.left:
-            raise typer.Exit(FAILED if failed else TERMINATED)
+        _end(made.summary(), made.left)
+
+
+def _end(failed: dict[str, str], left: int) -> None:
+    """Names what has failed, and ends with its exit code."""
+    for name, error in failed.items():
+        fail(f"{name}: {error}")
+    if failed or left:
+        raise typer.Exit(FAILED if failed else TERMINATED)
+
+
+def _work(
+    out: str,
+    model: str,
+    suffix: str,
+    sampler: str | None,
+    changes: dict[str, Any],
+    devices: str | None,
+    work: Path | None,
+    *more: Any,
+) -> Work:
+    """What the workers on Ray make, whose working directory is another."""
+    from syncos_jax.runs.generator import Work
+    from syncos_jax.runs.outputs import is_remote
+
+    return Work(
+        out if is_remote(out) else str(Path(out).resolve()),
+        str(Path(model).resolve()) if Path(model).is_dir() else model,
+        suffix,
+        sampler,
+        {name: value for name, value in changes.items() if value is not None},
+        int(devices or 1),
+        None if work is None else str(work.resolve()),
+        *more,
+    )
+
+
+def _check_ray(
+    ray: str | None, workers: int | None, shard: str | None, devices: str | None, per_video: int
+) -> None:
+    if ray is None:
+        if workers is not None:
+            raise InputError("--workers needs --ray as well")
+        return
+    if shard is not None:
+        raise InputError("--shard and --ray are two ways to share a batch; give one of them")
+    if devices is not None and not devices.isdigit() or per_video > 1:
+        raise InputError("with --ray, --devices is the number that each worker has; give a number")
 
 
 @app.command("status", epilog=STATUS_EXAMPLES)

@@ -1,8 +1,8 @@
 """Compiled programs kept on disk, so that the next start does not compile again.
 
-JAX's persistent compilation cache in a folder of our own, kept as `programs` does: several processes
-may be at it, and what a killed one leaves costs one compilation. The command line switches it on;
-importing this package changes nothing.
+JAX's persistent compilation cache in a folder of our own, kept as `programs` does: several
+processes may be at it, and what a killed one leaves costs one compilation. The command line
+switches it on; importing this package changes nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work that is done beside the sampler: decoding and writing one video while the next is sampled."""
+"""Work beside the sampler: decoding and writing one video while the next is sampled."""
 
 from __future__ import annotations
 

@@ -65,11 +65,7 @@ def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = Non
         try:
             given, template = read()
             name = default if given is None else given
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise InputError(
-                    f"{location}: name: is {short(name)}, but expected up to 100 letters, digits, "
-                    "_, . or -, not beginning with . or -"
-                )
+            check_name(name, location)
             found = [
                 Item(f"{name}-{take.name}" if take.name else name, file, location, take)
                 for take in template.expand(None, seeds)
@@ -91,6 +87,15 @@ def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = Non
         what = f"has no {', '.join(_SUFFIXES)} file" if folder else "has no scenario"
         raise InputError(f"{path}: {what} in it")
     return items
+
+
+def check_name(name: Any, location: str) -> None:
+    """Raises InputError where a name of a video would not do for its file."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(
+            f"{location}: name: is {short(name)}, but expected up to 100 letters, digits, _, . or "
+            "-, not beginning with . or -"
+        )
 
 
 Read = Callable[[], tuple[Any, Template]]

@@ -15,8 +15,8 @@ sessions/...json       for each start of the command that made something: starte
                        frames_per_second, sampler_busy (share of the time that rows were played)
 ====================== ===========================================================================
 
-A marker is written when all files of its item are in their place, whole or not at all, and by the task
-whose shard the item is of. There are no locks. What has no marker is pending.
+A marker is written when all files of its item are in their place, whole or not at all, and by the
+task whose shard the item is of. There are no locks. What has no marker is pending.
 """
 
 from __future__ import annotations

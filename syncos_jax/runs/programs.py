@@ -2,9 +2,9 @@
 
 JAX's own folder cache writes a program in place, and the time of its last use beside it. A process
 that is killed in between leaves an orphan, and as soon as the size is limited that one stops every
-later program from being kept. Here a program is one file that begins with its hash, renamed into its
-place when it is complete: what is truncated or foreign is found when it is read, removed, and costs
-the compilation of that program alone.
+later program from being kept. Here a program is one file that begins with its hash, renamed into
+its place when it is complete: what is truncated or foreign is found when it is read, removed, and
+costs the compilation of that program alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Shards of a batch: which of several tasks makes an item, by a hash of its name.
 
-Every task builds the same list of items and takes its part. Nothing is agreed upon between tasks, so
-that any of them may be started again, alone, later, or on another machine.
+Every task builds the same list of items and takes its part. Nothing is agreed upon between tasks,
+so that any of them may be started again, alone, later, or on another machine.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 
-
 JOIN_SECONDS = 300.0
 """How long a process waits for the others by default."""
 _POLL = 0.2
