@@ -26,6 +26,8 @@ from syncos_jax.pipeline.hardware.program import read
 from syncos_jax.scenario import Scenario
 
 CLIPS = 2
+
+
 MODELS = ("videocrafter2", "cogvideox-2b", "wan2.1-1.3b")
 
 
@@ -145,7 +147,10 @@ def small_unet():
 
 
 @pytest.mark.parametrize("target", [TPU, H100])
-def test_a_small_network_compiled(target):
+def test_a_small_network_compiled(target, request):
+    optimized = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    request.addfinalizer(lambda: jax.config.update("jax_disable_most_optimizations", optimized))
     from flax import nnx
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 

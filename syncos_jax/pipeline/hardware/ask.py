@@ -69,6 +69,7 @@ def ask(
 
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
     "TPU_SKIP_MDS_QUERY": "1",  # ask no server what this machine's TPU is
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is taken, so several may be loaded
