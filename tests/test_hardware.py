@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from syncos_jax.cli.app import app
 from syncos_jax.cli.hardware import lines
 from syncos_jax.errors import InputError
+from syncos_jax.pipeline import hardware
 from syncos_jax.pipeline.hardware import Compiled, Memory, Report, ask, parse, roofline
 from syncos_jax.pipeline.hardware.abstract import abstract_model
 from syncos_jax.pipeline.hardware.compile import fitting
@@ -207,6 +208,30 @@ def test_a_report_is_written_and_read():
     said = "\n".join(lines(report))
     assert "fits   with 4 windows a call (tried: 4 fit)" in said
     assert "100 rows, at least" in said
+
+
+def test_the_commands_say_what_was_found(tmp_path, monkeypatch):
+    file = tmp_path / "story.yaml"
+    file.write_text("global: a ball\nevents: [{prompt: it rolls, frames: 24}]\n")
+    asked = []
+
+    def answer(target, model, scenario, **options):
+        asked.append((target, model, scenario.total_frames(8), options))
+        fits = target == "v5e:8"
+        run = program(4, 2**30, fits=fits, flops=1e12, bytes=1e9)
+        advice = "" if fits else "divide the weights (`weights_over`)"
+        return Report(target, model, "bfloat16", 2, run, run, {"4": fits}, advice)
+
+    monkeypatch.setattr(hardware, "ask", answer)
+    more = ["--model", "cogvideox-2b", "--weights-over", "2", "--on"]
+    result = CliRunner().invoke(app, ["plan", str(file), *more, "v5e:8"])
+    assert result.exit_code == 0 and "8 × TPU v5e" in result.stdout
+    result = CliRunner().invoke(app, ["plan", str(file), *more, "v5e:8", "--json"])
+    assert json.loads(result.stdout)["run"]["roofline"]["bound"] == "arithmetic"
+    assert CliRunner().invoke(app, ["compile", str(file), *more, "v5e:8"]).exit_code == 0
+    result = CliRunner().invoke(app, ["compile", str(file), *more, "v5e:1"])
+    assert result.exit_code == 1 and "does not fit" in result.stdout
+    assert asked[0] == ("v5e:8", "cogvideox-2b", 24, {"weights_over": 2})
 
 
 def missing(plugin):

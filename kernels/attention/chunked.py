@@ -25,7 +25,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, scores: int = SCORES) ->
     if group == q.shape[0]:
         return _over_queries(q, k, v, block)
     split = [x.reshape(-1, group, *x.shape[1:]) for x in (q, k, v)]
-    out = jax.lax.map(lambda part: _over_queries(*part, block), tuple(split))
+    out = jax.lax.map(lambda part: _over_queries(part[0], part[1], part[2], block), tuple(split))
     return out.reshape(q.shape)
 
 

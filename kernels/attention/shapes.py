@@ -46,7 +46,7 @@ class Shape:
     @property
     def small(self) -> "Shape":
         """The same in little: as odd, with the same head size, and no more than a CPU can try."""
-        T, S = (n if n <= 160 else 512 + n % 128 for n in (self.T, self.S))
+        T, S = (n if n <= 160 else 256 + n % 128 for n in (self.T, self.S))
         return replace(self, b=min(self.b, 2), T=T, S=S, N=min(self.N, 2))
 
     def like(self, q: jax.ShapeDtypeStruct, keys: int) -> bool:
