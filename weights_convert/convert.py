@@ -23,6 +23,8 @@ from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.walk import solver_of, steps_of, table_of
 from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.lora import Lora, open_lora, parse
@@ -197,10 +199,12 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
 
 def _check_sampling(opened: Checkpoint) -> None:
     """Raises InputError where the model could not be sampled."""
-    if "unet" not in opened.parts:
+    if not {"unet", "transformer"} & set(opened.parts):
         return
     config = opened.config
-    config.noise_schedule().steps(config.steps)
+    schedule, settings = config.noise_schedule(), Settings(steps=config.steps)
+    steps = steps_of(schedule, settings)
+    table_of(solver_of(schedule, settings), steps, np.zeros(len(steps.t), bool))
 
 
 def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:

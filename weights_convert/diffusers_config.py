@@ -12,6 +12,7 @@ from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
 from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.weights_convert.scheduler_config import BETA_SOLVERS, beta_solver
 
 # How the ModelScope family is meant to be sampled, where ``syncos.json`` says nothing: steps and
 # guidance are those of diffusers' pipelines.
@@ -216,6 +217,8 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     ``set_alpha_to_one: false`` (DDIM's last step goes to timestep 0's rates) becomes
     ``final_timestep=0``.
 
+    These are for DDIM; what a folder with another solver is sampled with, `solver_settings` says.
+
     Raises:
         InputError: a scheduler or a setting of one that is not done here.
     """
@@ -251,17 +254,14 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     notes = []
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     spacing = config["timestep_spacing"]
+    own = name in BETA_SOLVERS
     if name not in _DDIM:
-        karras = ", Karras sigmas" if config.get("use_karras_sigmas") else ""
-        solver = f" ({config['algorithm_type']})" if "algorithm_type" in config else ""
-        notes.append(
-            f"the folder's sampler, {name}{solver}{karras}, is not done here: it is sampled with "
-            "DDIM"
-        )
+        if not own:
+            notes.append(f"the folder's sampler, {name}, is not done here: it is sampled with DDIM")
         if spacing == "linspace":  # whose last DDIM step would go from timestep 0 to itself
             spacing = "trailing" if zero_snr else "leading"
             config["steps_offset"] = config["steps_offset"] or 1
-            notes.append(f"with {spacing} timesteps")
+            notes += [] if own else [f"with {spacing} timesteps"]
     elif spacing == "linspace":
         notes.append(
             "timestep_spacing linspace: each step goes to the next timestep of the list; diffusers "
@@ -293,6 +293,25 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return settings, notes
+
+
+def solver_settings(
+    config: Mapping[str, Any], schedule: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """What `ModelConfig` calls ``solver`` and ``levels``; empty where DDIM samples the model.
+
+    Args:
+        config: ``scheduler_config.json``.
+        schedule: what `schedule_settings` makes of it.
+
+    Raises:
+        InputError: a setting that changes the result and is not done here.
+    """
+    name = config.get("_class_name")
+    if name not in BETA_SOLVERS:
+        return {}
+    given = {key: value for key, value in config.items() if value is not None}
+    return beta_solver({**_SCHEDULERS[name], **given}, NoiseSchedule.from_betas(**schedule))
 
 
 _MOST_STEPS = 100_000

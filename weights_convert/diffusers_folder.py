@@ -32,6 +32,7 @@ from syncos_jax.weights_convert.diffusers_config import (
     clip_defaults,
     read_json,
     schedule_settings,
+    solver_settings,
     text_config,
     unet_config,
     vae_config,
@@ -111,6 +112,7 @@ def _read_whole_config(
             vae=vae_sizes,
             text=text_config(read("text_encoder")),
             schedule=schedule,
+            **solver_settings(scheduler, schedule),
             latent_scale=vae.get("scaling_factor", 0.18215),
             **values,
         )

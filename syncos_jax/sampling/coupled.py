@@ -20,9 +20,8 @@ from jax import lax
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
 from syncos_jax.sampling.scan import Inputs
-from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, Steps, decode
+from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
 from syncos_jax.sampling.settings import Refinement, Settings
-from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
 from syncos_jax.sampling.svgd import collaborative_score
 from syncos_jax.sampling.tape import (
     MOST_CLIPS,
@@ -32,6 +31,7 @@ from syncos_jax.sampling.tape import (
     clips_of,
     pack,
 )
+from syncos_jax.sampling.walk import solver_of, steps_of, table_of
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -105,6 +105,7 @@ class Coupled:
       refines: whether there is any stage 2.
       history: clean latents of earlier steps that the solver reads; None for DDIM, which goes on
         with the noise that it implies (as the others do too, but not in the same rounding).
+      start: standard deviation of the noise that a run starts from.
     """
 
     layout: WindowLayout
@@ -112,6 +113,7 @@ class Coupled:
     ancestral: bool
     refines: bool
     history: int | None = None
+    start: float = 1.0
 
     @property
     def windows(self) -> int:
@@ -133,6 +135,8 @@ class Coupled:
             )
         # Separate buffers, none of them the caller's: the scan is given them for good.
         x = jnp.array(latents, jnp.float32, copy=True)
+        if self.start != 1.0:
+            x = x * jnp.float32(self.start)
         x0 = jnp.array(latents, jnp.float32, copy=True)
         past = tuple(jnp.zeros_like(x) for _ in range(self.history or 0))
         optimiser = _adamw(0.0, 0.0).init(x0)
@@ -258,7 +262,9 @@ def make_tape(
     return Tape(rows, used, rounds)
 
 
-def make_method(layout: WindowLayout, schedule: NoiseSchedule, tape: Tape) -> Coupled:
+def make_method(
+    layout: WindowLayout, schedule: NoiseSchedule, settings: Settings, tape: Tape
+) -> Coupled:
     """The method that plays `tape`."""
     return Coupled(
         layout=layout,
@@ -266,6 +272,7 @@ def make_method(layout: WindowLayout, schedule: NoiseSchedule, tape: Tape) -> Co
         ancestral=bool((tape.rounds.sigma > 0).any()),
         refines=bool(tape.rounds.refine.any()),
         history=tape.rounds.of_x0.shape[1] - 1 if tape.rounds.of_x0.shape[1] else None,
+        start=steps_of(schedule, settings.resolved()).start,
     )
 
 
@@ -283,10 +290,7 @@ class _Writer:
         assert settings.steps is not None
         self.settings, self.schedule, self.seed, self.texts = settings, schedule, seed, texts
         self.everything = np.arange(layout.count, dtype=np.int32)
-        solver = _solver(schedule, settings)
-        self.steps = schedule.steps(settings.steps, eta=settings.eta)
-        if solver.name != "ddim":
-            self.steps = schedule.steps_of(solver, settings.steps)
+        solver, self.steps = solver_of(schedule, settings), steps_of(schedule, settings)
         if len(self.steps.t) > noise.MAX_STEPS:
             raise InputError(
                 f"make_tape: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
@@ -295,7 +299,7 @@ class _Writer:
         count = layout.count if refinement is None else refinement.windows_of_step(layout.count)
         self.per_step = count  # B
         self.refined = np.array([self._refines(i) for i in range(len(self.steps.t))], bool)
-        self.table = _table(solver, self.steps, self.refined)
+        self.table = table_of(solver, self.steps, self.refined)
         self.rounds: list[Round] = []
         self.clips: list[Clips] = []
         self.guided = False
@@ -380,21 +384,3 @@ class _Writer:
             of_x=np.float32(of_x),
             of_x0=np.asarray(of_x0, np.float32),
         )
-
-
-def _solver(schedule: NoiseSchedule, settings: Settings) -> Solver:
-    """The solver of a run: the settings', else the model's own. (Where eta or the refinement alone
-    decide how to go on, DDIM.)"""
-    if not settings.co_denoise or (settings.solver is None and settings.eta > 0):
-        return Solver("ddim")
-    if settings.solver in (None, schedule.solver.name):
-        return schedule.solver
-    return Solver(settings.solver)  # type: ignore[arg-type]
-
-
-def _table(solver: Solver, steps: Steps, refined: np.ndarray) -> Coefficients | None:
-    """The solver's coefficients; None for what DDIM's rates say."""
-    if solver.name in ("ddim", "euler"):
-        return None
-    a, b = np.append(steps.a, steps.a_next[-1]), np.append(steps.b, steps.b_next[-1])
-    return coefficients(solver, a, b, restart=np.append(False, refined[:-1]))

@@ -57,5 +57,5 @@ def make_method(
 ) -> coupled.Coupled | fifo.Diagonal:
     """The method that plays `tape`; arguments as for `make_tape`."""
     if settings.lookahead is None:
-        return coupled.make_method(layout, schedule, tape)
+        return coupled.make_method(layout, schedule, settings, tape)
     return fifo.make_method(layout.frames, layout.window, schedule, settings)
