@@ -1,5 +1,5 @@
-"""Schedulers of UNet folders: one window sampled here and by diffusers' own scheduler, with the same
-closed-form network, and a tiny folder of each against diffusers' whole pipeline."""
+"""Schedulers of UNet folders: one window sampled here and by diffusers with the same closed-form
+network, and a tiny folder of each kind against diffusers' whole pipeline."""
 
 import dataclasses
 import json
@@ -122,7 +122,7 @@ def test_one_window_equals_diffusers(name, change, monkeypatch, steps=13):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_other_samplers_of_such_a_model(name):
-    """DDIM by name, FIFO and SynCoS walk the model's timesteps without its solver's first or last."""
+    """By name, DDIM and what has a walk of its own are as without the solver."""
     schedule = schedule_of(said(name, {})[1])
     plain = dataclasses.replace(schedule, solver=Solver("ddim"))
     start = np.random.default_rng(0).normal(size=(8, *SHAPE)).astype(np.float32)

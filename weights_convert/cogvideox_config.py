@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,6 +97,8 @@ def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> Cog
             )
     if config.get("in_channels", 3) != config.get("out_channels", 3):
         raise InputError(f"{where}: in_channels and out_channels differ")
+    # diffusers counts whole factors of two, and the last level changes nothing.
+    halved = min(int(math.log2(config.get("temporal_compression_ratio", 4))), len(widths) - 1)
     return CogVideoXVAEConfig(
         image_channels=config.get("in_channels", 3),
         latent_channels=config.get("latent_channels", 16),
@@ -103,6 +106,6 @@ def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> Cog
         layers_per_block=config.get("layers_per_block", 3),
         norm_groups=config.get("norm_num_groups", 32),
         eps=config.get("norm_eps", 1e-6),
-        time_factor=int(config.get("temporal_compression_ratio", 4)),
+        time_factor=2**halved,
         latent_scale=config.get("scaling_factor", 1.15258426),
     )

@@ -93,6 +93,7 @@ def convert(
     window: int | None = None,
     size: tuple[int, int] | None = None,
     lora: Sequence[str] = (),
+    motion: str | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
@@ -111,6 +112,8 @@ def convert(
         window: frames of a clip; None for what the source says.
         size: width and height of a frame in pixels; None for what the source says.
         lora: LoRA files to merge, ``[NETWORK=]FILE[:SCALE]`` each, into the denoiser by default.
+        motion: a motion adapter of AnimateDiff's (folder, file or hub id), where `source` is a
+            folder of Stable Diffusion 1.5.
         force: replace a folder that is there.
         progress: called with (tensors done, tensors in all).
 
@@ -124,7 +127,7 @@ def convert(
         raise InputError(f"`dtype={dtype}`: unknown; one of {', '.join(DTYPES)}")
     target = check_folder(out, force)
     choice = Choice(key, ema, only)
-    opened = open_source(str(source), format, config or [], choice, name=target.name)
+    opened = open_source(str(source), format, config or [], choice, name=target.name, motion=motion)
     opened = _asked(opened, window, size)
     _check_sampling(opened)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])

@@ -79,6 +79,11 @@ def _require(config: Mapping[str, Any], path: str, **allowed: Any) -> None:
 
 def unet_config(config: Mapping[str, Any]) -> UNet3DConfig:
     """Our sizes from diffusers' ``unet/config.json``."""
+    if config.get("_class_name") == "UNet2DConditionModel":
+        raise InputError(
+            "unet/config.json: is the UNet2DConditionModel of a model of images; to make videos "
+            "with Stable Diffusion 1.5 give a motion adapter of AnimateDiff's as `motion`"
+        )
     _require(
         config,
         "unet/config.json",

@@ -45,9 +45,10 @@ class ModelConfig:
 
     family: ClassVar[str] = "unet_clip"
     networks: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder")
+    unet_config: ClassVar[Any] = UNet3DConfig
 
     name: str
-    unet: UNet3DConfig
+    unet: Any
     vae: VAEConfig
     text: CLIPTextConfig
     schedule: Mapping[str, Any]
@@ -135,7 +136,7 @@ class ModelConfig:
             InputError: missing or unknown entries, by name.
         """
         values = dict(values)
-        for key, kind in (("unet", UNet3DConfig), ("vae", VAEConfig), ("text", CLIPTextConfig)):
+        for key, kind in (("unet", cls.unet_config), ("vae", VAEConfig), ("text", CLIPTextConfig)):
             entry = values.get(key)
             if isinstance(entry, Mapping):
                 values[key] = _build(kind, entry, key)
