@@ -62,8 +62,7 @@ ORDERS = [
     ("unipc", {"solver_type": "bh1", "final_sigmas_type": "sigma_min"}),
 ]
 CASES = [*((name, change) for name in KINDS for change in CHANGES), *ORDERS]
-NOT_ROUNDED = {"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"}
-CASES += [("euler", {"use_exponential_sigmas": True}), ("euler", NOT_ROUNDED)]
+CASES += [("euler", {"use_exponential_sigmas": True})]
 
 
 def said(name, change):
@@ -127,11 +126,14 @@ def test_other_samplers_of_such_a_model(name):
     plain = dataclasses.replace(schedule, solver=Solver("ddim"))
     start = np.random.default_rng(0).normal(size=(8, *SHAPE)).astype(np.float32)
 
+    def each(x, t, _cond):  # of windows, or of the queue's frames
+        return network(x, t.reshape(*t.shape, *(1,) * (x.ndim - t.ndim)))
+
     def made(schedule, sampler, latents=start):
         layout = WindowLayout(frames=8, window=FRAMES, stride=2)
         key = jax.random.key(0)
         given = {"layout": layout, "frame_shape": SHAPE, "key": key, "latents": latents}
-        return np.asarray(sample(denoise, None, schedule=schedule, sampler=sampler, **given))
+        return np.asarray(sample(each, None, schedule=schedule, sampler=sampler, **given))
 
     named = made(schedule, CoDenoising(steps=8, solver="ddim"))
     np.testing.assert_array_equal(named, made(plain, CoDenoising(steps=8)))

@@ -14,7 +14,7 @@ from syncos_jax.models.animatediff.unet import MotionUNetConfig
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
-    _require,
+    require,
     read_json,
     schedule_settings,
     solver_settings,
@@ -176,7 +176,7 @@ def unet_config(unet: Mapping[str, Any], adapter: Mapping[str, Any]) -> MotionUN
         InputError: settings that ours has not.
     """
     where = "unet/config.json"
-    _require(
+    require(
         unet,
         where,
         _class_name=UNET_CLASSES,
@@ -195,7 +195,7 @@ def unet_config(unet: Mapping[str, Any], adapter: Mapping[str, Any]) -> MotionUN
         flip_sin_to_cos=True,
         **dict.fromkeys(_NONE),
     )
-    _require(
+    require(
         adapter,
         "the motion adapter",
         motion_transformer_layers_per_block=1,
@@ -250,7 +250,7 @@ def _adapter(motion: Path | None) -> tuple[dict[str, Any], Tensors]:
         tensors, config = open_file(motion), dict(ADAPTER)
     else:
         tensors, config = open_folder(motion), read_json(motion / "config.json")
-        _require(config, str(motion / "config.json"), _class_name="MotionAdapter")
+        require(config, str(motion / "config.json"), _class_name="MotionAdapter")
     named = {_renamed(key): tensor for key, tensor in tensors.items()}
     if not any(".motion_modules." in key for key in named):
         raise InputError(f"{motion}: holds no motion modules")

@@ -13,7 +13,7 @@ from syncos_jax.models.cogvideox.config import (
     CogVideoXVAEConfig,
     Positions,
 )
-from syncos_jax.weights_convert.diffusers_config import _require
+from syncos_jax.weights_convert.diffusers_config import require
 
 _ACTIVATIONS: dict[str, Activation] = {"gelu-approximate": "gelu_tanh", "gelu": "gelu"}
 
@@ -30,7 +30,7 @@ def transformer_config(
     Raises:
         InputError: a setting that ours has not.
     """
-    _require(
+    require(
         config,
         where,
         _class_name="CogVideoXTransformer3DModel",
@@ -76,7 +76,7 @@ def transformer_config(
 
 def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> CogVideoXVAEConfig:
     """Our sizes from diffusers' ``vae/config.json``; arguments and errors as above."""
-    _require(
+    require(
         config,
         where,
         _class_name="AutoencoderKLCogVideoX",

@@ -66,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _require(config: Mapping[str, Any], path: str, **allowed: Any) -> None:
+def require(config: Mapping[str, Any], path: str, **allowed: Any) -> None:
     """Refuse settings that our networks do not have, rather than compute something else."""
     for key, expected in allowed.items():
         values = expected if isinstance(expected, tuple) else (expected,)
@@ -84,7 +84,7 @@ def unet_config(config: Mapping[str, Any]) -> UNet3DConfig:
             "unet/config.json: is the UNet2DConditionModel of a model of images; to make videos "
             "with Stable Diffusion 1.5 give a motion adapter of AnimateDiff's as `motion`"
         )
-    _require(
+    require(
         config,
         "unet/config.json",
         _class_name=("UNet3DConditionModel", "UNetVideoCrafter"),
@@ -124,7 +124,7 @@ def unet_config(config: Mapping[str, Any]) -> UNet3DConfig:
 
 def vae_config(config: Mapping[str, Any]) -> VAEConfig:
     """Our sizes from diffusers' ``vae/config.json``."""
-    _require(
+    require(
         config,
         "vae/config.json",
         _class_name="AutoencoderKL",
@@ -148,7 +148,7 @@ def vae_config(config: Mapping[str, Any]) -> VAEConfig:
 
 def text_config(config: Mapping[str, Any]) -> CLIPTextConfig:
     """Our sizes from transformers' ``text_encoder/config.json``."""
-    _require(
+    require(
         config,
         "text_encoder/config.json",
         model_type="clip_text_model",
@@ -240,7 +240,7 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     for key in ("use_flow_sigmas", "clip_sample", "thresholding"):
         if config.get(key, False) is not False:
             raise InputError(f"{where}: {key} is {config[key]!r}, {_NOT_DONE[key]}")
-    _require(
+    require(
         config,
         where,
         prediction_type=tuple(PREDICTIONS),

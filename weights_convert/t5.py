@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from syncos_jax.models.t5 import Activation, T5Config
-from syncos_jax.weights_convert.diffusers_config import _require
+from syncos_jax.weights_convert.diffusers_config import require
 from syncos_jax.weights_convert.table import Kind, Row, Table
 
 _PLAIN: dict[str, Activation] = {
@@ -33,7 +33,7 @@ def t5_config(config: Mapping[str, Any]) -> T5Config:
     Raises:
         InputError: an architecture or activation that ours has not.
     """
-    _require(
+    require(
         config,
         "text_encoder/config.json",
         model_type=("t5", "umt5"),

@@ -169,6 +169,8 @@ def beta_levels(
             t = np.round(t)
     own = 1.0 / np.sqrt(level**2 + 1.0)
     start = 1.0
+    if rule == "euler" and not end_clean:  # whose latents are not scaled by the signal rate
+        last = (1.0, of_t[0])
     if rule == "euler" and spacing != "leading":  # as large as the noise alone
         start = float((level * own)[0])
     return Levels(t, np.append(own, last[0]), np.append(level * own, last[1]), start)
