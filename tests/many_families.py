@@ -34,12 +34,15 @@ def sampler(folder, family, name):
     """A scenario file played on one device and on all."""
     path = folder / f"{family}-{name}.yaml"
     path.write_text(json.dumps(story(name)))
-    model, made = folder / family, {}
+    model, made, shares = folder / family, {}, []
     for devices in (1, len(jax.devices())):
         pipeline = Pipeline.from_pretrained(model, mesh=make_mesh(devices))
-        made[devices] = np.asarray(pipeline.latents(Scenario.from_file(path)))
+        latents = pipeline.latents(Scenario.from_file(path))
+        shares.append(len(latents.sharding.device_set))
+        made[devices] = np.asarray(latents)
     one, many = made.values()
     return {
+        "devices": shares,
         "frames": len(one),
         "size": float(np.abs(one).max()),
         "finite": bool(np.isfinite(one).all()),

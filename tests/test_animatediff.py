@@ -124,9 +124,10 @@ def forward(model, x, t, text):
 
 def test_the_unet_equals_diffusers(model, reference):
     x, t, text = random(2, FRAMES, 6, 10, 4), np.float32([3, 801]), random(2, 5, 12)
+    of_frames = torch.from_numpy(text).repeat_interleave(FRAMES, dim=0)  # as the pipeline has it
     with torch.no_grad():
         expected = reference(
-            torch.from_numpy(x).permute(0, 4, 1, 2, 3), torch.from_numpy(t), torch.from_numpy(text)
+            torch.from_numpy(x).permute(0, 4, 1, 2, 3), torch.from_numpy(t), of_frames
         ).sample.permute(0, 2, 3, 4, 1)
     found = forward(model, x, t, text)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))

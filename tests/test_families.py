@@ -28,6 +28,7 @@ def program(name, *arguments):
 def check_devices(found):
     print({name: f"{run['difference']:.1e} of {run['size']:.2g}" for name, run in found.items()})
     for run in found.values():
+        assert run["devices"] == [1, 8]
         assert run["finite"] and run["size"] > 0.3 and run["frames"] >= 8
         assert run["difference"] <= 1e-4 and run["frames_differ"] <= 1
 

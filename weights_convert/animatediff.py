@@ -14,8 +14,8 @@ from syncos_jax.models.animatediff.unet import MotionUNetConfig
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
-    require,
     read_json,
+    require,
     schedule_settings,
     solver_settings,
     text_config,
