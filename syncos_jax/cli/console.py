@@ -30,6 +30,7 @@ OPTIONS = {
     "link=True": "--link",
     "lora": "--lora",
     "model": "--model",
+    "motion": "--motion",
     "names": "--scenarios",
     "only": "--only",
     "original": "--from",
