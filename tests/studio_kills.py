@@ -126,8 +126,11 @@ class Server:
             return None
 
     def post(self, address, **more):
-        """As often as it takes: it may be killed meanwhile."""
+        """As often as it takes: the model may not be loaded yet."""
         answer = self.client.post(address, **more)
+        while answer.status_code == 503:
+            time.sleep(0.2)
+            answer = self.client.post(address, **more)
         assert answer.status_code in (200, 202), answer.text
         return answer.json()
 
