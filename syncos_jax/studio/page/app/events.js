@@ -1,6 +1,6 @@
 /** One card for each event: prompt, seconds, order. And the bar that shows their lengths. */
 
-import { h, hue, replace, announce, iconButton } from "./dom.js";
+import { h, hue, icon, replace, announce, iconButton } from "./dom.js";
 import { t, count, seconds } from "./text.js";
 import { field, stepper, promptArea, controlOf, button } from "./fields.js";
 
@@ -86,7 +86,7 @@ export function eventCards({ draft, model, newEvent, onedit, touch }) {
       down: iconButton("down", "", () => move(event, draft.events.indexOf(event) + 1)),
       remove: iconButton("remove", "", () => remove(event)),
     };
-    const grip = h("span", { class: "grip", "aria-hidden": "true", title: t("event.drag") });
+    const grip = h("span", { class: "grip", "aria-hidden": "true", title: t("event.drag") }, icon("grip"));
     const cut = h("p", { class: "cut" });
     prompt.append(cut);
     const item = h("li", { class: "event" },
@@ -169,12 +169,14 @@ function dragging(grip, item, list, moveTo) {
 
 /** The lengths as a bar; `onpick(index)` where a press on an event leads somewhere. */
 export function lengthBar(events, onpick = null) {
+  const total = events.reduce((sum, event) => sum + (event.seconds || 0), 0);
   return h("ol", { class: "bar" }, events.map((event, i) => {
     const label = t("bar.event", { n: i + 1, length: seconds(event.seconds || 0) });
     const part = h("li", { hue: hue(i, events.length) }, onpick
       ? h("button", { type: "button", title: label, "aria-label": label, onclick: () => onpick(i) }, i + 1)
       : h("span", { title: label }, i + 1));
     part.style.flexGrow = Math.max(event.seconds || 0, 0.001);
+    part.classList.toggle("tiny", !(event.seconds > total / 40));
     return part;
   }));
 }

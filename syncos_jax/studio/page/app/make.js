@@ -62,25 +62,23 @@ class MakeView {
     const { draft } = this;
     this.cards = null;
     const edit = (changes) => this.edit(changes);
-    const touch = (key) => this.touch(key);
     const isTemplate = draft.start === "template";
-    const left = h("div", { class: "side" },
-      isTemplate ? this.variables() : this.prompts(),
-      h("section", { class: "panel" }, h("h2", {}, t("make.output")),
-        h("div", { class: "fields" }, takesField(draft, this.model, edit), titleField(draft, edit)),
-        advanced(draft, this.model, { onedit: edit, touch, negative: !isTemplate })));
+    const prompts = h("div", { class: "side prompts" }, isTemplate ? this.variables() : this.prompts());
+    const output = h("section", { class: "side panel" }, h("h2", {}, t("make.output")),
+      h("div", { class: "fields" }, takesField(draft, this.model, edit), titleField(draft, edit)),
+      advanced(draft, this.model, { onedit: edit, negative: !isTemplate }));
     this.board = h("div", { class: "board" });
     this.right = h("section", { class: "scenes" });
     replace(this.right, isTemplate ? this.preview() : this.events());
-    replace(this.columns, left, this.right);
-    left.addEventListener("focusout", ({ target }) => touch(target.closest("[data-field]")?.dataset.field));
+    replace(this.columns, prompts, this.right, output);
+    for (const part of [prompts, output])
+      part.addEventListener("focusout", ({ target }) => this.touch(target.closest("[data-field]")?.dataset.field));
     this.edit({});
   }
 
   variables() {
     const { draft, template } = this;
-    return h("section", { class: "panel" }, h("h2", {}, template.name),
-      template.description && h("p", { class: "note" }, template.description),
+    return h("section", { class: "panel" }, h("h2", {}, t("variables.title")),
       variablesForm(template, draft.variables, (name, value) => {
         this.touched.add(`variables.${name}`);
         this.edit({ variables: { ...draft.variables, [name]: value } });
@@ -96,7 +94,7 @@ class MakeView {
     prompt.append(this.globalCut);
     const story = draft.start === "story" && storyForm(draft, (changes) => this.edit(changes), (found) => this.split(found));
     return [story && h("section", { class: "panel" }, h("h2", {}, t("start.story")), story),
-      h("section", { class: "panel" }, h("h2", {}, t("global.title")), prompt)];
+      h("section", { class: "panel" }, prompt)];
   }
 
   events() {

@@ -103,7 +103,7 @@ function drawWindows(box, plan, model) {
   const rows = stride > 0 ? Math.min(4, Math.ceil(length / stride)) : 1;
   replace(box, Array.from({ length: plan.windows }, (_, i) => {
     const line = h("i");
-    Object.assign(line.style, { left: `${100 * i * stride}%`, width: `${100 * length}%`, top: `${(i % rows) * 4}px` });
+    Object.assign(line.style, { left: `${100 * i * stride}%`, width: `calc(${100 * length}% - 3px)`, top: `${(i % rows) * 4}px` });
     return line;
   }));
 }

@@ -29,6 +29,13 @@ export function timeLeft(video) {
   return video.status === "running" && left !== null && left !== undefined ? t("progress.left", { time: duration(left) }) : "";
 }
 
+/** "Take 1 of 2", of several. */
+function whichTake({ takes, status }) {
+  if (takes.length < 2 || status !== "running") return "";
+  const done = takes.filter((take) => take.status === "done").length;
+  return t("progress.take", { n: Math.min(done + 1, takes.length), count: takes.length });
+}
+
 /** A small bar for a card of the history. */
 export function progressOf(video) {
   if (!["queued", "running"].includes(video.status)) return null;
@@ -51,7 +58,7 @@ export function progressPanel(oncancel) {
 
   function update(video) {
     words.textContent = stateText(video);
-    left.textContent = timeLeft(video);
+    left.textContent = [whichTake(video), timeLeft(video)].filter(Boolean).join(" · ");
     const part = share(video);
     if (part === null) bar.removeAttribute("value");
     else bar.value = part;

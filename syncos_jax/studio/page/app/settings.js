@@ -21,13 +21,13 @@ export function titleField(draft, onedit) {
 }
 
 /** Size, steps, seed, guidance, strength, and what the video should not show. */
-export function advanced(draft, model, { onedit, touch, negative }) {
+export function advanced(draft, model, { onedit, negative }) {
   const { defaults } = model;
   const set = (key) => (value) => {
     draft.settings[key] = value;
     onedit({});
   };
-  const usual = (value) => (value === null || value === undefined ? "" : t("advanced.usual", { value: number(value, 4) }));
+  const usual = (value) => (value === null || value === undefined ? t("advanced.own") : t("advanced.usual", { value: number(value, 4) }));
   const one = (key, options, hint) => field({
     key: `settings.${key}`, label: t(`advanced.${key}`), hint,
     control: numberInput(draft.settings[key], { ...options, oninput: set(key) }) });
@@ -36,8 +36,8 @@ export function advanced(draft, model, { onedit, touch, negative }) {
     input.setAttribute("aria-label", t(`advanced.${key}`));
     return input;
   });
-  const fields = h("div", { class: "fields" },
-    field({ key: "settings.size", label: t("advanced.size"), hint: t("advanced.size.hint"), group: true,
+  const fields = h("div", { class: "fields pairs" },
+    field({ key: "settings.size", wide: true, label: t("advanced.size"), hint: t("advanced.size.hint"), group: true,
       control: h("div", { class: "size" }, size[0], h("span", { "aria-hidden": "true" }, "×"), size[1]) }),
     one("steps", { step: 1, minimum: 1, placeholder: usual(defaults.steps) }, t("advanced.steps.hint")),
     field({ key: "seed", label: t("advanced.seed"), hint: t("advanced.seed.hint"),
@@ -45,9 +45,8 @@ export function advanced(draft, model, { onedit, touch, negative }) {
         oninput: (seed) => onedit({ seed }) }) }),
     one("guidance", { placeholder: usual(defaults.guidance) }, t("advanced.guidance.hint")),
     one("strength", { minimum: 0, maximum: 1, placeholder: usual(defaults.strength) }, t("advanced.strength.hint")),
-    negative && field({ key: "negative", label: t("advanced.negative"), control: h("textarea", {
+    negative && field({ key: "negative", wide: true, label: t("advanced.negative"), control: h("textarea", {
       rows: 2, value: draft.settings.negative, maxlength: 2000, oninput: (event) => set("negative")(event.target.value) }) }));
-  fields.addEventListener("focusout", ({ target }) => touch(target.closest("[data-field]")?.dataset.field));
   return h("details", { class: "advanced", open: isSet(draft) }, h("summary", {}, t("advanced.title")), fields, alsoKept(draft));
 }
 
