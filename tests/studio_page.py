@@ -1,4 +1,4 @@
-"""A tab with the studio's page, for tests: what it asks for, complains about, and how it is worked."""
+"""A tab with the studio's page, for tests: what it asks for and complains about, and its fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Studio:
         self.url = url
         self.context = browser.new_context(reduced_motion="reduce", **context)
         self.tab = self.context.new_page()
-        self.tab.set_default_timeout(20_000)
+        self.tab.set_default_timeout(60_000)
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.tab.on("request", lambda request: self.requests.append(request.url))
@@ -34,7 +34,7 @@ class Studio:
 
     def until(self, expression: str) -> None:
         """Not wait_for_function: it evaluates inside the page, which the page's policy forbids."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self.tab.evaluate(expression):
             assert time.monotonic() < deadline, expression
             self.tab.wait_for_timeout(20)
@@ -97,7 +97,8 @@ class Studio:
                 const style = getComputedStyle(e);
                 const box = e.getBoundingClientRect();
                 const dock = document.querySelector('.dock');
-                const over = dock && !dock.contains(e) ? dock.getBoundingClientRect().top : innerHeight;
+                const apart = dock && !dock.contains(e);
+                const over = apart ? dock.getBoundingClientRect().top : innerHeight;
                 return style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
                   && box.top < over && box.bottom > 0 }"""
             )

@@ -200,8 +200,10 @@ def test_on_a_telephone(browser, server, locale, scheme):
         page.tab.locator(".dock .primary").click()
         assert page.tab.evaluate(wide) <= 0
         small = page.tab.evaluate(
-            """[...document.querySelectorAll('button, select, .choice, .start, input:not([type=radio])')]
-            .filter((e) => e.offsetWidth && !e.closest('.bar') && (e.offsetWidth < 30 || e.offsetHeight < 30))
+            """[...document.querySelectorAll(
+              'button, select, .choice, .start, input:not([type=radio])')]
+            .filter((e) => e.offsetWidth && !e.closest('.bar'))
+            .filter((e) => e.offsetWidth < 30 || e.offsetHeight < 30)
             .map((e) => e.outerHTML)"""
         )
         assert small == []  # large enough for a finger; the bar repeats what the cards have
