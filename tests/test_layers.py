@@ -16,7 +16,7 @@ RENAMED = ("kernels", "weights_convert")  # at the top of the repository, instal
 
 LAYERS = (
     {"cli"},
-    {"review", "experiments"},
+    {"studio", "experiments"},
     {"metrics"},
     {"demo"},
     {"runs"},

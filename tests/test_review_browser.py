@@ -8,7 +8,7 @@ import pytest
 from takes import EVENTS, clip, frames_of, write_take
 
 from syncos_jax.demo.world import Scene
-from syncos_jax.review import ReviewServer, add_entry, build_page, read_reviews
+from syncos_jax.studio.review import ReviewServer, add_entry, build_page, read_reviews
 
 pytestmark = chromium.needed
 

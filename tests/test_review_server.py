@@ -13,8 +13,8 @@ import pytest
 from takes import EVENTS, clip, write_take
 
 from syncos_jax.errors import InputError
-from syncos_jax.review import ReviewServer, add_entry, read_reviews
-from syncos_jax.review.server import _span
+from syncos_jax.studio.review import ReviewServer, add_entry, read_reviews
+from syncos_jax.studio.review.server import _span
 
 NAME = "a b&.mp4"
 

@@ -23,3 +23,19 @@ CheckpointEvery = Annotated[
         "saving would take more than 2 % of the time), or rows such as 100rows.",
     ),
 ]
+LanguageModel = Annotated[
+    str | None,
+    typer.Option(
+        "--llm",
+        metavar="URL",
+        help="An OpenAI-compatible address, such as http://127.0.0.1:8000/v1, whose model splits "
+        "stories; its key, if it wants one, in $SYNCOS_LLM_KEY. Default: rules, offline.",
+        show_default=False,
+    ),
+]
+LanguageModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--llm-model", metavar="NAME", help="The model at that address.", show_default=False
+    ),
+]

@@ -17,8 +17,8 @@ from av.error import FFmpegError
 from PIL import Image
 
 from syncos_jax.errors import InputError
-from syncos_jax.review.approvals import file_sha256
 from syncos_jax.runs.record import RECORD, read_provenance, sidecar_path
+from syncos_jax.studio.review.approvals import file_sha256
 
 #: What browsers play -> its media type. The H.264 in a .mov plays under the type of .mp4.
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from syncos_jax.review.takes import Take
+from syncos_jax.studio.review.takes import Take
 
 # Not settings: what came out, when, how long it took, what stands elsewhere on the page.
 _LEFT_OUT = {

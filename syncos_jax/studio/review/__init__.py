@@ -9,9 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from syncos_jax.review.approvals import Entry, Reviews, StaleError, add_entry, read_reviews
-    from syncos_jax.review.page import Gallery, build_page
-    from syncos_jax.review.server import ReviewServer
+    from syncos_jax.studio.review.approvals import (
+        Entry,
+        Reviews,
+        StaleError,
+        add_entry,
+        read_reviews,
+    )
+    from syncos_jax.studio.review.page import Gallery, build_page
+    from syncos_jax.studio.review.server import ReviewServer
 
 _HOME = {
     "Entry": "approvals",

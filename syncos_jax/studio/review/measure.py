@@ -14,8 +14,8 @@ from syncos_jax.metrics.features import pixel_features
 from syncos_jax.metrics.frames import CUT_THRESHOLD, content_changes
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.metrics.similarity import drift_curve, similarity_matrix
-from syncos_jax.review.settings import overall_prompt
-from syncos_jax.review.takes import Event, Take
+from syncos_jax.studio.review.settings import overall_prompt
+from syncos_jax.studio.review.takes import Event, Take
 
 MAP_SIDE = 96  # frames along the similarity matrix, at most
 CURVE_POINTS = 600

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from syncos_jax.review.approvals import Reviews
-from syncos_jax.review.figures import axis, data_uri, heat_png, levels, polyline
-from syncos_jax.review.measure import Measured, reading
-from syncos_jax.review.settings import facts
-from syncos_jax.review.takes import MAX_STILLS, Take, still_frames
 from syncos_jax.runs.record import sidecar_path
+from syncos_jax.studio.review.approvals import Reviews
+from syncos_jax.studio.review.figures import axis, data_uri, heat_png, levels, polyline
+from syncos_jax.studio.review.measure import Measured, reading
+from syncos_jax.studio.review.settings import facts
+from syncos_jax.studio.review.takes import MAX_STILLS, Take, still_frames
 
 
 @dataclass(frozen=True, eq=False)

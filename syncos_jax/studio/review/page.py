@@ -24,13 +24,20 @@ from markupsafe import Markup
 from syncos_jax import __version__
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
-from syncos_jax.review.approvals import Reviews, read_reviews
-from syncos_jax.review.figures import data_uri, ramp_png
-from syncos_jax.review.measure import measure
-from syncos_jax.review.settings import differences, overall_prompt, shared
-from syncos_jax.review.takes import MAX_STILLS, PLAYABLE, Progress, Take, find_takes, read_take
-from syncos_jax.review.views import Shown, card, chart, history, measures, sheet, values
 from syncos_jax.runs.record import sidecar_path
+from syncos_jax.studio.review.approvals import Reviews, read_reviews
+from syncos_jax.studio.review.figures import data_uri, ramp_png
+from syncos_jax.studio.review.measure import measure
+from syncos_jax.studio.review.settings import differences, overall_prompt, shared
+from syncos_jax.studio.review.takes import (
+    MAX_STILLS,
+    PLAYABLE,
+    Progress,
+    Take,
+    find_takes,
+    read_take,
+)
+from syncos_jax.studio.review.views import Shown, card, chart, history, measures, sheet, values
 
 MAX_EMBEDDED = 300 * 2**20  # browsers give up on longer data URIs
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -132,7 +139,7 @@ def render(
         reviews: the decisions so far.
         source: take -> what its video element refers to.
         media: where videos may come from, in the words of the Content-Security-Policy.
-        served: whether a server of `syncos_jax.review.server` is behind the page.
+        served: whether a server of `syncos_jax.studio.review.server` is behind the page.
         by: the reviewer's name to begin with.
     """
     takes = [item.take for item in shown]

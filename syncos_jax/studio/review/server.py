@@ -20,10 +20,10 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from syncos_jax.errors import InputError
-from syncos_jax.review.approvals import StaleError, add_entry, file_sha256, read_reviews
-from syncos_jax.review.page import Gallery, policy, render
-from syncos_jax.review.takes import PLAYABLE, Take, find_takes
-from syncos_jax.review.views import history
+from syncos_jax.studio.review.approvals import StaleError, add_entry, file_sha256, read_reviews
+from syncos_jax.studio.review.page import Gallery, policy, render
+from syncos_jax.studio.review.takes import PLAYABLE, Take, find_takes
+from syncos_jax.studio.review.views import history
 
 HOST = "127.0.0.1"
 MAX_BODY = 64 * 1024

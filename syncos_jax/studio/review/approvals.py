@@ -45,9 +45,9 @@ APPROVALS = FileFormat(
 )
 LOCK_SECONDS = 20.0
 
-Action = Literal["approve", "reject", "comment"]
-ACTIONS: tuple[Action, ...] = ("approve", "reject", "comment")
-_STATUS = {"approve": "approved", "reject": "rejected"}
+Action = Literal["approve", "reject", "reopen", "comment"]
+ACTIONS: tuple[Action, ...] = ("approve", "reject", "reopen", "comment")
+_STATUS = {"approve": "approved", "reject": "rejected", "reopen": "undecided"}
 _FORM = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -60,7 +60,7 @@ class Entry(BaseModel):
 
     Attributes:
         revision: of the file, once this entry is in it; counts from 1.
-        action: approve, reject or comment.
+        action: approve, reject, reopen (undecided again) or comment.
         by: the name of the person.
         at: when, UTC, ISO 8601.
         comment: free text, may be empty with approve and reject.
@@ -102,7 +102,7 @@ class Reviews(BaseModel):
     def status(self, name: str, sha256: str) -> str:
         """'approved', 'rejected', 'undecided', or 'changed' since a decision on other bytes."""
         entry = self.decision(name)
-        if entry is None:
+        if entry is None or entry.action == "reopen":
             return "undecided"
         return _STATUS[entry.action] if entry.sha256 == sha256 else "changed"
 
@@ -137,11 +137,11 @@ def add_entry(
     seen: int | None = None,
     sha256: str | None = None,
 ) -> Reviews:
-    """Approves, rejects or comments on a video file; returns what ``review.json`` then holds.
+    """Approves, rejects, reopens or comments on a video file; returns what is kept then.
 
     Args:
         video: the file; ``review.json`` stands in its folder.
-        action: approve, reject or comment.
+        action: approve, reject, reopen or comment.
         by: name of the person, 1 to 100 characters.
         comment: up to 4000 characters; needed for the action comment.
         seen: revision of the newest entry on this video that the person has seen. A decision (not a
