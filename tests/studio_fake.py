@@ -317,7 +317,7 @@ class FakeStudio:
 
     def __enter__(self) -> FakeStudio:
         config = uvicorn.Config(
-            self.app(), host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1
+            self.app(), host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)

@@ -27,6 +27,7 @@ async function ask(path, { method = "GET", body, headers = {}, signal } = {}) {
   if (answer.status === 204) return null;
   const json = await answer.json().catch(() => null);
   if (answer.ok && json !== null) return json;
+  if (answer.status === 401) document.dispatchEvent(new Event("locked")); // the server began anew
   const error = json?.error || { message: `HTTP ${answer.status}`, remedy: "", field: null };
   throw new Refusal(answer.status, error, answer.headers.get("Retry-After"));
 }

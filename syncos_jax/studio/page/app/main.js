@@ -58,14 +58,14 @@ function showModel() {
     t("shell.model", { name, size: `${width} × ${height}`, fps: number(fps) });
 }
 
-function complain(error) {
-  const locked = error instanceof Refusal && [401, 403].includes(error.status);
-  trouble.textContent = locked ? t("trouble.locked") : errorsOf(error).map(sentence).join(" ");
+function complain(text) {
+  trouble.textContent = text;
   trouble.hidden = false;
 }
 
 async function begin() {
   await useLanguage(preferred());
+  document.addEventListener("locked", () => complain(t("trouble.locked")));
   for (const button of document.querySelectorAll("[data-language]"))
     button.addEventListener("click", async () => {
       await useLanguage(button.dataset.language, true);
@@ -78,7 +78,8 @@ async function begin() {
   try {
     [studio.model, studio.templates] = await Promise.all([api.model(), api.templates()]);
   } catch (error) {
-    return complain(error);
+    const locked = error instanceof Refusal && error.status === 401;
+    return locked || complain(errorsOf(error).map(sentence).join(" "));
   }
   studio.draft = restore(studio.model, studio.templates);
   listen(showCount);
