@@ -17,7 +17,7 @@ from studio_page import Studio  # noqa: E402
 from studio_tour import running, tour  # noqa: E402
 
 PICTURES = ROOT / "docs" / "studio"
-COMMAND = ["-m", "syncos_jax.cli", "studio"]
+COMMAND = ["-c", "from syncos_jax.cli import main; main()", "studio"]
 STORY = (
     "A red ball lies on a green meadow. The ball moves to the left. Then it rises. The ball grows."
 )

@@ -22,6 +22,11 @@ class Studio:
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.goto(url)
         self.tab.locator("h1").wait_for()
+        self.tab.evaluate(
+            """() => { window.heard = []; const region = document.getElementById('said');
+            new MutationObserver(() => window.heard.push(region.textContent))
+              .observe(region, {childList: true}) }"""
+        )
 
     def __enter__(self) -> Studio:
         return self
@@ -38,6 +43,10 @@ class Studio:
         while not self.tab.evaluate(expression):
             assert time.monotonic() < deadline, expression
             self.tab.wait_for_timeout(20)
+
+    def seen(self, text: str) -> Any:
+        """Where a text stands on the page, beside what is only heard."""
+        return self.tab.locator("#main").get_by_text(text)
 
     def button(self, name: str) -> Any:
         return self.tab.get_by_role("button", name=name, exact=True)

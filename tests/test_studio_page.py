@@ -57,19 +57,19 @@ def test_from_opening_the_page_to_an_approved_take(browser, server):
         tab.get_by_role("radio", name="Product on a place").check()
         tab.get_by_label("Product", exact=True).fill("blue box")
         tab.get_by_role("radio", name="sandy beach").check()
-        tab.get_by_text("a blue box on a sandy beach").wait_for()
+        page.seen("a blue box on a sandy beach").wait_for()
         assert tab.locator(".board .event").count() == 3
         page.planned()
         assert "3 s" in tab.locator(".facts").inner_text()
         assert tab.get_by_label("Number of takes").input_value() == "2"
         page.button("Generate 2 takes").click()
 
-        tab.get_by_text("Place 1 in the queue").wait_for()
+        page.seen("Place 1 in the queue").wait_for()
         assert server.bodies[-1]["template"] == TEMPLATE["name"]
         server.advance(
             "v1", status="running", place=0, phase="sampling", step=12, steps=50, seconds_left=42
         )
-        tab.get_by_text("Sampling: step 12 of 50").wait_for()
+        page.seen("Sampling: step 12 of 50").wait_for()
         assert "Take 1 of 2 · about 42 s left" in tab.locator(".progress-left").inner_text()
         assert tab.locator(".progress-side progress").evaluate("(p) => p.value") == 0.12
         server.advance("v1", preview="v1/videos/v1/preview?v=13")
@@ -93,13 +93,13 @@ def test_from_opening_the_page_to_an_approved_take(browser, server):
         )
         assert server.videos["v1"]["variables"]["place"] == "sandy beach"
         page.button("Reject take A").click()
-        page.until("document.querySelector('#said').textContent.includes('Take A is rejected')")
+        page.until("window.heard.includes('Take A is rejected.')")
         page.button("Take back the decision on take A").click()
         page.button("Approve take A").wait_for()
         assert server.videos["v1"]["takes"][0]["verdict"] == "undecided"
 
         tab.get_by_role("link", name="Videos", exact=True).click()
-        tab.get_by_text("1 approved").wait_for()
+        page.seen("1 approved").wait_for()
         assert all(url.startswith(server.url) for url in page.requests)
         assert page.complaints == []
 
@@ -111,6 +111,7 @@ def test_takes_play_in_step(page, server):
         "[...document.querySelectorAll('video')].filter((v) => v.readyState >= 2).length === 2"
     )
     times = "[...document.querySelectorAll('video')].map((v) => v.currentTime)"
+    page.button("Repeat").click()  # off
     page.button("Play").click()
     page.until("document.querySelector('video').currentTime > 0.3")
     page.button("Pause").click()
@@ -147,7 +148,7 @@ def test_by_keyboard_alone(page, server):
     assert page.outlined()
     keys.press("Enter")  # the focus stays with what was moved
     assert page.prompt(1).input_value() == "it grows"
-    assert tab.locator("#said").text_content() == "Moved to place 1 of 2."
+    page.until("window.heard.includes('Moved to place 1 of 2.')")
     page.tab_to("Add an event")
     keys.press("Enter")
     assert page.focused() == "Prompt of event 3"
@@ -157,7 +158,7 @@ def test_by_keyboard_alone(page, server):
     page.tab_to("Generate 2 takes")
     assert page.outlined()
     keys.press("Enter")
-    tab.get_by_text("Place 1 in the queue").wait_for()
+    page.seen("Place 1 in the queue").wait_for()
     page.until("document.activeElement.tagName === 'H1'")
     server.finish("v1")
     tab.locator("video").nth(1).wait_for()
@@ -218,7 +219,7 @@ def test_markup_is_shown_as_text(page, server):
     tab.get_by_label("Title").fill(MARKUP)
     page.planned()
     page.button("Generate 2 takes").click()
-    tab.get_by_text("Place 1 in the queue").wait_for()
+    page.seen("Place 1 in the queue").wait_for()
     assert tab.locator("h1").inner_text() == MARKUP
     server.finish("v1")
     tab.get_by_label("Your name").fill(MARKUP)
@@ -293,10 +294,10 @@ def test_errors_stand_at_their_fields(page, server):
 
     server.full = True
     page.button("Generate 2 takes").click()
-    tab.get_by_text("the queue is full. wait until a video is done").wait_for()
+    page.seen("the queue is full. wait until a video is done").wait_for()
     server.full = False
     page.button("Generate 2 takes").click()
-    tab.get_by_text("Place 1 in the queue").wait_for()
+    page.seen("Place 1 in the queue").wait_for()
     assert len(server.videos) == 1
     page.go("#/")
     tab.get_by_role("radio", name="Product on a place").check()
@@ -318,9 +319,9 @@ def test_a_video_asked_for_twice_is_made_once(page, server):
 
     page.tab.route("**/v1/videos", lose)
     page.button("Generate 2 takes").click()
-    page.tab.get_by_text("The server does not answer.").wait_for()
+    page.seen("The server does not answer.").wait_for()
     page.button("Generate 2 takes").click()
-    page.tab.get_by_text("Place 1 in the queue").wait_for()
+    page.seen("Place 1 in the queue").wait_for()
     assert list(server.videos) == ["v1"]
 
 
@@ -374,7 +375,7 @@ def test_a_story_is_split(page):
     assert page.error("story").startswith("the story has one sentence")
     tab.get_by_label("Your story").fill("A red ball. It rolls. It rises. It grows.")
     page.button("Split into events").click()
-    tab.get_by_text("Split into 3 events; change them as you like.").wait_for()
+    page.seen("Split into 3 events; change them as you like.").wait_for()
     assert tab.get_by_label("What stays the same").input_value() == "A red ball"
     assert page.prompt(3).input_value() == "It grows"
     page.planned()
@@ -422,7 +423,7 @@ def test_history(page, server):
     server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1, "title": "Waiting one"})
     tab = page.tab
     page.go("#/videos")
-    tab.get_by_text("Waiting one").wait_for()
+    page.seen("Waiting one").wait_for()
     assert tab.locator(".video-card").count() == 24
     assert tab.locator("#busy").inner_text() == "1"
     page.button("Show older ones").click()
@@ -433,9 +434,9 @@ def test_history(page, server):
     tab.get_by_role("radio", name="Waiting").check()
     page.until("document.querySelectorAll('.video-card').length === 1")
     server.advance("v27", status="running", place=0, phase="sampling", step=25, steps=50)
-    tab.get_by_text("Sampling: step 25 of 50").wait_for()
+    page.seen("Sampling: step 25 of 50").wait_for()
     tab.get_by_label("Search titles and prompts").fill("nowhere")
-    tab.get_by_text("Nothing fits. Try other words, or show all.").wait_for()
+    page.seen("Nothing fits. Try other words, or show all.").wait_for()
 
 
 def test_cancel_and_template(page, server):
@@ -443,12 +444,12 @@ def test_cancel_and_template(page, server):
     server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1, "title": "Beach"})
     page.go("#/videos/v1")
     server.advance("v1", status="running", place=0, phase="sampling", step=1, steps=50)
-    tab.get_by_text("step 1 of 50").wait_for()
+    page.seen("step 1 of 50").wait_for()
     page.button("Cancel").click()
     tab.locator(".progress-words").get_by_text("Stopping").wait_for()
     assert page.button("Cancel").is_disabled()
     server.advance("v1", status="cancelled", phase=None, place=None)
-    tab.get_by_text("It was cancelled before it was done").wait_for()
+    page.seen("It was cancelled before it was done").wait_for()
 
     page.button("Save as template").click()
     name = tab.get_by_role("dialog").get_by_label("Name")
@@ -462,7 +463,7 @@ def test_cancel_and_template(page, server):
     )
     name.fill("Saved")
     page.button("Save").click()
-    tab.get_by_text("Saved as template “Saved”.").last.wait_for()
+    page.seen("Saved as template “Saved”.").last.wait_for()
     page.go("#/")
     tab.get_by_role("radio", name="Saved").wait_for()
 
@@ -471,7 +472,7 @@ def test_polling_where_events_do_not_come_through(browser, files):
     with FakeStudio(*files, events=False) as server, Studio(browser, server.url) as page:
         server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1})
         page.go("#/videos/v1")
-        page.tab.get_by_text("Place 1 in the queue").wait_for()
+        page.seen("Place 1 in the queue").wait_for()
         server.advance("v1", status="running", place=0, phase="decoding")
         page.tab.locator(".progress-words").get_by_text("Decoding").wait_for()
         server.finish("v1")

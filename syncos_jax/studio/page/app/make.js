@@ -197,6 +197,8 @@ class MakeView {
 
   async generate() {
     this.everything = true;
+    this.refused = []; // a full queue may have room by now
+    this.dock.complain("");
     if (this.showErrors()) {
       this.dock.complain(t("make.mend"));
       focusFirstError(this.element);
