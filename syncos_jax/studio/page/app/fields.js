@@ -35,6 +35,8 @@ export const controlOf = (node) => node.querySelector("input, textarea, select, 
 export function putErrors(root, errors, only = () => true) {
   const left = new Set(errors);
   for (const node of root.querySelectorAll("[data-field]")) {
+    const inner = node.closest("[data-own-errors]"); // a form within, which puts its own
+    if (inner && inner !== root && root.contains(inner)) continue;
     const own = errors.filter((error) => error.field === node.dataset.field);
     own.forEach((error) => left.delete(error));
     const shown = own.length && only(node.dataset.field) ? own[0] : null;

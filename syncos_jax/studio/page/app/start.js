@@ -79,11 +79,14 @@ export function storyForm(draft, onedit, onsplit) {
   const answer = h("p", { class: "note", role: "status" });
   const area = h("textarea", {
     rows: 5, value: draft.story, placeholder: t("story.placeholder"), maxlength: 20000,
-    oninput: () => onedit({ story: area.value }),
+    oninput: () => {
+      putErrors(form, []);
+      onedit({ story: area.value });
+    },
   });
   const parts = numberInput(draft.parts, { step: 1, minimum: 1, placeholder: t("story.parts.auto"),
     oninput: (value) => onedit({ parts: value }) });
-  const form = h("div", { class: "story" },
+  const form = h("div", { class: "story", "data-own-errors": true },
     field({ key: "story", label: t("story.label"), hint: t("story.hint"), control: area }),
     h("div", { class: "row" },
       field({ key: "parts", label: t("story.parts"), control: parts }),
