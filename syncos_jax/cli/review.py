@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from syncos_jax.cli.console import FAILED, user_errors
+from syncos_jax.cli.run_options import server_modules
 from syncos_jax.runs.progress import Phases
 
 if TYPE_CHECKING:
@@ -135,16 +136,15 @@ def _videos(progress: Any) -> Any:
 
 
 def _serve(gallery: Gallery, port: int, phases: Phases) -> None:
+    server_modules()
     from syncos_jax.studio.review import ReviewServer
 
     with phases.phase("read", "videos") as progress:
         gallery.shown(_videos(progress))
     with ReviewServer(gallery.folder, port, gallery) as server:
         typer.echo(f"{server.url}\nreviewing {gallery.folder}; Ctrl-C ends")
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            phases.say("ended; decisions are in review.json")
+        server.serve_forever()
+        phases.say("ended; decisions are in review.json")
 
 
 @app.command("approve")

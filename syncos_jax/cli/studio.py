@@ -109,11 +109,11 @@ def studio(
     start, and what waited still waits. Needs the extra "studio".
     """
     with user_errors():
-        modules()
+        run_options.server_modules()
         from syncos_jax.studio.serving import listening, server
         from syncos_jax.studio.settings import StudioSettings, is_loopback
 
-        logging.basicConfig(format="%(levelname)s: %(message)s".lower(), level=logging.WARNING)
+        _log_warnings()
         _check_model(model)
         with listening(host, port) as socket:
             port = socket.getsockname()[1]
@@ -140,6 +140,7 @@ def studio(
 
             app = create_app(settings)
             running = server(app, app.state.studio.stop)
+            app.state.studio.engine.failed = lambda: setattr(running, "should_exit", True)
             shown = host if is_loopback(host) or token is None else "HOST"
             own = f"[{shown}]" if ":" in shown else shown
             address = f"http://{own}:{port}/"
@@ -149,16 +150,11 @@ def studio(
         _end(app.state.studio)
 
 
-def modules() -> None:
-    """Says how to install what the server needs, where it is missing."""
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"{error.name} is not installed, which the server needs; "
-            'install it with: pip install "syncos-jax[studio]"'
-        ) from error
+def _log_warnings() -> None:
+    """Of the server; what a model does not see of a prompt is told to whoever typed it."""
+    logging.basicConfig(format="%(levelname)s: %(message)s".lower(), level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: not record.name.startswith("syncos_jax.models"))
 
 
 def _check_model(model: str) -> None:

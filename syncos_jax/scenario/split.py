@@ -104,16 +104,16 @@ def split_story(
 def by_rules(story: str, events: int | None = None) -> Story:
     """Sentences, and what "then" parts, are events; an opening that says what there is, is the
     global prompt. Arguments and errors as `split_story`."""
-    clauses = [
-        part
-        for sentence in _SENTENCE.split(story)
-        for piece in _THEN.split(sentence)
-        if (part := _clean(piece))
-    ]
+    clauses: list[str] = []
+    going_on: set[str] = set()  # those that a sentence goes on with: "... and then drinks"
+    for sentence in _SENTENCE.split(story):
+        parts = [part for piece in _THEN.split(sentence) if (part := _clean(piece))]
+        clauses += parts
+        going_on.update(parts[1:])
     if not clauses:
         raise InputError("story: has no words; tell what happens")
     shared, subject, clauses = _opening(clauses)
-    named = [_named(clause, subject) for clause in clauses]
+    named = [_named(clause, subject, clause in going_on) for clause in clauses]
     wanted = min(events or len(named), MAX_EVENTS)
     prompts = _merged(named, wanted) if wanted < len(named) else named
     return Story(shared[:MAX_PROMPT], tuple((p[:MAX_PROMPT], SECONDS) for p in prompts), "rules")
@@ -155,13 +155,11 @@ def _bare(subject: str) -> str:
     return _ARTICLE.sub("", subject)
 
 
-def _named(clause: str, subject: str) -> str:
-    """A clause that begins with a pronoun, or with nobody, says who does it."""
+def _named(clause: str, subject: str, goes_on: bool) -> str:
+    """A clause that begins with a pronoun, or goes on with a verb, says who does it."""
     if subject and _PRONOUN.match(clause):
         clause = _PRONOUN.sub(f"the {subject}", clause, count=1)
-    elif (
-        subject and re.match(r"^[a-z]+s\s", clause) and not re.match(r"^(?:its|his|this)\s", clause)
-    ):
+    elif subject and goes_on and re.match(r"^(?!its\b|his\b|this\b)[a-z]+s(?:\s|$)", clause):
         clause = f"the {subject} {clause}"
     return _lower(clause)
 

@@ -79,12 +79,13 @@ def finding(error: InputError | str, field: str | None = None) -> Finding:
         field: the field it is about; None for the one that the line names.
     """
     text = str(error)
-    place = _PATH.match(text)
+    place, of_sampler = _PATH.match(text), _OF_SAMPLER.match(text)
     if field is None:
         field = field_of(place[1]) if place else None
-        of_sampler = _OF_SAMPLER.match(text)
         if of_sampler:
             field = f"settings.{of_sampler[1]}" if of_sampler[1] in SETTINGS else None
+    if of_sampler and field is not None:
+        text = text.partition(": ")[2]
     if place:
         text = f"{_worded(place[1])} {text[place.end() :]}"
     text = _ARGUMENT.sub(lambda match: f"{match[1]} {match[2]}", text).replace("`", "")

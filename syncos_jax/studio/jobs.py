@@ -12,107 +12,29 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
-
-VERSION = 1
-QUEUED, RUNNING, CANCELLING = "queued", "running", "cancelling"
-DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
-ENDED = (DONE, FAILED, CANCELLED)
-STATUSES = (QUEUED, RUNNING, CANCELLING, *ENDED)
-MAX_DEATHS = 10
-"""Times that the process may die while it makes a take without getting any further."""
-
-_TABLES = """
-CREATE TABLE videos (
-  number INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  title TEXT NOT NULL,
-  status TEXT NOT NULL,
-  model TEXT NOT NULL,
-  template TEXT,
-  variables TEXT,
-  settings TEXT,
-  scenario TEXT NOT NULL,
-  seed INTEGER NOT NULL,
-  error TEXT,
-  created TEXT NOT NULL,
-  started TEXT,
-  ended TEXT,
-  words TEXT NOT NULL,
-  key TEXT UNIQUE,
-  body TEXT
-);
-CREATE TABLE takes (
-  video INTEGER NOT NULL REFERENCES videos(number) ON DELETE CASCADE,
-  take INTEGER NOT NULL,
-  seed INTEGER NOT NULL,
-  status TEXT NOT NULL,
-  seconds REAL,
-  deaths INTEGER NOT NULL DEFAULT 0,
-  row INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (video, take)
-);
-CREATE INDEX videos_by_status ON videos (status, number);
-CREATE INDEX takes_by_status ON takes (status, video, take);
-"""
-
-
-class QueueFull(Exception):
-    """There are as many takes waiting as there may be."""
-
-
-class KeyTaken(Exception):
-    """The idempotency key was used with another body."""
-
-
-@dataclass(frozen=True)
-class Take:
-    """One take of a video, as stored."""
-
-    take: int
-    seed: int
-    status: str
-    seconds: float | None
-    deaths: int
-    row: int
-
-
-@dataclass(frozen=True)
-class Video:
-    """A video, as stored; ``number`` orders them."""
-
-    number: int
-    id: str
-    title: str
-    status: str
-    model: str
-    template: str | None
-    variables: dict[str, Any] | None
-    settings: dict[str, Any] | None
-    scenario: dict[str, Any]
-    seed: int
-    error: dict[str, Any] | None
-    created: str
-    started: str | None
-    ended: str | None
-    takes: tuple[Take, ...] = field(default=())
-
-
-_COLUMNS = [
-    "number", "id", "title", "status", "model", "template", "variables", "settings", "scenario",
-    "seed", "error", "created", "started", "ended",
-]  # fmt: skip
-_JSON = ("variables", "settings", "scenario", "error")
-
-
-def now() -> str:
-    """UTC, ISO 8601, with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from syncos_jax.studio.stored import (
+    CANCELLED,
+    CANCELLING,
+    COLUMNS,
+    DONE,
+    ENDED,
+    FAILED,
+    JSON,
+    MAX_DEATHS,
+    QUEUED,
+    RUNNING,
+    TABLES,
+    VERSION,
+    KeyTaken,
+    QueueFull,
+    Take,
+    Video,
+    now,
+)
 
 
 def _packed(value: Any) -> str | None:
@@ -151,7 +73,7 @@ class Jobs:
         with self._transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0 and not self._db.execute("SELECT name FROM sqlite_master").fetchall():
-                for statement in filter(str.strip, _TABLES.split(";")):
+                for statement in filter(str.strip, TABLES.split(";")):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={VERSION}")
             elif version != VERSION:
@@ -211,13 +133,13 @@ class Jobs:
     def _select(self, clause: str, values: Sequence[Any]) -> list[Video]:
         with self._lock:
             rows = self._db.execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM videos {clause}", values
+                f"SELECT {', '.join(COLUMNS)} FROM videos {clause}", values
             ).fetchall()
             return [self._video(row) for row in rows]
 
     def _video(self, row: sqlite3.Row) -> Video:
-        values = {name: row[name] for name in _COLUMNS}
-        for name in _JSON:
+        values = {name: row[name] for name in COLUMNS}
+        for name in JSON:
             values[name] = None if values[name] is None else json.loads(values[name])
         takes = self._db.execute(
             "SELECT take, seed, status, seconds, deaths, row FROM takes WHERE video = ? "
@@ -297,7 +219,7 @@ class Jobs:
                 raise QueueFull
             row = {**values, "id": id, "status": QUEUED, "created": now(), "key": key, "body": body}
             row["words"] = " ".join(words).casefold()
-            row |= {name: _packed(values.get(name)) for name in _JSON}
+            row |= {name: _packed(values.get(name)) for name in JSON}
             number = db.execute(
                 f"INSERT INTO videos ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
                 tuple(row.values()),

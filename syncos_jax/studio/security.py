@@ -25,6 +25,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
+HEAD_BYTES = 32 * 1024
+"""Of a request's address and headers, at most."""
 BODY_SECONDS = 15.0
 """Within which a request's body has to be there."""
 HEAD_SECONDS = 10.0
@@ -207,6 +209,9 @@ class Guard:
 def _headers(scope: Scope) -> dict[str, str]:
     """Headers by name in lower case; one that stands twice and must not is refused."""
     found: dict[str, str] = {}
+    size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    if size + sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES:
+        raise _refused(431, "the head of the request is too long", "Send fewer headers")
     for name, value in scope["headers"]:
         key = name.decode("latin-1").lower()
         if key in found and key in ("host", "origin", "authorization", "content-length"):

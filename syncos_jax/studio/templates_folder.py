@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,15 @@ class Templates:
             "max_length": MAX_PROMPT if kind == "text" else None,
         }
 
-    def save(self, name: str, scenario: dict[str, Any]) -> str:
-        """Writes a scenario as a template without variables; returns its name.
+    def save(
+        self,
+        name: str,
+        scenario: dict[str, Any],
+        of: str | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Writes a scenario as a template; returns its name. One that was made of a template, `of`
+        with `values`, keeps its variables, with these as defaults.
 
         Raises ApiError where the name is none, or taken.
         """
@@ -107,10 +115,36 @@ class Templates:
         if len(files) >= MAX_SAVED:
             raise ApiError(409, Finding("there are too many templates", "Remove some of the files"))
         self._folder.mkdir(exist_ok=True)
-        text = to_text(braces_doubled(scenario), ".yaml")
+        source = Template.from_file(files[of]) if of in files else None
+        data = with_variables(source, scenario, values or {}) if source else None
+        text = to_text(data or braces_doubled(scenario), ".yaml")
         with replacing(self._folder / f"{name}.yaml") as temporary:
             temporary.write_text(text, encoding="utf-8")
         return name
+
+
+def with_variables(
+    source: Template, scenario: dict[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """What a template file of `scenario` holds that has the variables of `source`, with `values` as
+    their defaults; None where `source` does not make that scenario."""
+    variables = {}
+    for name, variable in source.variables.items():
+        entry = variable.model_dump(exclude_defaults=True)
+        if variable.allowed is not None:
+            entry["allowed"] = list(variable.allowed)
+        variables[name] = {**entry, "default": values.get(name, variable.default)}
+    rest = dict(source.data)
+    laid_over = {key: braces_doubled(scenario.get(key)) for key in ("sampler", "size", "negative")}
+    seed = {"seed": scenario.get("seed", 0)}
+    for own in (rest | seed, rest | seed | {k: v for k, v in laid_over.items() if v is not None}):
+        try:
+            filled = Template.from_dict({"variables": variables, **own}).fill()
+        except InputError:
+            continue
+        if filled.to_dict() == scenario:
+            return {"variables": variables, **own}
+    return None
 
 
 def _description(text: str) -> str:

@@ -44,22 +44,31 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Gallery:
-    """The takes of a folder; one that has not changed is read and measured once."""
+    """The takes of a folder; one that has not changed is read and measured once.
+
+    A file that no video can be read from is left out, and a note says so.
+
+    Attributes:
+        readable: file name -> path of what was last shown.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._known: dict[Path, tuple[tuple[Any, ...], Shown]] = {}
+        self.readable: dict[str, Path] = {}
 
     def shown(
         self, progress: Callable[[Path, int, int], Progress | None] | None = None
     ) -> tuple[list[Shown], list[str]]:
-        """All takes, by file name, and notes on the folder; raises InputError.
+        """All takes, by file name, and notes on the folder; raises InputError where there are
+        none.
 
         ``progress(path, index, count)`` is called before a take is read and returns what is then
         called with frames done and in all.
         """
         paths, others = find_takes(self.folder)
-        notes = []
+        notes, unreadable = [], list[str]()
+        first: Exception | None = None
         if others:
             names = ", ".join(path.name for path in others)
             notes.append(f"Not shown, because browsers do not play them: {names}.")
@@ -68,9 +77,21 @@ class Gallery:
             stamp = (_stamp(path), _stamp(sidecar_path(path)))
             if path not in self._known or self._known[path][0] != stamp:
                 report = progress(path, index, len(paths)) if progress else None
-                take = read_take(path, report)
-                self._known[path] = (stamp, Shown(take, measure(take)))
+                try:
+                    take = read_take(path, report)
+                    self._known[path] = (stamp, Shown(take, measure(take)))
+                except Exception as error:  # whatever a file makes of the decoder
+                    self._known.pop(path, None)
+                    unreadable.append(path.name)
+                    first = first or error
+                    continue
             result.append(self._known[path][1])
+        if not result and first is not None:
+            raise first
+        if unreadable:
+            names = ", ".join(unreadable)
+            notes.append(f"Not shown, because no video can be read from it: {names}.")
+        self.readable = {item.take.path.name: item.take.path for item in result}
         return result, notes
 
 

@@ -1,37 +1,55 @@
 """The page with working buttons: a server on the loopback device, for the people at this machine.
 
-Its address holds a random token. It answers only requests that name it as host (a page elsewhere
-cannot reach it through a name of its own), takes decisions only from its own page (Origin), and
-hands out nothing but that page, its state and the videos on it: names are looked up, never joined
-to a path.
+Its address holds a random token. It answers only requests that name this machine as host (a page
+elsewhere cannot reach it through a name of its own), takes decisions only from its own page
+(Origin), and hands out nothing but that page, its state and the videos on it: names are looked up,
+never joined to a path, and what no video can be read from is not handed out.
 """
 
 from __future__ import annotations
 
 import getpass
-import hmac
 import json
 import secrets
 import threading
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
 
 from syncos_jax.errors import InputError
-from syncos_jax.studio.review.approvals import StaleError, add_entry, file_sha256, read_reviews
+from syncos_jax.studio.answers import JsonResponse
+from syncos_jax.studio.review.approvals import (
+    StaleError,
+    add_entry,
+    file_sha256,
+    read_reviews,
+)
 from syncos_jax.studio.review.page import Gallery, policy, render
 from syncos_jax.studio.review.takes import PLAYABLE, Take, find_takes
 from syncos_jax.studio.review.views import history
+from syncos_jax.studio.security import HEADERS, Guard, same
+from syncos_jax.studio.serving import listening, server
 
 HOST = "127.0.0.1"
 MAX_BODY = 64 * 1024
-_CHUNK = 256 * 1024
+_DECISION = {
+    "video": str,
+    "action": str,
+    "by": str,
+    "comment": str,
+    "seen": int,
+    "sha256": str,
+}
 
 
-class ReviewServer(ThreadingHTTPServer):
-    """Serves the review page of one folder.
+class ReviewServer:
+    """Serves the review page of one folder; a context manager, which closes the address.
 
     Args:
         folder: of the takes; read again at each load of the page, so that new takes appear.
@@ -40,40 +58,54 @@ class ReviewServer(ThreadingHTTPServer):
     Raises InputError where there is nothing to show, or the port cannot be had.
     """
 
-    daemon_threads = True
-    allow_reuse_address = True
-
     def __init__(self, folder: str | Path, port: int = 0, gallery: Gallery | None = None) -> None:
         self.folder = Path(folder)
         self.gallery = gallery or Gallery(folder)
-        self.reading = threading.Lock()
         self.token = secrets.token_urlsafe(24)
-        self.hashes: dict[Path, tuple[tuple[int, int], str]] = {}
-        self.takes()
-        try:
-            super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise InputError(
-                f"port {port}: {error.strerror}; give another one, or 0 to take a free one"
-            ) from error
+        self._reading = threading.Lock()
+        self._hashes: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._ended = threading.Event()
+        find_takes(self.folder)
+        self._socket = listening(HOST, port)
+        self.server_port: int = self._socket.getsockname()[1]
+        self._server = server(self._app())
 
     @property
     def url(self) -> str:
         """Where the page is."""
         return f"http://{HOST}:{self.server_port}/{self.token}/"
 
-    @property
-    def names(self) -> set[str]:
-        """Hosts that a request may name."""
-        return {f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"}
+    def serve_forever(self) -> None:
+        """Answers until `shutdown`, or in the main thread until SIGINT or SIGTERM."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._ended.set()
+
+    def shutdown(self) -> None:
+        """Ends `serve_forever`, and waits for it."""
+        self._server.should_exit = True
+        self._ended.wait()
+
+    def __enter__(self) -> ReviewServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    # -- what is shown ---------------------------------------------------------------------------
 
     def takes(self) -> dict[str, Path]:
         """File name -> path of the videos that may be handed out now."""
-        return {path.name: path for path in find_takes(self.folder)[0]}
+        with self._reading:  # two at once would measure everything twice
+            if not self.gallery.readable:
+                self.gallery.shown()
+            readable = self.gallery.readable
+        return {path.name: path for path in find_takes(self.folder)[0] if path.name in readable}
 
     def page(self) -> str:
         """The page as it stands now."""
-        with self.reading:  # two loads at once would measure everything twice
+        with self._reading:
             shown, notes = self.gallery.shown()
         return render(
             self.folder,
@@ -103,9 +135,101 @@ class ReviewServer(ThreadingHTTPServer):
     def _sha256(self, path: Path) -> str:
         stat = path.stat()
         stamp = (stat.st_mtime_ns, stat.st_size)
-        if self.hashes.get(path, (None, ""))[0] != stamp:
-            self.hashes[path] = (stamp, file_sha256(path))
-        return self.hashes[path][1]
+        if self._hashes.get(path, (None, ""))[0] != stamp:
+            self._hashes[path] = (stamp, file_sha256(path))
+        return self._hashes[path][1]
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def _app(self) -> Guard:
+        routes = [
+            Route("/{token}/", self._page),
+            Route("/{token}/state", self._state),
+            Route("/{token}/video/{name:path}", self._video),
+            Route("/{token}/decide", self._decide, methods=["POST"]),
+        ]
+        app = Starlette(
+            routes=routes,
+            exception_handlers={
+                _Refused: _refused,
+                StaleError: self._stale,
+                InputError: _input_error,
+                OSError: _os_error,
+            },
+        )
+        policies = policy("'self'", served=True) + "; frame-ancestors 'none'"
+        headers = {**HEADERS, "Content-Security-Policy": policies}
+        return Guard(app, hosts=(), body_bytes=MAX_BODY, token=None, headers=headers)
+
+    def _check(self, request: Request) -> None:
+        if not same(request.path_params["token"], self.token):
+            raise _Refused(404, "there is nothing here")
+
+    async def _page(self, request: Request) -> Response:
+        self._check(request)
+        return HTMLResponse(await run_in_threadpool(self.page))
+
+    async def _state(self, request: Request) -> Response:
+        self._check(request)
+        return JsonResponse({"state": await run_in_threadpool(self.state)})
+
+    async def _video(self, request: Request) -> Response:
+        self._check(request)
+        path = await run_in_threadpool(self._find, request.path_params["name"])
+        return FileResponse(path, media_type=PLAYABLE[path.suffix.lower()])
+
+    def _find(self, name: str) -> Path:
+        path = self.takes().get(name)
+        if path is None:
+            raise _Refused(404, "there is no such video")
+        return path
+
+    async def _decide(self, request: Request) -> Response:
+        self._check(request)
+        if request.headers.get("origin") is None:
+            raise _Refused(403, "decisions are taken from the page itself only")
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise _Refused(415, "a decision is JSON")
+        try:
+            data = json.loads(await request.body())
+        except (ValueError, RecursionError):
+            raise _Refused(400, "the decision is not readable as JSON") from None
+        if not isinstance(data, dict) or set(data) != set(_DECISION):
+            raise _Refused(400, f"a decision has {', '.join(_DECISION)}")
+        for key, wanted in _DECISION.items():
+            if type(data[key]) is not wanted:
+                raise _Refused(400, f"{key} must be {wanted.__name__}")
+        return JsonResponse({"state": await run_in_threadpool(self._kept, data)})
+
+    def _kept(self, data: dict[str, Any]) -> dict[str, Any]:
+        add_entry(self._find(data.pop("video")), **data)
+        return self.state()
+
+    async def _stale(self, request: Request, error: Exception) -> Response:
+        state = await run_in_threadpool(self.state)
+        return JsonResponse({"error": str(error), "state": state}, 409)
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, _Refused)
+    return JsonResponse({"error": str(error)}, error.status)
+
+
+async def _input_error(_: Request, error: Exception) -> Response:
+    return JsonResponse({"error": str(error)}, 422)
+
+
+async def _os_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return JsonResponse({"error": text}, 500)
 
 
 def _source(take: Take) -> str:
@@ -118,181 +242,3 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return ""
-
-
-class _Refused(Exception):
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: ReviewServer
-    protocol_version = "HTTP/1.1"
-    server_version = "syncos"
-    sys_version = ""
-    timeout = 60  # seconds, for a client that says nothing
-
-    def do_GET(self) -> None:
-        self._answer(self._get)
-
-    def do_HEAD(self) -> None:
-        self._answer(self._get)
-
-    def do_POST(self) -> None:
-        self._answer(self._post)
-
-    def _answer(self, work: Any) -> None:
-        try:
-            work(self._route())
-        except _Refused as error:
-            self._json(error.status, {"error": str(error)})
-        except StaleError as error:
-            self._json(HTTPStatus.CONFLICT, {"error": str(error), "state": self.server.state()})
-        except InputError as error:
-            self._json(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error)})
-        except (BrokenPipeError, ConnectionResetError, TimeoutError):
-            self.close_connection = True  # the browser has gone on
-        except OSError as error:
-            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            self._json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": text})
-
-    def _route(self) -> str:
-        """The path below the token; everything else is refused alike."""
-        if self.headers.get("Host", "").lower() not in self.server.names:
-            self.close_connection = True
-            raise _Refused(HTTPStatus.MISDIRECTED_REQUEST, "this server has another name")
-        parts = urlsplit(self.path).path.split("/", 2)
-        token = parts[1] if len(parts) > 2 else ""
-        if not hmac.compare_digest(token.encode(), self.server.token.encode()):
-            self.close_connection = True
-            raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
-        return parts[2]
-
-    def _get(self, route: str) -> None:
-        if route == "":
-            self._send(HTTPStatus.OK, "text/html; charset=utf-8", self.server.page().encode())
-        elif route == "state":
-            self._json(HTTPStatus.OK, {"state": self.server.state()})
-        elif route.startswith("video/"):
-            path = self.server.takes().get(unquote(route.removeprefix("video/")))
-            if path is None:
-                raise _Refused(HTTPStatus.NOT_FOUND, "there is no such video")
-            self._video(path)
-        else:
-            raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
-
-    def _post(self, route: str) -> None:
-        self.close_connection = True  # until the body has been read, the next request is not
-        origin = self.headers.get("Origin", "")
-        if origin not in {f"http://{name}" for name in self.server.names}:
-            raise _Refused(HTTPStatus.FORBIDDEN, "decisions are taken from the page itself only")
-        if route != "decide":
-            raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
-        if self.headers.get_content_type() != "application/json":
-            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a decision is JSON")
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit() and int(length) <= MAX_BODY):
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the decision is too long")
-        try:
-            data = json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "the decision is not readable as JSON") from None
-        self.close_connection = False
-        self._decide(data)
-
-    def _decide(self, data: Any) -> None:
-        keys = {"video": str, "action": str, "by": str, "comment": str, "seen": int, "sha256": str}
-        if not isinstance(data, dict) or set(data) != set(keys):
-            raise _Refused(HTTPStatus.BAD_REQUEST, f"a decision has {', '.join(keys)}")
-        for key, kind in keys.items():
-            if type(data[key]) is not kind:
-                raise _Refused(HTTPStatus.BAD_REQUEST, f"{key} must be {kind.__name__}")
-        path = self.server.takes().get(data.pop("video"))
-        if path is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, "there is no such video")
-        add_entry(path, **data)
-        self._json(HTTPStatus.OK, {"state": self.server.state()})
-
-    # -- sending ---------------------------------------------------------------------------------
-
-    def _json(self, status: HTTPStatus, data: Any) -> None:
-        self._send(status, "application/json", json.dumps(data).encode())
-
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-        self._head(status, kind, len(body))
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _head(self, status: HTTPStatus, kind: str, length: int, **more: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(length))
-        self.send_header("Cache-Control", "no-store")
-        policies = policy("'self'", served=True) + "; frame-ancestors 'none'"
-        self.send_header("Content-Security-Policy", policies)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("X-Frame-Options", "DENY")
-        self.send_header("Referrer-Policy", "no-referrer")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        for name, value in more.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-
-    def _video(self, path: Path) -> None:
-        """The file, or the part that is asked for: a player seeks by asking for parts."""
-        kind = PLAYABLE[path.suffix.lower()]
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            span = _span(self.headers.get("Range"), size)
-            if span is None:
-                start, stop, status, more = 0, size, HTTPStatus.OK, {}
-            elif span[0] >= span[1]:
-                self._head(
-                    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-                    kind,
-                    0,
-                    Content_Range=f"bytes */{size}",
-                )
-                return
-            else:
-                start, stop = span
-                status = HTTPStatus.PARTIAL_CONTENT
-                more = {"Content_Range": f"bytes {start}-{stop - 1}/{size}"}
-            self._head(status, kind, stop - start, Accept_Ranges="bytes", **more)
-            if self.command == "HEAD":
-                return
-            file.seek(start)
-            left = stop - start
-            while left > 0 and (chunk := file.read(min(_CHUNK, left))):
-                self.wfile.write(chunk)
-                left -= len(chunk)
-            if left:  # the file was cut short meanwhile: the answer cannot be completed
-                self.close_connection = True
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing: the address that it would log holds the token."""
-
-
-def _span(header: str | None, size: int) -> tuple[int, int] | None:
-    """Start and stop (exclusive) of a single byte range; None for the whole file.
-
-    An empty span stands for a range outside of the file. Other units and several ranges at once
-    may be answered by the whole file (RFC 9110, 14.2).
-    """
-    unit, _, text = (header or "").partition("=")
-    first, dash, last = text.strip().partition("-")
-    numbers = [part for part in (first, last) if part]
-    if unit.strip() != "bytes" or not dash or not numbers:
-        return None
-    if not all(part.isascii() and part.isdigit() and len(part) < 20 for part in numbers):
-        return None
-    if not first:  # the last so many bytes
-        return max(0, size - int(last)), size if int(last) else 0
-    stop = min(int(last) + 1, size) if last else size
-    if last and int(last) < int(first):
-        return None
-    return int(first), stop

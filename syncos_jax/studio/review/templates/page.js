@@ -263,7 +263,7 @@
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
     const json = await answer.json();
     if (json.state) apply(json.state);
-    if (!answer.ok) throw new Error(json.error || `error ${answer.status}`);
+    if (!answer.ok) throw new Error(json.error?.message || json.error || `error ${answer.status}`);
   }
 
   for (const form of all("[data-decide]")) {
