@@ -64,13 +64,18 @@ class Group(TyperGroup):
         """Puts the command in front where the first word is none, and the address behind a bare
         --ray."""
         if args and args[0] not in self.commands:
-            following = zip(args, [*args[1:], ""], strict=True)
-            args = ["make"]
-            for word, after in following:
-                args.append(word)
-                if word == "--ray" and not _ADDRESS.fullmatch(after):
-                    args.append("auto")
+            args = ["make", *self.with_address(args)]
         return super().parse_args(ctx, args)
+
+    @staticmethod
+    def with_address(args: list[str]) -> list[str]:
+        """Arguments in which --ray has its address, ``auto`` where none was given."""
+        words = []
+        for word, after in zip(args, [*args[1:], ""], strict=True):
+            words.append(word)
+            if word == "--ray" and not _ADDRESS.fullmatch(after):
+                words.append("auto")
+        return words
 
 
 app = typer.Typer(
