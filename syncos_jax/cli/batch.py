@@ -63,9 +63,13 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts the command in front where the first word is none, and the address behind a bare
         --ray."""
-        if args and args[0] not in self.commands:
-            args = ["make", *self.with_address(args)]
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, self.complete(args))
+
+    def complete(self, args: list[str]) -> list[str]:
+        """The arguments with a command in front."""
+        if not args or args[0] in self.commands:
+            return args
+        return ["make", *self.with_address(args)]
 
     @staticmethod
     def with_address(args: list[str]) -> list[str]:
