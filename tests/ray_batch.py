@@ -74,6 +74,7 @@ def syncos(*arguments):
 
 
 def main(folder, workers, scenarios):
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # the cluster is of this machine alone
     import ray
 
     log, source = folder / "log.jsonl", folder / "stories.jsonl"
@@ -82,6 +83,7 @@ def main(folder, workers, scenarios):
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
     environment = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "RAY_BATCH_LOG": str(log)}
     environment["SYNCOS_CACHE"] = os.environ["SYNCOS_CACHE"]
+    os.environ |= environment
     ray.init(
         num_cpus=workers,
         include_dashboard=False,
