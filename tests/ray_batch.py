@@ -84,13 +84,24 @@ def main(folder, workers, scenarios):
     environment = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "RAY_BATCH_LOG": str(log)}
     environment["SYNCOS_CACHE"] = os.environ["SYNCOS_CACHE"]
     os.environ |= environment
-    ray.init(
-        num_cpus=workers,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=80_000_000,
-        runtime_env={"env_vars": environment, "worker_process_setup_hook": "ray_batch.install"},
-    )
+    cluster = {
+        "num_cpus": workers,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "object_store_memory": 80_000_000,
+        "runtime_env": {
+            "env_vars": environment,
+            "worker_process_setup_hook": "ray_batch.install",
+        },
+    }
+    for attempt in range(5):  # it has 30 seconds to start, which a busy machine may not have
+        try:
+            ray.init(**cluster)
+            break
+        except Exception:
+            ray.shutdown()
+            if attempt == 4:
+                raise
     out = folder / "videos"
     given = ["batch", source, "--model", "fake", "--no-contact-sheet", "--no-cache"]
     given += ["--checkpoint-every", "2rows"]

@@ -37,6 +37,7 @@ OPTIONS = {
     "plots=False": "--no-plots",
     "preview_every": "--preview-every",
     "prompts": "--prompt",
+    "ray": "--ray",
     "record=None": "--no-sidecar",
     "resume=False": "--no-resume",
     "scale": "--scale",
@@ -46,6 +47,7 @@ OPTIONS = {
     "tokenizer": "--tokenizer",
     "values": "--set",
     "window": "--window",
+    "workers": "--workers",
 }
 """Argument of the library, or argument with its value -> option of the command line."""
 
