@@ -191,7 +191,7 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
             f"frames of {config.width}x{config.height} pixels: this network needs sides that "
             f"{step} divides; `size={near}` would do"
         )
-    said = opened.assumed if window is None else ()
+    said = opened.assumed if window is None and "unet" in opened.parts else ()
     return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, *said))
 
 
@@ -252,7 +252,10 @@ def _noted(config: Any, loras: Mapping[str, list[Lora]]) -> Any:
 
 
 def _kept(dtype: np.dtype) -> np.dtype:
-    """The dtype on disk where none is asked for: the checkpoint's, float64 as float32."""
+    """The dtype on disk where none is asked for: the checkpoint's, float64 as float32, and float8,
+    which no network computes in, as bfloat16, which holds each of its values."""
+    if dtype.itemsize == 1:
+        return np.dtype(ml_dtypes.bfloat16)
     return dtype if dtype.itemsize <= 4 else np.dtype(np.float32)
 
 
