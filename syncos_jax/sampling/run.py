@@ -54,6 +54,8 @@ class Run:
       failure: pending result of the last part: the first prediction that was not finite, if any;
         None before any part.
       placement: the devices.
+      dispatched, played: when the first part was handed to the devices, and when the last one was
+        found played (`time.monotonic`); None before that.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Run:
         self.program = program
         self.placement = placement
         self.failure: Failure | None = None
+        self.dispatched: float | None = None
+        self.played: float | None = None
         self.carry = placement.place_videos(carry)
         placed = {name: placement.place_videos(getattr(inputs, name)) for name in PER_VIDEO}
         self.inputs = Inputs(params=placement.place_weights(inputs.params), **placed)
@@ -144,6 +148,7 @@ class Run:
         if stop <= self.row:
             return
         bounds = np.int32(self.row), np.int32(stop)
+        self.dispatched = self.dispatched or time.monotonic()
         with explained(self):
             part = compiled(self.program, self.placement)
             self.carry, self.failure = part(
@@ -167,6 +172,7 @@ class Run:
         if failure is not None:
             with explained(self):
                 check_failure(failure, self.tapes)
+            self.played = time.monotonic()
 
     def restore(self, clips_done: int, carry: Carry) -> None:
         """Goes on with `carry` (arrays of the device or of the host; copied) from where
