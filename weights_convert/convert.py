@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.atomic import followed, temporary_folder
+from syncos_jax.files.atomic import followed, put_folder, temporary_folder
 from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
@@ -363,8 +363,9 @@ def building_folder(target: Path, force: bool) -> Iterator[Path]:
             complete.mkdir()
             yield complete
             if force and target.exists():
-                target.rename(temporary / "old")
-            complete.rename(target)
+                put_folder(complete, target, temporary / "old")
+            else:
+                complete.rename(target)
             made = []
         except OSError as error:  # named after what was asked for, not after where it was made
             raise OSError(

@@ -10,7 +10,6 @@ import typer
 from syncos_jax.cli import scenario_options
 from syncos_jax.cli.console import BAD_INPUT, fail, user_errors
 from syncos_jax.errors import InputError
-from syncos_jax.scenario.comments import comments_behind_text
 
 if TYPE_CHECKING:
     from syncos_jax.scenario.template import Take, Template
@@ -124,8 +123,7 @@ def check(
             typer.echo(f"{file}: {said}")
             for line in prompts:
                 typer.echo(f"  {line}")
-            for note in comments_behind_text(file):
-                typer.echo(f"note: {note}", err=True)
+            scenario_options.say_comments([file])
         except InputError as error:
             fail(str(error))
             wrong = True
