@@ -75,7 +75,8 @@ def command(arguments, kill_row, how, kill_run):
     from syncos_jax.pipeline import checkpoint
     from syncos_jax.runs import signals
 
-    syncos_jax.pipeline.load.load_model = lambda *_, **__: FakeModel()
+    if "fake" in arguments:
+        syncos_jax.pipeline.load.load_model = lambda *_, **__: FakeModel()
     play, network = checkpoint.Checkpoint.play, FakeUNet.__call__
     runs, sent = 0, False  # a second SIGTERM would not be waited for
 
@@ -119,17 +120,17 @@ def preload():
     import_module("fakes")
 
 
-def kill_runs(folder, signals, seed=0):
+def kill_runs(folder, signals, seed=0, model="fake", story=STORY):
     """The figures for these signals, one after the other; `folder` is empty and is filled."""
     import numpy as np
 
-    story = folder / "story.json"
-    story.write_text(json.dumps(STORY))
+    path = folder / "story.json"
+    path.write_text(json.dumps(story))
     log = folder / "log.txt"
 
     def generate(name, **kwargs):
         out = folder / f"{name}.mp4"
-        arguments = ["generate", story, "--model", "fake", "--out", out]
+        arguments = ["generate", path, "--model", model, "--out", out]
         arguments += ["--latents", folder / f"{name}.npy", "--checkpoint-every", "10rows"]
         return ended(start([*arguments, "--no-contact-sheet"], log=log, **kwargs))
 

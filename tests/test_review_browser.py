@@ -9,7 +9,7 @@ import pytest
 from takes import EVENTS, clip, frames_of, write_take
 
 from syncos_jax.demo.world import Scene
-from syncos_jax.review import ReviewServer, add_entry, build_page, read_reviews
+from syncos_jax.studio.review import ReviewServer, add_entry, build_page, read_reviews
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)

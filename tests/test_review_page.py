@@ -13,10 +13,10 @@ from syncos_jax.cli import app
 from syncos_jax.demo.world import Scene
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.video import Video
-from syncos_jax.review import add_entry, build_page
-from syncos_jax.review.figures import axis, colours, levels, polyline
-from syncos_jax.review.measure import measure, most_changed, reading
-from syncos_jax.review.takes import Event, events_of, find_takes, read_take
+from syncos_jax.studio.review import add_entry, build_page
+from syncos_jax.studio.review.figures import axis, colours, levels, polyline
+from syncos_jax.studio.review.measure import measure, most_changed, reading
+from syncos_jax.studio.review.takes import Event, events_of, find_takes, read_take
 
 LEFT, UP, GROW = (scene for _, scene in EVENTS)
 
@@ -296,7 +296,7 @@ def test_linked_videos(tmp_path):
 
 def test_videos_that_are_too_large_to_be_held(tmp_path, monkeypatch):
     write_take(tmp_path)
-    monkeypatch.setattr("syncos_jax.review.page.MAX_EMBEDDED", 1000)
+    monkeypatch.setattr("syncos_jax.studio.review.page.MAX_EMBEDDED", 1000)
     with pytest.raises(InputError, match="give `link=True`"):
         build_page(tmp_path)
     assert not (tmp_path / "review.html").exists()
@@ -329,8 +329,8 @@ def test_by_command(tmp_path):
 
 
 def test_long_videos_are_thinned(tmp_path, monkeypatch):
-    monkeypatch.setattr("syncos_jax.review.measure.MAP_SIDE", 10)
-    monkeypatch.setattr("syncos_jax.review.measure.CURVE_POINTS", 12)
+    monkeypatch.setattr("syncos_jax.studio.review.measure.MAP_SIDE", 10)
+    monkeypatch.setattr("syncos_jax.studio.review.measure.CURVE_POINTS", 12)
     frames = frames_of()
     frames[14] = 0
     measured = measure(read_take(write_take(tmp_path, frames=frames)))

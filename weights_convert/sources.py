@@ -35,7 +35,13 @@ _SHOWN = 8
 
 
 def open_source(
-    source: str, format: Format | None, config: list[Path], choice: Choice, *, name: str
+    source: str,
+    format: Format | None,
+    config: list[Path],
+    choice: Choice,
+    *,
+    name: str,
+    motion: str | None = None,
 ) -> Checkpoint:
     """Opens what `source` names, after recognising its format.
 
@@ -45,6 +51,7 @@ def open_source(
         config: the original code's configuration, for VideoCrafter checkpoints.
         choice: what of it is wanted.
         name: for the model.
+        motion: a motion adapter, for a folder of Stable Diffusion 1.5.
 
     Raises:
         InputError: there is no such thing, or nothing that can be converted; says what to give.
@@ -59,6 +66,8 @@ def open_source(
         if not hub.is_id(source):
             raise InputError(f"{source}: no such file or folder")
         path = hub.fetch(source)
+    if motion is not None:
+        return _with_motion(path, motion, choice, name)
     try:
         of_wan = format == "wan" or _is_wan(path, format, config)
         if not (of_wan or (format != "videocrafter" and cogvideox.recognises(path))):
@@ -85,6 +94,22 @@ def open_source(
     if path == Path(source):
         return opened
     return dataclasses.replace(opened, warnings=(f"took {path}", *opened.warnings))
+
+
+def _with_motion(path: Path, motion: str, choice: Choice, name: str) -> Checkpoint:
+    """Stable Diffusion 1.5 with a motion adapter; each a path, the adapter an id, too."""
+    from syncos_jax.weights_convert import animatediff, hub
+
+    adapter = Path(motion)
+    if not adapter.exists():
+        if not hub.is_id(motion):
+            raise InputError(f"`motion={motion}`: no such file or folder")
+        adapter = hub.fetch(motion)
+    folder = path if (path / "unet").is_dir() else snapshot(path) or path
+    opened = animatediff.open_model(folder, adapter, choice.network)
+    source = f"{path} with {motion}"
+    said = {} if (folder / "syncos.json").is_file() else {"name": name, "source": source}
+    return dataclasses.replace(opened, config=dataclasses.replace(opened.config, **said))
 
 
 def _is_wan(path: Path, format: Format | None, config: list[Path]) -> bool:

@@ -129,12 +129,15 @@ class Run:
         return int(self._clips_before[self.row])
 
     def lower(self, clips: int | None = None) -> jax.stages.Lowered:
-        """The program of a part, traced but not compiled, to look into or to compile ahead.
+        """The program of a part, traced but not compiled, to look into or to compile ahead: that
+        of the run's own number of clips is then not compiled again by `advance`.
 
         Args:
           clips: for another number of clips in a call; None for the run's own.
         """
-        carry, rows = resized(self, clips or self.tape.clips_per_call)
+        carry, rows = self.carry, self.rows
+        if clips is not None and clips != self.tape.clips_per_call:
+            carry, rows = resized(self, clips)
         bound = np.int32(0)
         # pmap's program is the same, but JAX does not give it away.
         placement = dataclasses.replace(self.placement, parallel="shard_map")
