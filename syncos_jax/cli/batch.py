@@ -241,6 +241,7 @@ def batch(
         items = read_items(
             source, scenario_options.read_seeds(seeds) if seeds is not None else None
         )
+        scenario_options.say_comments(item.file for item in items)
         _check_ray(ray, workers, shard, devices, devices_per_video)
         outputs = Outputs(out, work)
         phases = Phases()
