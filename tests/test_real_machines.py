@@ -15,7 +15,6 @@ from syncos_jax.files import replacing, replacing_folder
 from syncos_jax.files.atomic import remove_leftovers, temporary_folder
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.pipeline.video import Video
-from syncos_jax.runs.cache import remove_orphans
 
 OPTIONS = ("--config", DATA / "openclip_text_tiny.json", "--only", "text_encoder")
 
@@ -92,16 +91,6 @@ def test_files_that_players_cannot_open_are_not_written():
             video.save("a.mp4", crf=crf)
     assert os.listdir() == []
     video.save("a.mkv", crf=0)
-
-
-def test_half_written_programs_are_removed(tmp_path):
-    files = {"a-cache": b"x", "b-cache": b"x", "b-atime": b"12345678", "c-cache": b""}
-    files |= {"c-atime": b"12345678", "d-cache": b"x", "d-atime": b"1"}
-    for name, content in files.items():
-        Path(name).write_bytes(content)
-    assert remove_orphans(tmp_path) == 3
-    assert sorted(n for n in os.listdir() if n[0] != ".") == ["b-atime", "b-cache"]
-    assert remove_orphans(tmp_path) == 0
 
 
 def test_a_platform_that_is_not_there():

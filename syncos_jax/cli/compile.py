@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from syncos_jax.cli import scenario_options
+from syncos_jax.cli import hardware, scenario_options
 from syncos_jax.cli.console import user_errors
 from syncos_jax.runs.progress import Phases, interruptible
 
@@ -18,6 +18,8 @@ EXAMPLES = """[bold]Examples[/bold]
 syncos compile story.yaml --model models/videocrafter2
 
 syncos compile --frames 64 --steps 50 --sampler syncos
+
+syncos compile story.yaml --model videocrafter2 --on v5e:8
 
 For a machine image, where generate finds them with the same variable set:
 
@@ -52,12 +54,17 @@ def compile(
         int | None,
         typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),
     ] = None,
+    on: hardware.On = None,
+    weights_over: hardware.WeightsOver = 1,
 ) -> None:
     """Compile for a model and a length of video, so that generate starts at once.
 
     Programs are kept in the folder $SYNCOS_CACHE (else ~/.cache/syncos_jax), for this kind of
     device, these versions and these shapes: the video's length and size, the sampler with its
     number of steps and windows in a call. Prompts, seeds, guidance and learning rates may differ.
+
+    With --on, nothing is kept: whether everything compiles for hardware that is not there is seen,
+    and what it takes of it is said; the exit code is 1 where it does not fit.
     """
     with user_errors():
         from syncos_jax.errors import InputError
@@ -72,6 +79,11 @@ def compile(
                 global_prompt="anything", events=(Event(prompt="anything", frames=frames),)
             )
         parsed = parsed.with_sampler(sampler, steps=steps, strength=strength, batch=batch)
+        if on is not None:
+            hardware.compile_on(on, model, parsed, weights_over)
+            return
+        if weights_over != 1:
+            raise InputError("--weights-over needs --on as well")
 
         phases = Phases()
         with phases.phase("load"):

@@ -25,6 +25,7 @@ OPTIONS = {
     "ema=True": "--ema",
     "force=True": "--force",
     "format": "--format",
+    "join_timeout": "--join-timeout",
     "key": "--key",
     "link=True": "--link",
     "lora": "--lora",
@@ -40,10 +41,12 @@ OPTIONS = {
     "record=None": "--no-sidecar",
     "resume=False": "--no-resume",
     "scale": "--scale",
+    "shard": "--shard",
     "size": "--size",
     "subset": "--subset",
     "tokenizer": "--tokenizer",
     "values": "--set",
+    "weights_over": "--weights-over",
     "window": "--window",
 }
 """Argument of the library, or argument with its value -> option of the command line."""

@@ -65,7 +65,8 @@ Model = Annotated[
 Sampler = Annotated[
     str | None,
     typer.Option(
-        help="Instead of the scenario's: syncos, co_denoising or refinement_only.",
+        help="Instead of the scenario's: syncos, co_denoising, refinement_only, flowlong, "
+        "freenoise or fifo.",
         metavar="NAME",
         show_default=False,
     ),

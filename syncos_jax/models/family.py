@@ -141,6 +141,11 @@ class Model:
         and, where the family has one, a mask of bool or integers."""
         raise InputError(f"the family {self.family!r} has no text encoder")
 
+    def conditioning_shapes(self, count: int) -> Any:
+        """Shapes and dtypes of what `encode_prompts` gives for so many prompts, without a
+        tokenizer; for plans."""
+        return jax.eval_shape(lambda: self.encode_prompts([""] * count))
+
     def mix(self, cond: Any, weights: np.ndarray) -> Any:
         """Conditionings that are mixtures of others, as in a cross-fade.
 

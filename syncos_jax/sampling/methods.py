@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from syncos_jax.sampling import coupled, fifo
+from syncos_jax.sampling import coupled, coupled_tape, fifo
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.tape import Tape
@@ -47,7 +47,7 @@ def make_tape(
       InputError: if the schedule has no such steps, or the video is too short.
     """
     if settings.lookahead is None:
-        return coupled.make_tape(layout, schedule, settings, seed, texts=texts, shares=shares)
+        return coupled_tape.make_tape(layout, schedule, settings, seed, texts=texts, shares=shares)
     method = fifo.make_method(layout.frames, layout.window, schedule, settings)
     return fifo.make_tape(method, schedule, settings, texts=texts, shares=shares)
 

@@ -28,9 +28,10 @@ def steps_of(schedule: NoiseSchedule, settings: Settings) -> Steps:
     return schedule.steps_of(solver, settings.steps)
 
 
-def table_of(solver: Solver, steps: Steps, refined: np.ndarray) -> Coefficients | None:
-    """The solver's coefficients; None for what DDIM's rates say."""
+def table_of(solver: Solver, steps: Steps, renoised: np.ndarray) -> Coefficients | None:
+    """The solver's coefficients; None for what DDIM's rates say. After a step that is `renoised`
+    ``[S]``, because it resumes with other noise than its own, it begins anew."""
     if solver.name in ("ddim", "euler"):
         return None
     a, b = np.append(steps.a, steps.a_next[-1]), np.append(steps.b, steps.b_next[-1])
-    return coefficients(solver, a, b, restart=np.append(False, refined[:-1]))
+    return coefficients(solver, a, b, restart=np.append(False, renoised[:-1]))
