@@ -114,7 +114,7 @@ WAN_VAE = [
             "num_res_blocks": 1,
             "temperal_downsample": [True],
         },
-        4,
+        5,  # 9 frames: diffusers encodes the first and fours, whatever the rate
     ),
     (
         {
