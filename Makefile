@@ -8,16 +8,19 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 EXAMPLE ?= examples/red_ball.yaml
 OUT     ?= out/demo.mp4
+# Processes of `make test`; each takes up to 3 GB.
+JOBS    ?= 2
 
 PACKAGES := syncos_jax $(wildcard kernels weights_convert)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench lint format clean
+.PHONY: help demo test test-full test-accelerators bench lint format clean
 
 help:
 	@echo "make demo       a long video of several events from the built-in model: $(OUT)"
 	@echo "make test       the tests (a few minutes)"
 	@echo "make test-full  the tests, with the slow ones"
+	@echo "make test-accelerators  programs for TPUs and GPUs that are not there, at full size (hours)"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff fix and format"
 	@echo "make bench      every measurement on this machine, into benchmarks/results (up to an hour)"
@@ -40,10 +43,18 @@ demo: $(VENV)/.run
 	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all --out $(OUT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 test-full: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Compilers of accelerators that are not there: 5 GB to install, and hours of one core to compile.
+$(VENV)/.accelerators: $(VENV)/.test
+	$(PIP) install --quiet -e ".[tpu-compiler,cuda]"
+	@touch $@
+
+test-accelerators: $(VENV)/.accelerators
+	$(BIN)/python -m pytest tests/test_accelerators.py tests/test_hardware.py
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/all.py

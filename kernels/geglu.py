@@ -17,15 +17,27 @@ def geglu(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     Returns:
         ``[..., I]`` in the dtype of ``x``.
     """
-    inner = kernel.shape[1] // 2
-    rank = (1,) * (x.ndim - 1)
-    if jax.default_backend() == "cpu":
-        # Two products: halves of one are strided: 15.5 against 17.5 ms (11,264 x 64 x 512).
-        value = x @ kernel[:, :inner] + bias[:inner].reshape(*rank, -1)
-        gate = x @ kernel[:, inner:] + bias[inner:].reshape(*rank, -1)
-    else:
-        value, gate = jnp.split(x @ kernel + bias.reshape(*rank, -1), 2, axis=-1)
+    value, gate = jax.lax.platform_dependent(
+        x, kernel, bias, cpu=two_products, tpu=two_products, default=one_product
+    )
     return value * gelu(gate)
+
+
+def two_products(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One for each half: fewer strides on a CPU, 15.5 against 17.5 ms (11,264 x 64 x 512); on a TPU
+    fused with what follows, where halves of one product are written and read again (0.4 against
+    0.9 GB for 81,920 x 320 x 2,560, compiled for v5e)."""
+    inner, rank = kernel.shape[1] // 2, (1,) * (x.ndim - 1)
+    value = x @ kernel[:, :inner] + bias[:inner].reshape(*rank, -1)
+    gate = x @ kernel[:, inner:] + bias[inner:].reshape(*rank, -1)
+    return value, gate
+
+
+def one_product(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both halves at once."""
+    y = x @ kernel + bias.reshape(*(1,) * (x.ndim - 1), -1)
+    value, gate = jnp.split(y, 2, axis=-1)
+    return value, gate
 
 
 def gelu(x: jax.Array) -> jax.Array:

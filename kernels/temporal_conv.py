@@ -1,4 +1,4 @@
-"""The UNet's (3, 1, 1) convolution over frames, written as matrix products.
+"""The UNet's (3, 1, 1) convolution over frames, without a 3-D convolution.
 
 XLA lowers a 3-D convolution badly on CPU and on GPU (jax#31662, openxla/xla#34273), while this one
 is only three channel mixings of the same frames, one frame apart.
@@ -11,6 +11,9 @@ import jax.numpy as jnp
 def temporal_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Convolve over the frame axis with three taps and zero padding.
 
+    On a CPU one matrix product over the taps, stacked along the channels; elsewhere a 2-D
+    convolution over frames and cells, which need not write the stacked taps.
+
     Args:
         x: ``[B, F, H, W, C]``.
         kernel: ``[3, C, O]``; tap 0 sees the frame before, tap 2 the frame after.
@@ -19,8 +22,28 @@ def temporal_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array
     Returns:
         ``[B, F, H, W, O]`` in the dtype of ``x``.
     """
+    y = jax.lax.platform_dependent(x, kernel, cpu=stacked, default=convolved)
+    return y + bias.reshape(1, 1, 1, 1, -1)
+
+
+@jax.jit
+def stacked(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """As one matrix product, without the bias."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
     neighbours = jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
     taps, channels, out = kernel.shape
-    y = neighbours @ kernel.reshape(taps * channels, out)
-    return y + bias.reshape(1, 1, 1, 1, -1)
+    return neighbours @ kernel.reshape(taps * channels, out)
+
+
+@jax.jit
+def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """As a 2-D convolution, without the bias."""
+    B, F, H, W, C = x.shape
+    y = jax.lax.conv_general_dilated(
+        x.reshape(B, F, H * W, C),
+        kernel[:, None],
+        window_strides=(1, 1),
+        padding=((1, 1), (0, 0)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y.reshape(B, F, H, W, -1)

@@ -6,6 +6,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches out
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# Most of the suite's time is compiling programs that then run for a moment: half of it without
+# the compiler's dear passes. Set it to 0 to test the programs that users get.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis
 import jax

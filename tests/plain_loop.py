@@ -41,13 +41,21 @@ def sample_plainly(
             return (steps.a[i] / steps.b[i]) ** 2 < refinement.refine_snr
         return True
 
-    def draw(number):
+    def draw(number, order=range(layout.frames)):
         of_draw = jax.random.fold_in(key, np.uint32(number))
-        frames = [
-            jax.random.normal(jax.random.fold_in(of_draw, f), frame_shape)
-            for f in range(layout.frames)
-        ]
+        frames = [jax.random.normal(jax.random.fold_in(of_draw, f), frame_shape) for f in order]
         return np.stack([np.asarray(frame, np.float64) for frame in frames])
+
+    def first_noise():
+        order = list(range(layout.window))
+        if not sampler.shuffled_noise:
+            return draw(0)
+        block = 0
+        while len(order) < layout.frames:  # FreeNoise, equation 6
+            before = np.asarray(order[block * layout.stride :][: layout.stride], np.int32)
+            order += jax.random.permutation(jax.random.fold_in(key, block), before).tolist()
+            block += 1
+        return draw(0, order[: layout.frames])
 
     def predict(x, t, a, b, window, guided=True):
         """One window -> its clean latent and its noise."""
@@ -101,7 +109,7 @@ def sample_plainly(
             for i in range(count)
         ]
 
-    x = np.asarray(draw(0) if latents is None else latents, np.float64)
+    x = np.asarray(first_noise() if latents is None else latents, np.float64)
     x0 = x
     for i in range(len(steps.t)):
         t, a, b = steps.t[i], steps.a[i], steps.b[i]
@@ -135,7 +143,10 @@ def sample_plainly(
                 direction = m_hat / (np.sqrt(v_hat) + 1e-8) + refinement.weight_decay * x0
                 x0 = x0 - refinement.learning_rate * direction
 
-        if sampler.co_denoise:  # stage 3
+        fresh = sampler.fresh_noise_t_min
+        if fresh is not None and steps.t[i] > fresh:  # FlowLong
+            x = steps.a_next[i] * x0 + steps.b_next[i] * draw(2 * i + 1)
+        elif sampler.co_denoise:  # stage 3
             x = steps.a_next[i] * x0 + np.sqrt(steps.b_next[i] ** 2 - steps.sigma[i] ** 2) * eps
             if steps.sigma[i] > 0:
                 x = x + steps.sigma[i] * draw(2 * i + 1)

@@ -29,7 +29,7 @@ from syncos_jax.experiments.study import choose_cases
 from syncos_jax.experiments.suite import KINDS, SUBSET, load_suite, make_suite, to_jsonl
 from syncos_jax.experiments.tables import summarise, to_markdown
 from syncos_jax.metrics import expected_from_prompt
-from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling import FIFO, CoDenoising, FlowLong, FreeNoise, RefinementOnly, SynCoS
 from syncos_jax.sampling.settings import settings_to_dict
 
 # -- the suite -----------------------------------------------------------------------------------
@@ -117,7 +117,10 @@ def test_the_methods_are_the_papers():
         own, theirs = (settings_to_dict(METHODS[n].settings) for n in (name, "syncos"))
         assert [f for f in theirs if own[f] != theirs[f]] == [field]
         assert not own[field]  # 0 or False: switched off
-    assert set(METHODS) == {name for rows in TABLES.values() for name in rows}
+    papers = {name for rows in TABLES.values() for name in rows}
+    assert set(METHODS) == papers | {"flowlong", "freenoise"}
+    assert METHODS["flowlong"].settings == FlowLong()
+    assert METHODS["freenoise"].settings == FreeNoise()
     assert METHODS["co_denoising"].settings == CoDenoising()
     assert METHODS["refinement_only"].settings == RefinementOnly()
     assert METHODS["fifo"].settings == FIFO()

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from syncos_jax.errors import InputError
 from syncos_jax.models import saved
-from syncos_jax.runs.manifest import read_items
+from syncos_jax.runs.items import read_items
 from syncos_jax.runs.record import read_sidecar
 from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.template import Template

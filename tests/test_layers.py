@@ -54,10 +54,7 @@ CIRCLES = {
     ("syncos_jax.weights_convert.state_dict", "syncos_jax.weights_convert.stored"),
     ("syncos_jax.weights_convert.stored", "syncos_jax.weights_convert.torch_file"),
 }
-PRIVATE = {
-    "weights_convert/cogvideox_config.py takes _require",
-    "weights_convert/t5.py takes _require",
-}
+PRIVATE: set[str] = set()
 LONG = {
     "syncos_jax/demo/world/tracker.py:track",
     "weights_convert/convert.py:convert",

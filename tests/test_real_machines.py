@@ -15,7 +15,6 @@ from syncos_jax.files import replacing, replacing_folder
 from syncos_jax.files.atomic import remove_leftovers, temporary_folder
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.pipeline.video import Video
-from syncos_jax.runs.cache import remove_orphans
 
 OPTIONS = ("--config", DATA / "openclip_text_tiny.json", "--only", "text_encoder")
 
@@ -94,16 +93,6 @@ def test_files_that_players_cannot_open_are_not_written():
     video.save("a.mkv", crf=0)
 
 
-def test_half_written_programs_are_removed(tmp_path):
-    files = {"a-cache": b"x", "b-cache": b"x", "b-atime": b"12345678", "c-cache": b""}
-    files |= {"c-atime": b"12345678", "d-cache": b"x", "d-atime": b"1"}
-    for name, content in files.items():
-        Path(name).write_bytes(content)
-    assert remove_orphans(tmp_path) == 3
-    assert sorted(n for n in os.listdir() if n[0] != ".") == ["b-atime", "b-cache"]
-    assert remove_orphans(tmp_path) == 0
-
-
 def test_a_platform_that_is_not_there():
     code = "from syncos_jax.cli import main; main()"
     run = subprocess.run(
@@ -139,3 +128,32 @@ def test_every_flipped_bit_is_found(tmp_path):
         path.write_bytes(whole)
     paths[-1].unlink()
     assert "is missing" in syncos("info", "m", "--verify").stderr
+
+
+def test_leftovers_from_before_the_clock_went_back_go(tmp_path):
+    for age in (30.0, 3600.0):
+        Path(".a.12345678.txt").write_text("half")
+        os.utime(".a.12345678.txt", (time.time() + age,) * 2)
+        assert remove_leftovers(tmp_path, ".a.", ".txt") == (age > 60)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch, exchange):
+    if not exchange:  # as on systems that cannot
+        monkeypatch.setattr("syncos_jax.files.atomic._exchange", lambda *_: False)
+    for text in ("one", "two"):
+        with replacing_folder("frames") as folder:
+            (folder / "1").write_text(text)
+        assert os.listdir() == ["frames"] and Path("frames/1").read_text() == text
+    monkeypatch.setattr("syncos_jax.files.atomic._exchange", lambda *_: False)
+    replace = os.replace
+
+    def fails(old, new):
+        if Path(new).name == "frames" and Path(old).name == "new":
+            raise OSError(5, "Input/output error")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError), replacing_folder("frames") as folder:
+        (folder / "1").write_text("three")
+    assert os.listdir() == ["frames"] and Path("frames/1").read_text() == "two"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src import monitoring
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
@@ -222,6 +223,29 @@ def test_the_most_windows_that_fit():
         memory.largest_batch(run, room=needs[1] - 1)
     assert memory.free_bytes(run) > 2**20
     assert run.row == 0 and not run.carry.state.x.is_deleted()
+
+
+@pytest.mark.parametrize(("room", "windows"), [(None, 4), (4, 4), (3, 2), (1, 1)])
+def test_a_run_has_as_many_windows_as_the_device_has_memory_for(monkeypatch, room, windows):
+    run = fresh(layout=LAYOUT, sampler=SynCoS(steps=2, iterations=1, t_min=900))
+    needed = None if room is None else memory.program_bytes(run, room)
+    monkeypatch.setattr(memory, "_whole_room", lambda run: needed)
+    assert memory.windows_that_fit(run) == windows
+    assert memory._held(run) >= run.carry.predictions.nbytes
+
+
+def test_a_program_that_was_looked_into_is_not_compiled_again():
+    run = fresh(layout=LAYOUT, sampler=SynCoS(steps=3, iterations=1, t_min=900))
+    memory.program_bytes(run, run.tape.clips_per_call)
+    compiled = []
+    listener = lambda event, *_, **__: compiled.append(event)  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        run.advance(1)
+        run.wait()
+    finally:
+        monitoring.unregister_event_duration_listener(listener)
+    assert [event for event in compiled if "backend_compile" in event] == []
 
 
 def test_out_of_memory_says_what_would_fit(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS, sample, start
+from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS, noise, sample, start
 from syncos_jax.sampling.run import play_through
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
@@ -201,3 +201,17 @@ def test_a_network_that_cannot_be_hashed():
 def test_settings_that_are_none():
     with pytest.raises(InputError, match="sampler must be settings such as .*; got 'syncos'"):
         sample(Network(), **arguments() | {"sampler": "syncos"})
+
+
+@pytest.mark.parametrize(("frames", "window", "stride"), [(5, 5, 2), (29, 8, 3), (24, 8, 8)])
+def test_shuffled_noise_is_the_first_clips_a_stride_at_a_time(frames, window, stride):
+    order = np.asarray(
+        noise.shuffled_frames(jax.random.key(1), frames=frames, window=window, stride=stride)
+    )
+    assert order.shape == (frames,)
+    np.testing.assert_array_equal(order[:window], np.arange(window))
+    for first in range(window, frames - stride + 1, stride):
+        before = order[first - window : first - window + stride]
+        assert set(order[first : first + stride]) == set(before)
+    if frames > 2 * window:
+        assert (order[window:] != order[:-window]).any()

@@ -11,8 +11,15 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from toy import mixture_denoiser
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import CoDenoising, NoiseSchedule, SynCoS, WindowLayout, sample
-from syncos_jax.sampling.coupled import make_tape
+from syncos_jax.sampling import (
+    CoDenoising,
+    FlowLong,
+    NoiseSchedule,
+    SynCoS,
+    WindowLayout,
+    sample,
+)
+from syncos_jax.sampling.coupled_tape import make_tape
 from syncos_jax.sampling.schedule import decode, encode
 from syncos_jax.sampling.solvers import Solver
 
@@ -135,3 +142,24 @@ def test_the_toy_flow_predicts_a_flow():
     x0, eps = decode("flow", value, x, np.float32(0.3), np.float32(0.7))
     again = encode("flow", x0, eps, np.float32(0.3), np.float32(0.7))
     np.testing.assert_allclose(again, value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["dpm++", "unipc"])
+def test_fresh_noise_takes_the_place_of_the_solver(solver):
+    """With fresh noise at no step it is the solver's run; at all steps no solver is left."""
+    long = WindowLayout(frames=10, window=4, stride=3)
+    run = lambda sampler: made("flow", sampler, long, latents=None)  # noqa: E731
+    never = run(FlowLong(steps=8, solver=solver, fresh_noise_t_min=2000))
+    np.testing.assert_allclose(never, run(CoDenoising(steps=8, solver=solver)), atol=1e-6)
+    always = run(FlowLong(steps=8, solver=solver, fresh_noise_t_min=0))
+    assert np.abs(always - never).max() > 0.1
+    tape = make_tape(
+        long, SCHEDULES["flow"], FlowLong(steps=8, solver=solver, fresh_noise_t_min=900)
+    )
+    early = np.asarray(tape.rounds.t) > 900
+    assert 0 < early.sum() < len(early)
+    np.testing.assert_array_equal(tape.rounds.renoise, early)
+    np.testing.assert_array_equal(tape.rounds.keep[early], 0)
+    # The first step by the solver after them looks back at none before.
+    first, looks_back = int(early.sum()), np.abs(tape.rounds.of_x0[:, 1:]).max(axis=1)
+    assert looks_back[first] == 0 < looks_back[first + 1]

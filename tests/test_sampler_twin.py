@@ -10,7 +10,15 @@ import pytest
 from plain_loop import sample_plainly
 from toy import FRAME, Network, conditioning, parameters
 
-from syncos_jax.sampling import CoDenoising, RefinementOnly, SynCoS, sample, start
+from syncos_jax.sampling import (
+    CoDenoising,
+    FlowLong,
+    FreeNoise,
+    RefinementOnly,
+    SynCoS,
+    sample,
+    start,
+)
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -80,6 +88,10 @@ CASES = {
         SynCoS(**SYNCOS, windows_per_step=2),
         {"layout": WindowLayout(11, 4, 3, "triangle")},
     ),
+    "syncos, fresh noise": (SynCoS(**SYNCOS, fresh_noise_t_min=600), {}),
+    "flowlong": (FlowLong(steps=4, guidance=2.0, fresh_noise_t_min=300), {}),
+    "flowlong, eta below": (FlowLong(steps=4, fresh_noise_t_min=600, eta=0.5), {"guided": False}),
+    "freenoise": (FreeNoise(steps=4, guidance=2.0), {}),
     "refinement_only": (RefinementOnly(**ALONE), {}),
     "refinement_only, minibatch": (RefinementOnly(**ALONE, windows_per_step=3, batch=2), {}),
     "refinement_only, random timesteps, noise not fixed": (

@@ -11,11 +11,24 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import FIFO, CoDenoising, Refinement, RefinementOnly, SynCoS
+from syncos_jax.sampling import (
+    FIFO,
+    CoDenoising,
+    FlowLong,
+    FreeNoise,
+    Refinement,
+    RefinementOnly,
+    SynCoS,
+)
 from syncos_jax.sampling.methods import make_tape
 from syncos_jax.sampling.presets import FULL_STRENGTH
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import SAMPLERS, settings_from_dict, settings_to_dict
+from syncos_jax.sampling.settings import (
+    SAMPLERS,
+    Settings,
+    settings_from_dict,
+    settings_to_dict,
+)
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
 
@@ -94,6 +107,10 @@ def test_bad_dictionaries(values, message):
         (lambda: RefinementOnly(t_min=3), "sampler refinement_only: unknown key 't_min'"),
         (lambda: FIFO(lookahead=None), "sampler fifo: lookahead must be true or false"),
         (lambda: FIFO(eta=2), "sampler fifo: eta must be a number"),
+        (lambda: FlowLong(fresh_noise_t_min=None), "flowlong: fresh_noise_t_min must be a number"),
+        (lambda: FreeNoise(fresh_noise_t_min=5), "freenoise: unknown key 'fresh_noise_t_min'"),
+        (lambda: Settings(shuffled_noise=True, fresh_noise_t_min=5.0), "goes with no other noise"),
+        (lambda: Settings(lookahead=True, fresh_noise_t_min=5.0), "fifo: fresh_noise_t_min and"),
         (lambda: SynCoS.paper("sora"), "unknown backbone 'sora'"),
     ],
 )

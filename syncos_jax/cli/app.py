@@ -36,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
-app.command("batch", epilog=batch.EXAMPLES)(batch.batch)
+app.add_typer(batch.app, name="batch")
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.add_typer(scenario.app, name="scenario")
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import time
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from syncos_jax.cli import devices as options
 from syncos_jax.cli import run_options, scenario_options
-from syncos_jax.cli.console import FAILED, fail, user_errors
+from syncos_jax.cli.console import FAILED, TERMINATED, fail, user_errors
 from syncos_jax.errors import InputError
+from syncos_jax.runs.make import json_line
 from syncos_jax.runs.progress import Phases
 from syncos_jax.runs.signals import preemptible
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
+
+    from syncos_jax.runs.generator import Work
+    from syncos_jax.runs.markers import Status
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -26,16 +31,67 @@ syncos batch examples --seeds 0-3 --steps 25 --out videos
 
 syncos batch stories.jsonl --devices all --out videos        (a video on each device at a time)
 
-srun syncos batch stories.jsonl --out /shared/videos         (processes that share the work)
+srun syncos batch stories.jsonl --out /shared/videos         (every task makes its shard)
+
+syncos batch stories.jsonl --shard 0/8 --out s3://bucket/videos
+
+syncos batch status videos                                   (what is done, failed, pending)
 
 stories.jsonl has a scenario in each line, as JSON, with a name or without:
 
 {"name": "ball", "global": "a red ball", "events": \\[{"prompt": "it rolls", "seconds": 2}]}
 
-[bold]Exit codes[/bold]: 0 all are done, 1 some have failed, 75 terminated (start it again).
+[bold]Exit codes[/bold]: 0 all are done, 1 some have failed, 2 nothing can be made, 75 terminated,
+or some are left to another process (start it again).
+"""
+STATUS_EXAMPLES = """[bold]Examples[/bold]
+
+syncos batch status videos
+
+syncos batch status s3://bucket/videos --json
+
+[bold]Exit codes[/bold]: 0 all are done, 1 some have failed, 75 some are pending.
 """
 
 
+_ADDRESS = re.compile(r"auto|local|ray://.+|[\w.-]+:\d+")
+
+
+class Group(TyperGroup):
+    """``syncos batch status OUT`` is a command of its own; everything else makes videos."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts the command in front where the first word is none, and the address behind a bare
+        --ray."""
+        return super().parse_args(ctx, self.complete(args))
+
+    def complete(self, args: list[str]) -> list[str]:
+        """The arguments with a command in front."""
+        if not args or args[0] in self.commands:
+            return args
+        return ["make", *self.with_address(args)]
+
+    @staticmethod
+    def with_address(args: list[str]) -> list[str]:
+        """Arguments in which --ray has its address, ``auto`` where none was given."""
+        words = []
+        for word, after in zip(args, [*args[1:], ""], strict=True):
+            words.append(word)
+            if word == "--ray" and not _ADDRESS.fullmatch(after):
+                words.append("auto")
+        return words
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Make the videos of many scenarios: [bold]syncos batch SCENARIOS --out DIR[/bold].",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("make", epilog=EXAMPLES, hidden=True)
 def batch(
     source: Annotated[
         Path,
@@ -45,9 +101,13 @@ def batch(
         ),
     ],
     out: Annotated[
-        Path,
+        str,
         typer.Option(
-            "--out", "-o", metavar="DIR", help="The folder for the videos; made if need be."
+            "--out",
+            "-o",
+            metavar="DIR|URL",
+            help="The folder for the videos, made if need be; or a place in an object store, "
+            "s3://bucket/videos.",
         ),
     ],
     model: scenario_options.Model = "demo",
@@ -73,6 +133,48 @@ def batch(
     contact_sheet: Annotated[
         bool, typer.Option(help="Also write stills of every event to a PNG beside each video.")
     ] = True,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Make only part I (from 0) of N, those whose name's hash falls to it. Default: as "
+            "SLURM (array, srun) or a Kubernetes Indexed Job numbers this task; else everything.",
+            show_default=False,
+            rich_help_panel=options.PANEL,
+        ),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With an object store: where videos are made before they are sent, and where the "
+            "state of their runs is kept. Default: in the cache folder.",
+            show_default=False,
+            rich_help_panel=options.PANEL,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Make them on a Ray cluster: HOST:PORT, ray://..., auto (the default: the running "
+            "one, else one that is started here) or local.",
+            show_default=False,
+            rich_help_panel=options.PANEL,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --ray: how many workers, each with --devices. Default: as many as fit the "
+            "cluster's devices; without GPUs or TPUs one on each node.",
+            show_default=False,
+            rich_help_panel=options.PANEL,
+        ),
+    ] = None,
     devices: Annotated[
         str | None,
         typer.Option(
@@ -114,17 +216,22 @@ def batch(
 ) -> None:
     """Make the videos of many scenarios.
 
-    Scenarios of the same length and settings share one compiled program. manifest.json in the
-    folder says what is done, failed (and why) and pending. Started again, the command makes only
-    what is missing; a scenario that is broken fails alone.
+    Scenarios of the same length and settings share one compiled program. While a video is sampled,
+    the one before it is decoded and written. Each finished video has a marker in the folder
+    manifest; started again, the command makes only what has none. A scenario that is broken fails
+    alone.
 
-    The same line may be started several times, on all hosts that see the folder: the processes
-    share the work, and a video is made by one of them.
+    Several tasks share a batch by its shards, without knowing of each other: each makes a part, any
+    may be started again. syncos batch status adds up what they have done.
     """
     with user_errors(), preemptible():
         from syncos_jax.pipeline.checkpoint import parse_every
         from syncos_jax.pipeline.encode import SUFFIXES
-        from syncos_jax.runs.manifest import read_items
+        from syncos_jax.runs.items import read_items
+        from syncos_jax.runs.markers import Markers
+        from syncos_jax.runs.on_ray import make_on_ray
+        from syncos_jax.runs.outputs import Outputs
+        from syncos_jax.runs.shards import parse_shard, shard_of_environment
 
         every = parse_every(checkpoint_every)
         suffix = "." + suffix.lstrip(".").lower()
@@ -134,9 +241,22 @@ def batch(
         items = read_items(
             source, scenario_options.read_seeds(seeds) if seeds is not None else None
         )
-        _make_folder(out)
-        mesh = _mesh(devices, devices_per_video)
+        scenario_options.say_comments(item.file for item in items)
+        _check_ray(ray, workers, shard, devices, devices_per_video)
+        outputs = Outputs(out, work)
         phases = Phases()
+        if ray is not None:
+            Markers(outputs).describe(items)
+            more = (checkpoint_every, contact_sheet, resume, retry_failed, cache)
+            given = _work(out, model, suffix, sampler, changes, devices, work, *more)
+            _end(make_on_ray(given, items, phases, ray, workers), 0)
+            return
+        part = shard_of_environment() if shard is None else parse_shard(shard)
+        mesh = _mesh(devices, devices_per_video)
+        Markers(outputs).describe(items)
+        own = [item for item in items if part.owns(item.name)]
+        if part.count > 1:
+            phases.say(f"shard {part}: {len(own)} of {len(items)} videos")
         with phases.phase("load"):
             from syncos_jax.pipeline import Pipeline
             from syncos_jax.runs.cache import keep_programs
@@ -147,25 +267,99 @@ def batch(
             pipeline = Pipeline.from_pretrained(model, mesh=mesh, batched=batched)
         from syncos_jax.runs.batch import Batch
 
-        work = Batch(pipeline, model, out, suffix, every, phases)
-        work.contact_sheet = contact_sheet
-        work.add(items, sampler, changes)
-        work.open(resume, retry_failed)
-        begin = time.perf_counter()
-        work.make_all()
-        failed = work.summary(time.perf_counter() - begin)
-        if failed:
-            for name, error in failed.items():
-                fail(f"{name}: {error}")
-            raise typer.Exit(FAILED)
+        made = Batch(pipeline, model, outputs, suffix, every, phases, str(part))
+        made.contact_sheet = contact_sheet
+        made.add(own, sampler, changes)
+        made.open(resume, retry_failed)
+        made.make_all()
+        _end(made.summary(), made.left)
 
 
-def _make_folder(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: {out.parent} does not exist; make it first")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is not a folder; choose another name")
-    out.mkdir(exist_ok=True)
+def _end(failed: dict[str, str], left: int) -> None:
+    """Names what has failed, and ends with its exit code."""
+    for name, error in failed.items():
+        fail(f"{name}: {error}")
+    if failed or left:
+        raise typer.Exit(FAILED if failed else TERMINATED)
+
+
+def _work(
+    out: str,
+    model: str,
+    suffix: str,
+    sampler: str | None,
+    changes: dict[str, Any],
+    devices: str | None,
+    work: Path | None,
+    *more: Any,
+) -> Work:
+    """What the workers on Ray make, whose working directory is another."""
+    from syncos_jax.runs.generator import Work
+    from syncos_jax.runs.outputs import is_remote
+
+    return Work(
+        out if is_remote(out) else str(Path(out).resolve()),
+        str(Path(model).resolve()) if Path(model).is_dir() else model,
+        suffix,
+        sampler,
+        {name: value for name, value in changes.items() if value is not None},
+        int(devices or 1),
+        None if work is None else str(work.resolve()),
+        *more,
+    )
+
+
+def _check_ray(
+    ray: str | None, workers: int | None, shard: str | None, devices: str | None, per_video: int
+) -> None:
+    if ray is None:
+        if workers is not None:
+            raise InputError("--workers needs --ray as well")
+        return
+    if shard is not None:
+        raise InputError("--shard and --ray are two ways to share a batch; give one of them")
+    if devices is not None and not devices.isdigit() or per_video > 1:
+        raise InputError("with --ray, --devices is the number that each worker has; give a number")
+
+
+@app.command("status", epilog=STATUS_EXAMPLES)
+def status(
+    out: Annotated[str, typer.Argument(help="What --out of the batch was.", metavar="DIR|URL")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Add up what the tasks of a batch have done: videos, failures, throughput."""
+    with user_errors():
+        from syncos_jax.runs.markers import DONE, PENDING, read_status
+        from syncos_jax.runs.outputs import Outputs
+
+        found = read_status(Outputs(out, make=False))
+        if as_json:
+            figures = {"items": found.items, "failed": found.failed, "sessions": found.sessions}
+            typer.echo(json_line(figures))
+        else:
+            _print_status(found)
+        if found.count(DONE) < len(found.items):
+            raise typer.Exit(TERMINATED if found.count(PENDING) else FAILED)
+
+
+def _print_status(found: Status) -> None:
+    typer.echo(found.summary)
+    for name, error in found.failed.items():
+        typer.echo(f"failed: {name}: {error}")
+    for session in found.sessions:
+        where = f"{session['host']} {session['process']}, shard {session['shard']}"
+        typer.echo(
+            f"{session['started']} {where}: {session['videos']} videos in "
+            f"{session['seconds']:.0f} s, {session['videos_per_hour']:g} an hour"
+        )
+    seconds = found.total("seconds")
+    if seconds:
+        busy = found.sampler_busy
+        typer.echo(
+            f"in all {found.total('videos'):g} videos, {found.total('frames'):g} frames in "
+            f"{seconds:.0f} s of {len(found.sessions)} sessions"
+            + ("" if busy is None else f"; sampler busy {100 * busy:.0f} % of the time")
+        )
 
 
 def _mesh(devices: str | None, per_video: int) -> Mesh | None:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from syncos_jax.cli import scenario_options
+from syncos_jax.cli import hardware, scenario_options
 from syncos_jax.cli.console import user_errors
+from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases, interruptible
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -18,6 +19,8 @@ EXAMPLES = """[bold]Examples[/bold]
 syncos compile story.yaml --model models/videocrafter2
 
 syncos compile --frames 64 --steps 50 --sampler syncos
+
+syncos compile story.yaml --model videocrafter2 --on v5e:8
 
 For a machine image, where generate finds them with the same variable set:
 
@@ -52,26 +55,26 @@ def compile(
         int | None,
         typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),
     ] = None,
+    on: hardware.On = None,
+    weights_over: hardware.WeightsOver = 1,
 ) -> None:
     """Compile for a model and a length of video, so that generate starts at once.
 
     Programs are kept in the folder $SYNCOS_CACHE (else ~/.cache/syncos_jax), for this kind of
     device, these versions and these shapes: the video's length and size, the sampler with its
     number of steps and windows in a call. Prompts, seeds, guidance and learning rates may differ.
+
+    With --on, nothing is kept: whether everything compiles for hardware that is not there is seen,
+    and what it takes of it is said; the exit code is 1 where it does not fit.
     """
     with user_errors():
-        from syncos_jax.errors import InputError
-        from syncos_jax.scenario import Event, Scenario
-
-        if (scenario is None) == (frames is None):
-            raise InputError("give either a SCENARIO or --frames N")
-        if scenario is not None:
-            parsed = Scenario.from_file(scenario)
-        else:
-            parsed = Scenario(
-                global_prompt="anything", events=(Event(prompt="anything", frames=frames),)
-            )
+        parsed = _scenario(scenario, frames)
         parsed = parsed.with_sampler(sampler, steps=steps, strength=strength, batch=batch)
+        if on is not None:
+            hardware.compile_on(on, model, parsed, weights_over)
+            return
+        if weights_over != 1:
+            raise InputError("--weights-over needs --on as well")
 
         phases = Phases()
         with phases.phase("load"):
@@ -92,6 +95,17 @@ def compile(
             f"{folder}: {watch.compiled} programs compiled, {watch.found} found, "
             f"{size(folder) / 2**20:.1f} MiB in all"
         )
+
+
+def _scenario(file: Path | None, frames: int | None) -> Any:
+    """What stands in the file, or anything that is as long."""
+    from syncos_jax.scenario import Event, Scenario
+
+    if (file is None) == (frames is None):
+        raise InputError("give either a SCENARIO or --frames N")
+    if file is not None:
+        return Scenario.from_file(file)
+    return Scenario(global_prompt="anything", events=(Event(prompt="anything", frames=frames),))
 
 
 def _first_steps(pipeline: Any, parsed: Any) -> None:

@@ -40,8 +40,8 @@ WeightsOver = Annotated[
         "--weights-over",
         min=1,
         metavar="N",
-        help="Devices over which the weights of the denoiser are divided, for one that is too "
-        "large for a device; N must divide the devices. 1: each has all of them.",
+        help="Devices over which the weights of the denoiser (and of a T5) are divided, for ones "
+        "too large for a device; N must divide the devices. 1: each has all of them.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -81,6 +81,16 @@ ProcessId = Annotated[
         metavar="I",
         help="With --coordinator: which one this is, from 0.",
         show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+JoinTimeout = Annotated[
+    float,
+    typer.Option(
+        "--join-timeout",
+        min=1,
+        metavar="SECONDS",
+        help="With --distributed: how long to wait for the other processes.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -140,6 +150,7 @@ def open_mesh(
     processes: int | None,
     process_id: int | None,
     weights_over: int = 1,
+    join_timeout: float = 300.0,
 ) -> Mesh | None:
     """Joins the other processes, if any, and makes the mesh; None for JAX's default device.
 
@@ -157,7 +168,8 @@ def open_mesh(
     from syncos_jax.sampling.hosts import initialize
 
     if distributed:
-        initialize(coordinator, processes, process_id)
+        say = Console(stderr=True, highlight=False, soft_wrap=True).out
+        initialize(coordinator, processes, process_id, timeout=join_timeout, say=say)
     elif devices is None and parallel == "shard_map":
         return None
     elif devices is None:

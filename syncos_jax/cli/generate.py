@@ -153,6 +153,7 @@ def generate(
     coordinator: options.Coordinator = None,
     processes: options.Processes = None,
     process_id: options.ProcessId = None,
+    join_timeout: options.JoinTimeout = 300.0,
 ) -> None:
     """Make the long video of a scenario, or several of a template.
 
@@ -216,7 +217,7 @@ def generate(
             for job, path in zip(jobs, scenario_options.named_outputs(preview, named), strict=True):
                 job.preview = path
         hosts = (distributed, coordinator, processes, process_id)
-        mesh = options.open_mesh(devices, parallel, *hosts, weights_over)
+        mesh = options.open_mesh(devices, parallel, *hosts, weights_over, join_timeout)
         if options.is_main(distributed):
             check_outputs(jobs)
         _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from syncos_jax.cli import scenario_options
+from syncos_jax.cli import hardware, scenario_options
 from syncos_jax.cli.console import user_errors
+from syncos_jax.cli.words import amount, duration, size
+from syncos_jax.errors import InputError
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline.plan import Cost, Plan, PlannedWindow
@@ -19,6 +21,8 @@ syncos plan examples/red_ball.yaml
 syncos plan examples/template.yaml --set place='*' --takes 3
 
 syncos plan story.yaml --model converted/videocrafter2 --json > plan.json
+
+syncos plan story.yaml --model cogvideox-2b --on v5e:8
 """
 
 _SHOWN = 40
@@ -42,12 +46,18 @@ def plan(
         int | None,
         typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),
     ] = None,
+    on: hardware.On = None,
+    weights_over: hardware.WeightsOver = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what syncos generate would make: events, windows, prompts, calls, memory, time.
 
     A window is conditioned on the event that its middle frame lies in. The time is that of the
     last run of this kind on this machine; where there was none, none is given.
+
+    With --on, the programs are compiled for hardware that need not be there, which takes minutes,
+    and what comes of it is said: whether it fits and with how many windows a call, memory,
+    arithmetic, bytes, and the least time by the data sheet.
     """
     with user_errors():
         from syncos_jax.runs.make import json_line
@@ -57,6 +67,11 @@ def plan(
         )
         changes = {"steps": steps, "strength": strength, "batch": batch}
         found = scenario_options.with_sampler(found, sampler, changes)
+        if on is not None:
+            hardware.plan_on(on, model, found, weights_over, as_json)
+            return
+        if weights_over != 1:
+            raise InputError("--weights-over needs --on as well")
         from syncos_jax.pipeline import Pipeline
 
         pipeline = Pipeline.from_pretrained(model)
@@ -186,25 +201,3 @@ def _cost(cost: Cost) -> list[str]:
             f"call, by the last run of this kind on this machine{scaled}"
         )
     return lines
-
-
-def amount(value: float, unit: str) -> str:
-    """1.23e12, "FLOP" -> "1.2 TFLOP"."""
-    for factor, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if value >= factor:
-            return f"{value / factor:.3g} {letter}{unit}"
-    return f"{value:.3g} {unit}"
-
-
-def size(count: int) -> str:
-    """Bytes in MiB or GiB."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -11,7 +11,6 @@ import typer
 from syncos_jax.cli import run_options, scenario_options
 from syncos_jax.cli.console import BAD_INPUT, fail, user_errors
 from syncos_jax.errors import InputError
-from syncos_jax.scenario.comments import comments_behind_text
 
 if TYPE_CHECKING:
     from syncos_jax.scenario.scenario import Scenario
@@ -128,8 +127,7 @@ def check(
             typer.echo(f"{file}: {said}")
             for line in prompts:
                 typer.echo(f"  {line}")
-            for note in comments_behind_text(file):
-                typer.echo(f"note: {note}", err=True)
+            scenario_options.say_comments([file])
         except InputError as error:
             fail(str(error))
             wrong = True

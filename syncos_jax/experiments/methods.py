@@ -11,7 +11,14 @@ from typing import Any
 from syncos_jax.errors import InputError
 from syncos_jax.files.documents import read_mapping
 from syncos_jax.files.text import did_you_mean, short
-from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling import (
+    FIFO,
+    CoDenoising,
+    FlowLong,
+    FreeNoise,
+    RefinementOnly,
+    SynCoS,
+)
 from syncos_jax.sampling.settings import (
     SAMPLERS,
     Settings,
@@ -55,6 +62,8 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("co_denoising", CoDenoising(), title="co-denoising"),
         Method("fifo", FIFO(), title="FIFO"),
+        Method("flowlong", FlowLong(), title="FlowLong"),
+        Method("freenoise", FreeNoise(), title="FreeNoise"),
         Method("syncos", _PAPER, title="SynCoS"),
         Method("no_structure", _PAPER, structured=False, title="no structured prompt"),
         Method(
@@ -71,12 +80,12 @@ METHODS: dict[str, Method] = {
         Method("refinement_only", RefinementOnly(), title="refinement alone"),
     )
 }
-"""The methods of the paper's Tables 1 to 3, by name.
+"""The methods of the paper's Tables 1 to 3, by name, and two of others'.
 
 Table 1 compares ``co_denoising`` (Gen-L-Video), ``fifo`` and ``syncos``; Table 2 ``syncos`` with
 the four ``no_...``; Table 3 the stages: 1 and 3 alone are ``co_denoising``, 2 alone is
 ``refinement_only``. (Stage 1 without stage 3 does not lead on to another timestep, so there is no
-such method.)
+such method.) ``flowlong`` and ``freenoise`` stand in none of the paper's tables.
 """
 
 

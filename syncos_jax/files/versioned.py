@@ -47,7 +47,11 @@ class FileFormat:
           InputError: it cannot be read, or is of another format or version; names the file and says
             what to do.
         """
-        data = self._parse(Path(path))
+        return self.checked(self._parse(Path(path)), path)
+
+    def checked(self, data: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """`data`, what the file `path` holds, where it is of this format and version; raises
+        InputError as `read`."""
         found = data.get("format") if isinstance(data, dict) else None
         if not isinstance(data, dict) or found != self.name:
             raise InputError(
@@ -100,14 +104,19 @@ class FileFormat:
         Raises InputError where it would be larger than can be read again, OSError where writing
         fails.
         """
-        content = {**self.head, **data}
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        raw = text.encode()
-        if len(raw) > self.max_bytes:
-            raise InputError(f"{path}: is full ({self.max_bytes // 1_000_000} MB); move it away")
+        raw = self.encoded(path, data)
         with replacing(path) as temporary, temporary.open("wb") as file:
             file.write(raw)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         return Path(path)
+
+    def encoded(self, path: str | os.PathLike[str], data: Mapping[str, Any]) -> bytes:
+        """What `write` writes to `path`; raises InputError where it would be too large."""
+        content = {**self.head, **data}
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        raw = text.encode()
+        if len(raw) > self.max_bytes:
+            raise InputError(f"{path}: is full ({self.max_bytes // 1_000_000} MB); move it away")
+        return raw

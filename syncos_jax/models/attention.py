@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from syncos_jax.kernels.attention import attention
 from syncos_jax.kernels.geglu import geglu
 from syncos_jax.models.layers import DType, GroupNorm, LayerNorm, Linear
 
@@ -37,17 +38,25 @@ class Attention(nnx.Module):
         q, k, v = (
             y.reshape(*y.shape[:2], self.heads, self.head_size) for y in self._project(x, context)
         )
-        y = jax.nn.dot_product_attention(q, k, v)
-        return self.to_out[0](y.reshape(*x.shape[:2], -1))
+        return self.to_out[0](attention(q, k, v).reshape(*x.shape[:2], -1))
 
     def _project(self, x: jax.Array, context: jax.Array | None) -> Sequence[jax.Array]:
         """Queries, keys and values, each ``[n, T or S, heads * head_size]``."""
         parts = (self.to_q, self.to_k, self.to_v)
-        if context is None and not self.bias and jax.default_backend() == "cpu":
+        if context is None and not self.bias:
             # One product in place of three narrow ones: 4.4 against 6.3 ms (11,264 x 64 x 192).
-            return jnp.split(x @ jnp.concatenate([p.kernel[...] for p in parts], axis=1), 3, axis=2)
+            kernels = [p.kernel[...] for p in parts]
+            return jax.lax.platform_dependent(x, *kernels, cpu=_one_product, default=_three)
         context = x if context is None else context
         return self.to_q(x), self.to_k(context), self.to_v(context)
+
+
+def _one_product(x: jax.Array, *kernels: jax.Array) -> list[jax.Array]:
+    return jnp.split(x @ jnp.concatenate(kernels, axis=1), 3, axis=2)
+
+
+def _three(x: jax.Array, *kernels: jax.Array) -> list[jax.Array]:
+    return [x @ kernel for kernel in kernels]
 
 
 class GEGLU(nnx.Module):

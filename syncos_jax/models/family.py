@@ -141,6 +141,11 @@ class Model:
         and, where the family has one, a mask of bool or integers."""
         raise InputError(f"the family {self.family!r} has no text encoder")
 
+    def conditioning_shapes(self, count: int) -> Any:
+        """Shapes and dtypes of what `encode_prompts` gives for so many prompts, without a
+        tokenizer; for plans."""
+        return jax.eval_shape(lambda: self.encode_prompts([""] * count))
+
     def mix(self, cond: Any, weights: np.ndarray) -> Any:
         """Conditionings that are mixtures of others, as in a cross-fade.
 
@@ -224,6 +229,7 @@ def _mixed(leaf: jax.Array, weights: np.ndarray) -> jax.Array:
 
 _FAMILIES: dict[str, str | type[Model]] = {
     "unet_clip": "syncos_jax.models.unet_clip.model:UNetClip",
+    "animatediff": "syncos_jax.models.animatediff.family:AnimateDiff",
     "cogvideox": "syncos_jax.models.cogvideox.family:CogVideoX",
     "wan": "syncos_jax.models.wan.family:Wan",
 }

@@ -17,6 +17,7 @@ from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.pipeline.plan import Plan, make_plan
 from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.pipeline.video import Video
+from syncos_jax.sampling.memory import windows_that_fit
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.run import Progress, Run, play_through
 from syncos_jax.sampling.sampler import Part, batch_run, default_mesh
@@ -85,7 +86,7 @@ class Pipeline:
         """
         from syncos_jax.pipeline import load
 
-        where = {} if mesh is None else {"mesh": mesh}
+        where: dict[str, Any] = {} if mesh is None else {"mesh": mesh, "rules": rules}
         model = load.load_model(name_or_dir, dtype, **where)
         return cls(model, mesh=mesh, parallel=parallel, rules=rules, batched=batched)
 
@@ -197,8 +198,23 @@ class Pipeline:
         sampler: Settings | None = None,
         seed: int | None = None,
     ) -> Run:
-        """The run before its first row, of a request or of a scenario; arguments as in a call."""
-        part = self._part(self._request(request, sampler, seed))
+        """The run before its first row, of a request or of a scenario; arguments as in a call.
+
+        Where the settings do not say how many windows a call has, and the device has not the memory
+        for the number that is usual, it has as many as fit.
+        """
+        request = self._request(request, sampler, seed)
+        run = self._run(request)
+        if request.sampler.batch is not None:
+            return run
+        windows = windows_that_fit(run)
+        if windows == run.windows:
+            return run
+        fewer = request.sampler.replace(batch=windows)
+        return self._run(self.prepare(request.scenario, fewer, request.seed))
+
+    def _run(self, request: Request) -> Run:
+        part = self._part(request)
         return Run([part.tape], part.carry, part.inputs, part.program, self.placement)
 
     def start_batch(self, requests: Sequence[Request]) -> Run:

@@ -234,7 +234,9 @@ def _cost(request: Request, cond: Any) -> Cost:
     model, summary = request.model, request.summary
     flops_call, call_bytes = measure(jax.jit(model.denoiser), *abstract_call(request, cond))
     decoding = model.decoding(request.frame_shape)
-    flops_frame = 0.0 if decoding is None else measure(decoding[0], *decoding[1])[0]
+    flops_frame = 0.0
+    if decoding is not None:  # of one latent frame, or of several that go through together
+        flops_frame = measure(decoding[0], *decoding[1])[0] / decoding[1][2].shape[0]
     speed = recall(run_kind(request))
     return Cost(
         **dataclasses.asdict(summary),

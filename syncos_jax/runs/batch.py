@@ -3,96 +3,89 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
-from syncos_jax.errors import InputError
-from syncos_jax.pipeline.checkpoint import Busy, Checkpoint, Every, run_folder
+from syncos_jax.errors import InputError, Terminated
+from syncos_jax.pipeline.checkpoint import LATENTS, Busy, Checkpoint, Every
 from syncos_jax.pipeline.fingerprint import differences
+from syncos_jax.runs.finisher import Finisher
+from syncos_jax.runs.groups import IN_HAND, BatchVideo, Group, in_groups, pending, run_of
+from syncos_jax.runs.items import Item
 from syncos_jax.runs.job import Job, check_outputs
 from syncos_jax.runs.make import finish
-from syncos_jax.runs.manifest import DONE, FAILED, PENDING, Item, Manifest, group_name
+from syncos_jax.runs.markers import DONE, FAILED, PENDING, Markers
+from syncos_jax.runs.outputs import Outputs
+from syncos_jax.runs.player import Player
 from syncos_jax.runs.progress import Phases, interruptible
 from syncos_jax.runs.signals import kept_run, stop_between_parts
+from syncos_jax.runs.throughput import Session
 from syncos_jax.sampling.faults import DeviceMemoryError, NonFiniteError
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
-    from syncos_jax.pipeline.request import Request
-
-
-@dataclass
-class BatchVideo:
-    """One video of the batch."""
-
-    item: Item
-    error: str = ""
-    job: Job | None = None
-    run: dict[str, Any] | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name in the manifest."""
-        return self.item.name
-
-    @property
-    def request(self) -> Request:
-        """The request of its job."""
-        assert self.job is not None and self.job.request is not None
-        return self.job.request
 
 
 class Batch:
-    """The videos of one batch, made and written down in its manifest.
+    """The videos of one task of a batch.
+
+    While one is sampled, the one before it is decoded and written, and the prompts of the next are
+    encoded. Where a video has several devices, or there is not memory for both, decoding takes its
+    turn with sampling: programs with collectives, started by two threads, may wait for each other.
 
     Args:
       pipeline: with a mesh, the videos are spread over its axis ``data``.
       model: as the user called it.
-      out: the folder.
+      outputs: where the videos go.
       suffix: of the videos, with its dot.
       every: how often the state of a run is saved.
       phases: reports progress.
+      shard: what part of the batch this is, for the markers.
+
+    Attributes:
+      contact_sheet: whether stills are written, too.
+      overlap: whether anything happens beside the sampler.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
         model: str,
-        out: Path,
+        outputs: Outputs,
         suffix: str,
         every: Every,
         phases: Phases,
+        shard: str = "0/1",
     ) -> None:
         self.pipeline = pipeline
         self.model = model
-        self.out = out
+        self.outputs = outputs
         self.suffix = suffix
         self.every = every
         self.phases = phases
         self.contact_sheet = True
+        self.overlap = True
         self.side_by_side = pipeline.placement.videos
         self.videos: list[BatchVideo] = []
-        self.manifest = Manifest(out)
+        self.markers = Markers(outputs)
+        self.session = Session(shard, pipeline.placement.mesh.size)
+        self._player = Player(pipeline, self.session.sampler)
+        self._finisher = Finisher()
+        self._decode_beside = pipeline.placement.mesh.size == 1
         self._rows = self._total_rows = 0
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        self._session: dict[str, Any] = {"started": now, "process": os.getpid()}
-        self._session |= {"videos": 0, "frames": 0}
 
     def add(self, items: Sequence[Item], sampler: str | None, changes: Mapping[str, Any]) -> None:
         """Takes scenarios in; `sampler` and the `changes` that are not None replace theirs."""
         for item in items:
-            video = BatchVideo(item, item.error)
+            video = BatchVideo(item, error=item.error)
             self.videos.append(video)
             if item.take is None:
                 continue
@@ -104,7 +97,7 @@ class Batch:
     def _prepare(self, video: BatchVideo, sampler: str | None, changes: Mapping[str, Any]) -> None:
         take = video.item.take
         assert take is not None
-        path = self.out / f"{video.name}{self.suffix}"
+        path = self.outputs.work / f"{video.name}{self.suffix}"
         video.job = Job(
             # The record has the values; the video's own name has what distinguishes it.
             take=replace(take, scenario=take.scenario.with_sampler(sampler, **changes)),
@@ -114,24 +107,24 @@ class Batch:
             template=video.item.file,
             group=video.name.removesuffix(f"-{take.name}") if take.name else video.name,
         )
-        if path.with_suffix(".json") == self.manifest.path:
-            raise InputError("the name 'manifest' is taken by the batch's own file; rename it")
         check_outputs([video.job])
         video.run = json.loads(json.dumps(video.job.prepare(self.pipeline).fingerprint))
 
     def open(self, resume: bool, retry_failed: bool) -> None:
-        """Compares with the manifest, and writes down what is pending.
+        """Compares with the markers, and writes down what is broken.
 
         Raises:
           InputError: if a video, or what a killed run has left, was made with other settings; says
             what differs.
         """
         self._resume = resume
-        with self.manifest.lock:
-            self._compare(resume, retry_failed)
-        if not resume:
-            return
-        for group in self._groups():
+        before = self.markers.read_all([video.name for video in self.videos])
+        if not resume:  # all that counts is how often they were made
+            before = {name: {"made": old.get("made", 0)} for name, old in before.items()}
+        there = self.outputs.names() if resume else set()
+        for video in self.videos:
+            self._compare(video, before.get(video.name, {}), there, retry_failed)
+        for group in in_groups(self.videos, self.side_by_side) if resume else []:
             folder, run = self._run_of(group)
             if folder.exists():
                 try:
@@ -139,55 +132,43 @@ class Batch:
                 except Busy:
                     continue
 
-    def _compare(self, resume: bool, retry_failed: bool) -> None:
-        before = self.manifest.items() if resume else {}
-        updates: dict[str, dict[str, Any]] = {}
-        for video in self.videos:
-            old = before.get(video.name, {})
-            status = old.get("status")
-            if video.error:
-                updates[video.name] = self._failed(video, video.error)
-                continue
-            assert video.job is not None and video.run is not None
-            found = differences(old["run"], video.run) if "run" in old else []
-            if status == DONE and video.job.out.exists():
-                if found:
-                    more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-                    raise InputError(
-                        f"{video.job.out} was made with other settings: {'; '.join(found[:3])}"
-                        f"{more}. Give `resume=False` to make everything anew, choose another "
-                        "`out`, or remove this video to make it again"
-                    )
-                continue
-            if status == FAILED and "run" in old and not found and not retry_failed:
-                video.error = old["error"]
-                continue
-            fields: dict[str, Any] = {"status": PENDING, "source": video.item.source}
-            updates[video.name] = fields | {"error": None, "run": None, "video": None}
-        names = {video.name for video in self.videos}
-        done = {name for name, item in before.items() if item.get("status") == DONE}
-        # What the source no longer has is forgotten unless there is a video of it.
-        self.manifest.update(updates, forget=lambda name: name not in names | done)
+    def _compare(
+        self, video: BatchVideo, old: dict[str, Any], there: set[str], retry_failed: bool
+    ) -> None:
+        video.made = int(old.get("made", 0))
+        if video.error:
+            if old.get("status") != FAILED or old.get("error") != " ".join(video.error.split()):
+                self._failed(video, video.error)
+            video.status = FAILED
+            return
+        assert video.run is not None
+        found = differences(old["run"], video.run) if "run" in old else []
+        if old.get("status") == DONE and video.file in there:
+            if found:
+                more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+                raise InputError(
+                    f"{self.outputs.root / video.file} was made with other settings: "
+                    f"{'; '.join(found[:3])}{more}. Give `resume=False` to make everything anew, "
+                    "choose another `out`, or remove this video to make it again"
+                )
+            video.status = DONE
+        elif old.get("status") == FAILED and "run" in old and not found and not retry_failed:
+            video.status, video.error = FAILED, str(old.get("error", ""))
 
-    def _failed(self, video: BatchVideo, error: str) -> dict[str, Any]:
-        video.error = " ".join(error.split())
-        return {
-            "status": FAILED,
-            "source": video.item.source,
-            "error": video.error,
-            "run": video.run,
-            "video": None,
-        }
+    def _failed(self, video: BatchVideo, error: str) -> None:
+        video.status, video.error = FAILED, " ".join(error.split())
+        fields = {"status": FAILED, "source": video.item.source, "error": video.error}
+        fields["shard"] = self.session.shard
+        self.markers.write(video.name, fields | ({"run": video.run} if video.run else {}))
 
     # -- making ----------------------------------------------------------------------------------
 
     def make_all(self) -> None:
-        """Makes everything that is missing and that no other process is making."""
-        groups = self._groups()
-        missing = [group for group in groups if self._missing(group)]
-        self._total_rows = sum(len(group[0].request.tape) for group in missing)
+        """Makes everything that is missing."""
+        missing = [g for g in in_groups(self.videos, self.side_by_side) if pending(g)]
+        self._rows, self._total_rows = 0, sum(len(group[0].request.tape) for group in missing)
         shapes = len({group[0].request.program for group in missing})
-        count = sum(len(self._missing(group)) for group in missing)
+        count = sum(len(pending(group)) for group in missing)
         at_a_time = f", {self.side_by_side} at a time" if self.side_by_side > 1 else ""
         self.phases.say(
             f"{count} of {len(self.videos)} videos to make{at_a_time}, "
@@ -195,155 +176,172 @@ class Batch:
         )
         if not missing:
             return
-        self._begin = time.perf_counter()
-        with self.phases.phase("make", "calls", first="compile") as progress:
-            waiting, announced = missing, False
-            while waiting:
-                busy = []
-                for group in waiting:
-                    try:
-                        self._make(group, progress)
-                    except Busy:  # another process is making it
-                        busy.append(group)
-                        continue
-                    self._rows += len(group[0].request.tape)
-                # Where that one dies, its work is taken over.
-                waiting = [group for group in busy if self._missing(group)]
-                if waiting:
-                    if not announced:
-                        others = sum(len(self._missing(group)) for group in waiting)
-                        self.phases.say(f"the last {others} are being made by other processes")
-                    announced = True
-                    time.sleep(1.0)
+        try:
+            with self.phases.phase("make", "calls", first="compile") as progress:
+                # What another process is at is looked at once more: that one may have died.
+                for group in self._make_each(self._make_each(missing, progress), progress):
+                    names = ", ".join(video.name for video in pending(group))
+                    self.phases.say(f"{names}: left to the other process that is making it")
+                self._finisher.drain()
+        except BaseException as stop:  # also after a failure, what is in hand is finished
+            interrupted = isinstance(stop, KeyboardInterrupt) and not isinstance(stop, Terminated)
+            self._finisher.give_up(at_once=interrupted)
+            raise
 
-    def _groups(self) -> list[list[BatchVideo]]:
-        """Videos that are made together: by program, and as many as are made side by side.
-
-        They do not depend on what is done already, so that a group whose run was killed is found
-        again, and that several processes form the same ones. What has failed is left
-        out.
-        """
-        by_program: dict[Any, list[BatchVideo]] = {}
-        for video in self.videos:
-            if video.run is not None:
-                by_program.setdefault(video.request.program, []).append(video)
-        groups = [
-            [video for video in same[start : start + self.side_by_side] if not video.error]
-            for same in by_program.values()
-            for start in range(0, len(same), self.side_by_side)
-        ]
-        return [group for group in groups if group]
-
-    def _missing(self, group: Sequence[BatchVideo]) -> list[BatchVideo]:
-        """Those of a group that are neither done nor failed."""
-        items = self.manifest.items()
-        return [p for p in group if items.get(p.name, {}).get("status") == PENDING]
-
-    def _make(self, group: list[BatchVideo], progress: Any) -> None:
-        """Makes a group, or writes down why it cannot be made."""
-        while missing := self._missing(group):
+    def _make_each(self, groups: list[Group], progress: Any) -> list[Group]:
+        """Makes groups one after another; returns those that another process is at."""
+        busy = []
+        for number, group in enumerate(groups, 1):
             try:
-                self._attempt(group, progress)
+                self._make(group, groups[number] if number < len(groups) else [], progress)
+            except Busy:
+                busy.append(group)
+                continue
+            self._rows += len(group[0].request.tape)
+        return busy
+
+    def _make(self, group: Group, after: Group, progress: Any) -> None:
+        """Makes a group, or writes down why it cannot be made."""
+        while pending(group):
+            try:
+                self._sample(group, after, progress)
                 return
             except Busy:
                 raise
             except NonFiniteError as error:  # one of them diverges; the others go on without it
                 wrong = group[min(error.video, len(group) - 1)]
-                self.manifest.update({wrong.name: self._failed(wrong, str(error))})
+                self._failed(wrong, str(error))
                 if self.side_by_side > 1:  # what is left is another group, with a run of its own
                     shutil.rmtree(self._run_of(group)[0], ignore_errors=True)
                 group = [video for video in group if video is not wrong]
             except (InputError, DeviceMemoryError) as error:
-                # What is not missing any more has another process made in the meantime.
-                still = [video for video in self._missing(group) if video in missing]
-                self.manifest.update({p.name: self._failed(p, str(error)) for p in still})
-                return
+                if isinstance(error, DeviceMemoryError) and self._decode_beside and self.overlap:
+                    self._decode_beside = False  # perhaps there was too little for both
+                    self._finisher.drain()
+                    continue
+                for video in pending(group):
+                    self._failed(video, str(error))
 
-    def _attempt(self, group: list[BatchVideo], progress: Any) -> None:
+    def _sample(self, group: Group, after: Group, progress: Any) -> None:
         begin = time.perf_counter()
         folder, run = self._run_of(group)
-        stack = ExitStack()
-        checkpoint = stack.enter_context(
-            kept_run(folder, run, self.phases.say, resume=self._resume, every=self.every)
-        )
-        with stack:
-            missing = self._missing(group)
-            if missing:  # no other process has made them between the look and the lock
-                report = partial(self._report, progress)
-                with stop_between_parts(report) as watched:
-                    latents = interruptible(partial(self._latents, group, checkpoint, watched))
-                for video in missing:
-                    index = group.index(video)
-                    own = latents if self.side_by_side == 1 else latents[index]
-                    self._write(video, own, (time.perf_counter() - begin) / len(missing))
-            checkpoint.remove()
+        with ExitStack() as stack:
+            keeping = kept_run(folder, run, self.phases.say, resume=self._resume, every=self.every)
+            checkpoint = stack.enter_context(keeping)
+            self._look_again(group)
+            missing = pending(group)
+            if not missing:
+                checkpoint.remove()
+                return
+            then = [video.request for video in after] if self._starts_beside(after) else []
+            with stop_between_parts(partial(self._report, progress)) as watched:
+                requests = [video.request for video in group]
+                play = partial(self._player.latents, requests, checkpoint, watched, then)
+                latents = interruptible(play)
+            each = latents if self.side_by_side > 1 else [latents]
+            made = [(v, one) for v, one in zip(group, each, strict=False) if v in missing]
+            seconds = (time.perf_counter() - begin) / len(missing)
+            work = partial(self._finish_all, made, seconds, checkpoint, stack.pop_all())
+        for video in missing:
+            video.status = IN_HAND
+        if self.overlap:
+            self._finisher.submit(work)
+        else:
+            work()
 
-    def _run_of(self, group: list[BatchVideo]) -> tuple[Path, dict[str, Any]]:
-        """The folder of a group's run, and what the run is."""
-        one = group[0]
-        assert one.job is not None and one.run is not None
-        if self.side_by_side == 1:
-            return run_folder(one.job.out), one.run
-        folder = run_folder(self.out / group_name([video.name for video in group]))
-        return folder, {"videos": {video.name: video.run for video in group}}
+    def _starts_beside(self, after: Group) -> bool:
+        """Whether the prompts of the next group are encoded while this one is sampled."""
+        if not (after and self.overlap and self._decode_beside and pending(after)):
+            return False
+        return not (self._run_of(after)[0] / LATENTS).exists()
 
-    def _latents(self, group: list[BatchVideo], checkpoint: Any, report: Any) -> Any:
-        """``[f, h, w, C]``, or of videos side by side ``[V, f, h, w, C]``."""
-        if self.side_by_side == 1:
-            return self.pipeline.latents(group[0].request, progress=report, checkpoint=checkpoint)
-        saved = checkpoint.latents()
-        if saved is not None:
-            return saved
-        # The last one again where the group is short of videos.
-        filled = [group[min(index, len(group) - 1)] for index in range(self.side_by_side)]
-        run = self.pipeline.start_batch([video.request for video in filled])
-        return np.asarray(checkpoint.play(run, report))
+    def _look_again(self, group: Group) -> None:
+        """Takes note of what another process has made in the meantime."""
+        for video in pending(group) if self._resume else []:
+            marker = self.markers.read(video.name)
+            made = marker.get("status") == DONE and marker.get("run") == video.run
+            if made and self.outputs.has(video.file):
+                video.status = DONE
+
+    def _run_of(self, group: Group) -> Any:
+        return run_of(group, self.side_by_side, self.outputs.work)
 
     def _report(self, progress: Any, done: int, _: int) -> None:
         progress(min(self._rows + done, self._total_rows), self._total_rows)
 
-    def _write(self, video: BatchVideo, latents: Any, seconds: float) -> None:
+    # -- beside the sampler ----------------------------------------------------------------------
+
+    def _finish_all(
+        self, made: list[tuple[BatchVideo, Any]], seconds: float, checkpoint: Any, stack: ExitStack
+    ) -> None:
+        """Decodes and writes the videos of a group; its run is kept until then."""
+        with stack:
+            for video, latents in made:
+                try:
+                    self._finish(video, latents, seconds)
+                except InputError as error:
+                    self._failed(video, str(error))
+            checkpoint.remove()
+
+    def _finish(self, video: BatchVideo, latents: Any, seconds: float) -> None:
         assert video.job is not None
         quiet = Phases(Console(quiet=True))
-        finish(self.pipeline, video.job, quiet, self.model, latents)
-        frames = len(latents)
-        session = self._session
-        spent = time.perf_counter() - self._begin
-        session |= {"videos": session["videos"] + 1, "frames": session["frames"] + frames}
-        session |= {
-            "devices": self.pipeline.placement.mesh.size,
-            "seconds": round(spent, 3),
-            "videos_per_hour": round(3600 * session["videos"] / spent, 2),
-            "frames_per_second": round(session["frames"] / spent, 3),
-        }
+        with quiet.phase("decode"):
+            frames = self._decoded(latents)
+        finish(self.pipeline, video.job, quiet, self.model, latents, frames=frames)
+        for path in (video.job.sheet, video.job.record, video.job.out):
+            if path is not None:
+                self.outputs.publish(path)
+        video.made += 1
         fields = {
             "status": DONE,
             "source": video.item.source,
-            "video": video.job.out.name,
-            "made": self.manifest.item(video.name).get("made", 0) + 1,
+            "video": video.file,
+            "made": video.made,
             "run": video.run,
-            "frames": frames,
+            "frames": len(latents),
             "seconds": round(seconds, 3),
-            "error": None,
+            "shard": self.session.shard,
         }
-        self.manifest.update({video.name: fields}, session)
+        self.markers.write(video.name, fields)
+        video.status = DONE
+        self.session.videos += 1
+        self.session.frames += len(latents)
+        self.markers.write_session(self.session.report())
 
-    def summary(self, seconds: float) -> dict[str, str]:
+    def _decoded(self, latents: Any) -> np.ndarray:
+        decode = partial(self.pipeline.decode, latents)
+        if self._decode_beside:
+            try:
+                return decode()
+            except RuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+            self._decode_beside = False  # there is not memory for both
+        with self._player.lock:
+            return decode()
+
+    def summary(self) -> dict[str, str]:
         """Reports how many videos are done, failed and pending; returns the errors, by name."""
-        items = self.manifest.items()
-        own = {video.name: items[video.name] for video in self.videos}
         count = {
-            status: sum(item["status"] == status for item in own.values())
+            status: sum(video.status == status for video in self.videos)
             for status in (DONE, FAILED, PENDING)
         }
-        counts = ", ".join(f"{number} {status}" for status, number in count.items())
-        if self._session["videos"]:
+        said = self.session.report()
+        if self.session.videos:
+            self.markers.write_session(said)
+            busy = said["sampler_busy"]
             self.phases.say(
-                f"{self._session['videos']} videos in {seconds:.1f} s: "
-                f"{self._session['videos_per_hour']:g} videos an hour, "
-                f"{self._session['frames_per_second']:g} frames a second"
+                f"{said['videos']} videos in {said['seconds']:.1f} s: "
+                f"{said['videos_per_hour']:g} videos an hour, "
+                f"{said['frames_per_second']:g} frames a second"
+                + ("" if busy is None else f", sampler busy {100 * busy:.0f} % of the time")
             )
-        self.phases.say(f"{counts}  ({self.manifest.path})")
-        return {
-            name: item.get("error", "") for name, item in own.items() if item["status"] == FAILED
-        }
+        counts = ", ".join(f"{number} {status}" for status, number in count.items())
+        self.phases.say(f"{counts}  ({self.outputs.root})")
+        return {video.name: video.error for video in self.videos if video.status == FAILED}
+
+    @property
+    def left(self) -> int:
+        """How many videos are still pending."""
+        return sum(video.status == PENDING for video in self.videos)

@@ -1,7 +1,8 @@
 """Compiled programs kept on disk, so that the next start does not compile again.
 
-JAX's persistent compilation cache in a folder of our own. The command line switches it on;
-importing this package changes nothing.
+JAX's persistent compilation cache in a folder of our own, kept as `programs` does: several
+processes may be at it, and what a killed one leaves costs one compilation. The command line
+switches it on; importing this package changes nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.files import cache_folder
+from syncos_jax.runs import programs
 
-_TIME_BYTES = 8
-_LOCK_SECONDS = 2.0
 MAX_BYTES = 2 * 2**30
 """The oldest programs go when the folder would be larger: the demo model's are some 10 MB a shape,
 those of VideoCrafter2 some 100 MB."""
@@ -31,7 +31,7 @@ def keep_programs(folder: Path | None = None, max_bytes: int = MAX_BYTES) -> Pat
     Args:
         folder: default: `programs_folder`. A folder that ``JAX_COMPILATION_CACHE_DIR`` or the
             caller's own JAX configuration names has precedence, with its own limits.
-        max_bytes: the oldest programs are removed beyond that.
+        max_bytes: the programs that were not used for the longest time are removed beyond that.
 
     Returns:
         The folder, or None where it cannot be written (programs are then not kept).
@@ -50,38 +50,14 @@ def keep_programs(folder: Path | None = None, max_bytes: int = MAX_BYTES) -> Pat
         probe.unlink(missing_ok=True)
     except OSError:
         return None
-    remove_orphans(folder)
     config.update("jax_compilation_cache_dir", str(folder))
-    config.update("jax_compilation_cache_max_size", max_bytes)
+    if not programs.use(folder, max_bytes):
+        config.update("jax_compilation_cache_max_size", -1)  # JAX's own limit does not heal
     # By default JAX keeps only what took a second to compile; here many small programs together
     # are what a second start would wait for.
     config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
-
-
-def remove_orphans(folder: Path) -> int:
-    """Removes what a killed process or a full disk left half-written; how many files.
-
-    JAX writes a program and then the time of its last use. It reads the latter of all programs
-    before it keeps another, and fails where one has none; and a program of no bytes is never
-    replaced.
-    """
-    import filelock
-
-    count = 0
-    try:
-        with filelock.FileLock(folder / ".lockfile", timeout=_LOCK_SECONDS):  # JAX's own
-            for path in folder.glob("*-cache"):
-                used = path.with_name(path.name.removesuffix("-cache") + "-atime")
-                whole = used.is_file() and used.stat().st_size == _TIME_BYTES
-                if not whole or path.stat().st_size == 0:
-                    path.unlink(missing_ok=True)
-                    used.unlink(missing_ok=True)
-                    count += 1
-    except (OSError, filelock.Timeout):
-        return count
-    return count
 
 
 def size(folder: Path) -> int:

@@ -36,13 +36,13 @@ def exit_on_error(report: Callable[[str], None] = fail) -> Iterator[None]:
         yield
     except InputError as error:
         report(str(error))
-        raise SystemExit(BAD_INPUT) from None
+        raise SystemExit(_at_once(BAD_INPUT)) from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         report(f"{place}{error.strerror or error}")
-        raise SystemExit(BAD_INPUT) from None
+        raise SystemExit(_at_once(BAD_INPUT)) from None
     except KeyboardInterrupt as stop:
-        raise SystemExit(_interrupted(stop, report)) from None
+        raise SystemExit(_at_once(_interrupted(stop, report))) from None
     except AssertionError as error:
         _report_platform(error, report)
         raise
@@ -74,8 +74,14 @@ def _interrupted(stop: KeyboardInterrupt, report: Callable[[str], None]) -> int:
     how_to_go_on = f"; {stop}" if str(stop) else ""
     verb = "terminated" if terminated else "interrupted"
     report(f"{verb}; no half-written file is left{how_to_go_on}")
-    code = TERMINATED if terminated else INTERRUPTED
-    if progress.abandoned:  # a thread is inside the compiled program and cannot be stopped
+    return TERMINATED if terminated else INTERRUPTED
+
+
+def _at_once(code: int) -> int:
+    """Ends the process here where a thread is inside a compiled program, or waits for other
+    processes, and cannot be stopped; returns `code` otherwise."""
+    hosts = sys.modules.get("syncos_jax.sampling.hosts")
+    if progress.abandoned or getattr(hosts, "joining", False):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

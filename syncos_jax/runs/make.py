@@ -17,6 +17,7 @@ from syncos_jax.runs.signals import kept_run, stop_between_parts
 
 if TYPE_CHECKING:
     import jax
+    import numpy as np
 
     from syncos_jax.pipeline import Pipeline, Video
     from syncos_jax.pipeline.request import Request
@@ -91,15 +92,19 @@ def finish(
     latents: jax.Array,
     row_seconds: float | None = None,
     report: Callable[[str], Any] = lambda line: None,
+    *,
+    frames: np.ndarray | None = None,
 ) -> None:
     """Decodes a job's latents and writes all that belongs to its video; arguments as in `make`,
-    `row_seconds`: what a call of the network took, where that is to be remembered."""
+    `row_seconds`: what a call of the network took, where that is to be remembered; `frames`: the
+    latents decoded, where that has been done."""
     from syncos_jax.runs import record as records
     from syncos_jax.sampling.hosts import is_main_process
 
     request = job.prepare(pipeline)
-    with phases.phase("decode", "frames") as progress:
-        frames = interruptible(partial(pipeline.decode, latents, progress=progress))
+    if frames is None:
+        with phases.phase("decode", "frames") as progress:
+            frames = interruptible(partial(pipeline.decode, latents, progress=progress))
     if not is_main_process():  # of several, the first one writes
         return
     video = pipeline.video(request, frames)

@@ -1,7 +1,14 @@
 """The method, in pure JAX: schedules, windows, the tape, the scan. Knows no model."""
 
 from syncos_jax.sampling.devices import make_mesh
-from syncos_jax.sampling.presets import FIFO, CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling.presets import (
+    FIFO,
+    CoDenoising,
+    FlowLong,
+    FreeNoise,
+    RefinementOnly,
+    SynCoS,
+)
 from syncos_jax.sampling.pure import Sampling
 from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -11,6 +18,8 @@ from syncos_jax.sampling.windows import WindowLayout
 __all__ = [
     "FIFO",
     "CoDenoising",
+    "FlowLong",
+    "FreeNoise",
     "NoiseSchedule",
     "Refinement",
     "RefinementOnly",

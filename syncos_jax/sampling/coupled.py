@@ -13,25 +13,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
-from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
 from syncos_jax.sampling.scan import Inputs
-from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, Steps, decode
-from syncos_jax.sampling.settings import Refinement, Settings
-from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
+from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
+from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.svgd import collaborative_score
-from syncos_jax.sampling.tape import (
-    MOST_CLIPS,
-    Clips,
-    Tape,
-    choose_clips_per_call,
-    clips_of,
-    pack,
-)
+from syncos_jax.sampling.tape import Tape
+from syncos_jax.sampling.walk import steps_of
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -71,6 +62,9 @@ class Round(NamedTuple):
     """Rate of the fresh noise in the resumed latent, float32."""
     fresh: Any
     """Draw number of the fresh noise, uint32."""
+    renoise: Any
+    """Whether the step resumes with the baseline noise or with fresh noise, not by the solver;
+    bool."""
     of_x: Any
     """The solver's coefficient of the noisy latent, float32; not read of DDIM."""
     of_x0: Any
@@ -103,15 +97,19 @@ class Coupled:
       ancestral: whether any step adds fresh noise (its ``sigma > 0``). Compiling one drawing of
         noise takes seconds on a CPU, more than all else that is not the network.
       refines: whether there is any stage 2.
+      shuffled: whether frames beyond the first window begin with noise of its frames.
       history: clean latents of earlier steps that the solver reads; None for DDIM, which goes on
         with the noise that it implies (as the others do too, but not in the same rounding).
+      start: standard deviation of the noise that a run starts from.
     """
 
     layout: WindowLayout
     prediction: Prediction
     ancestral: bool
     refines: bool
+    shuffled: bool = False
     history: int | None = None
+    start: float = 1.0
 
     @property
     def windows(self) -> int:
@@ -128,15 +126,26 @@ class Coupled:
     ) -> State:
         """The state before the first round; `latents`: initial noise ``[F, H, W, C]`` or None."""
         if latents is None:
-            latents = noise.frame_noise(
-                key, noise.INITIAL, frames=self.layout.frames, frame_shape=tuple(frame_shape)
-            )
+            latents = self._initial(key, tuple(frame_shape))
         # Separate buffers, none of them the caller's: the scan is given them for good.
         x = jnp.array(latents, jnp.float32, copy=True)
+        if self.start != 1.0:
+            x = x * jnp.float32(self.start)
         x0 = jnp.array(latents, jnp.float32, copy=True)
         past = tuple(jnp.zeros_like(x) for _ in range(self.history or 0))
         optimiser = _adamw(0.0, 0.0).init(x0)
         return State(x=x, x0=x0, eps=jnp.zeros_like(x), optimiser=optimiser, past=past)
+
+    def _initial(self, key: jax.Array, frame_shape: tuple[int, ...]) -> jax.Array:
+        layout = self.layout
+        if not self.shuffled:
+            return noise.frame_noise(
+                key, noise.INITIAL, frames=layout.frames, frame_shape=frame_shape
+            )
+        clip = noise.frame_noise(key, noise.INITIAL, frames=layout.window, frame_shape=frame_shape)
+        window, stride = layout.window, layout.stride
+        order = noise.shuffled_frames(key, frames=layout.frames, window=window, stride=stride)
+        return clip[order]
 
     def begin(self, state: State, round: Round, inputs: Inputs) -> State:
         """Stage 2: the baseline noise and the optimiser, where the round begins a refinement."""
@@ -205,7 +214,7 @@ class Coupled:
             solved = round.of_x * state.x
             for k, clean in enumerate(held):
                 solved = solved + round.of_x0[k] * clean
-            x, past = jnp.where(round.refine, x, solved), held[: self.history]
+            x, past = jnp.where(round.renoise, x, solved), held[: self.history]
         if self.ancestral and inputs.step_noise is not None:
             x = x + round.sigma * inputs.step_noise[round.step]
         elif self.ancestral:
@@ -230,171 +239,16 @@ def _adamw(
     )
 
 
-# -- the tape -------------------------------------------------------------------------------------
-
-
-def make_tape(
-    layout: WindowLayout,
-    schedule: NoiseSchedule,
-    settings: Settings,
-    seed: Sequence[int] = (0,),
-    *,
-    texts: Sequence[np.ndarray] | None = None,
-    shares: int = 1,
-) -> Tape:
-    """Writes a run down; arguments and errors as of `methods.make_tape`."""
-    settings = settings.resolved()
-    if texts is None:
-        everything = np.arange(layout.count, dtype=np.int32)
-        texts = (everything, everything + layout.count)
-    writer = _Writer(layout, schedule, settings, [int(word) for word in seed], texts)
-    writer.write()
-    most = MOST_CLIPS
-    if settings.batch is not None:
-        most = settings.batch * (2 if writer.guided else 1)
-    b = choose_clips_per_call([len(c.windows) for c in writer.clips], most, shares)
-    rows, used = pack(writer.clips, b)
-    rounds = Round(*(np.stack(column) for column in zip(*writer.rounds, strict=True)))
-    return Tape(rows, used, rounds)
-
-
-def make_method(layout: WindowLayout, schedule: NoiseSchedule, tape: Tape) -> Coupled:
+def make_method(
+    layout: WindowLayout, schedule: NoiseSchedule, settings: Settings, tape: Tape
+) -> Coupled:
     """The method that plays `tape`."""
     return Coupled(
         layout=layout,
+        shuffled=settings.shuffled_noise,
         prediction=schedule.prediction,
         ancestral=bool((tape.rounds.sigma > 0).any()),
         refines=bool(tape.rounds.refine.any()),
         history=tape.rounds.of_x0.shape[1] - 1 if tape.rounds.of_x0.shape[1] else None,
+        start=steps_of(schedule, settings.resolved()).start,
     )
-
-
-class _Writer:
-    """Rounds and their clips, step by step."""
-
-    def __init__(
-        self,
-        layout: WindowLayout,
-        schedule: NoiseSchedule,
-        settings: Settings,
-        seed: list[int],
-        texts: Sequence[np.ndarray],
-    ) -> None:
-        assert settings.steps is not None
-        self.settings, self.schedule, self.seed, self.texts = settings, schedule, seed, texts
-        self.everything = np.arange(layout.count, dtype=np.int32)
-        solver = _solver(schedule, settings)
-        self.steps = schedule.steps(settings.steps, eta=settings.eta)
-        if solver.name != "ddim":
-            self.steps = schedule.steps_of(solver, settings.steps)
-        if len(self.steps.t) > noise.MAX_STEPS:
-            raise InputError(
-                f"make_tape: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
-            )
-        refinement = settings.refinement
-        count = layout.count if refinement is None else refinement.windows_of_step(layout.count)
-        self.per_step = count  # B
-        self.refined = np.array([self._refines(i) for i in range(len(self.steps.t))], bool)
-        self.table = _table(solver, self.steps, self.refined)
-        self.rounds: list[Round] = []
-        self.clips: list[Clips] = []
-        self.guided = False
-
-    def write(self) -> None:
-        settings, steps = self.settings, self.steps
-        for i in range(len(steps.t)):
-            round = self._template(i)
-            refinement, refines = settings.refinement, self.refined[i]
-            if settings.co_denoise:
-                self._add(
-                    round._replace(resume=np.bool_(not refines)),
-                    self.everything,
-                    settings.guides(float(steps.t[i])),
-                )
-            if refines:
-                assert refinement is not None
-                self._refine(i, round, refinement)
-
-    def _refines(self, i: int) -> bool:
-        steps, refinement = self.steps, self.settings.refinement
-        at = float(steps.t[i]), float(steps.a[i]), float(steps.b[i])
-        return refinement is not None and refinement.runs_at(i, *at)
-
-    def _refine(self, i: int, template: Round, refinement: Refinement) -> None:
-        last_step = i == len(self.steps.t) - 1
-        for k in range(refinement.iterations):
-            rng = np.random.default_rng([*self.seed, i, k])
-            chosen = self.everything
-            if self.per_step < len(chosen):
-                chosen = np.sort(rng.choice(chosen, self.per_step, replace=False))
-            drawn = k == 0 or not refinement.fixed_noise
-            last = k == refinement.iterations - 1
-            round = template._replace(
-                refine=np.bool_(True),
-                chosen=chosen,
-                draw=np.bool_(drawn),
-                restart=np.bool_(k == 0),
-                baseline=np.uint32(noise.baseline_draw(i, k if drawn else 0)),
-                resume=np.bool_(last and (self.settings.co_denoise or last_step)),
-            )
-            if not refinement.grounded_timestep:
-                t = self.schedule.draw_timestep(rng)
-                a, b = self.schedule.rates(t)
-                round = round._replace(t=np.float32(t), a=np.float32(a), b=np.float32(b))
-            guides = refinement.guided_refinement and self.settings.guides(float(round.t))
-            self._add(round, chosen, guides)
-
-    def _add(self, round: Round, windows: np.ndarray, guides: bool) -> None:
-        guidance = self.settings.guidance if guides and len(self.texts) > 1 else None
-        self.guided |= guidance is not None
-        self.rounds.append(round)
-        self.clips.append(clips_of(windows, self.texts, guidance))
-
-    def _template(self, i: int) -> Round:
-        steps, refinement = self.steps, self.settings.refinement or Refinement()
-        a_next, b_next, sigma = steps.a_next[i], steps.b_next[i], steps.sigma[i]
-        of_x, of_x0 = 0.0, np.zeros(0)
-        if self.table is not None:
-            of_x, of_x0 = self.table.x[i], self.table.x0[i]
-            # A refined step resumes with the baseline noise, and adds none.
-            sigma = 0.0 if self.refined[i] else self.table.noise[i]
-        if not self.settings.co_denoise:
-            a_next, b_next, sigma = 1.0, 0.0, 0.0  # nothing is resumed: the result is x0
-        return Round(
-            step=np.int32(i),
-            t=np.float32(steps.t[i]),
-            a=np.float32(steps.a[i]),
-            b=np.float32(steps.b[i]),
-            refine=np.bool_(False),
-            draw=np.bool_(False),
-            baseline=np.uint32(noise.baseline_draw(i)),
-            restart=np.bool_(False),
-            learning_rate=np.float32(refinement.learning_rate),
-            weight_decay=np.float32(refinement.weight_decay),
-            chosen=self.everything[: self.per_step],
-            resume=np.bool_(False),
-            a_next=np.float32(a_next),
-            keep=np.float32(np.sqrt(max(b_next**2 - sigma**2, 0.0))),
-            sigma=np.float32(sigma),
-            fresh=np.uint32(noise.ddim_draw(i)),
-            of_x=np.float32(of_x),
-            of_x0=np.asarray(of_x0, np.float32),
-        )
-
-
-def _solver(schedule: NoiseSchedule, settings: Settings) -> Solver:
-    """The solver of a run: the settings', else the model's own. (Where eta or the refinement alone
-    decide how to go on, DDIM.)"""
-    if not settings.co_denoise or (settings.solver is None and settings.eta > 0):
-        return Solver("ddim")
-    if settings.solver in (None, schedule.solver.name):
-        return schedule.solver
-    return Solver(settings.solver)  # type: ignore[arg-type]
-
-
-def _table(solver: Solver, steps: Steps, refined: np.ndarray) -> Coefficients | None:
-    """The solver's coefficients; None for what DDIM's rates say."""
-    if solver.name in ("ddim", "euler"):
-        return None
-    a, b = np.append(steps.a, steps.a_next[-1]), np.append(steps.b, steps.b_next[-1])
-    return coefficients(solver, a, b, restart=np.append(False, refined[:-1]))

@@ -5,6 +5,7 @@ Read from the compiled program itself: XLA's analysis says what it needs beside 
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,39 @@ def largest_batch(run: Run, room: int | None = None) -> Fit:
     calls = -(-of // (good * devices))
     windows = -(-of // calls)
     return Fit(windows, of, devices, points[good], room)
+
+
+def windows_that_fit(run: Run) -> int:
+    """Windows of a call that `run` should have: its own number, or where the device's memory is
+    smaller than that needs, as many as fit. The same on every start, since it goes by the memory
+    that the device has, not by what is free; on a CPU, its own.
+
+    Raises:
+      InputError: if not even one window for each device fits.
+    """
+    room = _whole_room(run)
+    if room is None or program_bytes(run, run.tape.clips_per_call) <= room:
+        return run.windows
+    return min(run.windows, largest_batch(run, room).windows)
+
+
+def _whole_room(run: Run) -> int | None:
+    """Bytes beside the run's own arrays on each device, were nothing else there; None where the
+    device does not say."""
+    device = run.mesh.local_mesh.devices.flat[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if not stats or "bytes_limit" not in stats:
+        return None
+    return int(SHARE * int(stats["bytes_limit"])) - _held(run)
+
+
+def _held(run: Run) -> int:
+    """Bytes of the run's own arrays on each device."""
+    leaves = jax.tree.leaves((run.carry, run.rows, run.rounds, run.inputs))
+    arrays = [leaf for leaf in leaves if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in arrays
+    )
 
 
 def program_bytes(run: Run, clips: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from syncos_jax.sampling import coupled, fifo
+from syncos_jax.sampling import coupled, coupled_tape, fifo
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.tape import Tape
@@ -47,7 +47,7 @@ def make_tape(
       InputError: if the schedule has no such steps, or the video is too short.
     """
     if settings.lookahead is None:
-        return coupled.make_tape(layout, schedule, settings, seed, texts=texts, shares=shares)
+        return coupled_tape.make_tape(layout, schedule, settings, seed, texts=texts, shares=shares)
     method = fifo.make_method(layout.frames, layout.window, schedule, settings)
     return fifo.make_tape(method, schedule, settings, texts=texts, shares=shares)
 
@@ -57,5 +57,5 @@ def make_method(
 ) -> coupled.Coupled | fifo.Diagonal:
     """The method that plays `tape`; arguments as for `make_tape`."""
     if settings.lookahead is None:
-        return coupled.make_method(layout, schedule, tape)
+        return coupled.make_method(layout, schedule, settings, tape)
     return fifo.make_method(layout.frames, layout.window, schedule, settings)

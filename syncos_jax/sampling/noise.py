@@ -55,6 +55,31 @@ def frame_noise(
     return jax.lax.map(frame, jnp.arange(frames))
 
 
+def shuffled_frames(key: jax.Array, *, frames: int, window: int, stride: int) -> jax.Array:
+    """Which frame's noise each frame of a video begins with, after FreeNoise.
+
+    The first `window` frames have their own; each `stride` of frames after them has what the stride
+    of frames one window before has, in a new order (Qiu et al., arXiv 2310.15169, equation 6).
+
+    Args:
+      key: scalar PRNG key; the order of every stride is counted from it.
+      frames: length ``F``.
+      window, stride: frames.
+
+    Returns:
+      int32 ``[F]``, all below `window`.
+    """
+    blocks = -(-max(0, frames - window) // stride)
+    source = jnp.pad(jnp.arange(window, dtype=jnp.int32), (0, blocks * stride))
+
+    def shuffle(block: jax.Array, source: jax.Array) -> jax.Array:
+        before = jax.lax.dynamic_slice_in_dim(source, block * stride, stride)
+        order = jax.random.permutation(jax.random.fold_in(key, block), before)
+        return jax.lax.dynamic_update_slice_in_dim(source, order, window + block * stride, 0)
+
+    return jax.lax.fori_loop(0, blocks, shuffle, source)[:frames]
+
+
 def as_key(key: jax.Array) -> jax.Array:
     """Accepts ``jax.random.key(0)`` or an old-style ``PRNGKey(0)``; returns a typed scalar key.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from typing import Any, Literal, get_args
@@ -141,6 +142,10 @@ class Placement:
     def devices_here(self) -> int:
         """Devices that `divide` divides among."""
         return self._mesh_here.size
+
+    def compiling(self) -> AbstractContextManager[Any]:
+        """Within it, programs that leave their division to the compiler know the devices."""
+        return jax.set_mesh(self._mesh_here)
 
     def place(self, tree: Any) -> Any:
         """The same values on every device."""

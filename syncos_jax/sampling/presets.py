@@ -1,4 +1,4 @@
-"""The samplers by name: `SynCoS`, `CoDenoising`, `RefinementOnly`, `FIFO`; they make `Settings`."""
+"""The samplers by name, each of which makes `Settings`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ __all__ = [
     "FULL_STRENGTH",
     "STRENGTH",
     "CoDenoising",
+    "FlowLong",
+    "FreeNoise",
     "RefinementOnly",
     "SynCoS",
 ]
@@ -22,11 +24,11 @@ FULL_STRENGTH = 1.0
 class SynCoS:
     """Synchronized coupled sampling (Kim et al., arXiv 2503.08605): stages 1, 2 and 3.
 
-    ``SynCoS(steps=50, t_min=850, ...)`` makes `Settings`. The fields are those of `Settings`
-    (``steps``, ``guidance``, ``guidance_t_min``, ``guidance_t_max``, ``batch``, ``eta``) and of
-    `Refinement` (``t_min``, which is 850 where neither it nor ``refine_steps`` nor ``refine_snr``
-    is given, ``iterations``, ``learning_rate``, ``weight_decay``, ``windows_per_step``,
-    ``guided_refinement`` and, for the ablations, ``grounded_timestep`` and ``fixed_noise``).
+    ``SynCoS(steps=50, t_min=850, ...)`` makes `Settings`. The fields are those of `CoDenoising`,
+    ``fresh_noise_t_min``, and those of `Refinement` (``t_min``, which is 850 where neither it nor
+    ``refine_steps`` nor ``refine_snr`` is given, ``iterations``, ``learning_rate``,
+    ``weight_decay``, ``windows_per_step``, ``guided_refinement`` and, for the ablations,
+    ``grounded_timestep`` and ``fixed_noise``).
     """
 
     def __new__(cls, **values: Any) -> Settings:  # type: ignore[misc]
@@ -82,7 +84,7 @@ class CoDenoising:
     Every step predicts all windows, fuses them, and goes on with the noise that DDIM implies.
     Over a video of exactly one window this is plain DDIM. ``CoDenoising(steps=50, ...)`` makes
     `Settings`; the fields are ``steps``, ``guidance``, ``guidance_t_min``, ``guidance_t_max``,
-    ``batch`` and ``eta``.
+    ``batch``, ``eta`` and ``solver``.
     """
 
     def __new__(cls, **values: Any) -> Settings:  # type: ignore[misc]
@@ -99,6 +101,34 @@ class RefinementOnly:
 
     def __new__(cls, **values: Any) -> Settings:  # type: ignore[misc]
         return make_settings("refinement_only", values)
+
+
+class FlowLong:
+    """Co-denoising with fresh noise while noise is high (FlowLong, Park et al., arXiv 2605.20910).
+
+    Every step predicts all windows and fuses their clean latents. At timesteps above
+    ``fresh_noise_t_min`` it goes on with noise that is drawn for it, ``x' = a' x0 + b' z``, which
+    frees the windows of what each began with; below with the noise that DDIM (or the ODE solver)
+    implies. It costs what co-denoising costs. ``FlowLong(steps=50, ...)`` makes `Settings`; the
+    fields are those of `CoDenoising` and ``fresh_noise_t_min`` (600 by default, in units of the
+    schedule: our choice, measured in docs/synchronisation.md; we do not know the authors').
+    """
+
+    def __new__(cls, **values: Any) -> Settings:  # type: ignore[misc]
+        return make_settings("flowlong", values)
+
+
+class FreeNoise:
+    """Co-denoising from shuffled noise (FreeNoise, Qiu et al., arXiv 2310.15169, section 3.2).
+
+    Frames beyond the first clip begin with the noise of the clip's frames, each stride of them in a
+    new order, so that far windows begin alike. (Their fusion of windows is within the network's
+    temporal attention; here windows are fused as clean latents, for any network.)
+    ``FreeNoise(steps=50, ...)`` makes `Settings`; the fields are those of `CoDenoising`.
+    """
+
+    def __new__(cls, **values: Any) -> Settings:  # type: ignore[misc]
+        return make_settings("freenoise", values)
 
 
 class FIFO:

@@ -54,6 +54,8 @@ class Run:
       failure: pending result of the last part: the first prediction that was not finite, if any;
         None before any part.
       placement: the devices.
+      dispatched, played: when the first part was handed to the devices, and when the last one was
+        found played (`time.monotonic`); None before that.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Run:
         self.program = program
         self.placement = placement
         self.failure: Failure | None = None
+        self.dispatched: float | None = None
+        self.played: float | None = None
         self.carry = placement.place_videos(carry)
         placed = {name: placement.place_videos(getattr(inputs, name)) for name in PER_VIDEO}
         self.inputs = Inputs(params=placement.place_weights(inputs.params), **placed)
@@ -125,12 +129,15 @@ class Run:
         return int(self._clips_before[self.row])
 
     def lower(self, clips: int | None = None) -> jax.stages.Lowered:
-        """The program of a part, traced but not compiled, to look into or to compile ahead.
+        """The program of a part, traced but not compiled, to look into or to compile ahead: that
+        of the run's own number of clips is then not compiled again by `advance`.
 
         Args:
           clips: for another number of clips in a call; None for the run's own.
         """
-        carry, rows = resized(self, clips or self.tape.clips_per_call)
+        carry, rows = self.carry, self.rows
+        if clips is not None and clips != self.tape.clips_per_call:
+            carry, rows = resized(self, clips)
         bound = np.int32(0)
         # pmap's program is the same, but JAX does not give it away.
         placement = dataclasses.replace(self.placement, parallel="shard_map")
@@ -144,6 +151,7 @@ class Run:
         if stop <= self.row:
             return
         bounds = np.int32(self.row), np.int32(stop)
+        self.dispatched = self.dispatched or time.monotonic()
         with explained(self):
             part = compiled(self.program, self.placement)
             self.carry, self.failure = part(
@@ -167,6 +175,7 @@ class Run:
         if failure is not None:
             with explained(self):
                 check_failure(failure, self.tapes)
+            self.played = time.monotonic()
 
     def restore(self, clips_done: int, carry: Carry) -> None:
         """Goes on with `carry` (arrays of the device or of the host; copied) from where

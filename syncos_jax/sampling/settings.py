@@ -1,8 +1,8 @@
 """Settings of the samplers: which stages run, for how long, with which numbers.
 
-One frozen dataclass, `Settings`, describes them all; `SynCoS`, `CoDenoising`, `RefinementOnly` and
-`FIFO` make it by name, with the fields that each has. Every sampler is another tape for the same
-scan (`syncos_jax.sampling.tape`, `syncos_jax.sampling.scan`).
+One frozen dataclass, `Settings`, describes them all; `SynCoS`, `CoDenoising`, `RefinementOnly`,
+`FlowLong`, `FreeNoise` and `FIFO` make it by name, with the fields that each has. Every sampler is
+another tape for the same scan (`syncos_jax.sampling.tape`, `syncos_jax.sampling.scan`).
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class Refinement(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(_Checked):
-    """A sampler. Make one with `SynCoS`, `CoDenoising`, `RefinementOnly` or `FIFO`.
+    """A sampler. Make one with `SynCoS`, `CoDenoising`, `RefinementOnly`, `FlowLong`, `FreeNoise`
+    or `FIFO`.
 
     Attributes:
       steps: denoising steps; None for the model's own (50 where there is no model). For `FIFO` the
@@ -147,6 +148,12 @@ class Settings(_Checked):
       co_denoise: whether stages 1 and 3 run: predict and fuse every window, resume at the next
         timestep.
       refinement: stage 2, or None.
+      fresh_noise_t_min: steps at timesteps above this one resume with noise drawn for them,
+        ``x' = a' x0 + b' z``, in place of the baseline noise or the solver's (FlowLong,
+        arXiv 2605.20910); in units of the schedule. None: no step does.
+      shuffled_noise: the initial noise of a video beyond its first clip is that of the clip, each
+        stride's frames in an order of their own (FreeNoise, Qiu et al., arXiv 2310.15169,
+        section 3.2). False: all frames' noise is drawn.
       lookahead: None for windows that share a timestep. Else diagonal denoising (FIFO, Kim et al.,
         arXiv 2405.11473): True, each window updates its noisier half and sees the cleaner half as
         context; False, each window updates all of its frames.
@@ -161,6 +168,8 @@ class Settings(_Checked):
     solver: str | None = None
     co_denoise: bool = True
     refinement: Refinement | None = None
+    fresh_noise_t_min: float | None = None
+    shuffled_noise: bool = False
     lookahead: bool | None = None
 
     def __post_init__(self) -> None:
@@ -178,16 +187,39 @@ class Settings(_Checked):
             raise _error("solver", f"one of {', '.join(get_args(SolverName))}", self.solver)
         if self.eta > 0 and self.solver not in (None, "ddim"):
             raise InputError(f"sampler: eta is of ddim; with solver {self.solver} it must be 0")
-        self._flags("co_denoise", *(["lookahead"] if self.lookahead is not None else []))
+        if self.fresh_noise_t_min is not None:
+            self._number("fresh_noise_t_min", least=0.0)
+        self._flags("co_denoise", "shuffled_noise")
+        if self.lookahead is not None:
+            self._flags("lookahead")
+        self._check_noise()
+
+    def _check_noise(self) -> None:
+        """Where the noise comes from is decided once."""
+        fresh, shuffled = self.fresh_noise_t_min is not None, self.shuffled_noise
+        alone = self.lookahead is not None or not self.co_denoise
+        if (fresh or shuffled) and alone:
+            raise InputError(
+                f"sampler {self.name}: fresh_noise_t_min and shuffled_noise are of samplers that "
+                f"co-denoise windows at one timestep"
+            )
+        if shuffled and (fresh or self.refinement is not None):
+            raise InputError("sampler freenoise: shuffled_noise goes with no other noise")
 
     @property
     def name(self) -> str:
         """What scenario files call it."""
         if self.lookahead is not None:
             return "fifo"
-        if self.refinement is None:
-            return "co_denoising"
-        return "syncos" if self.co_denoise else "refinement_only"
+        if self.refinement is not None:
+            return "syncos" if self.co_denoise else "refinement_only"
+        if self.shuffled_noise:
+            return "freenoise"
+        return "co_denoising" if self.fresh_noise_t_min is None else "flowlong"
+
+    def draws_fresh(self, t: float) -> bool:
+        """Whether a step at timestep `t` resumes with noise drawn for it."""
+        return self.fresh_noise_t_min is not None and t > self.fresh_noise_t_min
 
     def guides(self, t: float) -> bool:
         """Whether guidance is applied at timestep `t`."""
@@ -212,17 +244,23 @@ _REFINEMENT = tuple(field.name for field in fields(Refinement))
 _WITHOUT_ENDS = tuple(name for name in _REFINEMENT if name not in ENDS)
 
 SAMPLERS: dict[str, tuple[str, ...]] = {
-    "syncos": (*_SHARED, "eta", "solver", *_REFINEMENT),
+    "syncos": (*_SHARED, "eta", "solver", "fresh_noise_t_min", *_REFINEMENT),
     "co_denoising": (*_SHARED, "eta", "solver"),
     "refinement_only": (*_SHARED, *_WITHOUT_ENDS),
+    "flowlong": (*_SHARED, "eta", "solver", "fresh_noise_t_min"),
+    "freenoise": (*_SHARED, "eta", "solver"),
     "fifo": ("steps", "guidance", "batch", "eta", "lookahead"),
 }
 """The samplers by the name they have in scenario files, and the fields that each has."""
+FRESH_NOISE_T_MIN = 600.0
+"""Where FlowLong turns from fresh noise to the ODE."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "syncos": {},
     "co_denoising": {},
     "refinement_only": {"co_denoise": False},
+    "flowlong": {"fresh_noise_t_min": FRESH_NOISE_T_MIN},
+    "freenoise": {"shuffled_noise": True},
     "fifo": {"eta": 1.0, "lookahead": True},
 }
 STRENGTH = "strength"
@@ -240,8 +278,9 @@ def make_settings(name: str, values: Mapping[str, Any]) -> Settings:
     own = {key: given.pop(key) for key in list(given) if key in _REFINEMENT}
     if name == "syncos" and all(own.get(key) is None for key in ENDS):
         own["t_min"] = T_MIN
-    if name == "fifo" and given["lookahead"] is None:
-        raise _error("lookahead", "true or false", None, name)
+    for key, meant in (("lookahead", "true or false"), ("fresh_noise_t_min", "a number")):
+        if key in _DEFAULTS[name] and given[key] is None:
+            raise _error(key, meant, None, name)
     try:
         refinement = Refinement(**own) if name in ("syncos", "refinement_only") else None
         return Settings(refinement=refinement, **given)

@@ -11,7 +11,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.sampling.presets import FIFO, STRENGTH, CoDenoising, RefinementOnly, SynCoS
+from syncos_jax.sampling.presets import (
+    FIFO,
+    STRENGTH,
+    CoDenoising,
+    FlowLong,
+    FreeNoise,
+    RefinementOnly,
+    SynCoS,
+)
 from syncos_jax.sampling.settings import (
     SAMPLERS,
     Refinement,
@@ -91,6 +99,8 @@ _PRESETS: dict[str, type] = {
     "syncos": SynCoS,
     "co_denoising": CoDenoising,
     "refinement_only": RefinementOnly,
+    "flowlong": FlowLong,
+    "freenoise": FreeNoise,
     "fifo": FIFO,
 }
 

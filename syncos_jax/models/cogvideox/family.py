@@ -64,7 +64,7 @@ class CogVideoX(NetworkModel):
 
     family = "cogvideox"
     config_class = CogVideoXConfig
-    divided = ("transformer",)
+    divided = ("transformer", "text_encoder")
     config: CogVideoXConfig
     geometry: CogVideoXGeometry
 
@@ -97,6 +97,10 @@ class CogVideoX(NetworkModel):
         parts = [_encode(*split, part) for part in np.split(ids, rows // _PROMPTS_PER_CALL)]
         return {"text": jnp.concatenate(parts)[: len(prompts)]}
 
+    def conditioning_shapes(self, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+        shape = (count, self.config.text_tokens, self.config.text.features)
+        return {"text": jax.ShapeDtypeStruct(shape, self.dtype)}
+
     def decode_stream(
         self, latents: np.ndarray, placement: Placement, batch: int | None = None
     ) -> Iterator[np.ndarray]:
@@ -106,7 +110,8 @@ class CogVideoX(NetworkModel):
         unscaled = kept_latents / np.float32(self.config.latent_scale)
         split, kept = self._split("vae"), None
         for start, stop in pieces(len(unscaled)):
-            frames, kept = _decode(*split, placement.place(unscaled[start:stop]), kept)
+            with placement.compiling():
+                frames, kept = _decode(*split, placement.place(unscaled[start:stop]), kept)
             yield np.asarray(frames)
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:

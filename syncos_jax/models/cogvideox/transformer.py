@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
-from syncos_jax.kernels.long_attention import long_attention
+from syncos_jax.kernels.attention import attention
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig
 from syncos_jax.models.cogvideox.positions import (
     Grid,
@@ -101,7 +101,7 @@ class Attention(nnx.Module):
         q, k = self.norm_q(q), self.norm_k(k)
         if angle is not None:
             q, k = rotate(q, angle), rotate(k, angle)
-        return self.to_out[0](long_attention(q, k, v).reshape(x.shape))
+        return self.to_out[0](attention(q, k, v).reshape(x.shape))
 
 
 class FeedForward(nnx.Module):

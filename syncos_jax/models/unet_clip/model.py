@@ -127,6 +127,13 @@ class UNetClip(NetworkModel):
             cond["fps"] = jnp.full(len(prompts), self.geometry.fps, jnp.float32)
         return cond
 
+    def conditioning_shapes(self, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+        text = self.config.text
+        shapes = {"text": jax.ShapeDtypeStruct((count, text.tokens, text.features), self.dtype)}
+        if self.embeds_fps:
+            shapes["fps"] = jax.ShapeDtypeStruct((count,), jnp.float32)
+        return shapes
+
     def decode_stream(
         self, latents: np.ndarray, placement: Placement, batch: int | None = None
     ) -> Iterator[np.ndarray]:
@@ -140,7 +147,8 @@ class UNetClip(NetworkModel):
             part = unscaled[first : first + batch]
             count = len(part)  # the last part is filled up, so that one shape is compiled
             part = np.pad(part, ((0, batch - count), (0, 0), (0, 0), (0, 0)), mode="edge")
-            images = _decode(*self._split("vae"), placement.divide(part))
+            with placement.compiling():
+                images = _decode(*self._split("vae"), placement.divide(part))
             yield np.asarray(placement.gathered(images))[:count]
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from syncos_jax.kernels.long_attention import long_attention
+from syncos_jax.kernels.attention import attention
 from syncos_jax.models.layers import Conv, DType, Linear, NoWeights, upsample_nearest
 
 Kept = tuple[jax.Array, ...]
@@ -151,7 +151,7 @@ class FrameAttention(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         n, f, h, w, C = x.shape
         y = self.to_qkv(self.norm(x)).reshape(n * f, h * w, 1, 3 * C)
-        y = long_attention(*jnp.split(y, 3, axis=-1))
+        y = attention(*jnp.split(y, 3, axis=-1))
         return x + self.proj(y.reshape(x.shape))
 
 

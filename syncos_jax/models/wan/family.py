@@ -54,7 +54,7 @@ class Wan(NetworkModel):
 
     family = "wan"
     config_class = WanConfig
-    divided = ("transformer", "transformer_2")
+    divided = ("transformer", "transformer_2", "text_encoder")
     config: WanConfig
 
     def __init__(self, config: WanConfig, *, tokenizer: Any = None, **networks: Any) -> None:
@@ -101,6 +101,10 @@ class Wan(NetworkModel):
             parts.append(_encode(*split, ids[few], mask[few]))
         return {"text": jnp.concatenate(parts)[: len(prompts)]}
 
+    def conditioning_shapes(self, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+        shape = (count, self.config.text_tokens, self.config.text.features)
+        return {"text": jax.ShapeDtypeStruct(shape, self.dtype)}
+
     def unscaled(self, latents: np.ndarray) -> np.ndarray:
         """What the autoencoder decodes: each channel of ``[..., C]`` with its mean and standard
         deviation again; float32."""
@@ -116,7 +120,8 @@ class Wan(NetworkModel):
         ends = [1, *range(1 + piece, len(unscaled), piece), len(unscaled)]
         for first, end in zip([0, *ends], ends, strict=False):
             if first < end:
-                frames, kept = _decode(*split, placement.place(unscaled[first:end]), kept)
+                with placement.compiling():
+                    frames, kept = _decode(*split, placement.place(unscaled[first:end]), kept)
                 yield np.asarray(frames)
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:

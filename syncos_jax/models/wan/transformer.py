@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
-from syncos_jax.kernels.long_attention import long_attention
+from syncos_jax.kernels.attention import attention
 from syncos_jax.models.layers import (
     DType,
     LayerNorm,
@@ -110,7 +110,7 @@ class Attention(nnx.Module):
         q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in (q, k, v))
         if angle is not None:
             q, k = rotate(q, angle), rotate(k, angle)
-        return self.to_out[0](long_attention(q, k, v).reshape(x.shape))
+        return self.to_out[0](attention(q, k, v).reshape(x.shape))
 
 
 class FeedForward(nnx.Module):

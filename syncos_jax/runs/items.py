@@ -1,44 +1,21 @@
-"""The videos of a batch: read from files, and what has become of each, in a manifest.
-
-The manifest ``manifest.json`` of a batch's folder holds (``version`` 1 of ``format``
-"syncos_jax.batch"):
-
-========= ========================================================================================
-items     for each name: status (pending, done, failed), source (file and line), error (one line, of
-          a failed one), video (its file), made (how often it was made), run (what it was made with,
-          as `syncos_jax.pipeline.fingerprint` gives it), frames, seconds (the time it took)
-sessions  for each start of the command that made something: started (UTC), process, devices,
-          videos, frames, seconds, videos_per_hour, frames_per_second
-========= ========================================================================================
-
-Several processes may be at one batch, on all hosts that see its folder: each update happens under a
-file lock, and the folder of a run is open to one process at a time.
-"""
+"""The videos of a batch, read from a file or a folder of scenarios."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from syncos_jax.errors import InputError
-from syncos_jax.files.documents import MAX_BYTES
+from syncos_jax.files.documents import MAX_BYTES, unique
 from syncos_jax.files.text import short
-from syncos_jax.files.versioned import FileFormat
 from syncos_jax.scenario.template import Take, Template, slug
 
-MANIFEST = FileFormat(
-    "syncos_jax.batch", "the manifest of a batch", "choose another folder for `out`"
-)
-PENDING, DONE, FAILED = "pending", "done", "failed"
 MAX_ITEMS = 100_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -88,11 +65,7 @@ def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = Non
         try:
             given, template = read()
             name = default if given is None else given
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise InputError(
-                    f"{location}: name: is {short(name)}, but expected up to 100 letters, digits, "
-                    "_, . or -, not beginning with . or -"
-                )
+            check_name(name, location)
             found = [
                 Item(f"{name}-{take.name}" if take.name else name, file, location, take)
                 for take in template.expand(None, seeds)
@@ -114,6 +87,15 @@ def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = Non
         what = f"has no {', '.join(_SUFFIXES)} file" if folder else "has no scenario"
         raise InputError(f"{path}: {what} in it")
     return items
+
+
+def check_name(name: Any, location: str) -> None:
+    """Raises InputError where a name of a video would not do for its file."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(
+            f"{location}: name: is {short(name)}, but expected up to 100 letters, digits, _, . or "
+            "-, not beginning with . or -"
+        )
 
 
 Read = Callable[[], tuple[Any, Template]]
@@ -151,7 +133,9 @@ def _read_file(path: Path) -> tuple[Any, Template]:
 
 def _parse(line: bytes, location: str) -> tuple[Any, Template]:
     try:
-        data = json.loads(line.decode("utf-8-sig"))
+        data = json.loads(line.decode("utf-8-sig"), object_pairs_hook=unique)
+    except InputError as error:
+        raise InputError(f"{location}: {error}") from error
     except json.JSONDecodeError as error:
         found = f"{error.msg}, column {error.colno}" if error.lineno == 1 else "it ends too early"
         raise InputError(f"{location}: not readable as JSON: {found}") from error
@@ -161,69 +145,3 @@ def _parse(line: bytes, location: str) -> tuple[Any, Template]:
         raise InputError(f"{location}: holds {short(data)}, but a mapping was expected")
     name = data.pop("name", None)
     return name, Template.from_dict(data, source=location)
-
-
-class Manifest:
-    """The manifest of a batch's folder; made where there is none.
-
-    Attributes:
-      lock: to be held from reading to writing where what is written depends on what was read.
-
-    Raises:
-      InputError: if the folder's ``manifest.json`` is another file.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / "manifest.json"
-        self.lock = FileLock(Path(folder) / ".manifest.lock")
-        self.items()
-
-    def items(self) -> dict[str, dict[str, Any]]:
-        """The entry of each video, by name."""
-        return self._read()["items"]
-
-    def item(self, name: str) -> dict[str, Any]:
-        """The entry of a video; empty where there is none."""
-        return self.items().get(name, {})
-
-    def update(
-        self,
-        items: Mapping[str, Mapping[str, Any]],
-        session: Mapping[str, Any] | None = None,
-        forget: Callable[[str], bool] | None = None,
-    ) -> None:
-        """Changes fields of items, and adds or replaces the session (identified by ``started`` and
-        ``process``).
-
-        A field that is None is removed, and so are items for which `forget` returns True.
-        """
-        with self.lock:
-            data = self._read()
-            found = {
-                name: value
-                for name, value in data["items"].items()
-                if forget is None or not forget(name)
-            }
-            for name, fields in items.items():
-                new = {**found.get(name, {}), **fields}
-                found[name] = {key: value for key, value in new.items() if value is not None}
-            data["items"] = found
-            if session is not None:
-                own = (session["started"], session["process"])
-                others = [s for s in data["sessions"] if (s["started"], s["process"]) != own]
-                data["sessions"] = [*others, dict(session)]
-            MANIFEST.write(self.path, data)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            data = MANIFEST.read(self.path)
-        except FileNotFoundError:
-            return {"items": {}, "sessions": []}
-        if isinstance(data.get("items"), dict) and isinstance(data.get("sessions"), list):
-            return data
-        raise InputError(f"{self.path}: has no items and sessions; {MANIFEST.remedy}")
-
-
-def group_name(names: Sequence[str]) -> str:
-    """A name for videos that are made together, for the folder of their run."""
-    return "group-" + hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]

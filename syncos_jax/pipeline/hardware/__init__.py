@@ -1,0 +1,20 @@
+"""Plans for hardware that is not there: a request's programs are compiled for it, and read.
+
+`ask` does it in a process of its own; `compile.report` is what that process does.
+"""
+
+from syncos_jax.pipeline.hardware.ask import ask
+from syncos_jax.pipeline.hardware.report import Compiled, Memory, Report, Roofline, roofline
+from syncos_jax.pipeline.hardware.targets import CHIPS, Target, parse
+
+__all__ = [
+    "CHIPS",
+    "Compiled",
+    "Memory",
+    "Report",
+    "Roofline",
+    "Target",
+    "ask",
+    "parse",
+    "roofline",
+]

@@ -1,0 +1,36 @@
+"""The process that `ask` starts: a question as JSON in, the report as JSON out."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from syncos_jax.errors import InputError
+from syncos_jax.pipeline.hardware.ask import ANSWER
+from syncos_jax.pipeline.hardware.compile import report
+from syncos_jax.pipeline.hardware.targets import parse
+from syncos_jax.sampling.settings import settings_from_dict
+from syncos_jax.scenario import Scenario
+
+
+def main() -> None:
+    """Reads the question from the standard input."""
+    question = json.load(sys.stdin)
+    sampler = question["sampler"]
+    try:
+        answer = report(
+            parse(question["target"]),
+            question["model"],
+            Scenario.from_dict(question["scenario"]),
+            dtype=question["dtype"],
+            sampler=None if sampler is None else settings_from_dict(sampler),
+            weights_over=question["weights_over"],
+            decode=question["decode"],
+        ).to_dict()
+    except InputError as error:
+        answer = {"error": str(error)}
+    print(ANSWER + json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

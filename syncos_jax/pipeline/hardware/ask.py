@@ -1,0 +1,77 @@
+"""A process that compiles for other hardware: started, asked, and its answer read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from syncos_jax.errors import InputError
+from syncos_jax.pipeline.hardware.report import Report, from_dict
+from syncos_jax.pipeline.hardware.targets import parse
+from syncos_jax.sampling.settings import Settings, settings_to_dict
+from syncos_jax.scenario import Scenario
+
+ANSWER = "answer: "
+
+
+def ask(
+    target: str,
+    model: str,
+    scenario: Scenario,
+    *,
+    dtype: str = "bfloat16",
+    sampler: Settings | None = None,
+    weights_over: int = 1,
+    decode: bool = True,
+) -> Report:
+    """`compile.report` in a process of its own, since the compilers keep what they take and may
+    crash; arguments as there.
+
+    Raises:
+        InputError: as there, or the compiler crashed.
+    """
+    parse(target)
+    question = {
+        "target": target,
+        "model": model,
+        "scenario": scenario.to_dict(),
+        "sampler": None if sampler is None else settings_to_dict(sampler),
+        "dtype": dtype,
+        "weights_over": weights_over,
+        "decode": decode,
+    }
+    with tempfile.TemporaryDirectory() as folder:  # the TPU's compiler locks a file in it
+        done = subprocess.run(
+            [sys.executable, "-m", "syncos_jax.pipeline.hardware.answer"],
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **_ENVIRONMENT, "TMPDIR": folder},
+        )
+    answers = [line for line in done.stdout.splitlines() if line.startswith(ANSWER)]
+    if not answers:
+        last = done.stderr.strip().splitlines()[-1:] or [""]
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
+        raise InputError(
+            f"{target}: the compiler ended with {how} ({last[0][:200]}); another version of its "
+            "package may do better"
+        )
+    answer: dict[str, Any] = json.loads(answers[-1].removeprefix(ANSWER))
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return from_dict(answer)
+
+
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+    "TPU_SKIP_MDS_QUERY": "1",  # ask no server what this machine's TPU is
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is taken, so several may be loaded
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}

@@ -1,0 +1,314 @@
+"""A request's programs, compiled for devices that are not there. Nothing is run, no weight is held.
+
+A process that has done so is of little use afterwards: `syncos_jax.pipeline.hardware.ask` does it
+in another one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from syncos_jax.errors import InputError
+from syncos_jax.models.family import Model
+from syncos_jax.models.networks import NetworkModel
+from syncos_jax.pipeline.hardware.abstract import abstract_model
+from syncos_jax.pipeline.hardware.flops import flops
+from syncos_jax.pipeline.hardware.program import read
+from syncos_jax.pipeline.hardware.report import SHARE, Compiled, Memory, Report
+from syncos_jax.pipeline.hardware.targets import Target
+from syncos_jax.pipeline.request import Request, prepare
+from syncos_jax.sampling.devices import MODEL, make_mesh
+from syncos_jax.sampling.methods import make_method
+from syncos_jax.sampling.placement import REPLICATED, Placement, Rules, compiled
+from syncos_jax.sampling.scan import Inputs, Program, init_carry
+from syncos_jax.sampling.settings import Settings
+from syncos_jax.scenario import Scenario
+
+WIDE = 2**20
+"""Elements of an operand from which a product in float32 is noted."""
+
+OPTIONS = {
+    # Without a card the compiler cannot time its own kernels; cuBLAS needs no such choice.
+    "cuda": {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0},
+    "tpu": {},
+}
+_REFUSED = re.compile(r"[Uu]sed ([\d.]+)([KMG]) of ([\d.]+)([KMG])")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+Say = Callable[[str], None]
+
+
+def report(
+    target: Target,
+    model: str,
+    scenario: Scenario,
+    *,
+    dtype: Any = "bfloat16",
+    sampler: Settings | None = None,
+    weights_over: int = 1,
+    decode: bool = True,
+    say: Say = lambda line: None,
+) -> Report:
+    """Compiles the program of a run, with fewer windows a call where it does not fit, and that of
+    the decoder.
+
+    Args:
+        target: the hardware.
+        model: as for `abstract_model`.
+        scenario: what the video shows.
+        dtype: of weights and computation.
+        sampler: settings in place of the scenario's. Where they say how many windows a call has,
+            no other number is tried.
+        weights_over: devices over which the denoiser's weights are divided.
+        decode: whether the decoder is compiled too.
+        say: told what is being done.
+
+    Raises:
+        InputError: the request or the hardware cannot be, or the compiler is missing.
+    """
+    mesh = make_mesh(target.devices(), model=weights_over)
+    rules = Rules(feature=MODEL) if weights_over > 1 else REPLICATED
+    job = Job(abstract_model(model, jnp.dtype(dtype)), Placement(mesh, rules=rules), target, say)
+    request = job.prepare(scenario, sampler)
+    best, tried = fitting(job, scenario, request)
+    decoder = job.decoder(request) if decode else None
+    advice = "" if best.fits else _advice(best, target, weights_over)
+    return Report(
+        target=str(target),
+        model=job.model.name,
+        dtype=str(jnp.dtype(dtype)),
+        weights_over=weights_over,
+        run=best,
+        decode=decoder,
+        tried={str(windows): fits for windows, fits in sorted(tried.items())},
+        advice=advice,
+    )
+
+
+def fitting(job: Job, scenario: Scenario, request: Request) -> tuple[Compiled, dict[int, bool]]:
+    """The program with as many windows a call as fit, up to the request's own number; of that
+    number alone, where the settings give it. At most four are compiled."""
+    best = job.run(request)
+    tried = {best.windows: best.fits}
+    if best.fits or request.sampler.batch is not None:
+        return best, tried
+    devices = job.placement.shares
+    room = SHARE * job.target.chip.memory
+    most, least = best, job.run(job.prepare(scenario, request.sampler.replace(batch=devices)))
+    tried[least.windows] = least.fits
+    low, high = least, most
+    while low.fits and len(tried) < 4:
+        slope = (high.memory.total - low.memory.total) / (high.windows - low.windows)
+        guess = low.windows + int((room - low.memory.total) / max(slope, 1.0))
+        guess = min(guess, high.windows - devices) // devices * devices
+        if guess <= low.windows:
+            break
+        one = job.run(job.prepare(scenario, request.sampler.replace(batch=guess)))
+        if one.windows in tried:
+            break
+        tried[one.windows] = one.fits
+        low, high = (one, high) if one.fits else (low, one)
+    return low, tried
+
+
+def _advice(run: Compiled, target: Target, weights_over: int) -> str:
+    over = run.memory.total - int(SHARE * target.chip.memory)
+    held = run.memory.weights + run.memory.others
+    if target.count > 1 and weights_over == 1 and run.memory.weights > over:
+        return "divide the weights of the denoiser over the devices (`weights_over`)"
+    if held > SHARE * target.chip.memory:
+        return "the weights alone are more than a device has: more devices, or a smaller model"
+    return "take a smaller frame, fewer windows a call, or a device with more memory"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A model on a target.
+
+    Attributes:
+        model: without weights.
+        placement: the target's devices.
+        target: the hardware.
+        say: told what is being done.
+    """
+
+    model: Model
+    placement: Placement
+    target: Target
+    say: Say
+
+    def prepare(self, scenario: Scenario, sampler: Settings | None) -> Request:
+        """The request; as of a pipeline."""
+        return prepare(self.model, self.placement, scenario, sampler)
+
+    def run(self, request: Request) -> Compiled:
+        """The program of a run, compiled."""
+        tape = request.tape
+        windows = max(1, tape.clips_per_call // (2 if request.sampler.guidance != 1.0 else 1))
+        self.say(f"compiling for {self.target.title}: {windows} windows a call")
+        arguments = self._arguments(request)
+        shares = self.placement.shares
+        weights = self._on_device(arguments[-1].params)
+        others = self._others()
+        work = flops(self.model.denoiser, *denoiser_arguments(request, shares))
+        values = self._compiled(
+            lambda: compiled(self._program(request), self.placement).lower(*arguments),
+            weights=weights,
+            others=others,
+        )
+        return Compiled(
+            name="run",
+            clips=tape.clips_per_call,
+            windows=windows,
+            rows=len(tape),
+            flops=work,
+            **values,
+        )
+
+    def decoder(self, request: Request) -> Compiled | None:
+        """The program that decodes a piece of latents, compiled; None where there is none."""
+        found = self.model.decoding(request.frame_shape)
+        if found is None:
+            return None
+        self.say(f"compiling for {self.target.title}: the decoder")
+        function, (graphdef, *arguments) = found
+        placed = self._replicated(arguments)
+        values = self._compiled(
+            lambda: function.lower(graphdef, *placed),
+            weights=_bytes(arguments[0]),
+            others=self._others() - _bytes(arguments[0]) + self._on_device(self.model.params),
+        )
+        latents = arguments[1].shape[0]
+        work = flops(lambda *a: function(graphdef, *a), *arguments)
+        count = -(-request.layout.frames // latents)
+        return Compiled(name="decode", clips=1, windows=1, rows=count, flops=work, **values)
+
+    def _compiled(self, lower: Callable[[], Any], weights: int, others: int) -> dict[str, Any]:
+        begin = time.monotonic()
+        try:
+            with self.placement.compiling():
+                lowered = lower()
+            done = lowered.compile(compiler_options=OPTIONS[self.target.chip.platform])
+        except jax.errors.JaxRuntimeError as error:
+            needed = _needed(str(error))
+            if needed is None:
+                raise InputError(
+                    f"{self.target}: the compiler refuses the program: "
+                    f"{' '.join(str(error).split())[:300]}"
+                ) from error
+            memory = Memory(weights, others, 0, max(0, needed - weights))
+            return {
+                "memory": memory,
+                "fits": False,
+                "note": "the compiler found no room for it",
+                "compile_seconds": round(time.monotonic() - begin, 1),
+            }
+        seconds = time.monotonic() - begin
+        analysis = done.memory_analysis()
+        temporary = (
+            analysis.temp_size_in_bytes
+            + analysis.output_size_in_bytes
+            - analysis.alias_size_in_bytes
+            + analysis.generated_code_size_in_bytes
+        )
+        state = max(0, analysis.argument_size_in_bytes - weights)
+        memory = Memory(weights, others, int(state), int(temporary))
+        program = read(done.as_text())
+        cost = done.cost_analysis() or {}
+        counted = program.bytes
+        return {
+            "memory": memory,
+            "fits": memory.total <= SHARE * self.target.chip.memory,
+            "bytes": float(cost.get("bytes accessed", 0.0)) or counted,
+            "counted": counted,
+            "exchanged": program.collectives(),
+            "copies": program.moved(),
+            "wide": tuple(program.products("f32", WIDE)),
+            "compile_seconds": round(seconds, 1),
+        }
+
+    def _program(self, request: Request) -> Program:
+        method = make_method(request.layout, self.model.schedule, request.sampler, request.tape)
+        return Program(self.model.denoiser, method, self.placement.split)
+
+    def _arguments(self, request: Request) -> list[Any]:
+        tape, key = request.tape, jax.random.key(0)
+        method = make_method(request.layout, self.model.schedule, request.sampler, tape)
+
+        def carry() -> Any:
+            state = method.init(key, request.frame_shape)
+            return init_carry(state, method.windows, (method.window, *request.frame_shape))
+
+        mesh, rules = self.placement.mesh, self.placement.rules
+        weights = jax.tree.map(
+            lambda leaf: _shape(leaf, rules.weights(mesh, leaf.shape)), self.model.params
+        )
+        table = self.model.conditioning_shapes(request.mixtures.shape[0])
+        rest = (jax.eval_shape(carry), tape.rows, tape.rounds, np.int32(0), np.int32(0))
+        cond, keys, constants = self._replicated(
+            (table, jax.eval_shape(lambda: key), tape.constants)
+        )
+        return [*self._replicated(rest), Inputs(weights, cond, keys, None, constants)]
+
+    def _replicated(self, tree: Any) -> Any:
+        sharding = NamedSharding(self.placement.mesh, P())
+        return jax.tree.map(lambda leaf: _shape(leaf, sharding), tree)
+
+    def _on_device(self, params: Any) -> int:
+        """Bytes of the denoiser's weights on each device."""
+        rules, mesh = self.placement.rules, self.placement.mesh
+        return sum(
+            int(np.prod(rules.weights(mesh, leaf.shape).shard_shape(leaf.shape)))
+            * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(params)
+        )
+
+    def _others(self) -> int:
+        """Bytes of all other weights, which every device has."""
+        model = self.model
+        divided = model.divided if isinstance(model, NetworkModel) else ("denoiser",)
+        names = {"text": "text_encoder"}
+        return sum(
+            _bytes(tree)
+            for name, tree in model.weights.items()
+            if names.get(name, name) not in divided
+        )
+
+
+def denoiser_arguments(request: Request, shares: int) -> list[Any]:
+    """Abstract arguments of the denoiser: one device's share of a call."""
+    count, window = request.tape.clips_per_call // shares, request.layout.window
+    times = (count,) if request.sampler.lookahead is None else (count, window)
+    return [
+        request.model.params,
+        jax.ShapeDtypeStruct((count, window, *request.frame_shape), jnp.float32),
+        jax.ShapeDtypeStruct(times, jnp.float32),
+        request.model.conditioning_shapes(count),
+    ]
+
+
+def _shape(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    return jax.ShapeDtypeStruct(np.shape(leaf), dtype, sharding=sharding)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _needed(message: str) -> int | None:
+    """Bytes that a program would have needed, from the compiler's complaint."""
+    if "RESOURCE_EXHAUSTED" not in message:
+        return None
+    found = _REFUSED.search(message)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else 0

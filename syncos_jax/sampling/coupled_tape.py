@@ -1,0 +1,163 @@
+"""The tape of SynCoS and its parts: which rounds a run has, and with which numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from syncos_jax.errors import InputError
+from syncos_jax.sampling import noise
+from syncos_jax.sampling.coupled import Round
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.settings import Refinement, Settings
+from syncos_jax.sampling.tape import (
+    MOST_CLIPS,
+    Clips,
+    Tape,
+    choose_clips_per_call,
+    clips_of,
+    pack,
+)
+from syncos_jax.sampling.walk import solver_of, steps_of, table_of
+from syncos_jax.sampling.windows import WindowLayout
+
+
+def make_tape(
+    layout: WindowLayout,
+    schedule: NoiseSchedule,
+    settings: Settings,
+    seed: Sequence[int] = (0,),
+    *,
+    texts: Sequence[np.ndarray] | None = None,
+    shares: int = 1,
+) -> Tape:
+    """Writes a run down; arguments and errors as of `methods.make_tape`."""
+    settings = settings.resolved()
+    if texts is None:
+        everything = np.arange(layout.count, dtype=np.int32)
+        texts = (everything, everything + layout.count)
+    writer = _Writer(layout, schedule, settings, [int(word) for word in seed], texts)
+    writer.write()
+    most = MOST_CLIPS
+    if settings.batch is not None:
+        most = settings.batch * (2 if writer.guided else 1)
+    b = choose_clips_per_call([len(c.windows) for c in writer.clips], most, shares)
+    rows, used = pack(writer.clips, b)
+    rounds = Round(*(np.stack(column) for column in zip(*writer.rounds, strict=True)))
+    return Tape(rows, used, rounds)
+
+
+class _Writer:
+    """Rounds and their clips, step by step."""
+
+    def __init__(
+        self,
+        layout: WindowLayout,
+        schedule: NoiseSchedule,
+        settings: Settings,
+        seed: list[int],
+        texts: Sequence[np.ndarray],
+    ) -> None:
+        assert settings.steps is not None
+        self.settings, self.schedule, self.seed, self.texts = settings, schedule, seed, texts
+        self.everything = np.arange(layout.count, dtype=np.int32)
+        solver, self.steps = solver_of(schedule, settings), steps_of(schedule, settings)
+        if len(self.steps.t) > noise.MAX_STEPS:
+            raise InputError(
+                f"make_tape: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
+            )
+        refinement = settings.refinement
+        count = layout.count if refinement is None else refinement.windows_of_step(layout.count)
+        self.per_step = count  # B
+        self.refined = np.array([self._refines(i) for i in range(len(self.steps.t))], bool)
+        fresh = np.array([settings.draws_fresh(float(t)) for t in self.steps.t], bool)
+        self.fresh, self.renoised = fresh, fresh | self.refined
+        self.table = table_of(solver, self.steps, self.renoised)
+        self.rounds: list[Round] = []
+        self.clips: list[Clips] = []
+        self.guided = False
+
+    def write(self) -> None:
+        settings, steps = self.settings, self.steps
+        for i in range(len(steps.t)):
+            round = self._template(i)
+            refinement, refines = settings.refinement, self.refined[i]
+            if settings.co_denoise:
+                self._add(
+                    round._replace(resume=np.bool_(not refines)),
+                    self.everything,
+                    settings.guides(float(steps.t[i])),
+                )
+            if refines:
+                assert refinement is not None
+                self._refine(i, round, refinement)
+
+    def _refines(self, i: int) -> bool:
+        steps, refinement = self.steps, self.settings.refinement
+        at = float(steps.t[i]), float(steps.a[i]), float(steps.b[i])
+        return refinement is not None and refinement.runs_at(i, *at)
+
+    def _refine(self, i: int, template: Round, refinement: Refinement) -> None:
+        last_step = i == len(self.steps.t) - 1
+        for k in range(refinement.iterations):
+            rng = np.random.default_rng([*self.seed, i, k])
+            chosen = self.everything
+            if self.per_step < len(chosen):
+                chosen = np.sort(rng.choice(chosen, self.per_step, replace=False))
+            drawn = k == 0 or not refinement.fixed_noise
+            last = k == refinement.iterations - 1
+            round = template._replace(
+                refine=np.bool_(True),
+                chosen=chosen,
+                draw=np.bool_(drawn),
+                restart=np.bool_(k == 0),
+                baseline=np.uint32(noise.baseline_draw(i, k if drawn else 0)),
+                resume=np.bool_(last and (self.settings.co_denoise or last_step)),
+            )
+            if not refinement.grounded_timestep:
+                t = self.schedule.draw_timestep(rng)
+                a, b = self.schedule.rates(t)
+                round = round._replace(t=np.float32(t), a=np.float32(a), b=np.float32(b))
+            guides = refinement.guided_refinement and self.settings.guides(float(round.t))
+            self._add(round, chosen, guides)
+
+    def _add(self, round: Round, windows: np.ndarray, guides: bool) -> None:
+        guidance = self.settings.guidance if guides and len(self.texts) > 1 else None
+        self.guided |= guidance is not None
+        self.rounds.append(round)
+        self.clips.append(clips_of(windows, self.texts, guidance))
+
+    def _template(self, i: int) -> Round:
+        steps, refinement = self.steps, self.settings.refinement or Refinement()
+        a_next, b_next, sigma = steps.a_next[i], steps.b_next[i], steps.sigma[i]
+        of_x, of_x0 = 0.0, np.zeros(0)
+        if self.table is not None:
+            of_x, of_x0 = self.table.x[i], self.table.x0[i]
+            # A refined step resumes with the baseline noise, and adds none.
+            sigma = 0.0 if self.renoised[i] else self.table.noise[i]
+        if self.fresh[i]:
+            sigma = b_next
+        if not self.settings.co_denoise:
+            a_next, b_next, sigma = 1.0, 0.0, 0.0  # nothing is resumed: the result is x0
+        return Round(
+            step=np.int32(i),
+            t=np.float32(steps.t[i]),
+            a=np.float32(steps.a[i]),
+            b=np.float32(steps.b[i]),
+            refine=np.bool_(False),
+            draw=np.bool_(False),
+            baseline=np.uint32(noise.baseline_draw(i)),
+            restart=np.bool_(False),
+            learning_rate=np.float32(refinement.learning_rate),
+            weight_decay=np.float32(refinement.weight_decay),
+            chosen=self.everything[: self.per_step],
+            resume=np.bool_(False),
+            a_next=np.float32(a_next),
+            keep=np.float32(np.sqrt(max(b_next**2 - sigma**2, 0.0))),
+            sigma=np.float32(sigma),
+            fresh=np.uint32(noise.ddim_draw(i)),
+            renoise=np.bool_(self.renoised[i]),
+            of_x=np.float32(of_x),
+            of_x0=np.asarray(of_x0, np.float32),
+        )

@@ -1,0 +1,88 @@
+"""Hosts of one video that do not come: said at once, ended by SIGTERM or by a limit."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from syncos_jax.errors import InputError
+from syncos_jax.sampling.hosts import initialize
+
+MAIN = "from syncos_jax.cli import main; main()"
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def start(process, port, limit, processes=2, **environment):
+    where = [
+        "--coordinator",
+        f"127.0.0.1:{port}",
+        "--processes",
+        processes,
+        "--process-id",
+        process,
+    ]
+    given = [
+        "generate",
+        "--global",
+        "a",
+        "--prompt",
+        "x",
+        "--seconds",
+        "1",
+        "--join-timeout",
+        limit,
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, *map(str, [*given, "--distributed", *where])],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_others_do_not_come(tmp_path, monkeypatch):
+    """Process 1 without process 0, and process 0 without process 1, at once."""
+    monkeypatch.chdir(tmp_path)
+    ports = free_port(), free_port()
+    begin = time.monotonic()
+    one, zero = start(1, ports[0], 3), start(0, ports[1], 3)
+    said = one.communicate(timeout=120)[1].splitlines()
+    assert one.returncode == 2 and len(said) == 2, said
+    address = f"127.0.0.1:{ports[0]}"
+    assert said[0] == f"process 1 of 2 waits for process 0 at {address}, at most 3 s"
+    assert said[1].startswith(
+        f"error: distributed: process 1 of 2 could not reach process 0 at {address}"
+    )
+    assert said[1].endswith("is process 0 running, and its port open?")
+    said = zero.communicate(timeout=120)[1].splitlines()
+    assert zero.returncode == 2 and len(said) == 2, said
+    assert said[0] == f"process 0 of 2 waits at 127.0.0.1:{ports[1]} for 1 other, at most 3 s"
+    assert said[1].startswith("error: distributed: the other process did not come within 3 s")
+    assert time.monotonic() - begin < 90  # of which most is importing
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_sigterm_while_waiting(process, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    waiting = start(process, free_port(), 300)
+    assert " waits " in waiting.stderr.readline()  # at once: long before the limit
+    time.sleep(0.5)
+    begin = time.monotonic()
+    waiting.send_signal(signal.SIGTERM)
+    rest = waiting.communicate(timeout=60)[1]
+    assert waiting.returncode == 75 and time.monotonic() - begin < 20
+    assert rest == "error: terminated; no half-written file is left\n"
+
+
+def test_a_limit_is_more_than_nothing():
+    with pytest.raises(InputError, match="`join_timeout`: is 0 seconds; give more than 0"):
+        initialize("127.0.0.1:1", 2, 1, timeout=0.0)
