@@ -54,7 +54,7 @@ class Documents:
         self._jobs = jobs
         self._live = live
         self._root = root
-        self._known: dict[str, tuple[tuple[int, Stamp], bytes]] = {}
+        self._known: dict[str, tuple[tuple[Any, ...], bytes]] = {}
         self._hashes: dict[Path, tuple[Stamp, str]] = {}
         self._reviews: dict[Path, tuple[Stamp, Reviews]] = {}
 
@@ -62,23 +62,29 @@ class Documents:
         """Of a video's files; `id` must be one that is stored."""
         return self._root / id
 
-    def _state(self, id: str) -> tuple[int, Stamp]:
-        return self._live.revision, stamp(self._root / id / FILE)
+    def _state(self, id: str, takes: int) -> tuple[Any, ...]:
+        """What a document follows from, beside what is stored: it changes when they do."""
+        folder = self._root / id
+        files = [folder / FILE, *(take_file(folder, take) for take in range(1, takes + 1))]
+        return self._live.revision, takes, *map(stamp, files)
 
     def kept(self, id: str) -> bytes | None:
         """As `json`, where that is at hand; never waits."""
         known = self._known.get(id)
-        return known[1] if known is not None and known[0] == self._state(id) else None
+        if known is None or known[0] != self._state(id, known[0][1]):
+            return None
+        return known[1]
 
     def json(self, id: str) -> bytes | None:
         """A video's document as JSON on one line; None where there is no such video."""
-        state = self._state(id)
         if (kept := self.kept(id)) is not None:
             return kept
+        revision = self._live.revision
         video = self._jobs.get(id)
         if video is None:
             self._known.pop(id, None)
             return None
+        state = (revision, *self._state(id, len(video.takes))[1:])
         raw = json.dumps(self.document(video), separators=(",", ":")).encode()
         if len(self._known) >= _KEPT:
             self._known.clear()
