@@ -235,6 +235,8 @@ class FakeStudio:
 
     async def cancel(self, request: Request) -> Any:
         video = self.of(request)
+        if "forget" in request.query_params:
+            return self.videos.pop(video["id"])
         state = "cancelled" if video["status"] == "queued" else "cancelling"
         self.advance(video["id"], status=state)
         return video

@@ -463,7 +463,11 @@ def test_cancel_and_template(page, server):
     )
     name.fill("Saved")
     page.button("Save").click()
-    page.seen("Saved as template “Saved”.").last.wait_for()
+    page.seen("Saved as template “Saved”.").wait_for()
+    page.button("Delete").click()
+    page.button("Delete it").click()
+    page.seen("No video yet. The first one you make appears here.").wait_for()
+    assert server.videos == {}
     page.go("#/")
     tab.get_by_role("radio", name="Saved").wait_for()
 
