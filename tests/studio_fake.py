@@ -129,6 +129,7 @@ class FakeStudio:
         self.listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = []
         self.numbers = itertools.count(1)
         self.full = False
+        self.loading = False
         self._server: uvicorn.Server | None = None
 
     # -- jobs --------------------------------------------------------------------------------------
@@ -177,6 +178,8 @@ class FakeStudio:
     # -- answers -----------------------------------------------------------------------------------
 
     async def model(self, _: Request) -> Any:
+        if self.loading:
+            raise Refused(503, "the model is still being loaded", "Try again in a moment")
         return MODEL
 
     async def list_templates(self, _: Request) -> Any:
@@ -283,7 +286,7 @@ class FakeStudio:
                 try:
                     said = await handler(request)
                 except Refused as refused:
-                    return JSONResponse({"error": refused.error}, refused.status)
+                    return JSONResponse({"error": refused.error}, refused.status, {"Retry-After": "1"})
                 return JSONResponse(said) if isinstance(said, dict) else said
 
             return Route(path, answer, methods=[method])

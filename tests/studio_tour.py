@@ -52,6 +52,7 @@ def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float 
         patience: seconds for what the server computes.
     """
     tab = page.tab
+    until(page, "document.querySelector('h1')", patience)  # the model is loaded
     shot("start")
     tab.get_by_role("radio", name="Product on a place").check()
     tab.get_by_label("Product", exact=True).fill("red ball")

@@ -472,6 +472,15 @@ def test_cancel_and_template(page, server):
     tab.get_by_role("radio", name="Saved").wait_for()
 
 
+def test_while_the_model_is_loaded(browser, server):
+    server.loading = True
+    with Studio(browser, server.url) as page:
+        page.seen("The model is being loaded …").wait_for()
+        server.loading = False
+        page.button("Generate 2 takes").wait_for()
+        assert page.tab.locator("#trouble").is_hidden()
+
+
 def test_polling_where_events_do_not_come_through(browser, files):
     with FakeStudio(*files, events=False) as server, Studio(browser, server.url) as page:
         server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1})
