@@ -33,9 +33,11 @@ STORY = {
 }
 
 
-def start(arguments, kill_row=None, how=signal.SIGKILL, log=None, kill_run=1, devices=1):
+def start(
+    arguments, kill_row=None, how=signal.SIGKILL, log=None, kill_run=1, devices=1, within=None
+):
     """Runs ``syncos ARGUMENTS`` in a process of its own, which sends itself a signal at `kill_row`
-    of the `kill_run`-th run that it plays.
+    of the `kill_run`-th run that it plays; `within` is called there first.
 
     A fork of this process, which has imported everything but not used it. Returns its id.
     """
@@ -50,6 +52,8 @@ def start(arguments, kill_row=None, how=signal.SIGKILL, log=None, kill_run=1, de
             os.dup2(file, 2)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        if within is not None:
+            within()
         code = command(arguments, kill_row, how, kill_run)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
@@ -71,7 +75,8 @@ def command(arguments, kill_row, how, kill_run):
     from syncos_jax.pipeline import checkpoint
     from syncos_jax.runs import signals
 
-    syncos_jax.pipeline.load.load_model = lambda *_, **__: FakeModel()
+    if "fake" in arguments:
+        syncos_jax.pipeline.load.load_model = lambda *_, **__: FakeModel()
     play, network = checkpoint.Checkpoint.play, FakeUNet.__call__
     runs, sent = 0, False  # a second SIGTERM would not be waited for
 
@@ -115,17 +120,17 @@ def preload():
     import_module("fakes")
 
 
-def kill_runs(folder, signals, seed=0):
+def kill_runs(folder, signals, seed=0, model="fake", story=STORY):
     """The figures for these signals, one after the other; `folder` is empty and is filled."""
     import numpy as np
 
-    story = folder / "story.json"
-    story.write_text(json.dumps(STORY))
+    path = folder / "story.json"
+    path.write_text(json.dumps(story))
     log = folder / "log.txt"
 
     def generate(name, **kwargs):
         out = folder / f"{name}.mp4"
-        arguments = ["generate", story, "--model", "fake", "--out", out]
+        arguments = ["generate", path, "--model", model, "--out", out]
         arguments += ["--latents", folder / f"{name}.npy", "--checkpoint-every", "10rows"]
         return ended(start([*arguments, "--no-contact-sheet"], log=log, **kwargs))
 

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from test_cogvideox_transformer import ROTARY, SMALL, torch_transformer
 from test_cogvideox_vae import SETTINGS, torch_vae
 from transformers import T5Config as TorchT5Config
@@ -83,7 +89,7 @@ def model(folder, tmp_path_factory):
     return load_model(out)
 
 
-def clip_against(pipeline, model, frames, scheduler=None):
+def clip_against(pipeline, model, frames):
     """The latents of a clip of ``[frames, 6, 8]``, ours and diffusers'."""
     start = np.random.default_rng(5).normal(size=(frames, 6, 8, 4)).astype(np.float32)
     theirs = pipeline(
@@ -125,6 +131,30 @@ def test_a_clip_equals_the_pipelines(pipeline, model):
     assert [len(part) for part in parts] == [9] and wanted.shape == (9, 24, 32, 3)
     assert np.abs(np.concatenate(parts) - wanted).max() < 0.6
     assert [len(p) for p in model.decode_stream(np.repeat(ours, 2, axis=0), placement)] == [8] * 3
+
+
+@pytest.mark.parametrize("name", ["unipc", "dpm++", "euler"])
+def test_a_clip_with_another_scheduler_of_the_folder(name, pipeline, folder, tmp_path, monkeypatch):
+    kinds = {
+        "unipc": UniPCMultistepScheduler,
+        "dpm++": DPMSolverMultistepScheduler,
+        "euler": EulerDiscreteScheduler,
+    }
+    scheduler = kinds[name](
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=name != "euler",  # whose latents would be thousands large
+    )
+    shutil.copytree(folder, tmp_path / "source")
+    scheduler.save_pretrained(tmp_path / "source" / "scheduler")
+    model = load_model(tmp_path / "source")
+    assert model.schedule.solver.name == name
+    monkeypatch.setattr(pipeline, "scheduler", scheduler)
+    ours, theirs = clip_against(pipeline, model, 3)
+    assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max()
 
 
 def test_tokens_of_two_frames(tmp_path):

@@ -16,7 +16,7 @@ RENAMED = ("kernels", "weights_convert")  # at the top of the repository, instal
 
 LAYERS = (
     {"cli"},
-    {"review", "experiments"},
+    {"studio", "experiments"},
     {"metrics"},
     {"demo"},
     {"runs"},
@@ -41,6 +41,7 @@ COMMANDS = {
     "syncos_jax/cli/convert.py:convert",
     "syncos_jax/cli/experiment.py:experiment",
     "syncos_jax/cli/generate.py:generate",
+    "syncos_jax/cli/studio.py:studio",
 }
 """Longer because their options stand in their signature; what they do is as short as the rest."""
 
@@ -53,10 +54,7 @@ CIRCLES = {
     ("syncos_jax.weights_convert.state_dict", "syncos_jax.weights_convert.stored"),
     ("syncos_jax.weights_convert.stored", "syncos_jax.weights_convert.torch_file"),
 }
-PRIVATE = {
-    "weights_convert/cogvideox_config.py takes _require",
-    "weights_convert/t5.py takes _require",
-}
+PRIVATE: set[str] = set()
 LONG = {
     "syncos_jax/demo/world/tracker.py:track",
     "weights_convert/convert.py:convert",

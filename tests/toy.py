@@ -53,20 +53,36 @@ def mixture_denoiser(modes, spread, schedule):
       spread: standard deviation within a mode.
       schedule: where the rates at a timestep come from.
     """
-    modes = jnp.asarray(modes, jnp.float32)
     signal = jnp.asarray(schedule.signal, jnp.float32)
     noise = jnp.asarray(schedule.noise, jnp.float32)
 
     def denoise(x, t, cond):
-        a = signal[t.astype(jnp.int32)][:, None, None]
-        b = noise[t.astype(jnp.int32)][:, None, None]
-        flat = x.reshape(*x.shape[:2], -1)
-        variance = (a * spread) ** 2 + b**2
-        away = flat[:, :, None, :] - a[..., None] * modes[None, None]  # [n, w, K, D]
-        logits = -jnp.sum(away**2, axis=(1, 3)) / (2.0 * variance[:, :, 0])
-        posterior = jax.nn.softmax(logits, axis=-1)
-        means = modes[None, None] + (a * spread**2 / variance)[..., None] * away
-        x0 = jnp.einsum("nk,nfkd->nfd", posterior, means)
-        return ((flat - a * x0) / b).reshape(x.shape)
+        at = t.astype(jnp.int32)
+        a, b = (rates[at].reshape(-1, 1, 1, 1, 1) for rates in (signal, noise))
+        return (x - a * mixture_mean(x, a, b, modes, spread)) / b
 
     return denoise
+
+
+def mixture_flow(modes, spread):
+    """The exact flow ``eps - x0`` for the same windows: ``a = 1 - t / 1000``, ``b = t / 1000``."""
+
+    def denoise(x, t, cond):
+        b = (t / 1000.0).reshape(-1, 1, 1, 1, 1)
+        a = 1.0 - b
+        x0 = mixture_mean(x, a, b, modes, spread)
+        return (x - a * x0) / b - x0
+
+    return denoise
+
+
+def mixture_mean(x, a, b, modes, spread):
+    """The mean of ``x0`` given ``x``, for any rates ``[n, 1, 1, 1, 1]``."""
+    modes = jnp.asarray(modes, jnp.float32)
+    flat, (a, b) = x.reshape(*x.shape[:2], -1), (rate[..., 0, 0] for rate in (a, b))
+    variance = (a * spread) ** 2 + b**2
+    away = flat[:, :, None, :] - a[..., None] * modes[None, None]  # [n, w, K, D]
+    logits = -jnp.sum(away**2, axis=(1, 3)) / (2.0 * variance[:, :, 0])
+    posterior = jax.nn.softmax(logits, axis=-1)
+    means = modes[None, None] + (a * spread**2 / variance)[..., None] * away
+    return jnp.einsum("nk,nfkd->nfd", posterior, means).reshape(x.shape)

@@ -13,7 +13,11 @@ from syncos_jax.models.cogvideox.settings import CogVideoXConfig
 from syncos_jax.models.t5 import T5Config
 from syncos_jax.weights_convert import cogvideox_config, cogvideox_tables, scheduler_config
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
-from syncos_jax.weights_convert.diffusers_config import read_json, schedule_settings
+from syncos_jax.weights_convert.diffusers_config import (
+    read_json,
+    schedule_settings,
+    solver_settings,
+)
 from syncos_jax.weights_convert.stored import Tensors, open_folder
 from syncos_jax.weights_convert.t5 import t5_config, t5_table
 
@@ -109,8 +113,7 @@ def _config(
         "transformer": transformer,
         "vae": vae,
         "text": sizes["text_encoder"],
-        "schedule": schedule(scheduler),
-        "solver": scheduler_config.solver_values(scheduler),
+        **_sampling(scheduler),
         "window": transformer.sample_frames + dropped,
         "stride": min(4, max(1, transformer.sample_frames // 2)),
         "dropped": dropped,
@@ -119,6 +122,13 @@ def _config(
         "width": transformer.sample_width * vae.factor,
     }
     return CogVideoXConfig(**{**values, **extra})
+
+
+def _sampling(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """What `CogVideoXConfig` calls ``schedule``, ``solver`` and ``levels``."""
+    betas = schedule(scheduler)
+    own = solver_settings(scheduler, betas)
+    return {"schedule": betas, **(own or {"solver": scheduler_config.solver_values(scheduler)})}
 
 
 def schedule(config: Mapping[str, Any]) -> dict[str, Any]:

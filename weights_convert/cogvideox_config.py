@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from syncos_jax.models.cogvideox.config import (
     CogVideoXVAEConfig,
     Positions,
 )
-from syncos_jax.weights_convert.diffusers_config import _require
+from syncos_jax.weights_convert.diffusers_config import require
 
 _ACTIVATIONS: dict[str, Activation] = {"gelu-approximate": "gelu_tanh", "gelu": "gelu"}
 
@@ -29,7 +30,7 @@ def transformer_config(
     Raises:
         InputError: a setting that ours has not.
     """
-    _require(
+    require(
         config,
         where,
         _class_name="CogVideoXTransformer3DModel",
@@ -75,7 +76,7 @@ def transformer_config(
 
 def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> CogVideoXVAEConfig:
     """Our sizes from diffusers' ``vae/config.json``; arguments and errors as above."""
-    _require(
+    require(
         config,
         where,
         _class_name="AutoencoderKLCogVideoX",
@@ -96,6 +97,8 @@ def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> Cog
             )
     if config.get("in_channels", 3) != config.get("out_channels", 3):
         raise InputError(f"{where}: in_channels and out_channels differ")
+    # diffusers counts whole factors of two, and the last level changes nothing.
+    halved = min(int(math.log2(config.get("temporal_compression_ratio", 4))), len(widths) - 1)
     return CogVideoXVAEConfig(
         image_channels=config.get("in_channels", 3),
         latent_channels=config.get("latent_channels", 16),
@@ -103,6 +106,6 @@ def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> Cog
         layers_per_block=config.get("layers_per_block", 3),
         norm_groups=config.get("norm_num_groups", 32),
         eps=config.get("norm_eps", 1e-6),
-        time_factor=int(config.get("temporal_compression_ratio", 4)),
+        time_factor=2**halved,
         latent_scale=config.get("scaling_factor", 1.15258426),
     )

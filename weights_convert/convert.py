@@ -18,11 +18,13 @@ import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.atomic import followed, temporary_folder
+from syncos_jax.files.atomic import followed, put_folder, temporary_folder
 from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.walk import solver_of, steps_of, table_of
 from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.lora import Lora, open_lora, parse
@@ -91,6 +93,7 @@ def convert(
     window: int | None = None,
     size: tuple[int, int] | None = None,
     lora: Sequence[str] = (),
+    motion: str | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
@@ -109,6 +112,8 @@ def convert(
         window: frames of a clip; None for what the source says.
         size: width and height of a frame in pixels; None for what the source says.
         lora: LoRA files to merge, ``[NETWORK=]FILE[:SCALE]`` each, into the denoiser by default.
+        motion: a motion adapter of AnimateDiff's (folder, file or hub id), where `source` is a
+            folder of Stable Diffusion 1.5.
         force: replace a folder that is there.
         progress: called with (tensors done, tensors in all).
 
@@ -122,7 +127,7 @@ def convert(
         raise InputError(f"`dtype={dtype}`: unknown; one of {', '.join(DTYPES)}")
     target = check_folder(out, force)
     choice = Choice(key, ema, only)
-    opened = open_source(str(source), format, config or [], choice, name=target.name)
+    opened = open_source(str(source), format, config or [], choice, name=target.name, motion=motion)
     opened = _asked(opened, window, size)
     _check_sampling(opened)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])
@@ -191,16 +196,18 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
             f"frames of {config.width}x{config.height} pixels: this network needs sides that "
             f"{step} divides; `size={near}` would do"
         )
-    said = opened.assumed if window is None else ()
+    said = opened.assumed if window is None and "unet" in opened.parts else ()
     return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, *said))
 
 
 def _check_sampling(opened: Checkpoint) -> None:
     """Raises InputError where the model could not be sampled."""
-    if "unet" not in opened.parts:
+    if not {"unet", "transformer"} & set(opened.parts):
         return
     config = opened.config
-    config.noise_schedule().steps(config.steps)
+    schedule, settings = config.noise_schedule(), Settings(steps=config.steps)
+    steps = steps_of(schedule, settings)
+    table_of(solver_of(schedule, settings), steps, np.zeros(len(steps.t), bool))
 
 
 def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:
@@ -252,7 +259,10 @@ def _noted(config: Any, loras: Mapping[str, list[Lora]]) -> Any:
 
 
 def _kept(dtype: np.dtype) -> np.dtype:
-    """The dtype on disk where none is asked for: the checkpoint's, float64 as float32."""
+    """The dtype on disk where none is asked for: the checkpoint's, float64 as float32, and float8,
+    which no network computes in, as bfloat16, which holds each of its values."""
+    if dtype.itemsize == 1:
+        return np.dtype(ml_dtypes.bfloat16)
     return dtype if dtype.itemsize <= 4 else np.dtype(np.float32)
 
 
@@ -360,8 +370,9 @@ def building_folder(target: Path, force: bool) -> Iterator[Path]:
             complete.mkdir()
             yield complete
             if force and target.exists():
-                target.rename(temporary / "old")
-            complete.rename(target)
+                put_folder(complete, target, temporary / "old")
+            else:
+                complete.rename(target)
             made = []
         except OSError as error:  # named after what was asked for, not after where it was made
             raise OSError(

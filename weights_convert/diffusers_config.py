@@ -12,6 +12,7 @@ from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
 from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.weights_convert.scheduler_config import BETA_SOLVERS, beta_solver
 
 # How the ModelScope family is meant to be sampled, where ``syncos.json`` says nothing: steps and
 # guidance are those of diffusers' pipelines.
@@ -65,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _require(config: Mapping[str, Any], path: str, **allowed: Any) -> None:
+def require(config: Mapping[str, Any], path: str, **allowed: Any) -> None:
     """Refuse settings that our networks do not have, rather than compute something else."""
     for key, expected in allowed.items():
         values = expected if isinstance(expected, tuple) else (expected,)
@@ -78,7 +79,12 @@ def _require(config: Mapping[str, Any], path: str, **allowed: Any) -> None:
 
 def unet_config(config: Mapping[str, Any]) -> UNet3DConfig:
     """Our sizes from diffusers' ``unet/config.json``."""
-    _require(
+    if config.get("_class_name") == "UNet2DConditionModel":
+        raise InputError(
+            "unet/config.json: is the UNet2DConditionModel of a model of images; to make videos "
+            "with Stable Diffusion 1.5 give a motion adapter of AnimateDiff's as `motion`"
+        )
+    require(
         config,
         "unet/config.json",
         _class_name=("UNet3DConditionModel", "UNetVideoCrafter"),
@@ -118,7 +124,7 @@ def unet_config(config: Mapping[str, Any]) -> UNet3DConfig:
 
 def vae_config(config: Mapping[str, Any]) -> VAEConfig:
     """Our sizes from diffusers' ``vae/config.json``."""
-    _require(
+    require(
         config,
         "vae/config.json",
         _class_name="AutoencoderKL",
@@ -142,7 +148,7 @@ def vae_config(config: Mapping[str, Any]) -> VAEConfig:
 
 def text_config(config: Mapping[str, Any]) -> CLIPTextConfig:
     """Our sizes from transformers' ``text_encoder/config.json``."""
-    _require(
+    require(
         config,
         "text_encoder/config.json",
         model_type="clip_text_model",
@@ -216,6 +222,8 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     ``set_alpha_to_one: false`` (DDIM's last step goes to timestep 0's rates) becomes
     ``final_timestep=0``.
 
+    These are for DDIM; what a folder with another solver is sampled with, `solver_settings` says.
+
     Raises:
         InputError: a scheduler or a setting of one that is not done here.
     """
@@ -232,7 +240,7 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     for key in ("use_flow_sigmas", "clip_sample", "thresholding"):
         if config.get(key, False) is not False:
             raise InputError(f"{where}: {key} is {config[key]!r}, {_NOT_DONE[key]}")
-    _require(
+    require(
         config,
         where,
         prediction_type=tuple(PREDICTIONS),
@@ -251,17 +259,14 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     notes = []
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     spacing = config["timestep_spacing"]
+    own = name in BETA_SOLVERS
     if name not in _DDIM:
-        karras = ", Karras sigmas" if config.get("use_karras_sigmas") else ""
-        solver = f" ({config['algorithm_type']})" if "algorithm_type" in config else ""
-        notes.append(
-            f"the folder's sampler, {name}{solver}{karras}, is not done here: it is sampled with "
-            "DDIM"
-        )
+        if not own:
+            notes.append(f"the folder's sampler, {name}, is not done here: it is sampled with DDIM")
         if spacing == "linspace":  # whose last DDIM step would go from timestep 0 to itself
             spacing = "trailing" if zero_snr else "leading"
             config["steps_offset"] = config["steps_offset"] or 1
-            notes.append(f"with {spacing} timesteps")
+            notes += [] if own else [f"with {spacing} timesteps"]
     elif spacing == "linspace":
         notes.append(
             "timestep_spacing linspace: each step goes to the next timestep of the list; diffusers "
@@ -293,6 +298,25 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return settings, notes
+
+
+def solver_settings(
+    config: Mapping[str, Any], schedule: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """What `ModelConfig` calls ``solver`` and ``levels``; empty where DDIM samples the model.
+
+    Args:
+        config: ``scheduler_config.json``.
+        schedule: what `schedule_settings` makes of it.
+
+    Raises:
+        InputError: a setting that changes the result and is not done here.
+    """
+    name = config.get("_class_name")
+    if name not in BETA_SOLVERS:
+        return {}
+    given = {key: value for key, value in config.items() if value is not None}
+    return beta_solver({**_SCHEDULERS[name], **given}, NoiseSchedule.from_betas(**schedule))
 
 
 _MOST_STEPS = 100_000

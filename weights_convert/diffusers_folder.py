@@ -6,7 +6,7 @@ length, frame rate, sampling defaults) in ``syncos.json``.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Sharding
 from safetensors.numpy import save_file
 
 from syncos_jax.errors import InputError
@@ -22,7 +21,7 @@ from syncos_jax.models import saved
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.weights_convert import cogvideox, wan
+from syncos_jax.weights_convert import animatediff, cogvideox, wan
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
@@ -32,6 +31,7 @@ from syncos_jax.weights_convert.diffusers_config import (
     clip_defaults,
     read_json,
     schedule_settings,
+    solver_settings,
     text_config,
     unet_config,
     vae_config,
@@ -111,6 +111,7 @@ def _read_whole_config(
             vae=vae_sizes,
             text=text_config(read("text_encoder")),
             schedule=schedule,
+            **solver_settings(scheduler, schedule),
             latent_scale=vae.get("scaling_factor", 0.18215),
             **values,
         )
@@ -135,6 +136,8 @@ def open_pipeline(
     """
     if cogvideox.recognises(folder):
         return cogvideox.open_model(folder, only)
+    if animatediff.recognises(folder):
+        return animatediff.open_model(folder, only=only)
     choice = choice or Choice()
     config, notes, assumed = read_whole_config(folder, only, source)
     parts = {}
@@ -177,30 +180,37 @@ def _check_averaged(place: Path, choice: Choice) -> None:
         raise InputError(f"{place}: has no averaged weights (EMA); leave out `ema=True`")
 
 
-def read_folder(folder: Path, dtype: DType, sharding: Sharding) -> Model:
-    """Reads a whole pipeline, each tensor straight onto the devices of `sharding`.
+def read_folder(
+    folder: Path, dtype: DType, where: Callable[[type[Model], str], saved.Where]
+) -> Model:
+    """Reads a whole pipeline, each tensor straight onto the devices that `where` names.
+
+    Args:
+        folder: the pipeline's.
+        dtype: of weights and computation.
+        where: for the family and the name of a network, where a weight of some shape goes.
 
     Raises:
         InputError: a missing or broken file, or one that does not fit; says which and why.
     """
     source = wan.open_model(folder) if wan.recognises(folder) else open_pipeline(folder)
-    config = source.config
-
-    def put(array: np.ndarray, like: Any) -> jax.Array:
-        return jax.device_put(np.ascontiguousarray(array, like.dtype), sharding)
-
+    config, family = source.config, family_named(source.config.family)
     networks: dict[str, Any] = {}
     for name, part in source.parts.items():
-        abstract = saved.build(name, config, dtype)
+        of_shape = where(family, name)
+
+        def put(array: np.ndarray, like: Any, of_shape: saved.Where = of_shape) -> jax.Array:
+            return jax.device_put(np.ascontiguousarray(array, like.dtype), of_shape(like.shape))
+
         networks[name] = fill(
-            abstract,
+            saved.build(name, config, dtype),
             part.table,
             part.tensors,
             part.tensors.__getitem__,
             what=part.where,
             put=put,
         )
-    return family_named(config.family).from_networks(config, networks, folder)
+    return family.from_networks(config, networks, folder)
 
 
 def read_network(folder: Path, name: str, config: ModelConfig) -> Any:

@@ -35,7 +35,13 @@ _SHOWN = 8
 
 
 def open_source(
-    source: str, format: Format | None, config: list[Path], choice: Choice, *, name: str
+    source: str,
+    format: Format | None,
+    config: list[Path],
+    choice: Choice,
+    *,
+    name: str,
+    motion: str | None = None,
 ) -> Checkpoint:
     """Opens what `source` names, after recognising its format.
 
@@ -45,6 +51,7 @@ def open_source(
         config: the original code's configuration, for VideoCrafter checkpoints.
         choice: what of it is wanted.
         name: for the model.
+        motion: a motion adapter, for a folder of Stable Diffusion 1.5.
 
     Raises:
         InputError: there is no such thing, or nothing that can be converted; says what to give.
@@ -59,6 +66,8 @@ def open_source(
         if not hub.is_id(source):
             raise InputError(f"{source}: no such file or folder")
         path = hub.fetch(source)
+    if motion is not None:
+        return _with_motion(path, motion, choice, name)
     try:
         of_wan = format == "wan" or _is_wan(path, format, config)
         if not (of_wan or (format != "videocrafter" and cogvideox.recognises(path))):
@@ -72,6 +81,8 @@ def open_source(
         if of_wan:
             opened = wan.open_model(path, choice.network)
         else:
+            if path.is_dir() and Path(source).suffix.lower() in _CHECKPOINTS:
+                choice = dataclasses.replace(choice, file=path / Path(source).name)
             opened = open_pipeline(path, choice.network, choice, source)
         given = path.is_dir() and (path / "syncos.json").is_file()  # which may say both
         said = {} if given else {"name": name, "source": source}
@@ -83,6 +94,22 @@ def open_source(
     if path == Path(source):
         return opened
     return dataclasses.replace(opened, warnings=(f"took {path}", *opened.warnings))
+
+
+def _with_motion(path: Path, motion: str, choice: Choice, name: str) -> Checkpoint:
+    """Stable Diffusion 1.5 with a motion adapter; each a path, the adapter an id, too."""
+    from syncos_jax.weights_convert import animatediff, hub
+
+    adapter = Path(motion)
+    if not adapter.exists():
+        if not hub.is_id(motion):
+            raise InputError(f"`motion={motion}`: no such file or folder")
+        adapter = hub.fetch(motion)
+    folder = path if (path / "unet").is_dir() else snapshot(path) or path
+    opened = animatediff.open_model(folder, adapter, choice.network)
+    source = f"{path} with {motion}"
+    said = {} if (folder / "syncos.json").is_file() else {"name": name, "source": source}
+    return dataclasses.replace(opened, config=dataclasses.replace(opened.config, **said))
 
 
 def _is_wan(path: Path, format: Format | None, config: list[Path]) -> bool:
@@ -106,6 +133,7 @@ def _meant(path: Path, format: Format | None, only: str | None) -> Path:
     if format is None and is_pipeline(path):
         _refuse_single_network(path, only)
         return path
+    _refuse_of_trainers(path)
     found = sorted(p for p in path.iterdir() if p.suffix in (".ckpt", ".safetensors"))
     if len(found) == 1:
         return found[0]
@@ -178,7 +206,7 @@ def _meant_file(path: Path, format: Format | None, only: str | None) -> Path:
     if path.name == "model_index.json":
         return path.parent
     lower = path.name.lower()
-    if lower.endswith(_ARCHIVES):
+    if lower.endswith(_ARCHIVES) and not (lower.endswith(".tar") and _is_torch_file(path)):
         raise InputError(f"{path}: is an archive; unpack it, and give the folder or the checkpoint")
     if lower.endswith((".json", ".yaml", ".yml", ".txt", ".md")):
         raise InputError(
@@ -202,6 +230,30 @@ def _meant_file(path: Path, format: Format | None, only: str | None) -> Path:
                 f"`only={network}` for that network alone"
             )
     return path
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Whether a file is torch's, whatever its name: many trainers write ``.pth.tar``."""
+    from syncos_jax.weights_convert import torch_file
+
+    with path.open("rb") as file:
+        return torch_file.recognises(file.read(4))
+
+
+_OF_TRAINERS = {
+    ".metadata": "is a distributed checkpoint of PyTorch's; python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch makes one file of it, which can be "
+    "converted",
+    "zero_to_fp32.py": "is a checkpoint of DeepSpeed's; the zero_to_fp32.py in it makes one file "
+    "of it, which can be converted",
+}
+"""Files by which folders that trainers write are known."""
+
+
+def _refuse_of_trainers(folder: Path) -> None:
+    for name, what in _OF_TRAINERS.items():
+        if (folder / name).is_file():
+            raise InputError(f"{folder}: {what}")
 
 
 def network_of(config: Path) -> str | None:

@@ -7,16 +7,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from syncos_jax.models.t5 import Activation, T5Config
-from syncos_jax.weights_convert.diffusers_config import _require
+from syncos_jax.weights_convert.diffusers_config import require
 from syncos_jax.weights_convert.table import Kind, Row, Table
 
-_ACTIVATIONS: dict[str, Activation] = {
-    "gated-gelu": "gelu_tanh",  # what transformers calls gelu_new
-    "gated-silu": "silu",
-    "gated-relu": "relu",
+_PLAIN: dict[str, Activation] = {
     "relu": "relu",
     "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
     "silu": "silu",
+    "swish": "silu",
+}
+_ACTIVATIONS: dict[str, Activation] = {
+    **_PLAIN,
+    **{f"gated-{name}": activation for name, activation in _PLAIN.items()},
+    "gated-gelu": "gelu_tanh",  # transformers takes gelu_new for it
 }
 _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 _LAYER = r"encoder\.block\.(\d+)\.layer"
@@ -28,7 +33,7 @@ def t5_config(config: Mapping[str, Any]) -> T5Config:
     Raises:
         InputError: an architecture or activation that ours has not.
     """
-    _require(
+    require(
         config,
         "text_encoder/config.json",
         model_type=("t5", "umt5"),

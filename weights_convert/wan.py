@@ -78,7 +78,7 @@ def _open_diffusers(folder: Path, only: str | None) -> Checkpoint:
         settings, tensors = read_json(place / "config.json"), open_folder(place)
         where = str(place / "config.json")
         if name == "vae":
-            found["vae"] = wan_config.vae_config(settings, where)
+            found["vae"] = wan_config.vae_config(settings, where, only is not None)
             table: Any = wan_tables.vae_table()
         elif name == "text_encoder":
             found["text"] = t5_config(settings)

@@ -39,7 +39,8 @@ def transformer_config(
     Raises:
         InputError: a transformer that is conditioned on images (Wan I2V, VACE, Animate).
     """
-    _require(config, where, _class_name="WanTransformer3DModel", qk_norm="rms_norm_across_heads")
+    # Whatever qk_norm says, diffusers norms queries and keys across the heads.
+    _require(config, where, _class_name="WanTransformer3DModel")
     for name in ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len"):
         if config.get(name) is not None:
             raise InputError(
@@ -110,8 +111,16 @@ def original_transformer_config(
     )
 
 
-def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> WanVAEConfig:
+def vae_config(
+    config: Mapping[str, Any], where: str = "vae/config.json", alone: bool = False
+) -> WanVAEConfig:
     """Our sizes from the configuration of diffusers' ``AutoencoderKLWan``.
+
+    Args:
+        config: the file's entries.
+        where: names it in errors.
+        alone: whether it is converted without a transformer, whose latents would be normed. Mean
+            and standard deviation of another number of channels are then 0 and 1.
 
     Raises:
         InputError: settings that the autoencoder here has not.
@@ -127,10 +136,13 @@ def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> Wan
     default = WanVAEConfig()
     names = {"latents_mean": "latents_mean", "latents_std": "latents_std"}
     statistics = {k: tuple(config.get(v, getattr(default, k))) for k, v in names.items()}
+    latents = config.get("z_dim", default.latent_channels)
+    if alone and {len(values) for values in statistics.values()} != {latents}:
+        statistics = {"latents_mean": (0.0,) * latents, "latents_std": (1.0,) * latents}
     return WanVAEConfig(
         base=config.get("base_dim", default.base),
         decoder_base=config.get("decoder_base_dim"),
-        latent_channels=config.get("z_dim", default.latent_channels),
+        latent_channels=latents,
         multipliers=tuple(config.get("dim_mult", default.multipliers)),
         blocks=config.get("num_res_blocks", default.blocks),
         time_halved=tuple(config.get("temperal_downsample", default.time_halved)),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from syncos_jax.cli.console import user_errors
+from syncos_jax.cli.console import user_errors, worded
 from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases
 
@@ -144,12 +144,21 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    motion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADAPTER",
+            help="A motion adapter of AnimateDiff's (folder, file or hub id), where SOURCE is a "
+            "folder of Stable Diffusion 1.5.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR if it is there.")] = False,
 ) -> None:
     """Convert PyTorch weights to a model that generate, info and load_model take.
 
-    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, CogVideoX, Wan 2.1 and
-    2.2 (text to video), and their like of any size.
+    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, AnimateDiff, CogVideoX, Wan
+    2.1 and 2.2 (text to video), and their like of any size.
 
     Every tensor has to find its place and every place its tensor; nothing in a pickle is executed.
     """
@@ -169,11 +178,12 @@ def convert(
                 "key": key,
                 "ema": ema,
                 "lora": lora or (),
+                "motion": motion,
                 "force": force,
             }
             # Not in a thread: Ctrl-C must come to where the half-written folder is removed.
             result = work(source, out, **options, progress=progress)
         for warning in result.warnings:
-            phases.say(f"warning: {warning}")
+            phases.say(f"warning: {worded(warning)}")
         counts = ", ".join(f"{name} {count:,}" for name, count in result.parameters.items())
         typer.echo(f"{out}: {counts} parameters, {result.nbytes / 2**30:.2f} GiB")

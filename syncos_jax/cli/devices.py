@@ -40,8 +40,8 @@ WeightsOver = Annotated[
         "--weights-over",
         min=1,
         metavar="N",
-        help="Devices over which the weights of the denoiser are divided, for one that is too "
-        "large for a device; N must divide the devices. 1: each has all of them.",
+        help="Devices over which the weights of the denoiser (and of a T5) are divided, for ones "
+        "too large for a device; N must divide the devices. 1: each has all of them.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -229,6 +229,7 @@ def _mixed(leaf: jax.Array, weights: np.ndarray) -> jax.Array:
 
 _FAMILIES: dict[str, str | type[Model]] = {
     "unet_clip": "syncos_jax.models.unet_clip.model:UNetClip",
+    "animatediff": "syncos_jax.models.animatediff.family:AnimateDiff",
     "cogvideox": "syncos_jax.models.cogvideox.family:CogVideoX",
     "wan": "syncos_jax.models.wan.family:Wan",
 }

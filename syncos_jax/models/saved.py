@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,10 +187,15 @@ def _settle(folder: Path) -> None:
         time.sleep(0.5)
 
 
+Where = Callable[[tuple[int, ...]], jax.sharding.Sharding]
+"""Where a weight of some shape goes."""
+
+
 def read_network(
-    folder: Path, name: str, config: Any, dtype: DType, sharding: jax.sharding.Sharding
+    folder: Path, name: str, config: Any, dtype: DType, sharding: jax.sharding.Sharding | Where
 ) -> Any:
-    """Restores a network straight onto the devices of `sharding`, in `dtype`.
+    """Restores a network straight onto the devices of `sharding`, in `dtype`; where that divides a
+    weight, each device gets its part of it and nothing more.
 
     Raises:
         InputError: missing, damaged, or not the network that the configuration describes.
@@ -203,8 +208,11 @@ def read_network(
     if not path.is_dir():
         raise InputError(f"{folder}: has no weights of its {name}; convert the checkpoint again")
     handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=_IN_FLIGHT_GB)
+    where = sharding if callable(sharding) else lambda shape: sharding
     args = {
-        key: ocp.ArrayRestoreArgs(dtype=leaf.dtype, sharding=sharding, global_shape=leaf.shape)
+        key: ocp.ArrayRestoreArgs(
+            dtype=leaf.dtype, sharding=where(leaf.shape), global_shape=leaf.shape
+        )
         for key, leaf in expected.items()
     }
     pool = ThreadPoolExecutor(1)  # while Orbax reads, which waits for the disk

@@ -1,6 +1,7 @@
 """Loading a model: ``load_model("demo")`` or a folder."""
 
 import os
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from syncos_jax.errors import InputError
 from syncos_jax.models import saved
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
+from syncos_jax.models.saved import Where
+from syncos_jax.sampling.placement import REPLICATED, Rules
 
 BUILT_IN = ("demo",)
 
@@ -58,6 +61,7 @@ def load_model(
     dtype: DType | None = None,
     *,
     mesh: jax.sharding.Mesh | None = None,
+    rules: Rules = REPLICATED,
 ) -> Model:
     """Load a model.
 
@@ -65,22 +69,38 @@ def load_model(
         name_or_dir: ``"demo"``, a folder that ``syncos convert`` wrote, or a folder in diffusers'
             layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``).
         dtype: of weights and computation; default bfloat16 on accelerators, float32 on CPU.
-        mesh: devices that each get a copy of the weights, read straight onto them; default: JAX's
-            default device.
+        mesh: devices that get the weights, read straight onto them; default: JAX's default device.
+        rules: which of its axes the weights are divided over (`Rules.feature`): each device then
+            reads its part of them alone. Without, each has a copy.
 
     Raises:
         InputError: no model there, or one that does not fit; says what and why.
     """
     folder = model_folder(name_or_dir)
     dtype = default_dtype() if dtype is None else dtype
-    sharding = placement(mesh)
+    where = _divided(mesh, rules)
     if not saved.is_saved(folder):
         from syncos_jax.weights_convert.diffusers_folder import read_folder
 
-        return read_folder(folder, dtype, sharding)
+        return read_folder(folder, dtype, where)
     config, names = saved.read_config(folder)
-    networks = {name: saved.read_network(folder, name, config, dtype, sharding) for name in names}
-    return family_named(config.family).from_networks(config, networks, folder)
+    family = family_named(config.family)
+    networks = {
+        name: saved.read_network(folder, name, config, dtype, where(family, name)) for name in names
+    }
+    return family.from_networks(config, networks, folder)
+
+
+def _divided(mesh: jax.sharding.Mesh | None, rules: Rules) -> Callable[[type[Model], str], Where]:
+    """For a network of a family, where each of its weights goes, by its shape."""
+    everywhere = placement(mesh)
+
+    def of_network(family: type[Model], name: str) -> Where:
+        if mesh is None or rules.feature is None or name not in getattr(family, "divided", ()):
+            return lambda shape: everywhere
+        return lambda shape: rules.weights(mesh, shape)
+
+    return of_network
 
 
 def load_tokenizer(name_or_dir: str | os.PathLike[str] = "demo") -> Any:

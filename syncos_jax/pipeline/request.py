@@ -150,6 +150,10 @@ def prepare(
     settings = (settings or SynCoS()).resolved(steps=model.steps, guidance=model.guidance)
     seed = scenario.seed if seed is None else seed
     layout, frames = _layout(model, scenario)
+    if scenario.throwaway and settings.lookahead is not None:
+        raise InputError(
+            "throwaway: is for windows that are fused; the sampler fifo fuses none, leave it out"
+        )
     each = conditioned(layout, settings)
     of_windows = _prompts(model, scenario, layout)
     of_each = of_windows if each is layout else _prompts(model, scenario, each)
@@ -205,8 +209,16 @@ def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
             f"stride: is {stride}, but a window has {window} frames; give at most "
             f"{window}, and less where windows are to overlap"
         )
+    if stride > window - scenario.throwaway:
+        raise InputError(
+            f"throwaway: is {scenario.throwaway}, but windows of {window} that are {stride} apart "
+            f"overlap by {window - stride}; give at most that, or a smaller stride"
+        )
     latents = geometry.latents(frames)
-    return WindowLayout(frames=latents, window=window, stride=stride), frames
+    layout = WindowLayout(
+        frames=latents, window=window, stride=stride, throwaway=scenario.throwaway
+    )
+    return layout, frames
 
 
 def _prompts(model: Model, scenario: Scenario, layout: WindowLayout) -> WindowPrompts:

@@ -19,7 +19,7 @@ take               group (name without what varies), index, count, varies; null 
 sampler            name and every setting
 seed               the seed
 model              id (as given), name, weights_sha256, dtype, window, fps, width, height
-layout             frames, window, stride, windows, events_of_windows
+layout             frames, window, stride, throwaway, windows, events_of_windows
 cost               what `Tape.describe` counts
 latents            sha256 of the float32 values, shape, dtype
 versions           of syncos_jax, jax, jaxlib, flax, numpy, av, python
@@ -122,6 +122,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
             "frames": layout.frames,
             "window": layout.window,
             "stride": layout.stride,
+            "throwaway": layout.throwaway,
             "windows": layout.count,
             "events_of_windows": request.prompts.events.tolist(),
         },

@@ -22,6 +22,7 @@ from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.svgd import collaborative_score
 from syncos_jax.sampling.tape import Tape
+from syncos_jax.sampling.walk import steps_of
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -99,6 +100,7 @@ class Coupled:
       shuffled: whether frames beyond the first window begin with noise of its frames.
       history: clean latents of earlier steps that the solver reads; None for DDIM, which goes on
         with the noise that it implies (as the others do too, but not in the same rounding).
+      start: standard deviation of the noise that a run starts from.
     """
 
     layout: WindowLayout
@@ -107,6 +109,7 @@ class Coupled:
     refines: bool
     shuffled: bool = False
     history: int | None = None
+    start: float = 1.0
 
     @property
     def windows(self) -> int:
@@ -126,6 +129,8 @@ class Coupled:
             latents = self._initial(key, tuple(frame_shape))
         # Separate buffers, none of them the caller's: the scan is given them for good.
         x = jnp.array(latents, jnp.float32, copy=True)
+        if self.start != 1.0:
+            x = x * jnp.float32(self.start)
         x0 = jnp.array(latents, jnp.float32, copy=True)
         past = tuple(jnp.zeros_like(x) for _ in range(self.history or 0))
         optimiser = _adamw(0.0, 0.0).init(x0)
@@ -245,4 +250,5 @@ def make_method(
         ancestral=bool((tape.rounds.sigma > 0).any()),
         refines=bool(tape.rounds.refine.any()),
         history=tape.rounds.of_x0.shape[1] - 1 if tape.rounds.of_x0.shape[1] else None,
+        start=steps_of(schedule, settings.resolved()).start,
     )

@@ -9,9 +9,8 @@ import numpy as np
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
 from syncos_jax.sampling.coupled import Round
-from syncos_jax.sampling.schedule import NoiseSchedule, Steps
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.settings import Refinement, Settings
-from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
 from syncos_jax.sampling.tape import (
     MOST_CLIPS,
     Clips,
@@ -20,6 +19,7 @@ from syncos_jax.sampling.tape import (
     clips_of,
     pack,
 )
+from syncos_jax.sampling.walk import solver_of, steps_of, table_of
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -62,10 +62,7 @@ class _Writer:
         assert settings.steps is not None
         self.settings, self.schedule, self.seed, self.texts = settings, schedule, seed, texts
         self.everything = np.arange(layout.count, dtype=np.int32)
-        solver = _solver(schedule, settings)
-        self.steps = schedule.steps(settings.steps, eta=settings.eta)
-        if solver.name != "ddim":
-            self.steps = schedule.steps_of(solver, settings.steps)
+        solver, self.steps = solver_of(schedule, settings), steps_of(schedule, settings)
         if len(self.steps.t) > noise.MAX_STEPS:
             raise InputError(
                 f"make_tape: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
@@ -76,7 +73,7 @@ class _Writer:
         self.refined = np.array([self._refines(i) for i in range(len(self.steps.t))], bool)
         fresh = np.array([settings.draws_fresh(float(t)) for t in self.steps.t], bool)
         self.fresh, self.renoised = fresh, fresh | self.refined
-        self.table = _table(solver, self.steps, self.renoised)
+        self.table = table_of(solver, self.steps, self.renoised)
         self.rounds: list[Round] = []
         self.clips: list[Clips] = []
         self.guided = False
@@ -164,21 +161,3 @@ class _Writer:
             of_x=np.float32(of_x),
             of_x0=np.asarray(of_x0, np.float32),
         )
-
-
-def _solver(schedule: NoiseSchedule, settings: Settings) -> Solver:
-    """The solver of a run: the settings', else the model's own. (Where eta or the refinement alone
-    decide how to go on, DDIM.)"""
-    if not settings.co_denoise or (settings.solver is None and settings.eta > 0):
-        return Solver("ddim")
-    if settings.solver in (None, schedule.solver.name):
-        return schedule.solver
-    return Solver(settings.solver)  # type: ignore[arg-type]
-
-
-def _table(solver: Solver, steps: Steps, renoised: np.ndarray) -> Coefficients | None:
-    """The solver's coefficients; None for what DDIM's rates say."""
-    if solver.name in ("ddim", "euler"):
-        return None
-    a, b = np.append(steps.a, steps.a_next[-1]), np.append(steps.b, steps.b_next[-1])
-    return coefficients(solver, a, b, restart=np.append(False, renoised[:-1]))

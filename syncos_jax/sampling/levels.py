@@ -2,7 +2,7 @@
 
 They differ in rounding and in what they count, and a converted model is sampled as its own
 scheduler would: the rules here are those of diffusers' ``UniPCMultistepScheduler``,
-``DPMSolverMultistepScheduler`` and ``FlowMatchEulerDiscreteScheduler``.
+``DPMSolverMultistepScheduler``, ``EulerDiscreteScheduler`` and ``FlowMatchEulerDiscreteScheduler``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from syncos_jax.errors import InputError
 
 FlowRule = Literal["unipc", "dpm++", "euler"]
 LevelSpacing = Literal["linspace", "leading", "trailing"]
+BetaRule = Literal["multistep", "euler"]
+Sigmas = Literal["karras", "exponential"]
 
 FIRST_FLOW_LEVEL = 1.0 - 1e-6
 """UniPC's first level of a flow: at 1 there is no signal, and its logarithm is infinite."""
@@ -32,6 +34,8 @@ class Levels(NamedTuple):
     """Signal rates, of the steps and of where the last one goes, ``[S + 1]``."""
     b: np.ndarray
     """Noise rates, ``[S + 1]``."""
+    start: float = 1.0
+    """Standard deviation of the latent before the first step."""
 
 
 def flow_levels(
@@ -113,12 +117,15 @@ def beta_levels(
     spacing: LevelSpacing = "linspace",
     offset: int = 0,
     end_clean: bool = True,
+    rule: BetaRule = "multistep",
+    sigmas: Sigmas | None = None,
 ) -> Levels:
-    """Levels of a schedule made from betas, as the multistep solvers take them.
+    """Levels of a schedule made from betas.
 
-    These leave out the timestep that DDIM's rules have last, as its step is the one to the end:
-    ``"linspace"`` takes n of n + 1 timesteps over ``0 .. T-1``, ``"leading"`` each
-    ``T // (n + 1)``-th; ``"trailing"`` is DDIM's.
+    Rule ``"multistep"`` leaves out the timestep that DDIM's rules have last, as its step is the one
+    to the end: ``"linspace"`` takes n of n + 1 timesteps over ``0 .. T-1``, ``"leading"`` each
+    ``T // (n + 1)``-th; ``"trailing"`` is DDIM's. Rule ``"euler"`` takes n over ``0 .. T-1``, which
+    need not be whole, and ``"leading"`` each ``T // n``-th.
 
     Args:
       signal: ``a_t`` of the training timesteps ``[T]``.
@@ -127,28 +134,69 @@ def beta_levels(
       spacing: the rule.
       offset: added to ``"leading"`` timesteps.
       end_clean: whether the last step goes to the clean latent, or to timestep 0.
+      rule: whose.
+      sigmas: levels that do not follow the timesteps, but the ratio ``b / a``: ``"karras"`` (Karras
+        et al., arXiv 2206.00364, eq. 5, rho 7) or ``"exponential"`` (evenly in its logarithm). The
+        network is then given the timesteps nearest to them; for Euler's rule those in between.
 
     Raises:
       InputError: if an argument is out of range.
     """
     a, b = np.asarray(signal, np.float64), np.asarray(noise, np.float64)
     total = len(a)
-    if spacing not in get_args(LevelSpacing):
-        raise InputError(f"beta_levels: unknown spacing {spacing!r}; {get_args(LevelSpacing)}")
+    for value, known in ((spacing, LevelSpacing), (rule, BetaRule), (sigmas, Sigmas)):
+        if value is not None and value not in get_args(known):
+            raise InputError(f"beta_levels: unknown {value!r}; one of {', '.join(get_args(known))}")
     if not 1 <= steps < total:
         raise InputError(f"beta_levels: {steps} steps are out of range; 1 to {total - 1}")
-    t: np.ndarray
-    if spacing == "linspace":
-        t = np.round(np.linspace(0, total - 1, steps + 1))[::-1][:-1]
-    elif spacing == "leading":
-        t = (np.arange(steps + 1) * (total // (steps + 1)))[::-1][:-1] + offset
-    else:
-        t = np.round(np.arange(total, 0, -total / steps))[:steps] - 1
-    index = t.astype(np.int64)
-    if (index < 0).any() or (index >= total).any():
+    t = _multistep_timesteps(total, steps, spacing, offset)
+    if rule == "euler":
+        t = _euler_timesteps(total, steps, spacing, offset)
+    if (t < 0).any() or (t > total - 1).any():
         raise InputError(f"beta_levels: offset {offset} leads outside 0..{total - 1}")
     a = np.where(a == 0, LEAST_SIGNAL, a)
     last = (1.0, 0.0) if end_clean else (a[0], b[0])
-    return Levels(
-        index.astype(np.float64), np.append(a[index], last[0]), np.append(b[index], last[1])
-    )
+    if sigmas is None and rule == "multistep":
+        index = t.astype(np.int64)
+        return Levels(t, np.append(a[index], last[0]), np.append(b[index], last[1]))
+    of_t = b / a
+    level = np.interp(t, np.arange(total), of_t)
+    if sigmas is not None:
+        ends = (level[0], level[-1]) if rule == "euler" else (of_t[-1], of_t[0])
+        level = _spread(*ends, steps, sigmas)
+        t = np.interp(np.log(level), np.log(of_t), np.arange(total))
+        if rule == "multistep":
+            t = np.round(t)
+    own = 1.0 / np.sqrt(level**2 + 1.0)
+    start = 1.0
+    if rule == "euler" and not end_clean:  # whose latents are not scaled by the signal rate
+        last = (1.0, of_t[0])
+    if rule == "euler" and spacing != "leading":  # as large as the noise alone
+        start = float((level * own)[0])
+    return Levels(t, np.append(own, last[0]), np.append(level * own, last[1]), start)
+
+
+def _multistep_timesteps(total: int, steps: int, spacing: str, offset: int) -> np.ndarray:
+    if spacing == "linspace":
+        return np.round(np.linspace(0, total - 1, steps + 1))[::-1][:-1]
+    if spacing == "leading":
+        t = (np.arange(steps + 1) * (total // (steps + 1)))[::-1][:-1] + offset
+        return t.astype(np.float64)
+    return np.round(np.arange(total, 0, -total / steps))[:steps] - 1.0
+
+
+def _euler_timesteps(total: int, steps: int, spacing: str, offset: int) -> np.ndarray:
+    if spacing == "linspace":
+        return np.linspace(0, total - 1, steps)[::-1]
+    if spacing == "leading":
+        return (np.arange(steps) * (total // steps))[::-1].astype(np.float64) + offset
+    return np.round(np.arange(total, 0, -total / steps))[:steps] - 1.0
+
+
+def _spread(high: float, low: float, steps: int, sigmas: Sigmas) -> np.ndarray:
+    """``b / a`` from `high` to `low`."""
+    if sigmas == "exponential":
+        return np.exp(np.linspace(np.log(high), np.log(low), steps))
+    rho = 7.0
+    ramp = np.linspace(0.0, 1.0, steps)
+    return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho

@@ -42,6 +42,8 @@ class Steps(NamedTuple):
     """Noise rate to go on to."""
     sigma: np.ndarray
     """Rate of the fresh noise within `b_next`; 0 where ``eta = 0``."""
+    start: float = 1.0
+    """Standard deviation of the latent before the first step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,8 @@ class NoiseSchedule:
       solver: the model's own, where the settings name none.
       flow_settings: for flow models, further arguments of `flow_levels` where a multistep solver or
         Euler's walks the schedule.
+      beta_settings: for all others, arguments of `beta_levels` where such a solver walks it; empty
+        for `spacing`, `offset` and `final_timestep` as they are.
     """
 
     signal: np.ndarray
@@ -74,6 +78,7 @@ class NoiseSchedule:
     flow_shift: float | None = None
     solver: Solver = Solver("ddim")
     flow_settings: Mapping[str, Any] = field(default_factory=dict)
+    beta_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         a, b = np.asarray(self.signal, np.float64), np.asarray(self.noise, np.float64)
@@ -248,22 +253,25 @@ class NoiseSchedule:
         Raises:
           InputError: if `n` is out of range.
         """
-        by_rule = ("dpm++", "unipc") if self.flow_shift is None else ("dpm++", "unipc", "euler")
-        if self.solver.name not in by_rule or solver.name not in by_rule:
+        by_rule = {"dpm++", "unipc"}
+        if self.flow_shift is not None:
+            by_rule |= {"euler"}
+        elif self.beta_settings:
+            by_rule |= {"euler", "sde-dpm++"}
+        if not {self.solver.name, solver.name} <= by_rule:
             return self.steps(n)
         levels: Levels
         if self.flow_shift is not None:
             settings = {"shift": self.flow_shift, **self.flow_settings, "rule": solver.name}
             levels = flow_levels(n, **settings)
         else:
-            levels = beta_levels(
-                self.signal,
-                self.noise,
-                n,
-                spacing="leading" if self.spacing == "every" else self.spacing,
-                offset=self.offset,
-                end_clean=self.final_timestep is None,
-            )
+            settings = {
+                "spacing": "leading" if self.spacing == "every" else self.spacing,
+                "offset": self.offset,
+                "end_clean": self.final_timestep is None,
+                **self.beta_settings,
+            }
+            levels = beta_levels(self.signal, self.noise, n, **settings)
         return Steps(
             t=levels.t,
             a=levels.a[:-1],
@@ -271,6 +279,7 @@ class NoiseSchedule:
             a_next=levels.a[1:],
             b_next=levels.b[1:],
             sigma=np.zeros(n),
+            start=levels.start if solver.name == "euler" else 1.0,
         )
 
     def _timesteps(self, n: int) -> np.ndarray:

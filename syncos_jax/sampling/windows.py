@@ -29,6 +29,9 @@ class WindowLayout:
       stride: distance of two neighbouring windows, ``1 <= stride <= window``.
       weighting: how much a window's frame counts in `fuse`: ``"uniform"`` (the method as
         published) or ``"triangle"`` (1, 2, ..., 2, 1: the middle of a window counts most).
+      throwaway: frames at the beginning of each window but the video's first that are predicted and
+        thrown away. To a model that is causal in time a clip's first latent frame is the beginning
+        of a scene; in mid-video it is not, and the windows before cover that frame.
 
     Raises:
       InputError: if the video is shorter than a window, or a number is out of range.
@@ -38,6 +41,7 @@ class WindowLayout:
     window: int
     stride: int
     weighting: str = "uniform"
+    throwaway: int = 0
 
     def __post_init__(self) -> None:
         for name in ("frames", "window", "stride"):
@@ -54,6 +58,11 @@ class WindowLayout:
             raise InputError(
                 f"WindowLayout: stride {self.stride} is larger than the window {self.window} and "
                 f"would leave frames uncovered; choose 1 to {self.window}"
+            )
+        if self.throwaway < 0 or self.stride > self.window - self.throwaway:
+            raise InputError(
+                f"WindowLayout: throwaway {self.throwaway} and stride {self.stride} together are "
+                f"more than the window of {self.window}, which would leave frames uncovered"
             )
         if self.weighting not in WEIGHTINGS:
             raise InputError(
@@ -116,6 +125,9 @@ class WindowLayout:
             window[frames, used[frames]] = n
             place[frames, used[frames]] = np.arange(self.window)
             weight[frames, used[frames]] = self.weights
+            if n:
+                begins = frames[: self.throwaway]
+                weight[begins, used[begins]] = 0.0
             used[frames] += 1
         return window, place, weight
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.files.documents import read_mapping, to_text
-from syncos_jax.files.text import explain, short
+from syncos_jax.files.text import explain, explained, short
 from syncos_jax.scenario.variables import MAX_PROMPT, filled, located, read_variables
 
 MAX_FRAMES = 1_000_000
@@ -32,6 +32,7 @@ EXPECTED = {
     "seed": "a whole number from 0 to 4294967295",
     "fps": "a number of frames per second above 0 and at most 240",
     "stride": "a whole number of frames, at least 1",
+    "throwaway": "a whole number of latent frames, 0 or more",
     "window": f"a whole number of frames from 1 to {MAX_WINDOW}",
     "structured": "true or false",
     "crossfade": "a whole number of windows, 0 or more",
@@ -134,6 +135,9 @@ class Scenario(BaseModel):
         fps: frames per second; None for the model's own.
         stride: frames from one window to the next; None for the model's own.
         window: frames of a window; None for the model's own, which is what it was trained on.
+        throwaway: latent frames at the beginning of each window but the first whose prediction is
+            thrown away: for models that are causal in time, to which a clip's first latent frame is
+            the beginning of a scene.
         size: width and height of a frame in pixels; None for the model's own, which is what it
             was trained on.
         crossfade: windows at each change of event whose conditioning is a mixture of both events'.
@@ -155,6 +159,7 @@ class Scenario(BaseModel):
     fps: Annotated[float, Field(gt=0, le=240)] | None = None
     stride: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] | None = None
+    throwaway: Annotated[int, Field(ge=0, le=MAX_WINDOW)] = 0
     size: tuple[_Pixels, _Pixels] | None = Field(default=None, strict=False)
     crossfade: Annotated[int, Field(ge=0, le=MAX_FRAMES)] = 0
     overrides: Annotated[tuple[Override, ...], Field(max_length=MAX_EVENTS)] = Field(
@@ -210,6 +215,15 @@ class Scenario(BaseModel):
             raise InputError(explain(error, EXPECTED, _KEYS)) from error
         scenario.settings()
         return scenario
+
+    @classmethod
+    def findings(cls, data: Mapping[str, Any]) -> list[str]:
+        """All that `from_dict` would find wrong with the keys of a mapping, one line each."""
+        try:
+            cls.model_validate(dict(data))
+        except ValidationError as error:
+            return explained(error, EXPECTED, _KEYS)
+        return []
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Scenario:

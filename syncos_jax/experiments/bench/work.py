@@ -73,7 +73,10 @@ class Case:
     def flops_of_frame(self) -> float | None:
         """Operations of decoding one latent frame."""
         decoding = self.model.decoding(self.latent)
-        return None if decoding is None else operations(decoding[0].lower(*decoding[1]))
+        if decoding is None:
+            return None
+        found = operations(decoding[0].lower(*decoding[1]))
+        return None if found is None else found / decoding[1][2].shape[0]
 
 
 def normal(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
@@ -95,22 +98,35 @@ def unet_work(case: Case, guided: bool) -> Work:
 
 
 def vae_work(case: Case) -> Work:
-    """Decoding one latent frame."""
+    """Decoding one latent frame, or the piece of a stream that is decoded at once."""
     decoding = case.model.decoding(case.latent)
     if decoding is None:
         raise InputError(f"the model {case.model.name!r} cannot decode a single latent frame")
     decode, abstract = decoding
     arguments = jax.tree.map(
-        lambda leaf: normal(leaf.shape) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf,
+        lambda leaf: (
+            normal(leaf.shape).astype(leaf.dtype)
+            if isinstance(leaf, jax.ShapeDtypeStruct)
+            else leaf
+        ),
         abstract,
     )
     # The first argument is static; a compiled program is called without it.
+    given = list(arguments[1:])
+    piece = given[1].shape[0]
+
+    def call(program: Any) -> Any:
+        decoded = program(*given)
+        if len(given) > 2:  # a stream: what the next piece is given was this one's to give away
+            decoded, given[2] = decoded
+        return decoded
+
     return Work(
         name="vae decode",
         what="vae",
         lower=lambda: decode.lower(*arguments),
-        call=lambda program: program(*arguments[1:]),
-        unit="1 latent frame",
+        call=call,
+        unit="1 latent frame" if piece == 1 else f"{piece} latent frames",
     )
 
 

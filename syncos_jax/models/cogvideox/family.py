@@ -64,7 +64,7 @@ class CogVideoX(NetworkModel):
 
     family = "cogvideox"
     config_class = CogVideoXConfig
-    divided = ("transformer",)
+    divided = ("transformer", "text_encoder")
     config: CogVideoXConfig
     geometry: CogVideoXGeometry
 

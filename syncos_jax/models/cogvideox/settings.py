@@ -60,6 +60,8 @@ class CogVideoXConfig:
         transformer, vae, text: sizes of the networks.
         schedule: arguments of ``NoiseSchedule.from_betas``.
         solver: arguments of `syncos_jax.sampling.solvers.Solver`.
+        levels: arguments of `syncos_jax.sampling.levels.beta_levels` for that solver; empty for the
+            timesteps of the schedule.
         window: latent frames of a clip, the length of a window (13 are 49 frames).
         stride: default distance in latent frames between the starts of two windows.
         fps: frames per second of a clip.
@@ -87,6 +89,7 @@ class CogVideoXConfig:
     steps: int = 50
     guidance: float = 6.0
     dropped: int = 0
+    levels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -129,7 +132,8 @@ class CogVideoXConfig:
     def noise_schedule(self) -> NoiseSchedule:
         """The diffusion process, with the model's own solver."""
         schedule = NoiseSchedule.from_betas(**self.schedule)
-        return dataclasses.replace(schedule, solver=self.default_solver())
+        own = self.default_solver()
+        return dataclasses.replace(schedule, solver=own, beta_settings=self.levels)
 
     def default_solver(self) -> Solver:
         """The model's own solver."""

@@ -12,10 +12,12 @@ from syncos_jax.errors import InputError
 from syncos_jax.files.text import short
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from syncos_jax.models.family import Geometry
+from syncos_jax.models.from_mapping import from_mapping
 from syncos_jax.models.layers import DType, NoWeights
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
 from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.solvers import Solver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,8 @@ class ModelConfig:
         unet, vae, text: sizes of the networks.
         schedule: arguments of ``NoiseSchedule.from_betas``; ``signal_scale`` may be
             ``{start, end, steps}``: linear over the first ``steps`` timesteps, constant after.
+        solver: arguments of `syncos_jax.sampling.solvers.Solver`; empty for DDIM.
+        levels: arguments of `syncos_jax.sampling.levels.beta_levels` for that solver.
         latent_scale: the UNet sees latents times this.
         window: frames of a clip, the length of a window.
         stride: default distance in frames between the starts of two windows.
@@ -41,9 +45,10 @@ class ModelConfig:
 
     family: ClassVar[str] = "unet_clip"
     networks: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder")
+    unet_config: ClassVar[Any] = UNet3DConfig
 
     name: str
-    unet: UNet3DConfig
+    unet: Any
     vae: VAEConfig
     text: CLIPTextConfig
     schedule: Mapping[str, Any]
@@ -56,6 +61,8 @@ class ModelConfig:
     steps: int
     guidance: float
     openclip_tokens: bool = False
+    solver: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    levels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -102,14 +109,20 @@ class ModelConfig:
         )
 
     def noise_schedule(self) -> NoiseSchedule:
-        """The diffusion process."""
+        """The diffusion process, with the model's own solver."""
         settings = dict(self.schedule)
         scale = settings.get("signal_scale")
         if isinstance(scale, Mapping):
             ramp = np.linspace(scale["start"], scale["end"], scale["steps"])
             rest = np.full(settings["train_steps"], scale["end"])
             settings["signal_scale"] = np.concatenate([ramp, rest])
-        return NoiseSchedule.from_betas(**settings)
+        schedule = NoiseSchedule.from_betas(**settings)
+        if not self.solver:
+            return schedule
+        own = from_mapping(Solver, self.solver, "solver")
+        schedule = dataclasses.replace(schedule, solver=own, beta_settings=self.levels)
+        schedule.steps_of(own, self.steps)  # or an error
+        return schedule
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -123,7 +136,7 @@ class ModelConfig:
             InputError: missing or unknown entries, by name.
         """
         values = dict(values)
-        for key, kind in (("unet", UNet3DConfig), ("vae", VAEConfig), ("text", CLIPTextConfig)):
+        for key, kind in (("unet", cls.unet_config), ("vae", VAEConfig), ("text", CLIPTextConfig)):
             entry = values.get(key)
             if isinstance(entry, Mapping):
                 values[key] = _build(kind, entry, key)

@@ -54,7 +54,7 @@ class Wan(NetworkModel):
 
     family = "wan"
     config_class = WanConfig
-    divided = ("transformer", "transformer_2")
+    divided = ("transformer", "transformer_2", "text_encoder")
     config: WanConfig
 
     def __init__(self, config: WanConfig, *, tokenizer: Any = None, **networks: Any) -> None:

@@ -1,0 +1,1 @@
+"""AnimateDiff: Stable Diffusion's UNet with motion modules, kin of the family `unet_clip`."""

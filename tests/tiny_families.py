@@ -1,0 +1,148 @@
+"""Folders of tiny models of the transformer families, with random weights, made without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from syncos_jax.models import saved
+from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig, CogVideoXVAEConfig
+from syncos_jax.models.cogvideox.settings import CogVideoXConfig
+from syncos_jax.models.t5 import T5Config
+from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
+from syncos_jax.models.wan.settings import WanConfig
+from syncos_jax.models.weights import leaves
+
+WORDS = ("a", "cat", "in", "kitchen", "sleeps", "wakes", "up", "drinks", "milk", "rain")
+TEXT = T5Config(vocabulary=16, features=8, inner=16, layers=1, heads=2, head_size=8)
+
+WAN = WanConfig(
+    name="tiny-wan",
+    transformer=WanTransformerConfig(
+        in_channels=4,
+        out_channels=4,
+        layers=1,
+        heads=2,
+        head_size=8,
+        inner=16,
+        text_features=8,
+        time_features=16,
+    ),
+    vae=WanVAEConfig(
+        base=4,
+        latent_channels=4,
+        multipliers=(1, 2),
+        blocks=1,
+        time_halved=(True,),
+        latents_mean=(0.3, -0.2, 0.1, 0.0),
+        latents_std=(1.5, 0.8, 1.2, 2.0),
+    ),
+    text=T5Config(**{**vars(TEXT), "bias_per_layer": True}),
+    schedule={"rule": "unipc", "shift": 3.0},
+    solver={"name": "unipc", "variant": "bh2"},
+    text_tokens=12,
+    window=3,
+    stride=2,
+    fps=4,
+    height=8,
+    width=8,
+    steps=4,
+)
+COGVIDEOX = CogVideoXConfig(
+    name="tiny-cogvideox",
+    transformer=CogVideoXTransformerConfig(
+        in_channels=4,
+        out_channels=4,
+        layers=1,
+        heads=2,
+        head_size=8,
+        text_features=8,
+        text_tokens=12,
+        time_features=16,
+        sample_frames=3,
+        sample_height=4,
+        sample_width=4,
+    ),
+    vae=CogVideoXVAEConfig(
+        latent_channels=4,
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        norm_groups=2,
+        time_factor=2,
+        latent_scale=0.7,
+    ),
+    text=TEXT,
+    schedule={
+        "betas": "scaled_linear",
+        "prediction": "v",
+        "spacing": "trailing",
+        "zero_terminal_snr": True,
+        "snr_shift": 3.0,
+    },
+    solver={"name": "ddim"},
+    window=3,
+    stride=2,
+    fps=4,
+    height=8,
+    width=8,
+    steps=4,
+)
+CONFIGS = {"wan": WAN, "cogvideox": COGVIDEOX}
+
+SAMPLERS = {
+    "syncos": {"name": "syncos", "refine_steps": 2, "iterations": 2, "windows_per_step": 2},
+    "co_denoising": {"name": "co_denoising"},
+    "fifo": {"name": "fifo", "steps": 4},
+}
+"""Of scenario files; steps and guidance are the model's own."""
+
+
+def story(sampler: str) -> dict:
+    """A scenario of two events, four windows."""
+    events = [{"prompt": "sleeps", "seconds": 2}, {"prompt": "drinks milk", "seconds": 2}]
+    return {
+        "global": "a cat in kitchen",
+        "negative": "rain",
+        "events": events,
+        "sampler": SAMPLERS[sampler],
+    }
+
+
+def write(folder: Path, family: str) -> Path:
+    """The model's folder, as ``syncos convert`` writes one."""
+    import jax.numpy as jnp
+
+    config, rng = CONFIGS[family], np.random.default_rng(0)
+    names = [name for name in config.networks if name != "transformer_2"]
+    folder.mkdir(parents=True)
+    saved.write_config(folder, config, names)
+    for name in names:
+        weights = {}
+        for path, leaf in leaves(config.build(name, np.float32)).items():
+            fan_in = math.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 100
+            value = 0.7 * rng.standard_normal(leaf.shape) / fan_in**0.5
+            value += path.endswith(".scale")
+            weights[path] = jnp.asarray(value, jnp.float32)
+        saved.write_network(folder / name, weights)
+    _write_tokenizer(folder / saved.TOKENIZER)
+    saved.seal(folder)
+    return folder
+
+
+def _write_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0)]
+    vocabulary += [(f"▁{word}", -2.0) for word in WORDS]
+    made = Tokenizer(models.Unigram(vocabulary, unk_id=2))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
