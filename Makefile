@@ -8,6 +8,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 EXAMPLE ?= examples/red_ball.yaml
 OUT     ?= out/demo.mp4
+# Processes of `make test`; each takes up to 3 GB.
+JOBS    ?= 2
 
 PACKAGES := syncos_jax $(wildcard kernels weights_convert)
 
@@ -41,7 +43,7 @@ demo: $(VENV)/.run
 	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all --out $(OUT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 test-full: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -33,9 +33,11 @@ STORY = {
 }
 
 
-def start(arguments, kill_row=None, how=signal.SIGKILL, log=None, kill_run=1, devices=1):
+def start(
+    arguments, kill_row=None, how=signal.SIGKILL, log=None, kill_run=1, devices=1, within=None
+):
     """Runs ``syncos ARGUMENTS`` in a process of its own, which sends itself a signal at `kill_row`
-    of the `kill_run`-th run that it plays.
+    of the `kill_run`-th run that it plays; `within` is called there first.
 
     A fork of this process, which has imported everything but not used it. Returns its id.
     """
@@ -50,6 +52,8 @@ def start(arguments, kill_row=None, how=signal.SIGKILL, log=None, kill_run=1, de
             os.dup2(file, 2)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        if within is not None:
+            within()
         code = command(arguments, kill_row, how, kill_run)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

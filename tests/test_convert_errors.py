@@ -119,7 +119,7 @@ def test_what_overflows_in_another_type_is_a_warning(state):
     [
         (b"PK\x03\x04 and nothing", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n", "neither a safetensors file nor a torch checkpoint"),
-        (b"", "it is empty"),
+        (b"", "is empty"),
     ],
 )
 def test_wrong_format(content, message):

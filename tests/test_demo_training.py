@@ -329,7 +329,23 @@ def test_a_bank_is_used_again_for_the_same_scenes_and_encoder_only(tmp_path, mon
     assert len(encode_bank(vae, scenes[:2], 2, file)) == 2
 
 
-@pytest.mark.slow  # over five minutes on two cores
+def test_clips_go_on_from_frames(tmp_path):
+    """What the temporal layers and the others learn of two steps, and what is logged."""
+    train_tokenizer(tmp_path / "tokenizer")
+    tokenizer = PromptTokenizer(tmp_path / "tokenizer", TOKENS)
+    networks = random_network(
+        lambda: TextToVideo(TINY, tokenizer.vocabulary, rngs=nnx.Rngs(0)), seed=1
+    )
+    vae = random_network(lambda: AutoencoderKL(TINY.vae, rngs=nnx.Rngs(0)))
+    before = {path: np.array(value) for path, value in leaves(networks.unet).items()}
+    train_clips(networks, vae, tokenizer, TINY, tmp_path / "clips", seed=0)
+    moved = [p for p, v in leaves(networks.unet).items() if np.abs(v - before[p]).max() > 1e-6]
+    assert any("temp_convs" in path for path in moved)
+    assert any("resnets" in path for path in moved)
+    assert {"right_motion", "opposite_motion"} <= set(log(tmp_path / "clips")[-1])
+
+
+@pytest.mark.slow  # minutes, nearly all of them compiling
 def test_the_stages_follow_each_other_and_resume(tmp_path, monkeypatch):
     for limits in ("AUTOENCODER", "FRAMES"):  # three steps reach nothing
         monkeypatch.setattr(gates, limits, {})
@@ -361,12 +377,6 @@ def test_the_stages_follow_each_other_and_resume(tmp_path, monkeypatch):
     for path, value in leaves(parts[0].unet).items():
         if not over_time(path.split("."), None):
             np.testing.assert_allclose(value, before[path], atol=1e-3)
-    train_clips(*parts, TINY, folder / "clips", seed=0)
-    networks = parts[0]
-    moved = [p for p, v in leaves(networks.unet).items() if np.abs(v - before[p]).max() > 1e-6]
-    assert any("temp_convs" in path for path in moved)
-    assert any("resnets" in path for path in moved)
-    assert {"right_motion", "opposite_motion"} <= set(log(folder / "clips")[-1])
 
 
 def test_a_stage_that_is_not_good_enough_stops_the_training(tmp_path):

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 from syncos_jax.errors import InputError
 from syncos_jax.models import saved
-from syncos_jax.review.approvals import read_reviews
 from syncos_jax.runs.items import read_items
 from syncos_jax.runs.record import read_sidecar
 from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.template import Template
+from syncos_jax.studio.review.approvals import read_reviews
 from syncos_jax.weights_convert.diffusers_folder import read_config
 from syncos_jax.weights_convert.stored import open_file
 

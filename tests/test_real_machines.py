@@ -128,3 +128,32 @@ def test_every_flipped_bit_is_found(tmp_path):
         path.write_bytes(whole)
     paths[-1].unlink()
     assert "is missing" in syncos("info", "m", "--verify").stderr
+
+
+def test_leftovers_from_before_the_clock_went_back_go(tmp_path):
+    for age in (30.0, 3600.0):
+        Path(".a.12345678.txt").write_text("half")
+        os.utime(".a.12345678.txt", (time.time() + age,) * 2)
+        assert remove_leftovers(tmp_path, ".a.", ".txt") == (age > 60)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch, exchange):
+    if not exchange:  # as on systems that cannot
+        monkeypatch.setattr("syncos_jax.files.atomic._exchange", lambda *_: False)
+    for text in ("one", "two"):
+        with replacing_folder("frames") as folder:
+            (folder / "1").write_text(text)
+        assert os.listdir() == ["frames"] and Path("frames/1").read_text() == text
+    monkeypatch.setattr("syncos_jax.files.atomic._exchange", lambda *_: False)
+    replace = os.replace
+
+    def fails(old, new):
+        if Path(new).name == "frames" and Path(old).name == "new":
+            raise OSError(5, "Input/output error")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError), replacing_folder("frames") as folder:
+        (folder / "1").write_text("three")
+    assert os.listdir() == ["frames"] and Path("frames/1").read_text() == "two"

@@ -6,6 +6,7 @@ from checkpoints import syncos
 from syncos_jax import Scenario
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.load import load_tokenizer
+from syncos_jax.scenario.comments import comments_behind_text
 from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.template import Template
 
@@ -145,3 +146,85 @@ def test_a_window_in_a_scenario(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("global: a\nwindow: 24\nevents: [{prompt: b, seconds: 3}]\n")
     assert Scenario.from_file(path).window == 24
+
+
+OTHER_TABLES = {
+    "tabs.csv": 'prompt\tseconds\na red ball, rolling\t1\nit "grows"\t2.5\n',
+    "bars.csv": 'prompt|seconds\na red ball, rolling|1\n"it ""grows"""|2.5\n',
+    "sep.csv": 'sep=;\r\nprompt;seconds\r\na red ball, rolling;1\r\n"it ""grows""";2,5\r\n',
+    "mac.csv": 'prompt,seconds\r"a red ball, rolling",1\r"it ""grows""",2.5\r',
+    "names.csv": ' Text Prompt ,DURATION\n"a red ball, rolling",1\n"it ""grows""",2.5\n',
+    "names.jsonl": '{"text_prompt": "a red ball, rolling", "duration": 1}\n\n'
+    '{"caption": "it \\"grows\\"", "seconds": 2.5, "negative_prompt": null}\n',
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TABLES)
+def test_tables_of_other_programs(tmp_path, name):
+    text = OTHER_TABLES[name].replace('it "grows"', '"it ""grows"""') if "tabs" in name else None
+    assert events(tmp_path, name, text or OTHER_TABLES[name]) == [BALL, GROWS]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["a.tsv", "a.txt"])
+def test_encodings_of_other_programs(tmp_path, name, encoding):
+    text = "prompt\r\nein roter Ball, größer 🎈 e\u0301\r\n"
+    text = text if name == "a.tsv" else text.partition("\r\n")[2]
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    found = read_prompt_file(tmp_path / name).events
+    assert list(found) == [{"prompt": "ein roter Ball, größer 🎈 e\u0301"}]
+    (tmp_path / name).write_bytes(text.encode("cp1252", "replace"))
+    with pytest.raises(InputError, match="is not UTF-8 text; save it as UTF-8"):
+        read_prompt_file(tmp_path / name)
+
+
+def test_nothing_of_a_table_is_lost_in_silence(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,,camera\na ball,left,\n\nit grows,,wide\n")
+    notes = read_prompt_file(path).notes
+    assert notes == (f"{path}: columns that are not read: camera, number 2",)
+    (tmp_path / "a.txt").write_text('"a ball"\n"it grows"\n')
+    assert "are part of the prompts" in read_prompt_file(tmp_path / "a.txt").notes[0]
+    for name, text, message in [
+        ("a.csv", "prompt,caption\na,b\n", "two columns for prompt"),
+        ("a.csv", "prompt,seconds\n\n\n,3\n", "row 4 has no prompt"),
+        ("a.txt", "a ball\t1\nit grows\t2\n", "looks like a table; name it .tsv"),
+        ("a.json", '[{"prompt": "a", "prompt": "b"}]', "'prompt' stands twice"),
+        ("a.jsonl", '{"prompt": "a", "text": "b"}', "the same under two names"),
+        ("a.jsonl", '{"prompt": 3}', "has no prompt"),
+        ("a.txt", "", "has no prompt in it"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            events(tmp_path, name, text)
+
+
+HASHES = {
+    "list": ("variables:\n  place:\n    - beach #1\n    - lake\n", "'#1'"),
+    "two lines": ("global: a jersey\n  with the #7\n", "'#7'"),
+    "second of two keys": ("events:\n  - {seconds: 1, prompt: a ball #9}\n", "'#9}'"),
+    "block": ("global: |\n  key: text #7\n", None),
+    "quoted": ('global: "a #7" #8\n', None),
+    "number": ("seed: 3 #here\n", None),
+    "remark": ("global: a ball  # red\n", None),
+    "remark close": ("global: a ball # red\n", "'# red'"),
+    "nothing": ("global: #7\n", None),
+}
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_where_yaml_ends_a_text_at_a_hash(tmp_path, name):
+    text, said = HASHES[name]
+    (tmp_path / "a.yaml").write_text(text)
+    notes = comments_behind_text(tmp_path / "a.yaml")
+    assert len(notes) == (said is not None), notes
+    assert said is None or said in notes[0]
+
+
+def test_a_batch_says_it_too(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        text = "global: a jersey with the #7\nevents: [{prompt: it waves, seconds: 1}]\n"
+        (tmp_path / "in" / f"{name}.yaml").write_text(text)
+    result = syncos("batch", tmp_path / "in", "--out", tmp_path / "out", "--devices-per-video", "2")
+    assert result.exit_code == 2
+    assert result.stderr.count("'#7' is a comment to YAML") == 2

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
-from syncos_jax.review.approvals import (
+from syncos_jax.studio.review.approvals import (
     FILE,
     MAX_COMMENT,
     Reviews,
@@ -141,7 +141,7 @@ def test_a_damaged_file_is_left_alone(video, text, message):
 
 WRITER = """
 import sys
-from syncos_jax.review.approvals import add_entry
+from syncos_jax.studio.review.approvals import add_entry
 video, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 for index in range(count):
     add_entry(video, "comment", name, f"{name} {index}")
@@ -150,7 +150,7 @@ for index in range(count):
 
 STUCK = """
 import os, sys, time
-from syncos_jax.review import approvals
+from syncos_jax.studio.review import approvals
 def stop(_):
     print("written, not yet renamed", flush=True)
     time.sleep(600)

@@ -13,10 +13,10 @@ from syncos_jax.cli import app
 from syncos_jax.demo.world import Scene
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.video import Video
-from syncos_jax.review import add_entry, build_page
-from syncos_jax.review.figures import axis, colours, levels, polyline
-from syncos_jax.review.measure import measure, most_changed, reading
-from syncos_jax.review.takes import Event, events_of, find_takes, read_take
+from syncos_jax.studio.review import add_entry, build_page
+from syncos_jax.studio.review.figures import axis, colours, levels, polyline
+from syncos_jax.studio.review.measure import measure, most_changed, reading
+from syncos_jax.studio.review.takes import Event, events_of, find_takes, read_take
 
 LEFT, UP, GROW = (scene for _, scene in EVENTS)
 
@@ -109,6 +109,15 @@ def test_folders_that_cannot_be_shown(tmp_path):
     with pytest.raises(InputError, match="a.mp4: cannot be read as a video"):
         build_page(tmp_path)
     assert not (tmp_path / "review.html").exists()
+
+
+def test_one_file_that_is_no_video_is_left_out_and_named(tmp_path):
+    write_take(tmp_path, "good.mp4", clip(EVENTS[0][1]), prompts=["x"])
+    (tmp_path / "bad.mp4").write_text("not a video")
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "good.mp4").read_bytes()[:700])
+    html = build_page(tmp_path).read_text()
+    assert "no video can be read from it: bad.mp4, cut.mp4." in html
+    assert html.count("bad.mp4") == 1 and "good.mp4" in html
 
 
 # -- warnings -------------------------------------------------------------------------------------
@@ -296,7 +305,7 @@ def test_linked_videos(tmp_path):
 
 def test_videos_that_are_too_large_to_be_held(tmp_path, monkeypatch):
     write_take(tmp_path)
-    monkeypatch.setattr("syncos_jax.review.page.MAX_EMBEDDED", 1000)
+    monkeypatch.setattr("syncos_jax.studio.review.page.MAX_EMBEDDED", 1000)
     with pytest.raises(InputError, match="give `link=True`"):
         build_page(tmp_path)
     assert not (tmp_path / "review.html").exists()
@@ -329,8 +338,8 @@ def test_by_command(tmp_path):
 
 
 def test_long_videos_are_thinned(tmp_path, monkeypatch):
-    monkeypatch.setattr("syncos_jax.review.measure.MAP_SIDE", 10)
-    monkeypatch.setattr("syncos_jax.review.measure.CURVE_POINTS", 12)
+    monkeypatch.setattr("syncos_jax.studio.review.measure.MAP_SIDE", 10)
+    monkeypatch.setattr("syncos_jax.studio.review.measure.CURVE_POINTS", 12)
     frames = frames_of()
     frames[14] = 0
     measured = measure(read_take(write_take(tmp_path, frames=frames)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy import mixture_denoiser
 
-from syncos_jax.sampling import CoDenoising, Sampling, SynCoS
+from syncos_jax.sampling import CoDenoising, FlowLong, FreeNoise, Sampling, SynCoS
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -54,11 +54,23 @@ def frames_on_each_subject(sampler):
         (SynCoS(t_min=600, learning_rate=0.5, iterations=20), 0.90, 1.0),
         # The paper finds a fixed baseline noise better; on the exact denoiser it is not.
         (SynCoS(t_min=850, learning_rate=0.5, iterations=20, fixed_noise=False), 0.88, 1.0),
+        # Rivals that cost what co-denoising costs.
+        (FlowLong(), 0.64, 0.77),
+        (FreeNoise(), 0.95, 1.0),
         (SynCoS.dial(0.5), 0.80, 0.95),  # at 1.07 times co-denoising's calls
         (SynCoS.dial(1.0), 0.95, 1.0),  # at 1.15 times
+        # Fresh noise beside the refinement: it does not matter much.
+        pytest.param(
+            SynCoS(t_min=850, learning_rate=0.5, iterations=20, fresh_noise_t_min=600),
+            0.72, 0.88, marks=pytest.mark.slow,
+        ),
+        pytest.param(SynCoS.dial(1.0, fresh_noise_t_min=600), 0.94, 1.0, marks=pytest.mark.slow),
     ],
-    ids=["co_denoising", "syncos_850", "syncos_600", "new_noise", "dial_0.5", "dial_1"],
-)
+    ids=[
+        "co_denoising", "syncos_850", "syncos_600", "new_noise", "flowlong", "freenoise",
+        "dial_0.5", "dial_1", "syncos_850_fresh", "dial_1_fresh",
+    ],
+)  # fmt: skip
 def test_agreement_of_the_frames_on_one_subject(sampler, least, most):
     counts = frames_on_each_subject(sampler)
     agreement = (counts.max(axis=1) / LAYOUT.frames).mean()

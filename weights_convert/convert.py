@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.atomic import followed, temporary_folder
+from syncos_jax.files.atomic import followed, put_folder, temporary_folder
 from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
@@ -196,7 +196,7 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
             f"frames of {config.width}x{config.height} pixels: this network needs sides that "
             f"{step} divides; `size={near}` would do"
         )
-    said = opened.assumed if window is None else ()
+    said = opened.assumed if window is None and "unet" in opened.parts else ()
     return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, *said))
 
 
@@ -259,7 +259,10 @@ def _noted(config: Any, loras: Mapping[str, list[Lora]]) -> Any:
 
 
 def _kept(dtype: np.dtype) -> np.dtype:
-    """The dtype on disk where none is asked for: the checkpoint's, float64 as float32."""
+    """The dtype on disk where none is asked for: the checkpoint's, float64 as float32, and float8,
+    which no network computes in, as bfloat16, which holds each of its values."""
+    if dtype.itemsize == 1:
+        return np.dtype(ml_dtypes.bfloat16)
     return dtype if dtype.itemsize <= 4 else np.dtype(np.float32)
 
 
@@ -367,8 +370,9 @@ def building_folder(target: Path, force: bool) -> Iterator[Path]:
             complete.mkdir()
             yield complete
             if force and target.exists():
-                target.rename(temporary / "old")
-            complete.rename(target)
+                put_folder(complete, target, temporary / "old")
+            else:
+                complete.rename(target)
             made = []
         except OSError as error:  # named after what was asked for, not after where it was made
             raise OSError(

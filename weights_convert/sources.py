@@ -81,6 +81,8 @@ def open_source(
         if of_wan:
             opened = wan.open_model(path, choice.network)
         else:
+            if path.is_dir() and Path(source).suffix.lower() in _CHECKPOINTS:
+                choice = dataclasses.replace(choice, file=path / Path(source).name)
             opened = open_pipeline(path, choice.network, choice, source)
         given = path.is_dir() and (path / "syncos.json").is_file()  # which may say both
         said = {} if given else {"name": name, "source": source}
@@ -131,6 +133,7 @@ def _meant(path: Path, format: Format | None, only: str | None) -> Path:
     if format is None and is_pipeline(path):
         _refuse_single_network(path, only)
         return path
+    _refuse_of_trainers(path)
     found = sorted(p for p in path.iterdir() if p.suffix in (".ckpt", ".safetensors"))
     if len(found) == 1:
         return found[0]
@@ -203,7 +206,7 @@ def _meant_file(path: Path, format: Format | None, only: str | None) -> Path:
     if path.name == "model_index.json":
         return path.parent
     lower = path.name.lower()
-    if lower.endswith(_ARCHIVES):
+    if lower.endswith(_ARCHIVES) and not (lower.endswith(".tar") and _is_torch_file(path)):
         raise InputError(f"{path}: is an archive; unpack it, and give the folder or the checkpoint")
     if lower.endswith((".json", ".yaml", ".yml", ".txt", ".md")):
         raise InputError(
@@ -227,6 +230,30 @@ def _meant_file(path: Path, format: Format | None, only: str | None) -> Path:
                 f"`only={network}` for that network alone"
             )
     return path
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Whether a file is torch's, whatever its name: many trainers write ``.pth.tar``."""
+    from syncos_jax.weights_convert import torch_file
+
+    with path.open("rb") as file:
+        return torch_file.recognises(file.read(4))
+
+
+_OF_TRAINERS = {
+    ".metadata": "is a distributed checkpoint of PyTorch's; python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch makes one file of it, which can be "
+    "converted",
+    "zero_to_fp32.py": "is a checkpoint of DeepSpeed's; the zero_to_fp32.py in it makes one file "
+    "of it, which can be converted",
+}
+"""Files by which folders that trainers write are known."""
+
+
+def _refuse_of_trainers(folder: Path) -> None:
+    for name, what in _OF_TRAINERS.items():
+        if (folder / name).is_file():
+            raise InputError(f"{folder}: {what}")
 
 
 def network_of(config: Path) -> str | None:

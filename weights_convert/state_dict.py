@@ -45,11 +45,13 @@ class Choice:
         key: the name that a set stands under, or the prefix of its names; None to find it.
         averaged: take the averaged copy (EMA) of the weights.
         network: the one network that is wanted; None for all.
+        file: that was given; in its folder it is read, whatever else lies there.
     """
 
     key: str | None = None
     averaged: bool = False
     network: str | None = None
+    file: Path | None = None
 
 
 def choose(path: Path, content: Any, choice: Choice) -> Tensors:
@@ -59,7 +61,7 @@ def choose(path: Path, content: Any, choice: Choice) -> Tensors:
         InputError: none, or several of which none is the obvious one: their names are said.
     """
     if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not named tensors")
+        raise InputError(f"{path}: holds {_described(content)}, not named tensors")
     sets = dict(_sets(content, ""))
     if choice.key is not None and choice.key in sets:
         return sets[choice.key]
@@ -78,6 +80,13 @@ def choose(path: Path, content: Any, choice: Choice) -> Tensors:
     if plain and averaged:
         raise _ask(path, named)
     return _only(path, named, choice) if named else _nothing(path, content)
+
+
+def _described(content: Any) -> str:
+    name = type(content).__name__
+    if type(content).__module__ == "builtins":
+        return f"a {name}"
+    return f"a whole object ({name}); load it where its code is at hand, and save its state_dict()"
 
 
 def _sets(content: Mapping[Any, Any], name: str, depth: int = 0) -> Iterator[tuple[str, Tensors]]:
@@ -158,6 +167,8 @@ def unwrapped(
     if best == 0:
         return clean, ""
     found = [prefix for prefix, count in counts.items() if count >= 0.9 * best]
+    # A table may know names with and without their own first part: the same tensors.
+    found = [p for p in found if not any(p != q and p.startswith(q) for q in found)]
     asked = None if choice.key is None else choice.key.rstrip(".") + "."
     if asked in found:
         found = [asked]

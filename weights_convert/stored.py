@@ -38,6 +38,8 @@ _SAFETENSORS_DTYPES: dict[str, np.dtype] = {
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
 
 
@@ -102,27 +104,24 @@ def open_file(path: Path, choice: Choice | None = None) -> Tensors:
     Raises:
         InputError: neither of the two, damaged, truncated, or refused; says why.
     """
-    from syncos_jax.weights_convert import state_dict, torch_file
+    from syncos_jax.weights_convert import state_dict, strange_files, torch_file
 
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(strange_files.HEAD)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if head == b"version https://":
-        raise InputError(f"{path}: is a Git LFS pointer, not the file itself; fetch the file")
     # First: a safetensors header of some lengths begins like a pickle (0x80).
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER:
-        return state_dict.without_wrappers(read_safetensors(path, size))
-    if torch_file.recognises(head):
+        tensors = read_safetensors(path, size)
+    elif torch_file.recognises(head):
         content = torch_file.read(path)
-        chosen = state_dict.choose(path, content, choice or state_dict.Choice())
-        return state_dict.without_wrappers(chosen)
-    raise InputError(
-        f"{path}: neither a safetensors file nor a torch checkpoint"
-        + (" (it is empty)" if size == 0 else "")
-    )
+        tensors = state_dict.choose(path, content, choice or state_dict.Choice())
+    else:
+        raise InputError(f"{path}: is {strange_files.what_it_is(head, size)}")
+    strange_files.refuse_quantised(tensors, path)
+    return state_dict.without_wrappers(tensors)
 
 
 def read_safetensors(path: Path, size: int) -> Tensors:
@@ -199,20 +198,30 @@ def shards_of(index: Path) -> dict[str, str]:
 
 
 def open_folder(folder: Path, choice: Choice | None = None) -> Tensors:
-    """The tensors of a network's folder, in one file or in shards with an index.
+    """The tensors of a network's folder, in one file or in shards with an index or without.
+
+    Where no file has a name that diffusers gives, the only file of weights is taken.
 
     Raises:
         InputError: no weights there, a missing shard, or shards that do not agree with the index.
     """
+    from syncos_jax.weights_convert import strange_files
+
+    if choice is not None and choice.file is not None and choice.file.parent == folder:
+        return open_file(choice.file, choice)
     try:
-        name = find_weights([path.name for path in folder.iterdir()])
+        names = [path.name for path in folder.iterdir()]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+    name = find_weights(names)
     if name is None:
-        raise InputError(
-            f"{folder}: missing weights; expected diffusion_pytorch_model or model, .safetensors "
-            "or .bin, or the .index.json of their shards"
-        )
+        shards = sorted(name for name in names if _SHARD.fullmatch(name))
+        if shards:
+            return _without_index(folder, shards, choice)
+        weights = [name for name in names if name.endswith(_ENDINGS)]
+        if len(weights) != 1 or _LORA_FILE.search(weights[0]):
+            raise strange_files.no_weights(folder, names)
+        name = weights[0]
     if not name.endswith(".json"):
         return open_file(folder / name, choice)
     placed = shards_of(folder / name)
@@ -229,4 +238,25 @@ def open_folder(folder: Path, choice: Choice | None = None) -> Tensors:
         tensors |= held
     if problems:
         raise InputError(f"{folder / name}: does not fit its shards: {'; '.join(problems)}")
+    return tensors
+
+
+_SHARD = re.compile(r"\w+(?:\.\w+)?-(?P<number>\d{5})-of-(?P<count>\d{5})\.(?:safetensors|bin)")
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_LORA_FILE = re.compile(r"lora|adapter|openvino|training_args|optimizer|scheduler|random_states")
+
+
+def _without_index(folder: Path, shards: list[str], choice: Choice | None) -> Tensors:
+    """The tensors of shards whose index is missing; their names say how many there are."""
+    found = [match for match in map(_SHARD.fullmatch, shards) if match]
+    counts = {int(match["count"]) for match in found}
+    numbers = sorted(int(match["number"]) for match in found)
+    if len(counts) != 1 or numbers != list(range(1, max(counts) + 1)):
+        raise InputError(
+            f"{folder}: shards without their .index.json, and not all of them: "
+            f"{', '.join(shards[:8])}; download the folder again"
+        )
+    tensors: Tensors = {}
+    for shard in shards:
+        tensors |= open_file(folder / shard, choice)
     return tensors

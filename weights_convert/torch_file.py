@@ -20,89 +20,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.weights_convert import pickle_names as names
 from syncos_jax.weights_convert.stored import Stored
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
 _MAX_PICKLE = 256_000_000
 _MAX_NAMES = 1_000
-
-_STORAGES: dict[str, np.dtype] = {
-    "DoubleStorage": np.dtype(np.float64),
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
-# What may be called beside the weights, to make a plain value: it becomes a placeholder.
-_INERT_PACKAGES = (
-    "accelerate.",
-    "datetime.",
-    "lightning.",
-    "lightning_fabric.",
-    "lightning_utilities.",
-    "ml_collections.",
-    "omegaconf.",
-    "pathlib.",
-    "pytorch_lightning.",
-    "torch.optim.",
-    "transformers.",
-    "zoneinfo.",
-)
-_INERT = {
-    "_codecs.encode",
-    "addict.addict.Dict",
-    "argparse.Namespace",
-    "builtins.bool",
-    "builtins.bytearray",
-    "builtins.bytes",
-    "builtins.complex",
-    "builtins.dict",
-    "builtins.float",
-    "builtins.frozenset",
-    "builtins.int",
-    "builtins.list",
-    "builtins.object",
-    "builtins.range",
-    "builtins.set",
-    "builtins.slice",
-    "builtins.str",
-    "builtins.tuple",
-    "collections.Counter",
-    "collections.defaultdict",
-    "collections.deque",
-    "copyreg._reconstructor",
-    "decimal.Decimal",
-    "easydict.EasyDict",
-    "fractions.Fraction",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy._core.numeric._frombuffer",
-    "numpy.core.numeric._frombuffer",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "torch.device",
-    "torch.torch_version.TorchVersion",
-    "types.SimpleNamespace",
-    "typing.Any",
-    "uuid.UUID",
-    "yacs.config.CfgNode",
-}
-_INERT_DTYPES = re.compile(r"numpy\.(?:dtypes\.)?\w*(?:[Dd]Type|int\d*|float\d*|bool_?)")
-
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-"""Modules under the names that pickles of protocol 2 give them."""
 
 
 def recognises(head: bytes) -> bool:
@@ -136,6 +63,8 @@ def read(path: Path) -> Any:
             "tensors are read. If you trust its author, load it there and save its state_dict as "
             "safetensors"
         ) from error
+    except _Unreadable as error:
+        raise InputError(f"{path}: {error}") from error
     except (zipfile.BadZipFile, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{path}: damaged or truncated: {error}") from error
     except OSError as error:
@@ -184,6 +113,21 @@ class _Refused(Exception):
     """A pickle wants a name to be called."""
 
 
+class _Unreadable(Exception):
+    """A checkpoint holds something that is not read, and is not damaged."""
+
+
+def _unreadable(what: str) -> Callable[..., Any]:
+    """Stands for a function that makes tensors of a kind that is not read."""
+
+    def refuse(*_: Any) -> Any:
+        raise _Unreadable(
+            f"holds {what}, which are not read; load it with PyTorch, and save plain tensors"
+        )
+
+    return refuse
+
+
 @dataclasses.dataclass(frozen=True)
 class _Storage:
     """A run of elements in the file."""
@@ -214,6 +158,23 @@ def _tensor(
     return stored
 
 
+def _bare_tensor(
+    storage: Any,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    _grad: Any,
+    _hooks: Any,
+    dtype: Any,
+    *_: Any,
+) -> Stored:
+    """``torch._utils._rebuild_tensor_v3``, whose storage is one of bytes."""
+    if not isinstance(dtype, np.dtype) or not isinstance(storage, _Storage):
+        raise _Unreadable("holds tensors of a type that is not read; save them as float32")
+    count = storage.count // dtype.itemsize
+    return _tensor(_Storage(storage.path, storage.offset, dtype, count), offset, shape, strides)
+
+
 def _parameter(data: Any, *_: Any) -> Any:
     """``torch._utils._rebuild_parameter``, and the same with attributes."""
     return data
@@ -221,7 +182,7 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 def _from_type(function: Any, _type: Any, arguments: Any, _state: Any = None) -> Any:
     """``torch._tensor._rebuild_from_type_v2``: a tensor of another class."""
-    if function not in (_tensor, _parameter, _Inert):
+    if function not in (_tensor, _bare_tensor, _parameter, _Inert):
         raise ValueError("a tensor of a class that is not known")
     return function(*arguments)
 
@@ -237,10 +198,13 @@ _NAMES: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "builtins.getattr": _member,
     "torch._tensor._rebuild_from_type_v2": _from_type,
+    "torch._utils._rebuild_tensor_v3": _bare_tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch.Size": tuple,
-    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
+    "torch.serialization._get_layout": str,
+    **{f"torch.{name}": dtype for name, dtype in (names.STORAGES | names.BARE_DTYPES).items()},
+    **{name: _unreadable(what) for name, what in names.UNREADABLE.items()},
 }
 
 
@@ -255,14 +219,16 @@ class _Unpickler(pickle.Unpickler):
         self._named: dict[str, _Named] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        full = f"{_PYTHON_2.get(module, module)}.{name}"
-        if full == "torch._utils._rebuild_tensor_v2":
+        full = f"{names.PYTHON_2.get(module, module)}.{name}"
+        if full == "torch._utils._rebuild_tensor_v2" or (
+            full == "torch._utils._rebuild_tensor_v3" and self._tensor is _Inert
+        ):
             return self._tensor
         if full in _NAMES:
             return _NAMES[full]
-        if full in _INERT or full.startswith(_INERT_PACKAGES):
+        if full in names.INERT or full.startswith(names.INERT_PACKAGES):
             return _Inert
-        if _INERT_DTYPES.fullmatch(full):
+        if names.INERT_DTYPES.fullmatch(full):
             return _Inert
         if full not in self._named:
             if len(self._named) >= _MAX_NAMES:
@@ -272,8 +238,17 @@ class _Unpickler(pickle.Unpickler):
         return self._named[full]
 
     def persistent_load(self, pid: Any) -> Any:
-        if not isinstance(pid, tuple) or pid[0] != "storage" or not isinstance(pid[1], np.dtype):
-            raise pickle.UnpicklingError(f"unknown reference {pid!r}")
+        if not isinstance(pid, tuple) or len(pid) < 5 or not isinstance(pid[1], np.dtype):
+            name = getattr(pid[1], "__name__", "") if isinstance(pid, tuple) and pid[1:] else ""
+            if isinstance(pid, tuple) and pid[:1] == ("module",):
+                raise _Unreadable(
+                    "holds a whole module; load it where its code is at hand, and save its "
+                    "state_dict()"
+                )
+            if name.startswith("torch.") and name.endswith("Storage"):
+                kind = name.removeprefix("torch.").removesuffix("Storage")
+                raise _Unreadable(f"holds tensors of type {kind}, which are not read")
+            raise pickle.UnpicklingError("an unknown reference")
         _, dtype, key, _, count, *view = pid
         if view and view[0] is not None:
             raise pickle.UnpicklingError("a storage that is a view of another")
@@ -287,10 +262,17 @@ def _no_storage(*_: Any) -> Any:
 def _read_zip(path: Path, file: IO[bytes]) -> Any:
     with zipfile.ZipFile(file) as archive:
         infos = {info.filename: info for info in archive.infolist()}
-        roots = [name[: -len("data.pkl")] for name in infos if name.endswith("/data.pkl")]
+        roots = [name[: -len("data.pkl")] for name in infos if re.fullmatch("(.*/)?data.pkl", name)]
         if len(roots) != 1:
-            raise InputError(f"{path}: a zip archive, but not a torch checkpoint (no data.pkl)")
+            raise InputError(
+                f"{path}: a zip archive, but not a torch checkpoint (no data.pkl); if a checkpoint "
+                "lies in it, unpack it"
+            )
         root = roots[0]
+        if f"{root}constants.pkl" in infos:
+            raise _Unreadable(
+                "is a TorchScript program; load it with torch.jit.load, and save its state_dict()"
+            )
         order = infos.get(f"{root}byteorder")
         if order is not None and archive.read(order) != b"little":
             raise InputError(f"{path}: was written on a big-endian machine, which is not supported")
@@ -300,7 +282,10 @@ def _read_zip(path: Path, file: IO[bytes]) -> Any:
             if info is None:
                 raise zipfile.BadZipFile(f"no storage {key}")
             if info.compress_type != zipfile.ZIP_STORED:
-                raise zipfile.BadZipFile(f"storage {key} is compressed")
+                raise _Unreadable(
+                    "its tensors are compressed, as another program than PyTorch packs them; load "
+                    "it with PyTorch, and save it again"
+                )
             if count * dtype.itemsize > info.file_size:
                 raise zipfile.BadZipFile(f"storage {key} is too short")
             return _Storage(path, _data_offset(file, info), dtype, count)

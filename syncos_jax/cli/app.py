@@ -19,6 +19,7 @@ from syncos_jax.cli import (
     plan,
     review,
     scenario,
+    studio,
 )
 from syncos_jax.cli.console import INTERRUPTED
 
@@ -45,6 +46,7 @@ app.command("experiment", epilog=experiment.EXAMPLES)(experiment.experiment)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("compile", epilog=compile.EXAMPLES)(compile.compile)
 app.add_typer(review.app, name="review")
+app.command("studio", epilog=studio.EXAMPLES)(studio.studio)
 
 
 def _version(requested: bool) -> None:

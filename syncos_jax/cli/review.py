@@ -10,10 +10,11 @@ import typer
 from typer.core import TyperGroup
 
 from syncos_jax.cli.console import FAILED, user_errors
+from syncos_jax.cli.run_options import server_modules
 from syncos_jax.runs.progress import Phases
 
 if TYPE_CHECKING:
-    from syncos_jax.review import Gallery
+    from syncos_jax.studio.review import Gallery
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -111,7 +112,7 @@ def page(
     """Write the review page of a folder; 'page' may be left out."""
     with user_errors():
         from syncos_jax.errors import InputError
-        from syncos_jax.review import Gallery, build_page
+        from syncos_jax.studio.review import Gallery, build_page
 
         phases = Phases()
         if serve:
@@ -135,16 +136,15 @@ def _videos(progress: Any) -> Any:
 
 
 def _serve(gallery: Gallery, port: int, phases: Phases) -> None:
-    from syncos_jax.review import ReviewServer
+    server_modules()
+    from syncos_jax.studio.review import ReviewServer
 
     with phases.phase("read", "videos") as progress:
         gallery.shown(_videos(progress))
     with ReviewServer(gallery.folder, port, gallery) as server:
         typer.echo(f"{server.url}\nreviewing {gallery.folder}; Ctrl-C ends")
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            phases.say("ended; decisions are in review.json")
+        server.serve_forever()
+        phases.say("ended; decisions are in review.json")
 
 
 @app.command("approve")
@@ -167,7 +167,7 @@ def comment(video: Video, comment: Text, by: By = None) -> None:
 
 def _decide(action: str, video: Path, by: str | None, comment: str) -> None:
     with user_errors():
-        from syncos_jax.review.approvals import add_entry
+        from syncos_jax.studio.review.approvals import add_entry
 
         reviews = add_entry(video, action, by if by is not None else _login(), comment)
         entry = reviews.of(video.name)[-1]
@@ -198,8 +198,8 @@ def status(
         from rich.console import Console
         from rich.table import Table
 
-        from syncos_jax.review.approvals import check_video, file_sha256, read_reviews
-        from syncos_jax.review.takes import find_videos
+        from syncos_jax.studio.review.approvals import check_video, file_sha256, read_reviews
+        from syncos_jax.studio.review.takes import find_videos
 
         videos = find_videos(place) if place.is_dir() else [check_video(place)]
         reviews = read_reviews(videos[0].parent)

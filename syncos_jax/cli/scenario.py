@@ -1,18 +1,19 @@
-"""``syncos scenario``: begin a scenario file, check it, see what its variables make of it."""
+"""``syncos scenario``: begin a scenario file, split a story, check, see what variables make."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncos_jax.cli import scenario_options
+from syncos_jax.cli import run_options, scenario_options
 from syncos_jax.cli.console import BAD_INPUT, fail, user_errors
 from syncos_jax.errors import InputError
-from syncos_jax.scenario.comments import comments_behind_text
 
 if TYPE_CHECKING:
+    from syncos_jax.scenario.scenario import Scenario
     from syncos_jax.scenario.template import Take, Template
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -22,6 +23,8 @@ syncos scenario new story.yaml
 syncos scenario check story.yaml
 
 syncos scenario show story.yaml --set place=beach,meadow
+
+syncos scenario split story.txt --out story.yaml
 """
 
 _SHOWN = 40
@@ -124,8 +127,7 @@ def check(
             typer.echo(f"{file}: {said}")
             for line in prompts:
                 typer.echo(f"  {line}")
-            for note in comments_behind_text(file):
-                typer.echo(f"note: {note}", err=True)
+            scenario_options.say_comments([file])
         except InputError as error:
             fail(str(error))
             wrong = True
@@ -143,13 +145,10 @@ def show(
 ) -> None:
     """Print the scenarios that a file makes, variables filled in, as YAML."""
     with user_errors():
-        from syncos_jax.files.documents import to_text
-        from syncos_jax.scenario.scenario import braces_doubled
-
         for take in scenario_options.collect(scenario, values, seed, seeds, takes):
             if take.count > 1:
                 typer.echo(f"--- # {take.name}")
-            typer.echo(to_text(braces_doubled(take.scenario.to_dict()), ".yaml"), nl=False)
+            typer.echo(_as_yaml(take.scenario), nl=False)
 
 
 @app.command("schema")
@@ -159,6 +158,57 @@ def schema() -> None:
         from syncos_jax.scenario.schema import SCHEMA_PATH
 
         typer.echo(SCHEMA_PATH.read_text(encoding="utf-8"), nl=False)
+
+
+@app.command("split")
+def split(
+    story: Annotated[
+        Path,
+        typer.Argument(help="A text with the story; - for what is typed.", metavar="FILE"),
+    ],
+    events: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, metavar="N", help="How many events.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The scenario file to write; by default it is printed.",
+            show_default=False,
+        ),
+    ] = None,
+    llm: run_options.LanguageModel = None,
+    llm_model: run_options.LanguageModelName = None,
+) -> None:
+    """Split a story into a global prompt (what is the same all through) and events."""
+    with user_errors():
+        from syncos_jax.files.documents import read_text
+        from syncos_jax.scenario.language_model import ModelSplitter
+        from syncos_jax.scenario.scenario import Scenario
+        from syncos_jax.scenario.split import split_story
+
+        if (llm is None) != (llm_model is None):
+            raise InputError("--llm and --llm-model go together; give both, or neither")
+        if out is not None and out.exists():
+            raise InputError(f"{out} exists; choose another name, or remove it first")
+        model = ModelSplitter(llm, llm_model) if llm and llm_model else None
+        text = sys.stdin.read() if str(story) == "-" else read_text(story)
+        scenario = Scenario.from_dict(split_story(text, events, model).scenario())
+        if out is None:
+            typer.echo(_as_yaml(scenario), nl=False)
+            return
+        scenario.save(out)
+        typer.echo(f"{out}: written; look at what it makes with: syncos plan {out}")
+
+
+def _as_yaml(scenario: Scenario) -> str:
+    from syncos_jax.files.documents import to_text
+    from syncos_jax.scenario.scenario import braces_doubled
+
+    return to_text(braces_doubled(scenario.to_dict()), ".yaml")
 
 
 def _checked(file: Path, values: list[str], model: str | None) -> tuple[str, list[str]]:

@@ -164,7 +164,7 @@ def collect(
             if value is not None:
                 raise InputError(f"{name} goes with --prompt or --prompts, not with a scenario")
         template = Template.from_file(scenario)
-        _say(comments_behind_text(scenario))
+        say_comments([scenario])
     else:
         if values:
             raise InputError("--set goes with a scenario file, not with --prompt or --prompts")
@@ -183,6 +183,16 @@ def collect(
         first = wanted[0] if wanted else template.expand(chosen)[0].scenario.seed
         wanted = [(first + index) % 2**32 for index in range(takes)]  # after the last comes 0
     return template.expand(chosen, wanted)
+
+
+_MOST_NOTES = 20
+
+
+def say_comments(files: Iterable[Path]) -> None:
+    """Says which texts of scenario files YAML ends at a ``#``; for every command that reads."""
+    notes = [note for file in dict.fromkeys(files) for note in comments_behind_text(file)]
+    more = len(notes) - _MOST_NOTES
+    _say(notes[:_MOST_NOTES] + ([f"and {more} more of the kind"] if more > 0 else []))
 
 
 def _say(notes: Iterable[str]) -> None:

@@ -112,7 +112,7 @@ def train_clips(
         clips, frames = batch
         B, F = clips.latents.shape[:2]
         # One draw in each of B equal intervals: less spread than B free draws.
-        u = (jnp.arange(B) + jax.random.uniform(key_u, (B,))) / B
+        u = (jnp.arange(B, dtype=jnp.float32) + jax.random.uniform(key_u, (B,))) / B
         t = frame_timesteps(key_t, u, clips.noisy, F, 1000)
         unet = nnx.merge(graph, params["time"], params["space"])
         text = networks.text_encoder(clips.ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -32,7 +33,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
             raise InputError(f"cannot write {target}: {folder} {what}; make it first")
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name[:40]}.try-"):
+        with tempfile.TemporaryFile(dir=folder):  # without a name, where the system has such
             pass
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -75,15 +76,39 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     with temporary_folder(target) as temporary:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()  # with the permissions of a folder that the user makes
-        try:
-            yield new
-            if target.is_dir():
-                os.replace(target, old)
-            os.replace(new, target)
-        except BaseException:
-            if old.is_dir() and not target.exists():
-                os.replace(old, target)
-            raise
+        yield new
+        put_folder(new, target, old)
+
+
+def put_folder(new: Path, target: Path, old: Path) -> None:
+    """Puts `new` in the place of `target`, whose folder, if there is one, is then `old` or `new`.
+
+    Where the system can exchange two names, there is no moment without a `target`.
+    """
+    if target.is_dir() and not _exchange(new, target):
+        os.replace(target, old)
+    if target.exists():
+        return
+    try:
+        os.replace(new, target)
+    except OSError:
+        if old.is_dir():
+            os.replace(old, target)
+        raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Gives each of two folders the other's name in one step; False where that cannot be done."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # of Linux alone
+        return False
+    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    return call(_HERE, names[0], _HERE, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0
+
+
+_HERE, _RENAME_EXCHANGE = -100, 2
+"""Of Linux: names are relative to the working directory; the flag of ``renameat2``."""
 
 
 def followed(path: Path) -> Path:
@@ -145,7 +170,7 @@ def remove_leftovers(folder: Path, beginning: str, suffix: str) -> int:
         try:
             is_folder = entry.is_dir(follow_symlinks=False)
             lock = path / _LOCK if is_folder else path
-            if time.time() - lock.lstat().st_mtime < _MOMENT:
+            if -_CLOCKS_APART < time.time() - lock.lstat().st_mtime < _MOMENT:
                 continue
             handle = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
         except OSError:  # gone, or no folder of ours
@@ -163,7 +188,8 @@ def remove_leftovers(folder: Path, beginning: str, suffix: str) -> int:
 
 
 _MOMENT = 1.0
-"""Seconds."""
+_CLOCKS_APART = 60.0
+"""Seconds. What is dated further in the future was made before a clock went back."""
 
 
 def cache_folder() -> Path:

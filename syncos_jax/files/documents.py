@@ -14,6 +14,8 @@ import yaml
 from syncos_jax.errors import InputError
 
 MAX_BYTES = 1_000_000
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""How the text files of some Windows programs begin."""
 _MOST_BRACKETS = 200
 
 # PyYAML follows YAML 1.1, where 1e-3 is text. Here it is a number, as in YAML 1.2 and in JSON.
@@ -114,7 +116,8 @@ for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``object_pairs_hook`` of `json`: a key that stands twice is an InputError."""
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
@@ -132,7 +135,7 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[Any, Any]:
     text = read_text(path)
     try:
         if Path(path).suffix.lower() == ".json":
-            data = json.loads(text, object_pairs_hook=_unique)
+            data = json.loads(text, object_pairs_hook=unique)
         else:
             _check_depth(text)
             data = yaml.load(text, Loader=_Loader)
@@ -169,7 +172,8 @@ def _check_depth(text: str) -> None:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Reads a UTF-8 file of at most 1 MB; raises InputError, naming the file."""
+    """Reads a text file of at most 1 MB, in UTF-8, or in UTF-16 where it begins with that one's
+    mark; raises InputError, naming the file."""
     try:
         if Path(path).is_dir():
             raise InputError(f"{path}: is a folder, but a file was expected")
@@ -184,7 +188,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     if len(raw) > MAX_BYTES:
         raise InputError(f"{path}: is larger than {MAX_BYTES // 1_000_000} MB")
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if raw[:2] in _UTF_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError(f"{path}:{line}: is not UTF-8 text; save it as UTF-8") from error

@@ -49,23 +49,35 @@ def explain(
         expected: key, or "level.key", -> what may stand there, in words.
         keys: the known keys of a level; the level is the name of the key above ('' at the top).
     """
+    first, *others = explained(error, expected, keys)
+    return first + (f" (and {len(others)} more)" if others else "")
+
+
+def explained(
+    error: ValidationError, expected: Mapping[str, str], keys: Mapping[str, list[str]]
+) -> list[str]:
+    """All findings of ``error``, each in one line; arguments as for `explain`."""
     findings = error.errors(include_url=False)
     # An unknown key first: it often is the missing one, misspelt.
-    first = min(findings, key=lambda f: f["type"] not in ("extra_forbidden", "invalid_key"))
-    path, kind = key_path(first["loc"]), first["type"]
-    names = [part for part in first["loc"] if isinstance(part, str)]
+    findings.sort(key=lambda f: f["type"] not in ("extra_forbidden", "invalid_key"))
+    return [_explained(found, expected, keys) for found in findings]
+
+
+def _explained(
+    found: Mapping[str, Any], expected: Mapping[str, str], keys: Mapping[str, list[str]]
+) -> str:
+    path, kind = key_path(found["loc"]), found["type"]
+    names = [part for part in found["loc"] if isinstance(part, str)]
     key = names[-1] if names else ""
     level = names[-2] if len(names) > 1 else ""
     wanted = expected.get(f"{level}.{key}", expected.get(key, "something else"))
     if kind in ("extra_forbidden", "invalid_key"):
-        text = f"{path}: unknown key{did_you_mean(first['loc'][-1], keys.get(level, []))}"
-    elif kind == "missing":
-        text = f"{path}: is missing; expected {wanted}"
-    elif kind == "value_error":
-        text = f"{path}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
-    else:
-        text = f"{path or 'the scenario'}: is {short(first['input'])}, but expected {wanted}"
-        if kind == "string_type" and isinstance(first["input"], bool | int | float):
-            text += "; put text in quotes"
-    more = len(findings) - 1
-    return text + (f" (and {more} more)" if more else "")
+        return f"{path}: unknown key{did_you_mean(found['loc'][-1], keys.get(level, []))}"
+    if kind == "missing":
+        return f"{path}: is missing; expected {wanted}"
+    if kind == "value_error":
+        return f"{path}: {found['ctx']['error']}" if path else str(found["ctx"]["error"])
+    text = f"{path or 'the scenario'}: is {short(found['input'])}, but expected {wanted}"
+    if kind == "string_type" and isinstance(found["input"], bool | int | float):
+        text += "; put text in quotes"
+    return text

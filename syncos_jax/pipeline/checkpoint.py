@@ -216,12 +216,14 @@ class Checkpoint:
                 ) from error
         return self._broadcast(values)
 
-    def play(self, run: Run, progress: Progress | None = None) -> jax.Array:
+    def play(
+        self, run: Run, progress: Progress | None = None, part_seconds: float = PART_SECONDS
+    ) -> jax.Array:
         """Plays `run` to its end, from the newest state in the folder; returns `Run.latents`.
 
         Args:
           run: one before its first row.
-          progress: as for `play_through`.
+          progress, part_seconds: as for `play_through`; `stop` is asked after each part.
 
         Raises:
           Terminated: once `stop` says so; the state is saved.
@@ -249,7 +251,7 @@ class Checkpoint:
                 progress=watched,
                 pause=self._pause,
                 pause_seconds=0.0 if each_part else self.every.seconds,
-                part_seconds=0.0 if by_row else PART_SECONDS,
+                part_seconds=0.0 if by_row else part_seconds,
             )
         except _Stopping:
             run.check()  # a part may have been dispatched beyond the one that was reported

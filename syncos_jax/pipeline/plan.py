@@ -232,7 +232,7 @@ def _warnings(
 
 def _cost(request: Request, cond: Any) -> Cost:
     model, summary = request.model, request.summary
-    flops_call, call_bytes = measure(jax.jit(model.denoiser), *_call(request, cond))
+    flops_call, call_bytes = measure(jax.jit(model.denoiser), *abstract_call(request, cond))
     decoding = model.decoding(request.frame_shape)
     flops_frame = 0.0
     if decoding is not None:  # of one latent frame, or of several that go through together
@@ -244,7 +244,7 @@ def _cost(request: Request, cond: Any) -> Cost:
         flops_decode_frame=flops_frame,
         flops=flops_call * summary.rows + flops_frame * request.layout.frames,
         weights_bytes=tree_bytes(dict(model.weights)),
-        state_bytes=tree_bytes(_carry(request)),
+        state_bytes=tree_bytes(abstract_carry(request)),
         call_bytes=call_bytes,
         seconds=None if speed is None else speed.total(summary.rows, request.frames),
         seconds_start=0.0 if speed is None else speed.load + speed.compile,
@@ -253,7 +253,7 @@ def _cost(request: Request, cond: Any) -> Cost:
     )
 
 
-def _carry(request: Request) -> Any:
+def abstract_carry(request: Request) -> Any:
     """The shapes of what the sampler keeps."""
     method = request.program[0]
 
@@ -264,9 +264,11 @@ def _carry(request: Request) -> Any:
     return jax.eval_shape(carry)
 
 
-def _call(request: Request, cond: Any) -> list[Any]:
-    """Abstract arguments of one call of the network; `cond` as of any number of prompts."""
-    count, window = request.tape.clips_per_call, request.layout.window
+def abstract_call(request: Request, cond: Any, clips: int | None = None) -> list[Any]:
+    """Abstract arguments of one call of the network; `cond` as of any number of prompts.
+
+    With `clips`, of a call of so many, in place of the run's own number."""
+    count, window = clips or request.tape.clips_per_call, request.layout.window
     each = (count,) if request.sampler.lookahead is None else (count, window)
     of_clips = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), cond

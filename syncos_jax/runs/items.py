@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.documents import MAX_BYTES
+from syncos_jax.files.documents import MAX_BYTES, unique
 from syncos_jax.files.text import short
 from syncos_jax.scenario.template import Take, Template, slug
 
@@ -133,7 +133,9 @@ def _read_file(path: Path) -> tuple[Any, Template]:
 
 def _parse(line: bytes, location: str) -> tuple[Any, Template]:
     try:
-        data = json.loads(line.decode("utf-8-sig"))
+        data = json.loads(line.decode("utf-8-sig"), object_pairs_hook=unique)
+    except InputError as error:
+        raise InputError(f"{location}: {error}") from error
     except json.JSONDecodeError as error:
         found = f"{error.msg}, column {error.colno}" if error.lineno == 1 else "it ends too early"
         raise InputError(f"{location}: not readable as JSON: {found}") from error

@@ -30,7 +30,7 @@ def steps_of(schedule: NoiseSchedule, settings: Settings) -> Steps:
 
 def table_of(solver: Solver, steps: Steps, renoised: np.ndarray) -> Coefficients | None:
     """The solver's coefficients; None for what DDIM's rates say. After a step that is `renoised`
-    ``[S]``, because it resumes with other noise than its own, it begins anew."""
+    (it goes on with noise that no prediction implies) the solver looks back at none before."""
     if solver.name in ("ddim", "euler"):
         return None
     a, b = np.append(steps.a, steps.a_next[-1]), np.append(steps.b, steps.b_next[-1])

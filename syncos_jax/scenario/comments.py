@@ -6,40 +6,49 @@ import os
 import re
 from pathlib import Path
 
+import yaml
+
 from syncos_jax.errors import InputError
 from syncos_jax.files.documents import read_text
 
-_BEHIND = re.compile(
-    r"""^\s*(?:-\s*)?(?:\{\s*)?(?P<key>[A-Za-z_]\w*)\s*:\s+   # a key,
-    (?P<text>[^'"\s\#\[{|>&*][^'"]*?)                         # a text without quotes,
-    (?P<gap>\s+)(?P<comment>\#.*)$                            # and what YAML leaves out
-    """,
-    re.VERBOSE,
-)
 _NUMBER = re.compile(r"[-+.\d][\d_.eE+-]*|true|false|null|~", re.IGNORECASE)
 
 
 def comments_behind_text(path: str | os.PathLike[str]) -> list[str]:
-    """A note for each text without quotes that YAML ends at a ``#``, which may belong to it.
+    """A note for each text without quotes that YAML ends at a ``#``, which may belong to it:
+    behind a key, in a list, over several lines.
 
     A comment that stands two spaces or more away and begins with ``# `` is taken for one.
     """
-    if Path(path).suffix.lower() == ".json":
+    if Path(path).suffix.lower().startswith(".json"):
         return []
     try:
-        lines = read_text(path).split("\n")
-    except InputError:
-        return []
-    notes = []
-    for number, line in enumerate(lines, 1):
-        found = _BEHIND.match(line.rstrip("\r"))
-        if found is None or _NUMBER.fullmatch(found["text"].strip()):
-            continue
-        if len(found["gap"]) > 1 and re.match(r"#(?:\s|$)", found["comment"]):
-            continue
-        shown = found["comment"][:60]
-        notes.append(
-            f"{path}:{number}: {shown!r} is a comment to YAML and no part of {found['key']}; if it "
-            "is meant, put the whole text in quotes"
-        )
+        text = read_text(path)
+        if "#" not in text:
+            return []
+        tokens = list(yaml.scan(text, Loader=yaml.SafeLoader))
+    except (InputError, yaml.YAMLError, RecursionError):
+        return []  # whoever reads the file says what is wrong with it
+    lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)  # as YAML counts them
+    notes, key, is_key = [], "", False
+    for token in tokens:
+        if isinstance(token, yaml.ScalarToken):
+            if is_key:
+                key = token.value
+            elif token.plain and not _NUMBER.fullmatch(token.value):
+                rest = lines[token.end_mark.line][token.end_mark.column :]
+                notes += _note(f"{path}:{token.end_mark.line + 1}", rest, key)
+        is_key = isinstance(token, yaml.KeyToken)
     return notes
+
+
+def _note(where: str, rest: str, key: str) -> list[str]:
+    """The note on what stands behind a text, if it is one."""
+    found = re.match(r"(\s+)(#.*)", rest)
+    if found is None or (len(found[1]) > 1 and re.match(r"#(?:\s|$)", found[2])):
+        return []
+    shown = found[2][:60]
+    return [
+        f"{where}: {shown!r} is a comment to YAML and no part of {key or 'the text'}; if it is "
+        "meant, put the whole text in quotes"
+    ]

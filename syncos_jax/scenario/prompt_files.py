@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.files.documents import read_text
+from syncos_jax.files.documents import read_text, unique
 from syncos_jax.files.text import short
 
 _TABLES = {".csv": ",", ".tsv": "\t"}
-_PROMPT = ("prompt", "text", "caption")
 _LENGTHS = ("seconds", "frames")
-_OTHERS = ("negative",)
+_NAMES = {
+    **dict.fromkeys(("prompt", "prompts", "text", "text prompt", "caption", "captions"), "prompt"),
+    **dict.fromkeys(("description", "text_prompt"), "prompt"),
+    **dict.fromkeys(("seconds", "duration", "duration_seconds", "length_seconds"), "seconds"),
+    **dict.fromkeys(("frames", "num_frames"), "frames"),
+    **dict.fromkeys(("negative", "negative_prompt", "negative prompt"), "negative"),
+}
+"""What a column or a key may be called -> what it is."""
 _COMMENT = re.compile(r"#(?:[\s#!]|$)")
 _DOCUMENTS = {
     ".yaml": "is a scenario file; give it by its name alone",
@@ -82,52 +88,81 @@ def _lines(path: str | os.PathLike[str], text: str) -> PromptFile:
     left = sum(bool(_COMMENT.match(line)) for line in lines)
     if prompts and prompts[0][:1] in "[{" and prompts[-1][-1:] in "]}":
         raise InputError(f"{path}: looks like JSON; name it .json or .jsonl")
+    raw = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    if len(raw) > 1 and all("\t" in line.strip() for line in raw):
+        raise InputError(f"{path}: looks like a table; name it .tsv")
     notes = [f"{path}: {left} lines that begin with '# ' are comments and left out"] if left else []
+    if prompts and all(len(p) > 1 and p[0] in "\"'" and p[0] == p[-1] for p in prompts):
+        notes.append(f"{path}: the quotation marks around each line are part of the prompts")
     return PromptFile(tuple({"prompt": prompt} for prompt in prompts), tuple(notes))
 
 
 def _table(path: str | os.PathLike[str], text: str, delimiter: str) -> PromptFile:
-    first = text.lstrip("\r\n").split("\n", 1)[0]
-    if delimiter == "," and first.count(";") > first.count(","):
-        delimiter = ";"  # spreadsheets where the comma is the decimal sign
+    named = re.match(r"sep=(.)\r?\n", text)  # as a spreadsheet may begin its .csv
+    text = text[named.end() :] if named else text
+    delimiter = named[1] if named else _delimiter(text, delimiter)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise InputError(f"{path}: cannot be read as a table: {error}") from error
-    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
-    rows = [row for row in rows if any(row)]
-    if not rows:
+    numbered = [
+        (number, [" ".join(cell.split()) for cell in row]) for number, row in enumerate(rows, 1)
+    ]
+    numbered = [(number, row) for number, row in numbered if any(row)]
+    if not numbered:
         return PromptFile(())
-    header = [cell.lower() for cell in rows[0]]
-    named = [index for index, cell in enumerate(header) if cell in _PROMPT]
-    if not named:
-        if max(map(len, rows)) == 1:
-            return PromptFile(tuple({"prompt": row[0]} for row in rows))
+    header = numbered[0][1]
+    columns = [_NAMES.get(cell.lower(), "") for cell in header]
+    if "prompt" not in columns:
+        if max(len(row) for _, row in numbered) == 1:
+            return PromptFile(tuple({"prompt": row[0]} for _, row in numbered))
         raise InputError(
             f"{path}: its first line names no column 'prompt'; write a header, as prompt,seconds"
         )
-    known = {header[named[0]]: "prompt", **{name: name for name in (*_LENGTHS, *_OTHERS)}}
-    unread = [cell for cell in header if cell and cell not in known]
-    notes = [f"{path}: columns that are not read: {', '.join(unread)}"] if unread else []
-    events = []
-    for number, row in enumerate(rows[1:], 2):
+    doubled = next((name for name in columns if name and columns.count(name) > 1), None)
+    if doubled is not None:
+        raise InputError(f"{path}: has two columns for {doubled}; leave one of them out")
+    events, lost = [], set()
+    for number, row in numbered[1:]:
         if len(row) > len(header):
             raise InputError(
                 f"{path}: row {number} has {len(row)} cells, the header {len(header)}; put a "
                 f"prompt that has {delimiter!r} in it in quotes"
             )
-        pairs = zip(header, row, strict=False)
-        cells = {known[name]: cell for name, cell in pairs if name in known and cell}
-        events.append(_event(path, f"row {number}", cells))
+        cells = dict(zip(columns, row, strict=False))
+        lost |= {
+            header[i] or f"number {i + 1}" for i in range(len(row)) if row[i] and not columns[i]
+        }
+        events.append(
+            _event(
+                path, f"row {number}", {name: cell for name, cell in cells.items() if name and cell}
+            )
+        )
+    notes = [f"{path}: columns that are not read: {', '.join(sorted(lost))}"] if lost else []
     return PromptFile(tuple(events), tuple(notes))
+
+
+def _delimiter(text: str, expected: str) -> str:
+    """What stands between the cells: `expected`, unless the first line has more of another sign.
+
+    Where the comma is the decimal sign, spreadsheets write semicolons.
+    """
+    first = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+    return max((expected, ";", "\t", "|"), key=first.count)
 
 
 def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[str, Any]]:
     try:
         if suffix == ".jsonl":
-            items = [json.loads(line) for line in re.split(r"\r?\n", text) if line.strip()]
+            items = [
+                json.loads(line, object_pairs_hook=unique)
+                for line in re.split(r"\r?\n", text)
+                if line.strip()
+            ]
         else:
-            items = json.loads(text)
+            items = json.loads(text, object_pairs_hook=unique)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON: {error}") from error
     if isinstance(items, dict) and "events" in items:
@@ -139,13 +174,15 @@ def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[
         values = {"prompt": item} if isinstance(item, str) else item
         if not isinstance(values, dict):
             raise InputError(f"{path}: entry {number} is {short(item)}, but expected a prompt")
-        values = {("prompt" if key in _PROMPT else key): v for key, v in values.items()}
-        unknown = [key for key in values if key not in ("prompt", *_LENGTHS, *_OTHERS)]
+        unknown = [key for key in values if key not in _NAMES]
         if unknown:
             raise InputError(
                 f"{path}: entry {number} has {short(unknown[0])}; known are prompt, seconds, "
                 "frames, negative"
             )
+        if len({_NAMES[key] for key in values}) < len(values):
+            raise InputError(f"{path}: entry {number} says the same under two names")
+        values = {_NAMES[key]: value for key, value in values.items()}
         events.append(_event(path, f"entry {number}", values))
     return events
 

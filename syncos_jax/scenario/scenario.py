@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.files.documents import read_mapping, to_text
-from syncos_jax.files.text import explain, short
+from syncos_jax.files.text import explain, explained, short
 from syncos_jax.scenario.variables import MAX_PROMPT, filled, located, read_variables
 
 MAX_FRAMES = 1_000_000
@@ -215,6 +215,15 @@ class Scenario(BaseModel):
             raise InputError(explain(error, EXPECTED, _KEYS)) from error
         scenario.settings()
         return scenario
+
+    @classmethod
+    def findings(cls, data: Mapping[str, Any]) -> list[str]:
+        """All that `from_dict` would find wrong with the keys of a mapping, one line each."""
+        try:
+            cls.model_validate(dict(data))
+        except ValidationError as error:
+            return explained(error, EXPECTED, _KEYS)
+        return []
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Scenario:

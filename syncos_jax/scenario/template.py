@@ -101,6 +101,12 @@ class Template:
         """
         return self._fill(dict(values or {}))[0]
 
+    def fill_data(self, values: Mapping[str, Scalar] | None = None) -> dict[Any, Any]:
+        """What the file would hold with these values, without variables; raises InputError as
+        `fill`, but does not look at the scenario that comes out."""
+        with located(self.source):
+            return filled(self.data, self.variables, dict(values or {}))[0]
+
     def expand(
         self,
         values: Mapping[str, Sequence[Scalar]] | None = None,

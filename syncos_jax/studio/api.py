@@ -1,0 +1,128 @@
+"""The HTTP API and the page, as one app."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+import syncos_jax
+from syncos_jax.errors import InputError
+from syncos_jax.studio import routes, routes_videos
+from syncos_jax.studio.answers import JsonResponse, error_answer
+from syncos_jax.studio.faults import ApiError, Finding, field_of, finding
+from syncos_jax.studio.security import Guard
+from syncos_jax.studio.settings import StudioSettings
+from syncos_jax.studio.studio import Studio
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: StudioSettings) -> FastAPI:
+    """The studio as an ASGI app; its lifespan starts and stops the workers.
+
+    Raises InputError where the folder cannot be used.
+    """
+    studio = Studio(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        import asyncio
+
+        studio.start(asyncio.get_running_loop())
+        try:
+            yield
+        finally:
+            studio.stop()
+            if not await asyncio.to_thread(studio.join):
+                _log.warning("a worker is within a compilation and is not waited for")
+
+    app = FastAPI(
+        title="syncos studio",
+        version=syncos_jax.__version__,
+        description="Makes, keeps and judges long videos of several events.",
+        docs_url=None,  # it would load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        default_response_class=JsonResponse,
+    )
+    app.state.studio = studio
+    _handle_errors(app)
+    app.include_router(routes.router)
+    app.include_router(routes_videos.router)
+    app.add_middleware(
+        Guard,
+        hosts=settings.hosts,
+        body_bytes=settings.body_bytes,
+        token=settings.token,
+        cookie=f"syncos_{settings.port}",
+    )
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Every error is answered in the same words, and none of a client's is the server's."""
+
+    @app.exception_handler(ApiError)
+    async def _api_error(_: Request, error: ApiError) -> Response:
+        return error_answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _not_valid(_: Request, error: RequestValidationError) -> Response:
+        raw = error.errors()
+        if any(item["type"] == "json_invalid" for item in raw):
+            said = Finding("the body is not readable as JSON", "Send a JSON object")
+            return error_answer(ApiError(400, said))
+        return error_answer(ApiError(422, list(_findings(raw))))
+
+    @app.exception_handler(InputError)
+    async def _input_error(_: Request, error: InputError) -> Response:
+        return error_answer(ApiError(422, finding(error)))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        remedy = {404: "See /openapi.json", 405: "Use another method"}.get(error.status_code, "")
+        said = Finding(str(error.detail).lower(), remedy)
+        return error_answer(ApiError(error.status_code, said, error.headers))
+
+    @app.exception_handler(OSError)
+    async def _os_error(_: Request, error: OSError) -> Response:
+        _log.error("%s", error)
+        said = Finding(f"the disk: {os.strerror(error.errno or 0)}", "Look at the server's disk")
+        return error_answer(ApiError(503, said, {"Retry-After": "60"}))
+
+    @app.exception_handler(sqlite3.Error)
+    async def _no_jobs(_: Request, error: sqlite3.Error) -> Response:
+        _log.error("the file of jobs: %s", error)
+        said = Finding("the file of jobs cannot be written", "Look at the server's disk")
+        return error_answer(ApiError(503, said, {"Retry-After": "60"}))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=400)
+
+
+def _findings(raw: Iterable[Any]) -> Iterable[Finding]:
+    for item in raw:
+        place = [part for part in item["loc"] if part not in ("body", "query", "path", "header")]
+        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
+        kind, said = item["type"], item["msg"].removeprefix("Value error, ")
+        name = path[:100] or "the body"
+        if kind == "missing":
+            found = Finding(f"{name} is missing", "Give it")
+        elif kind == "extra_forbidden":
+            found = Finding(f"{name} is no known key", "Leave it out")
+        else:
+            found = Finding(f"{name}: {said[:1].lower()}{said[1:][:200]}", "Change it")
+        yield Finding(found.message, found.remedy, field_of(path[:100]))

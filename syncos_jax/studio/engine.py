@@ -1,0 +1,161 @@
+"""The model on its devices: loaded beside the server, one pipeline for each worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from syncos_jax.errors import InputError
+from syncos_jax.scenario.variables import MAX_PROMPT
+from syncos_jax.studio.faults import ApiError, Finding
+from syncos_jax.studio.settings import StudioSettings
+
+if TYPE_CHECKING:
+    from syncos_jax.pipeline import Pipeline
+
+_log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 10.0
+"""How long a request waits for the model before it is told to come again."""
+_TIMES_LARGER = 2
+"""A side of a frame, at most: so many times the model's own larger one."""
+
+
+class Engine:
+    """Loads the model in a thread of its own.
+
+    Attributes:
+        error: why it could not be loaded; None while it could.
+        failed: called when it could not.
+    """
+
+    def __init__(self, settings: StudioSettings) -> None:
+        self.settings = settings
+        self.error: BaseException | None = None
+        self.failed: Callable[[], Any] = lambda: None
+        self._pipelines: list[Pipeline] = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._load, name="syncos load", daemon=True)
+
+    def start(self) -> None:
+        """Begins to load."""
+        self._thread.start()
+
+    def _load(self) -> None:
+        try:
+            self._pipelines = self._open()
+        except BaseException as error:
+            self.error = error
+            if not isinstance(error, InputError):
+                _log.exception("the model %s cannot be loaded", self.settings.model)
+        finally:
+            self._ready.set()
+            if self.error is not None:
+                self.failed()
+
+    def _open(self) -> list[Pipeline]:
+        from syncos_jax.pipeline import Pipeline
+
+        if self.settings.cache:
+            from syncos_jax.runs.cache import keep_programs
+
+            keep_programs()
+        return [Pipeline.from_pretrained(self.settings.model, mesh=mesh) for mesh in self._meshes()]
+
+    def _meshes(self) -> list[Any]:
+        """The devices of each worker."""
+        workers, devices = self.settings.workers, self.settings.devices
+        if workers == 1 and devices is None and not self.settings.spread:
+            return [None]
+        import jax
+
+        from syncos_jax.sampling.devices import make_mesh, provide_cpu_devices
+
+        provide_cpu_devices(None if devices is None else workers * devices)
+        there = jax.devices()
+        each = len(there) // workers if devices is None else devices
+        if each < 1 or workers * each > len(there):
+            raise InputError(
+                f"`workers={workers}` with {max(each, 1)} devices each need "
+                f"{workers * max(each, 1)}, but there are {len(there)}; give fewer"
+            )
+        return [make_mesh(there[i * each : (i + 1) * each]) for i in range(workers)]
+
+    # -- for workers -----------------------------------------------------------------------------
+
+    def wait(self, number: int) -> Pipeline | None:
+        """The pipeline of a worker, once it is loaded; None where it cannot be."""
+        self._ready.wait()
+        return self._pipelines[number] if self.error is None else None
+
+    # -- for requests ----------------------------------------------------------------------------
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """That of the first worker; raises ApiError while there is none."""
+        if not self._ready.wait(WAIT_SECONDS):
+            raise ApiError(
+                503,
+                Finding("the model is still being loaded", "Try again in a moment"),
+                {"Retry-After": "5"},
+            )
+        if self.error is not None:
+            raise ApiError(
+                503,
+                Finding("the model cannot be loaded", "Look at what the server printed"),
+                {"Retry-After": "60"},
+            )
+        return self._pipelines[0]
+
+    @property
+    def loaded(self) -> bool:
+        """Whether `pipeline` answers at once."""
+        return self._ready.is_set()
+
+    @cached_property
+    def multiple(self) -> int:
+        """What width and height must be divisible by, pixels."""
+        geometry = self.pipeline.model.geometry
+        return geometry.cell * geometry.multiple
+
+    @cached_property
+    def largest(self) -> int:
+        """Width and height of a frame, at most, pixels."""
+        geometry = self.pipeline.model.geometry
+        most = _TIMES_LARGER * max(geometry.width, geometry.height)
+        return most - most % self.multiple
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What ``GET /v1/model`` says."""
+        model, settings = self.pipeline.model, self.settings
+        geometry = model.geometry
+        return {
+            "name": model.name,
+            "family": model.family,
+            "width": geometry.width,
+            "height": geometry.height,
+            "fps": geometry.fps,
+            "clip_frames": geometry.frames(geometry.window),
+            "limits": {
+                "events": settings.events,
+                "seconds": settings.seconds,
+                "takes": settings.takes,
+                "prompt_tokens": getattr(getattr(model, "tokenizer", None), "tokens", None),
+                "prompt_characters": MAX_PROMPT,
+                "size": {
+                    "minimum": self.multiple,
+                    "maximum": self.largest,
+                    "multiple": self.multiple,
+                },
+            },
+            "defaults": {
+                "steps": model.steps,
+                "guidance": model.guidance,
+                "strength": None,
+                "seed": 0,
+            },
+        }

@@ -1,0 +1,237 @@
+"""From the body of a request to a video that can be made, or to what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from syncos_jax.errors import InputError
+from syncos_jax.sampling.presets import STRENGTH
+from syncos_jax.scenario import Scenario
+from syncos_jax.scenario.template import Template
+from syncos_jax.scenario.variables import Variable, used_names
+from syncos_jax.studio.engine import Engine
+from syncos_jax.studio.faults import ApiError, Finding, finding
+from syncos_jax.studio.planning import lost_words
+from syncos_jax.studio.schemas import SettingsBody, VideoBody
+from syncos_jax.studio.templates_folder import Templates
+
+if TYPE_CHECKING:
+    from syncos_jax.pipeline.request import Request
+
+MAX_FINDINGS = 20
+_IN_EVENT = re.compile(r"events\.(\d+)\.(\w+)")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A video to make.
+
+    Attributes:
+        scenario: what it shows, with the settings laid over.
+        request: all that follows from it, of the first take.
+        lost: of each event, the words that the text encoder does not see; None for none.
+        seeds: of the takes.
+        values: what is stored of it.
+    """
+
+    scenario: Scenario
+    request: Request
+    lost: tuple[str | None, ...]
+    seeds: tuple[int, ...]
+    values: dict[str, Any]
+
+
+def order(body: VideoBody, engine: Engine, templates: Templates) -> Order:
+    """Checks a body and derives all that follows from it.
+
+    Raises ApiError, which says what is wrong, what to do and with which field.
+    """
+    limits = engine.settings
+    if (body.scenario is None) == (body.template is None):
+        raise _wrong("give a scenario or a template, one of the two")
+    if body.takes > limits.takes:
+        raise _wrong(f"{body.takes} takes are too many", f"Give at most {limits.takes}", "takes")
+    template = None if body.template is None else templates.get(body.template)
+    if template is None and body.variables:
+        raise _wrong("variables are for a template", "Leave them out", "variables")
+    data = _filled(template, body.variables or {}) if template else dict(body.scenario or {})
+    scenario = _scenario(data, template)
+    scenario = _with_settings(scenario, body.settings or SettingsBody())
+    seed = scenario.seed if body.seed is None else body.seed
+    scenario = scenario.model_copy(update={"seed": seed})
+    _check_limits(scenario, engine)
+    try:
+        request = engine.pipeline.prepare(scenario)
+        lost = lost_words(engine.pipeline.model, scenario)
+    except InputError as error:
+        raise ApiError(422, finding(error)) from error
+    overlay = body.settings.model_dump(exclude_none=True) if body.settings else None
+    title = (body.title or "").strip() or scenario.global_prompt or scenario.events[0].prompt
+    values = {
+        "title": title[:200],
+        "model": limits.model,
+        "template": body.template,
+        "variables": body.variables if template else None,
+        "settings": overlay or None,
+        "scenario": scenario.to_dict(),
+        "seed": seed,
+    }
+    seeds = tuple((seed + index) % 2**32 for index in range(body.takes))
+    return Order(scenario, request, lost, seeds, values)
+
+
+def _wrong(message: str, remedy: str = "", field: str | None = None) -> ApiError:
+    return ApiError(422, Finding(message, remedy, field))
+
+
+# -- the scenario ----------------------------------------------------------------------------------
+
+
+def _filled(template: Template, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A template's mapping with its variables put in."""
+    wrong = [
+        found
+        for name, variable in template.variables.items()
+        if (found := _missing(name, variable, given)) is not None
+    ]
+    known = {*template.variables, *template.used}
+    wrong += [
+        Finding(f"there is no variable {name[:60]!r}", "Leave it out", f"variables.{name[:60]}")
+        for name in given
+        if name not in known
+    ]
+    if wrong:
+        raise ApiError(422, wrong)
+    try:
+        return template.fill_data(given)
+    except InputError as error:
+        raise ApiError(422, finding(_without_source(error, template))) from error
+
+
+def _missing(name: str, variable: Variable, given: Mapping[str, Any]) -> Finding | None:
+    value = given.get(name, variable.default)
+    field = f"variables.{name}"
+    if value is None:
+        about = f" ({variable.description})" if variable.description else ""
+        return Finding(f"{name} has no value{about}", "Give one", field)
+    try:
+        variable.accept(value)
+    except ValueError as error:
+        return Finding(f"{name} {error}", "Choose one of these", field)
+    return None
+
+
+def _without_source(error: InputError, template: Template) -> str:
+    return str(error).removeprefix(f"{template.source}: ")
+
+
+def _scenario(data: dict[str, Any], template: Template | None) -> Scenario:
+    if "variables" in data:
+        raise _wrong(
+            "the scenario has variables", "Save it as a template, or leave them out", "variables"
+        )
+    wrong = [_about_variable(finding(text), template) for text in Scenario.findings(data)]
+    if wrong:  # the first of each field: a variable may stand in many places
+        first = {found.field or found.message: found for found in reversed(wrong)}
+        raise ApiError(422, list(reversed(first.values()))[:MAX_FINDINGS])
+    try:
+        return Scenario.from_dict(data)
+    except InputError as error:
+        raise ApiError(422, _about_variable(finding(error), template)) from error
+
+
+def _about_variable(found: Finding, template: Template | None) -> Finding:
+    """A finding about a place that a variable stands in is about that variable."""
+    place = _IN_EVENT.fullmatch(found.field or "")
+    if template is None or found.field is None:
+        return found
+    data: Any = template.data
+    if place:
+        events = data.get("events")
+        index = int(place[1])
+        event = events[index] if isinstance(events, list) and index < len(events) else None
+        value = event.get(place[2]) if isinstance(event, dict) else None
+    else:
+        value = data.get(found.field.removeprefix("settings."))
+    names = used_names({"value": value}) if isinstance(value, str) else []
+    if len(names) != 1:
+        return found
+    return Finding(found.message, found.remedy, f"variables.{names[0]}")
+
+
+def _with_settings(scenario: Scenario, settings: SettingsBody) -> Scenario:
+    changes = {"steps": settings.steps, "guidance": settings.guidance}
+    changes[STRENGTH] = settings.strength  # type: ignore[assignment]
+    for name, value in changes.items():
+        try:
+            scenario = scenario.with_sampler(**{name: value})
+        except InputError as error:
+            raise ApiError(422, finding(error, f"settings.{name}")) from error
+    laid_over = settings.model_dump(include={"size", "negative"}, exclude_none=True)
+    if not laid_over:
+        return scenario
+    return _scenario({**scenario.to_dict(), **laid_over}, None)
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+def _check_limits(scenario: Scenario, engine: Engine) -> None:
+    """Raises ApiError where a video is larger than this server makes any."""
+    limits, geometry = engine.settings, engine.pipeline.model.geometry
+    count = len(scenario.events)
+    if count > limits.events:
+        raise _wrong(f"{count} events are too many", f"Give at most {limits.events}", "events")
+    try:
+        frames = scenario.total_frames(geometry.fps)
+    except InputError as error:
+        raise ApiError(422, finding(error)) from error
+    if frames > limits.seconds * geometry.fps:
+        raise _wrong(
+            f"the events are {frames / (scenario.fps or geometry.fps):g} seconds together",
+            f"Make them at most {limits.seconds * geometry.fps / (scenario.fps or geometry.fps):g}",
+            "events",
+        )
+    if scenario.size is not None:
+        _check_size(scenario.size, engine)
+    clips = _most_clips(scenario, frames, engine)
+    if clips > limits.clips:
+        raise _wrong(
+            f"this would take up to {clips} predictions of the network",
+            f"Take fewer steps or iterations, or a shorter video: at most {limits.clips}",
+            "settings.steps",
+        )
+
+
+def _check_size(size: tuple[int, int], engine: Engine) -> None:
+    for side in size:
+        if side % engine.multiple or not engine.multiple <= side <= engine.largest:
+            raise _wrong(
+                f"{size[0]} × {size[1]} pixels cannot be made",
+                f"Give numbers from {engine.multiple} to {engine.largest} that {engine.multiple} "
+                "divides",
+                "settings.size",
+            )
+
+
+def _most_clips(scenario: Scenario, frames: int, engine: Engine) -> int:
+    """An upper bound of what a run would take, before its tape is made."""
+    model = engine.pipeline.model
+    geometry = model.geometry
+    settings = scenario.settings()
+    steps = getattr(settings, "steps", None) or model.steps
+    refinement = getattr(settings, "refinement", None)
+    if settings is None:  # SynCoS, which refines at less than half of the steps
+        rounds = steps * (1 + 10)
+    else:
+        rounds = steps * (1 + (refinement.iterations if refinement else 0))
+    stride = min(scenario.stride or geometry.stride, scenario.window or geometry.window)
+    latents = geometry.latents(frames)
+    windows = max(1, math.ceil(latents / max(1, stride)))
+    if getattr(settings, "lookahead", None) is not None:  # diagonal: a round for each frame
+        return 2 * (latents + steps) * max(1, steps)
+    return 2 * rounds * windows

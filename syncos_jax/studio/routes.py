@@ -1,0 +1,117 @@
+"""The page, the model, templates, plans and stories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from starlette.responses import FileResponse
+
+from syncos_jax.scenario.language_model import ModelSplitter
+from syncos_jax.scenario.split import split_story
+from syncos_jax.studio.answers import JsonResponse
+from syncos_jax.studio.faults import ApiError, Finding
+from syncos_jax.studio.orders import order
+from syncos_jax.studio.planning import plan as plan_of
+from syncos_jax.studio.routes_videos import Behind, errors
+from syncos_jax.studio.schemas import (
+    ModelAnswer,
+    NameAnswer,
+    PlanAnswer,
+    StoryAnswer,
+    StoryBody,
+    TemplateBody,
+    TemplatesAnswer,
+    VideoBody,
+)
+
+PAGE = Path(__file__).parent / "page"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".woff2": "font/woff2",
+}
+router = APIRouter()
+
+
+def _static() -> dict[str, Path]:
+    """Name below ``static/`` -> file; only these are handed out."""
+    return {
+        path.relative_to(PAGE).as_posix(): path
+        for path in PAGE.rglob("*")
+        if path.is_file() and path.suffix in TYPES
+    }
+
+
+_files = _static()
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The page."""
+    return _page_file("index.html")
+
+
+@router.get("/static/{path:path}", include_in_schema=False)
+async def static(path: str) -> Response:
+    """A file of the page."""
+    return _page_file(path)
+
+
+def _page_file(name: str) -> Response:
+    path = _files.get(name)
+    if path is None:
+        raise ApiError(404, Finding("there is no such file"))
+    return FileResponse(path, media_type=TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/v1/model", response_model=ModelAnswer, responses=errors(503), tags=["model"])
+async def model(studio: Behind) -> Response:
+    """The model that makes the videos, and what a video may have."""
+    return JsonResponse(await run_in_threadpool(lambda: studio.engine.facts))
+
+
+@router.get("/v1/templates", response_model=TemplatesAnswer, responses=errors(), tags=["templates"])
+def templates(studio: Behind) -> Response:
+    """All templates with their variables."""
+    return JsonResponse({"items": studio.templates.list()})
+
+
+@router.post(
+    "/v1/templates",
+    status_code=201,
+    response_model=NameAnswer,
+    responses=errors(404, 409, 503),
+    tags=["templates"],
+)
+def save_template(body: TemplateBody, studio: Behind) -> Response:
+    """Keep a video's scenario as a template."""
+    video = studio.find(body.video)
+    name = studio.templates.save(body.name, video.scenario, video.template, video.variables)
+    return JsonResponse({"name": name}, 201)
+
+
+@router.post(
+    "/v1/plan", response_model=PlanAnswer, responses=errors(404, 429, 503), tags=["videos"]
+)
+async def plan(body: VideoBody, studio: Behind) -> Response:
+    """What making a video would take; nothing is made."""
+    return await studio.plans.take(lambda: plan_of(order(body, studio.engine, studio.templates)))
+
+
+@router.post("/v1/split", response_model=StoryAnswer, responses=errors(429, 503), tags=["stories"])
+async def split(body: StoryBody, studio: Behind) -> Response:
+    """A story in parts: what is the same all through, and what happens."""
+    settings = studio.settings
+    splitter = None
+    if settings.llm is not None and settings.llm_model is not None:
+        splitter = ModelSplitter(settings.llm, settings.llm_model)
+    return await studio.stories.take(
+        lambda: split_story(body.story, body.events, splitter).to_dict()
+    )
