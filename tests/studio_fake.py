@@ -286,7 +286,9 @@ class FakeStudio:
                 try:
                     said = await handler(request)
                 except Refused as refused:
-                    return JSONResponse({"error": refused.error}, refused.status, {"Retry-After": "1"})
+                    return JSONResponse(
+                        {"error": refused.error}, refused.status, {"Retry-After": "1"}
+                    )
                 return JSONResponse(said) if isinstance(said, dict) else said
 
             return Route(path, answer, methods=[method])
