@@ -144,7 +144,7 @@ def test_a_clip_equals_the_pipelines(parts, folder, model):
     pipeline = AnimateDiffPipeline(
         vae=parts["vae"],
         text_encoder=parts["text_encoder"],
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=77),
         unet=parts["unet"],
         motion_adapter=parts["motion"],
         scheduler=DDIMScheduler(**{k: v for k, v in SCHEDULER.items() if k != "_class_name"}),
