@@ -209,7 +209,9 @@ def test_a_template_of_a_templates_video_keeps_its_variables(served):
 def test_decisions_are_those_of_the_review(served, made):
     address = f"/v1/videos/{made['id']}/decision"
     say = {"take": 1, "verdict": "approved", "by": "Ada", "comment": "keep <b>this</b>"}
-    take = served.client.post(address, json=say).json()["takes"][0]
+    answer = served.client.post(address, json=say)
+    assert answer.status_code == 200, answer.text
+    take = answer.json()["takes"][0]
     assert (take["verdict"], take["by"], take["comment"]) == ("approved", "Ada", say["comment"])
     folder = served.studio.folder / "videos" / made["id"]
     assert read_reviews(folder).decision("take1.mp4").by == "Ada"

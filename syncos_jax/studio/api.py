@@ -55,6 +55,7 @@ def create_app(settings: StudioSettings) -> FastAPI:
         docs_url=None,  # it would load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,
         default_response_class=JsonResponse,
     )
     app.state.studio = studio

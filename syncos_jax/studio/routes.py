@@ -80,7 +80,7 @@ async def model(studio: Behind) -> Response:
 @router.get("/v1/templates", response_model=TemplatesAnswer, responses=errors(), tags=["templates"])
 def templates(studio: Behind) -> Response:
     """All templates with their variables."""
-    return JsonResponse({"items": studio.templates.list()})
+    return JsonResponse({"items": studio.templates.items()})
 
 
 @router.post(

@@ -83,7 +83,7 @@ def videos(
     after: Annotated[int | None, Query(ge=0, lt=2**62, description="`next` of before.")] = None,
 ) -> Response:
     """All videos, the newest first."""
-    found, more = studio.jobs.list(status, search, limit, after)
+    found, more = studio.jobs.history(status, search, limit, after)
     places = studio.jobs.places()
     items = [studio.documents.document(video, places) for video in found]
     return JsonResponse({"items": items, "next": None if more is None else str(more)})

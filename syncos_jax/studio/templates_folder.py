@@ -59,7 +59,7 @@ class Templates:
             )
         return Template.from_file(path)
 
-    def list(self) -> list[dict[str, Any]]:
+    def items(self) -> list[dict[str, Any]]:
         """All that can be read, by name, as ``GET /v1/templates`` has them."""
         items = []
         for name, path in sorted(self._files().items(), key=lambda item: item[0].casefold()):
@@ -118,7 +118,7 @@ class Templates:
         self._folder.mkdir(exist_ok=True)
         source = Template.from_file(files[of]) if of in files else None
         data = with_variables(source, scenario, values or {}) if source else None
-        text = to_text(data or braces_doubled(scenario), ".yaml")
+        text = to_text(_plain(data or braces_doubled(scenario)), ".yaml")
         with replacing(self._folder / f"{name}.yaml") as temporary:
             temporary.write_text(text, encoding="utf-8")
         return name
@@ -146,6 +146,17 @@ def with_variables(
         if filled.to_dict() == scenario:
             return {"variables": variables, **own}
     return None
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that know how they were written (`WrittenInt`) as numbers."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return int(value) if isinstance(value, int) else float(value)
 
 
 def _description(text: str) -> str:
