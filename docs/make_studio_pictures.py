@@ -53,6 +53,7 @@ def main(steps: int) -> None:
         with chromium.running() as browser:
             window = {"width": 1280, "height": 860}
             with Studio(browser, address, viewport=window) as page:
+                page.tab.set_default_timeout(300_000)
                 tour(page, lambda name: keep(page, name), steps, patience=1800)
                 story(page)
                 page.go("#/videos")

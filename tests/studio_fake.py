@@ -65,8 +65,6 @@ class Refused(Exception):
 
 def scenario_of(body: dict[str, Any]) -> dict[str, Any]:
     if "template" in body:
-        if body["template"] not in (TEMPLATE["name"], "Saved"):
-            raise Refused(404, "there is no such template", field="template")
         values = {v["name"]: v["default"] for v in TEMPLATE["variables"]} | body["variables"]
         if not 0.5 <= values["pace"] <= 4:
             raise Refused(400, "pace is not from 0.5 to 4", "give another", "variables.pace")
@@ -131,6 +129,7 @@ class FakeStudio:
         self.listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = []
         self.numbers = itertools.count(1)
         self.full = False
+        self.loading = False
         self._server: uvicorn.Server | None = None
 
     # -- jobs --------------------------------------------------------------------------------------
@@ -179,6 +178,8 @@ class FakeStudio:
     # -- answers -----------------------------------------------------------------------------------
 
     async def model(self, _: Request) -> Any:
+        if self.loading:
+            raise Refused(503, "the model is still being loaded", "Try again in a moment")
         return MODEL
 
     async def list_templates(self, _: Request) -> Any:
@@ -237,6 +238,8 @@ class FakeStudio:
 
     async def cancel(self, request: Request) -> Any:
         video = self.of(request)
+        if "forget" in request.query_params:
+            return self.videos.pop(video["id"])
         state = "cancelled" if video["status"] == "queued" else "cancelling"
         self.advance(video["id"], status=state)
         return video
@@ -283,7 +286,9 @@ class FakeStudio:
                 try:
                     said = await handler(request)
                 except Refused as refused:
-                    return JSONResponse({"error": refused.error}, refused.status)
+                    return JSONResponse(
+                        {"error": refused.error}, refused.status, {"Retry-After": "1"}
+                    )
                 return JSONResponse(said) if isinstance(said, dict) else said
 
             return Route(path, answer, methods=[method])

@@ -21,7 +21,7 @@ class Studio:
         self.tab.on("console", lambda said: self.complaints.append(said.text))
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.goto(url)
-        self.tab.locator("h1").wait_for()
+        self.tab.locator("h1, .loading").wait_for()
         self.tab.evaluate(
             """() => { window.heard = []; const region = document.getElementById('said');
             new MutationObserver(() => window.heard.push(region.textContent))

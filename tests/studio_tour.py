@@ -35,14 +35,14 @@ def running(command: Sequence[str], folder: Path) -> Iterator[str]:
         process.wait(60)
 
 
-def until(done: Callable[[], bool], seconds: float, what: str) -> None:
+def until(page: Studio, expression: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, what
+    while not page.tab.evaluate(expression):
+        assert time.monotonic() < deadline, page.tab.locator("#main").inner_text()
         time.sleep(0.2)
 
 
-def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float = 120) -> None:
+def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float = 300) -> None:
     """A template of four events, two takes; the second of them is approved.
 
     Args:
@@ -52,6 +52,7 @@ def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float 
         patience: seconds for what the server computes.
     """
     tab = page.tab
+    until(page, "document.querySelector('h1')", patience)  # the model is loaded
     shot("start")
     tab.get_by_role("radio", name="Product on a place").check()
     tab.get_by_label("Product", exact=True).fill("red ball")
@@ -68,10 +69,10 @@ def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float 
     tab.locator(".progress-words").wait_for()
     sees = "(document.querySelector('.progress img:not([hidden])') || {}).naturalWidth > 0"
     finished = "document.querySelectorAll('.take .approve').length === 2"
-    until(lambda: tab.evaluate(f"{sees} || {finished}"), patience, "no preview came")
+    until(page, f"{sees} || {finished}", patience)
     shot("running")
     ready = f"{finished} && [...document.querySelectorAll('video')].every((v) => v.readyState >= 2)"
-    until(lambda: tab.evaluate(ready), patience, tab.locator("main").inner_text())
+    until(page, ready, patience)
     tab.get_by_label("Your name").fill("Ada Example")
     tab.get_by_label("Comment on take B").fill("the calmer one of the two")
     tab.get_by_role("button", name="Event 2:").click()

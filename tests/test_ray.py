@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.cli.batch import Group
 from syncos_jax.errors import InputError
-from syncos_jax.runs import VideoGenerator
+from syncos_jax.runs import VideoGenerator, on_ray
 from syncos_jax.runs.items import Item
+from syncos_jax.runs.markers import Markers
 from syncos_jax.runs.on_ray import MAX_ATTEMPTS, Queue, resources, shape_of
+from syncos_jax.runs.outputs import Outputs
 from syncos_jax.scenario.template import Template
 
 STORY = {
@@ -152,6 +155,103 @@ def test_video_generator(monkeypatch, tmp_path):
     assert named["name"][0] == "a" and named["status"].tolist() == ["done", "failed"]
     with pytest.raises(InputError, match="no column 'scenario', but"):
         videos({"text": rows})
+
+
+# -- what the actors have in hand ------------------------------------------------------------------
+
+
+class LostWorker(Exception):
+    pass
+
+
+class TaskError(Exception):
+    def __init__(self, cause):
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class RayInProcess:
+    """As much of Ray as a batch uses: actors of this process, whose work is done when it is asked
+    for. Of those in `lost`, counted over all actors, the actor dies instead."""
+
+    exceptions = SimpleNamespace(RayActorError=LostWorker, RayTaskError=TaskError)
+
+    def __init__(self, lost=()):
+        self.lost, self.calls, self.killed = set(lost), 0, 0
+
+    def cluster_resources(self):
+        return {"CPU": 4}
+
+    def nodes(self):
+        return [{"Alive": True}] * 2
+
+    def remote(self, **options):
+        assert options == {"max_restarts": -1, "max_task_retries": 0, "num_cpus": 1}
+        return lambda cls: SimpleNamespace(remote=lambda *a: self.actor(cls(*a)))
+
+    def actor(self, worker):
+        later = SimpleNamespace(remote=lambda items: lambda: worker.make(items))
+        return SimpleNamespace(make=later)
+
+    def wait(self, results, timeout):
+        return results[-1:], results[:-1]
+
+    def get(self, result):
+        self.calls += 1
+        if self.calls in self.lost:
+            raise LostWorker
+        try:
+            return result()
+        except InputError as error:
+            raise TaskError(error) from error
+
+    def kill(self, actor):
+        self.killed += 1
+
+
+@pytest.fixture
+def on_fake_ray(monkeypatch, tmp_path):
+    monkeypatch.setattr(syncos_jax.pipeline.load, "load_model", lambda *_, **__: FakeModel())
+    monkeypatch.setenv("SYNCOS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    lines = [{"name": f"cat{n}", **STORY, "seed": n} for n in range(5)]
+    Path("stories.jsonl").write_text("\n".join([*map(json.dumps, lines), "{"]))
+
+    def batch(ray, *more):
+        monkeypatch.setattr(on_ray, "connect", lambda address: ray)
+        given = ["batch", "stories.jsonl", "--out", "videos", "--no-contact-sheet", "--no-cache"]
+        return CliRunner().invoke(app, [*given, "--ray", *more])
+
+    return batch
+
+
+def made():
+    markers = Markers(Outputs("videos", make=False)).read_all([f"cat{n}" for n in range(5)])
+    return [marker.get("made", 0) for marker in markers.values()]
+
+
+def test_a_lost_worker_is_made_good(on_fake_ray):
+    ray = RayInProcess(lost={2})
+    result = on_fake_ray(ray, "--workers", "2")
+    assert result.exit_code == 1 and "5 done, 1 failed, 0 pending" in result.stderr, result.stderr
+    assert "was lost with" in result.stderr and ray.killed == 2 and made() == [1] * 5
+    assert result.stderr.splitlines()[-1].startswith("error: 0006: stories.jsonl:6: not readable")
+    again = RayInProcess()
+    assert "5 done, 1 failed, 0 pending" in on_fake_ray(again).stderr and made() == [1] * 5
+
+
+def test_what_kills_every_worker_is_given_up(on_fake_ray):
+    result = on_fake_ray(RayInProcess(lost=range(1, 100)), "--workers", "1")
+    assert result.exit_code == 1 and "0 done, 6 failed, 0 pending" in result.stderr
+    assert "error: cat3: its worker died 3 times while it was made" in result.stderr
+    marker = Markers(Outputs("videos", make=False)).read("cat3")
+    assert marker["status"] == "failed" and "died 3 times" in marker["error"]
+
+
+def test_what_a_worker_refuses_ends_the_batch(on_fake_ray):
+    assert on_fake_ray(RayInProcess()).exit_code == 1
+    result = on_fake_ray(RayInProcess(), "--steps", "3")
+    assert result.exit_code == 2 and "was made with other settings" in result.stderr
 
 
 # -- a cluster -------------------------------------------------------------------------------------

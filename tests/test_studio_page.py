@@ -463,9 +463,22 @@ def test_cancel_and_template(page, server):
     )
     name.fill("Saved")
     page.button("Save").click()
-    page.seen("Saved as template “Saved”.").last.wait_for()
+    page.seen("Saved as template “Saved”.").wait_for()
+    page.button("Delete").click()
+    page.button("Delete it").click()
+    page.seen("No video yet. The first one you make appears here.").wait_for()
+    assert server.videos == {}
     page.go("#/")
     tab.get_by_role("radio", name="Saved").wait_for()
+
+
+def test_while_the_model_is_loaded(browser, server):
+    server.loading = True
+    with Studio(browser, server.url) as page:
+        page.seen("The model is being loaded …").wait_for()
+        server.loading = False
+        page.button("Generate 2 takes").wait_for()
+        assert page.tab.locator("#trouble").is_hidden()
 
 
 def test_polling_where_events_do_not_come_through(browser, files):

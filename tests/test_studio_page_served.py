@@ -24,7 +24,10 @@ def test_from_opening_the_page_to_an_approved_video(tmp_path):
             page.button("Save as template").click()
             tab.get_by_role("dialog").get_by_label("Name").fill("Beach")
             page.button("Save").click()
-            tab.get_by_text("Saved as template “Beach”.").last.wait_for()
+            answered = "document.querySelector('dialog .error:not(:empty)')"
+            page.until(f"!document.querySelector('dialog') || {answered}")
+            assert tab.locator("dialog .error").all_inner_texts() == []
+            page.seen("Saved as template “Beach”.").wait_for()
             page.button("Again from this one").click()
             assert tab.get_by_role("radio", name="sandy beach").is_checked()
             assert tab.get_by_label("Steps", exact=True).input_value() == "3"

@@ -266,6 +266,8 @@ def _adapter(motion: Path | None) -> tuple[dict[str, Any], Tensors]:
         config["use_motion_mid_block"] = any(key.startswith("mid_block.") for key in named)
         places = [tensor.shape for key, tensor in tensors.items() if key.endswith(".pe")]
         config["motion_max_seq_length"] = max((shape[-2] for shape in places), default=32)
+        layers = [re.match(r"down_blocks\.0\.motion_modules\.(\d+)\.", key) for key in named]
+        config["motion_layers_per_block"] = len({match[1] for match in layers if match})
     return {**ADAPTER, **config}, named
 
 

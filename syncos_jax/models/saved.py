@@ -108,6 +108,20 @@ def damaged(folder: Path, part: str = "") -> list[str] | None:
         return [said for said in pool.map(wrong, wanted) if said]
 
 
+def refuse_damaged(folder: Path, part: str) -> None:
+    """InputError where a file of a part is not as it was written."""
+    _refuse(folder / part, damaged(folder, part))
+
+
+def _refuse(path: Path, problems: list[str] | None) -> None:
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(
+            f"{path}: is damaged: {', '.join(problems[:3])}{more}; copy the folder again, or "
+            "convert the checkpoint again"
+        )
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -240,13 +254,7 @@ def read_network(
         raise
     except Exception as error:
         raise InputError(f"{path}: cannot be restored: {_reason(error)}") from error
-    problems = checked.result() or []
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InputError(
-            f"{path}: is damaged: {', '.join(problems[:3])}{more}; copy the folder again, or "
-            "convert the checkpoint again"
-        )
+    _refuse(path, checked.result())
     return assign(abstract, _flatten(tree))
 
 

@@ -84,6 +84,7 @@ def load_model(
 
         return read_folder(folder, dtype, where)
     config, names = saved.read_config(folder)
+    saved.refuse_damaged(folder, saved.TOKENIZER)
     family = family_named(config.family)
     networks = {
         name: saved.read_network(folder, name, config, dtype, where(family, name)) for name in names
@@ -112,6 +113,7 @@ def load_tokenizer(name_or_dir: str | os.PathLike[str] = "demo") -> Any:
     folder = model_folder(name_or_dir)
     if saved.is_saved(folder):
         config = saved.read_config(folder)[0]
+        saved.refuse_damaged(folder, saved.TOKENIZER)
     else:
         from syncos_jax.weights_convert.diffusers_folder import read_config
 

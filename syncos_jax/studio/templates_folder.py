@@ -19,7 +19,8 @@ BUILT_IN = Path(__file__).parent / "templates"
 MAX_SAVED = 500
 MAX_NAME = 80
 _NAME = re.compile(r"\w(?:[\w ().,-]*[\w)])?")
-_WHOLE = ("frames", "seed", "stride", "window", "crossfade", "steps", "iterations", "batch")
+_FROM_ZERO = ("seed", "crossfade", "throwaway")
+_WHOLE = ("frames", "stride", "window", "steps", "iterations", "batch", *_FROM_ZERO)
 _NUMBERS = ("seconds", "fps", "guidance", "strength", "eta")
 
 
@@ -187,7 +188,7 @@ def _kind(
     if "seconds" in places:
         return "number", 0.1, seconds
     if places & set(_WHOLE):
-        return "integer", 0.0 if places & {"seed", "crossfade"} else 1.0, None
+        return "integer", 0.0 if places & set(_FROM_ZERO) else 1.0, None
     if places & set(_NUMBERS) or isinstance(default, int | float):
         return "number", None, None
     return "text", None, None

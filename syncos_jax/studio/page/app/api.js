@@ -44,6 +44,7 @@ export const api = {
   videos: (query) => ask(`videos?${new URLSearchParams(query)}`),
   video: (id) => ask(path(id)),
   cancel: (id) => ask(path(id), { method: "DELETE" }),
+  forget: (id) => ask(`${path(id)}?forget=true`, { method: "DELETE" }),
   decide: (id, body) => ask(`${path(id)}/decision`, { method: "POST", body }),
 };
 

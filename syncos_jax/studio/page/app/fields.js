@@ -62,7 +62,7 @@ export function sentence({ message, remedy }) {
 
 /** The errors of a refusal or of a silent server, as `putErrors` takes them. */
 export function errorsOf(error) {
-  if (error.fields) return error.fields.map((item) => ({ ...item, lang: "en" }));
+  if (error.fields) return error.fields.map((item) => ({ ...item, lang: item.lang ?? "en" }));
   return [{ field: null, message: t("trouble.silent"), remedy: t("trouble.silent.remedy") }];
 }
 

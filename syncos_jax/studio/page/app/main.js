@@ -1,6 +1,6 @@
 /** The page as a whole: language, model, addresses, views. */
 
-import { announce } from "./dom.js";
+import { announce, h } from "./dom.js";
 import { t, count, useLanguage, preferred, number } from "./text.js";
 import { api, Refusal } from "./api.js";
 import { restore } from "./draft.js";
@@ -63,6 +63,27 @@ function complain(text) {
   trouble.hidden = false;
 }
 
+/** A large model takes minutes to load; until then there is nothing to fill in. */
+async function reachModel() {
+  const waiting = h("div", { class: "loading" }, h("div", { class: "pulse", "aria-hidden": "true" }, h("i"), h("i"), h("i")),
+    h("p", { role: "status" }, t("shell.loading")));
+  const soon = setTimeout(() => main.replaceChildren(waiting), 400);
+  for (;;) {
+    try {
+      [studio.model, studio.templates] = await Promise.all([api.model(), api.templates()]);
+      clearTimeout(soon);
+      trouble.hidden = true;
+      return true;
+    } catch (error) {
+      const again = error instanceof Refusal && error.status === 503 ? Number(error.retryAfter) || 5 : 0;
+      if ((!again || again > 30) && error.status !== 401) complain(errorsOf(error).map(sentence).join(" "));
+      if (!again) clearTimeout(soon);
+      if (!again) return false;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * again));
+    }
+  }
+}
+
 async function begin() {
   await useLanguage(preferred());
   document.addEventListener("locked", () => complain(t("trouble.locked")));
@@ -75,12 +96,7 @@ async function begin() {
       show(false);
       announce(t("shell.changed"));
     });
-  try {
-    [studio.model, studio.templates] = await Promise.all([api.model(), api.templates()]);
-  } catch (error) {
-    const locked = error instanceof Refusal && error.status === 401;
-    return locked || complain(errorsOf(error).map(sentence).join(" "));
-  }
+  if (!(await reachModel())) return;
   studio.draft = restore(studio.model, studio.templates);
   listen(showCount);
   addEventListener("hashchange", () => show());

@@ -30,6 +30,9 @@ export function keep(video) {
   return video;
 }
 
+/** It is deleted. */
+export const drop = (id) => known.delete(id);
+
 export async function fetchVideo(id) {
   return keep(await api.video(id));
 }

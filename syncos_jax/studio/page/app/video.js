@@ -3,8 +3,9 @@
 import { h, replace, announce } from "./dom.js";
 import { t, count, seconds, moment, number } from "./text.js";
 import { api } from "./api.js";
-import { field, button, putErrors, errorsOf, sentence } from "./fields.js";
-import { fetchVideo, get, isOpen, keep, listen } from "./store.js";
+import { button, errorsOf, sentence } from "./fields.js";
+import { askDelete, askTemplate } from "./dialogs.js";
+import { drop, fetchVideo, get, isOpen, keep, listen } from "./store.js";
 import { progressPanel, statusChip } from "./progress.js";
 import { stage } from "./stage.js";
 import { nameField, takeCard } from "./decide.js";
@@ -141,7 +142,8 @@ class VideoView {
     this.actions.dataset.status = video.status;
     const again = button(t("video.again"), () => this.again(), { look: isOpen(video) ? "secondary" : "primary", picture: "again" });
     const save = button(t("video.template"), () => this.saveTemplate(), { look: "secondary", picture: "keep" });
-    replace(this.actions, save, again);
+    const gone = !isOpen(video) && button(t("delete.ask"), () => this.forget(), { look: "quiet" });
+    replace(this.actions, gone, save, again);
   }
 
   again() {
@@ -161,32 +163,22 @@ class VideoView {
   }
 
   saveTemplate() {
-    const { studio } = this;
-    const control = h("input", { type: "text", maxlength: 60, value: this.video.template ? "" : (this.video.title || "").slice(0, 60), autocomplete: "off" });
-    const answer = h("p", { class: "error", role: "alert" });
-    const form = h("form", { method: "dialog", onsubmit: async (event) => {
-      event.preventDefault();
-      if (!control.value.trim()) return putErrors(form, [{ field: "name", message: t("wrong.name") }]), control.focus();
-      try {
-        const { name } = await api.saveTemplate(control.value.trim(), this.id);
-        studio.templates = await api.templates();
-        dialog.close();
-        announce(t("template.saved", { name }));
-        this.trouble.textContent = "";
-        replace(this.saved, t("template.saved", { name }));
-      } catch (error) {
-        replace(answer, putErrors(form, errorsOf(error)).map(sentence).join(" "));
-        control.focus();
-      }
-    } },
-    h("h2", { id: "template-title" }, t("template.title")), h("p", { class: "note" }, t("template.note")),
-    field({ key: "name", label: t("template.name"), control }), answer,
-    h("div", { class: "dialog-buttons" }, button(t("template.cancel"), () => dialog.close(), { look: "quiet" }),
-      h("button", { type: "submit", class: "primary" }, t("template.save"))));
-    const dialog = h("dialog", { "aria-labelledby": "template-title", onclose: () => dialog.remove() }, form);
+    const { studio, video } = this;
     this.saved ??= this.facts.parentElement.appendChild(h("p", { class: "saved", role: "status" }));
-    document.body.append(dialog);
-    dialog.showModal();
-    control.focus();
+    askTemplate(video.template ? "" : (video.title || "").slice(0, 60), async (wanted) => {
+      const { name } = await api.saveTemplate(wanted, this.id);
+      studio.templates = await api.templates();
+      this.trouble.textContent = "";
+      replace(this.saved, t("template.saved", { name }));
+    });
+  }
+
+  forget() {
+    askDelete(async () => {
+      await api.forget(this.id);
+      drop(this.id);
+      this.studio.go("#/videos");
+      announce(t("delete.done"));
+    });
   }
 }
