@@ -60,7 +60,7 @@ def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float 
     tab.get_by_label("Title").fill("Beach, first try")
     tab.locator("summary").click()
     tab.get_by_label("Steps", exact=True).fill(str(steps))
-    tab.get_by_text("the red ball moves to the left").wait_for(timeout=patience * 1000)
+    page.seen("the red ball moves to the left").wait_for(timeout=patience * 1000)
     page.planned()
     tab.locator("summary").click()
     tab.evaluate("scrollTo(0, 0)")
