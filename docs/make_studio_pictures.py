@@ -56,7 +56,9 @@ def drawn(folder: Path) -> Iterator[str]:
 
 def keep(page: Studio, name: str) -> None:
     """A picture of what the window shows, of at most 256 colours."""
-    page.tab.wait_for_timeout(400)
+    if name == "approved":  # with the decisions below the takes
+        page.tab.set_viewport_size({"width": 1280, "height": 1160})
+    page.tab.wait_for_timeout(600)
     with Image.open(io.BytesIO(page.tab.screenshot())) as image:
         small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         small.save(PICTURES / f"{name}.png", optimize=True)
@@ -64,6 +66,7 @@ def keep(page: Studio, name: str) -> None:
 
 def story(page: Studio) -> None:
     """Split, changed, and with an error at a field."""
+    page.tab.set_viewport_size({"width": 1280, "height": 860})
     page.go("#/")
     page.tab.get_by_role("radio", name="A story").check()
     page.tab.get_by_label("Your story").fill(STORY)

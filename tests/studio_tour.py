@@ -76,7 +76,8 @@ def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float 
     tab.get_by_label("Your name").fill("Ada Example")
     tab.get_by_label("Comment on take B").fill("the calmer one of the two")
     tab.get_by_role("button", name="Event 2:").click()
-    tab.evaluate("scrollTo(0, 0)")
+    for _ in range(6):
+        tab.keyboard.press("ArrowRight")
     page.button("Approve take B").click()
     tab.locator(".take[data-verdict=approved]").wait_for()
     tab.evaluate("scrollTo(0, 0)")
