@@ -118,10 +118,10 @@ def plan_of(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class FakeStudio:
-    """State, and a server of it in a thread; `clip` is the file that every take turns out as."""
+    """State, and a server of it in a thread; `clip` is what every take turns out as."""
 
     def __init__(self, clip: Path, picture: Path, events: bool = True):
-        self.clip, self.picture, self.with_events = clip, picture, events
+        self.clips, self.picture, self.with_events = [clip], picture, events  # a clip a take
         self.videos: dict[str, dict[str, Any]] = {}
         self.templates = [TEMPLATE]
         self.answers: dict[str, tuple[dict[str, Any], str]] = {}
@@ -246,7 +246,8 @@ class FakeStudio:
 
     async def content(self, request: Request) -> Any:
         self.of(request)
-        return FileResponse(self.clip, media_type="video/mp4")
+        clip = self.clips[(int(request.query_params["take"]) - 1) % len(self.clips)]
+        return FileResponse(clip, media_type="video/mp4")
 
     async def image(self, request: Request) -> Any:
         self.of(request)

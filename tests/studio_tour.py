@@ -60,7 +60,7 @@ def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float 
     tab.get_by_label("Title").fill("Beach, first try")
     tab.locator("summary").click()
     tab.get_by_label("Steps", exact=True).fill(str(steps))
-    tab.get_by_text("the red ball moves to the left").wait_for(timeout=patience * 1000)
+    page.seen("the red ball moves to the left").wait_for(timeout=patience * 1000)
     page.planned()
     tab.locator("summary").click()
     tab.evaluate("scrollTo(0, 0)")
@@ -76,7 +76,8 @@ def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float 
     tab.get_by_label("Your name").fill("Ada Example")
     tab.get_by_label("Comment on take B").fill("the calmer one of the two")
     tab.get_by_role("button", name="Event 2:").click()
-    tab.evaluate("scrollTo(0, 0)")
+    for _ in range(6):
+        tab.keyboard.press("ArrowRight")
     page.button("Approve take B").click()
     tab.locator(".take[data-verdict=approved]").wait_for()
     tab.evaluate("scrollTo(0, 0)")

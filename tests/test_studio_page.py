@@ -1,5 +1,7 @@
 """The studio's page in a real browser, without a network, against a server in memory."""
 
+import json
+
 import chromium
 import pytest
 from studio_page import Studio
@@ -415,6 +417,23 @@ def test_again_from_an_earlier_video(page, server):
         "events": [{"prompt": "it rolls", "seconds": 1.5, "negative": "blur"}],
     }
     assert (sent["seed"], sent["settings"]["steps"], sent["takes"]) == (3, 30, 1)
+
+
+def test_again_from_a_record(page, tmp_path):
+    record = tmp_path / "ball.json"
+    events = [{"prompt": "it rolls", "frames": 12}]
+    scenario = {"global": "a ball", "events": events, "sampler": {"name": "syncos", "steps": 9}}
+    record.write_text(json.dumps({"scenario": scenario, "seed": 5, "format": "syncos_jax.video"}))
+    choose = page.tab.locator("input[type=file]")
+    choose.set_input_files(record)
+    page.until("document.querySelectorAll('.event').length === 1")
+    page.planned()
+    assert page.prompt(1).input_value() == "it rolls"
+    assert page.tab.get_by_label("Seed", exact=True).input_value() == "5"
+    assert page.tab.get_by_label("Steps", exact=True).input_value() == "9"
+    record.write_text("[1, 2]")
+    choose.set_input_files(record)
+    page.seen("This file is no record of a video").wait_for()
 
 
 def test_history(page, server):

@@ -4,7 +4,7 @@ import { h, replace, announce } from "./dom.js";
 import { t } from "./text.js";
 import { api, newKey } from "./api.js";
 import * as drafts from "./draft.js";
-import { startPicker, variablesForm, storyForm } from "./start.js";
+import { recordButton, startPicker, variablesForm, storyForm } from "./start.js";
 import { eventCards, storyboard } from "./events.js";
 import { takesField, titleField, advanced } from "./settings.js";
 import { planDock } from "./plan.js";
@@ -53,7 +53,9 @@ class MakeView {
 
   build() {
     const { draft, studio } = this;
-    replace(this.head, h("h1", { tabindex: "-1" }, t("make.title")), h("p", { class: "lead" }, t("make.lead")),
+    replace(this.head, h("div", { class: "scenes-head" }, h("h1", { tabindex: "-1" }, t("make.title")),
+      recordButton((record) => this.ofRecord(record), () => this.dock.complain(t("record.wrong")))),
+    h("p", { class: "lead" }, t("make.lead")),
       startPicker(draft, studio.templates, (start, template) => this.begin(start, template)));
     this.buildColumns();
   }
@@ -130,6 +132,13 @@ class MakeView {
     this.build();
     this.cards.focus(0);
     announce(t("board.edited"));
+  }
+
+  ofRecord({ scenario, seed }) {
+    const fresh = drafts.withScenario(drafts.newDraft(this.model), scenario, this.model);
+    Object.assign(this.draft, fresh, { seed, takes: this.draft.takes });
+    this.build();
+    announce(t("video.again.done"));
   }
 
   split({ global, events }) {

@@ -22,6 +22,29 @@ export function startPicker(draft, templates, onchange) {
       item.description || count("start.variables", item.variables.length), sketch([2, 1, 2, 1]))));
 }
 
+/** Opens a record, or a scenario as JSON, from the reader's disk; nothing is sent anywhere. */
+export function recordButton(onrecord, onwrong) {
+  const file = h("input", { type: "file", accept: ".json,application/json", hidden: true, onchange: async () => {
+    try {
+      const [chosen] = file.files;
+      if (chosen.size > 1_000_000) throw new RangeError(chosen.size);
+      onrecord(scenarioOf(JSON.parse(await chosen.text())));
+    } catch {
+      onwrong();
+    }
+    file.value = "";
+  } });
+  return [file, button(t("record.open"), () => file.click(), { look: "quiet", picture: "again" })];
+}
+
+/** {scenario, seed}; throws where it is neither a record nor a scenario. */
+function scenarioOf(data) {
+  const scenario = data.scenario ?? data;
+  const good = scenario.events.length > 0 && scenario.events.every(({ prompt }) => typeof prompt === "string");
+  if (!good || typeof (scenario.global ?? "") !== "string") throw new TypeError("no scenario");
+  return { scenario, seed: data.seed ?? scenario.seed ?? null };
+}
+
 /** A small bar of lengths; null for lines of text. */
 function sketch(lengths) {
   if (!lengths) return h("span", { class: "sketch lines", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
