@@ -290,5 +290,6 @@ def test_three_workers_one_of_them_killed():
     check(run("--workers", 3, "--scenarios", 40), 3, 40)
 
 
+@pytest.mark.slow
 def test_two_workers_one_of_them_killed():
     check(run("--workers", 2, "--scenarios", 14), 2, 14)
