@@ -43,6 +43,8 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
     ("", "syncos_jax.models.unet_clip.config", ["ModelConfig"]),
     ("Records of videos", "syncos_jax.runs.record", ["read_sidecar", "read_provenance"]),
     ("", "syncos_jax.runs.record", ["latents_sha256", "scenario_sha256"]),
+    ("Many videos in a pipeline of your own", "syncos_jax.runs", ["VideoGenerator"]),
+    ("", "syncos_jax.runs.generator", ["Work"]),
     ("Files and errors", "syncos_jax.pipeline.video", ["load_video"]),
     ("", "syncos_jax.errors", ["InputError"]),
 ]

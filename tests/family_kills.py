@@ -23,7 +23,7 @@ if __name__ == "__main__":
     work = place / "work"
     work.mkdir()
     scenario = story("syncos")
-    scenario["sampler"] |= {"steps": 8, "iterations": 4, "batch": 1}
+    scenario["sampler"] |= {"steps": 16, "refine_steps": 6, "iterations": 24, "batch": 1}
     found = kill_runs(work, [signal.SIGKILL] * kills, model=place / "model", story=scenario)
     del found["log"]
     print(json.dumps(found))

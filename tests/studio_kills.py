@@ -10,6 +10,7 @@ The model is one of a few numbers (tests/fakes.py) whose rows wait a little; eve
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import random
@@ -110,13 +111,20 @@ class Server:
             if self.videos() is not None:
                 return
             if os.waitpid(self.process, os.WNOHANG)[0]:
+                self.process = 0
                 raise SystemExit(self.log.read_text())
             time.sleep(0.1)
         raise SystemExit("the server does not answer: " + self.log.read_text())
 
     def kill(self, how=signal.SIGKILL):
-        os.kill(self.process, how)
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        process, self.process = self.process, 0
+        os.kill(process, how)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    def end(self):
+        """At the script's own end, whatever it is."""
+        if self.process:
+            self.kill()
 
     def videos(self):
         """All videos, the oldest first; None while nobody answers."""
@@ -126,8 +134,11 @@ class Server:
             return None
 
     def post(self, address, **more):
-        """As often as it takes: it may be killed meanwhile."""
+        """As often as it takes: the model may not be loaded yet."""
         answer = self.client.post(address, **more)
+        while answer.status_code == 503:
+            time.sleep(0.2)
+            answer = self.client.post(address, **more)
         assert answer.status_code in (200, 202), answer.text
         return answer.json()
 
@@ -158,6 +169,7 @@ def kill_server(folder, kills, videos, seed=0, row_seconds=0.02):
     decided: dict[str, str] = {}
     found: dict[str, object] = {"kills": 0, "videos": videos}
     begin = time.monotonic()
+    atexit.register(server.end)
     server.start()
     submit(server, videos)
     at = []

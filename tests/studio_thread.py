@@ -33,6 +33,11 @@ class Served:
     def new_client(self, headers=None):
         return httpx.Client(base_url=self.base, headers=headers, timeout=120, trust_env=False)
 
+    def until_loaded(self):
+        """The model is loaded beside the server."""
+        while self.client.get("/v1/model").status_code == 503:
+            time.sleep(0.2)
+
     def make(self, **more):
         """Puts a video into the queue; its document."""
         answer = self.client.post("/v1/videos", json={**BODY, **more})
@@ -85,6 +90,7 @@ def serving(folder, row_seconds=0.0, **settings):
             thread.start()
             served = Served(app, port)
             try:
+                served.until_loaded()
                 yield served
             finally:
                 served.client.close()

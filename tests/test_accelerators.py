@@ -6,11 +6,13 @@ that is installed; ``make test-accelerators`` installs it and compiles at full s
 
 import importlib.util
 import math
+import os
 import re
 from functools import cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from syncos_jax.kernels.attention import choice, plain
@@ -148,14 +150,15 @@ def small_unet():
 
 @pytest.mark.parametrize("target", [TPU, H100])
 def test_a_small_network_compiled(target, request):
-    optimized = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", False)
-    request.addfinalizer(lambda: jax.config.update("jax_disable_most_optimizations", optimized))
+    optimizing = "jax_disable_most_optimizations"  # which the suite does
+    jax.config.update(optimizing, False)
+    suite = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1"
+    request.addfinalizer(lambda: jax.config.update(optimizing, suite))
     from flax import nnx
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     hardware = parse(target)
-    sharding = NamedSharding(Mesh(hardware.devices(), ("one",)), PartitionSpec())
+    sharding = NamedSharding(Mesh(np.asarray(hardware.devices()), ("one",)), PartitionSpec())
     graphdef, weights = nnx.split(small_unet())
     shaped = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
     weights = jax.tree.map(lambda leaf: shaped(leaf.shape, leaf.dtype), weights)

@@ -144,7 +144,7 @@ def test_a_clip_equals_the_pipelines(parts, folder, model):
     pipeline = AnimateDiffPipeline(
         vae=parts["vae"],
         text_encoder=parts["text_encoder"],
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=77),
         unet=parts["unet"],
         motion_adapter=parts["motion"],
         scheduler=DDIMScheduler(**{k: v for k, v in SCHEDULER.items() if k != "_class_name"}),
@@ -178,6 +178,7 @@ def test_a_clip_equals_the_pipelines(parts, folder, model):
     assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max()
 
 
+@pytest.mark.slow
 def test_a_long_video(model):
     story = {
         "global": "a cat",
@@ -189,6 +190,7 @@ def test_a_long_video(model):
     assert video.frames.shape == (10, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_other_sources(parts, folder, reference, model, tmp_path):
     """A pipeline that diffusers saved, and an adapter in AnimateDiff's own layout."""
     whole = tmp_path / "whole"

@@ -46,7 +46,7 @@ def test_the_indexed_job():
     spec = job["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
-    # What the schema does not say: https://kubernetes.io/docs/concepts/workloads/controllers/job
+    # What the schema does not say: a policy for failures needs restartPolicy Never.
     assert spec["completionMode"] == "Indexed" and pod["restartPolicy"] == "Never"
     actions = {}
     for rule in spec["podFailurePolicy"]["rules"]:
@@ -128,7 +128,7 @@ def test_scripts(name):
 
 
 def test_the_array_goes_on_after_sigterm(tmp_path):
-    """With stand-ins for syncos and scontrol: SIGTERM is passed on, and 75 queues the task again."""
+    """With stand-ins for both commands: SIGTERM is passed on, and 75 queues the task again."""
     log = tmp_path / "log"
     (tmp_path / "syncos").write_text(
         f"#!/bin/bash\ntrap 'exit 75' TERM\necho \"$@\" >> {log}\nkill -TERM $PPID\n"

@@ -88,6 +88,8 @@ def parsed(words):
     command, rest = typer.main.get_command(app), words[1:]
     while hasattr(command, "commands") and rest and rest[0] in command.commands:
         command, rest = command.commands[rest[0]], rest[1:]
+        if hasattr(command, "complete"):  # of batch, the command that makes is not named
+            rest = command.complete(rest)
     if not hasattr(command, "commands"):
         command.make_context(words[1], list(rest))
     else:  # `syncos review DIR`, `syncos --version`

@@ -52,6 +52,7 @@ ENTRY %main (arg: bf16[8,16]) -> f32[8,16] {
   %f = f32[8,16]{1,0} fusion(%copy-done), kind=kLoop, calls=%fused
   %init = (s32[], /*index=1*/f32[8,16]{1,0}) tuple(%f, %f)
   %w = (s32[], f32[8,16]{1,0}) while(%init), condition=%cond, body=%body, TRIPS
+  %v = (f32[8,16]{1,0}, s8[33554432]{0}) custom-call(%f), custom_call_target="__cublas$gemm"
   %g = f32[32,16]{1,0} all-gather(%f), dimensions={0}
   ROOT %out = f32[8,16]{1,0} get-tuple-element(%w), index=1
 }
@@ -62,12 +63,14 @@ def test_a_program_is_read():
     program = read(HLO)
     array = 8 * 16
     # The copy reads from memory into the fast one; the fusion reads from there and writes; ten
-    # transposes read and write; the exchange reads a share and writes four.
-    expected = 2 * array + 4 * array + 10 * 8 * array + 4 * array + 4 * 4 * array
+    # transposes read and write; so does the product, which has room to work in; the exchange reads
+    # a share and writes four.
+    expected = (2 + 4 + 10 * 8 + 8 + 4 + 4 * 4) * array
     assert program.bytes == expected
     assert program.collectives() == {"all-gather": (1, 4 * 4 * array)}
     assert program.moved() == {"transpose": (1, 4 * array), "copy": (1, 2 * array)}
-    assert program.products("f32") == ["dot f32[8, 16] x f32[8, 16]"]
+    products = ["dot f32[8, 16] x f32[8, 16]", "custom-call f32[8, 16]"]
+    assert program.products("f32") == products
     assert program.products("f32", least=1000) == program.products("bf16") == []
     assert {a.shape for a in program.scores(16, 8, array)} == {(8, 16), (16, 8)}
     assert program.scores(16, 8, array + 1) == program.scores(8, 8, array) == []

@@ -41,6 +41,7 @@ COMMANDS = {
     "syncos_jax/cli/convert.py:convert",
     "syncos_jax/cli/experiment.py:experiment",
     "syncos_jax/cli/generate.py:generate",
+    "syncos_jax/cli/studio.py:studio",
 }
 """Longer because their options stand in their signature; what they do is as short as the rest."""
 

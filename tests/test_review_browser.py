@@ -1,36 +1,22 @@
 """The review page in a real browser: Debian's chromium, or another build of it."""
 
-import os
-import shutil
 import threading
 import time
 
+import chromium
 import pytest
 from takes import EVENTS, clip, frames_of, write_take
 
 from syncos_jax.demo.world import Scene
 from syncos_jax.studio.review import ReviewServer, add_entry, build_page, read_reviews
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here (apt-get install chromium); .ci/run installs it"
-)
+pytestmark = chromium.needed
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        root = os.geteuid() == 0  # where Chromium refuses its sandbox
-        running = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--disable-gpu", *["--no-sandbox"] * root],
-            timeout=120_000,
-        )
+    with chromium.running() as running:
         yield running
-        running.close()
 
 
 class Page:

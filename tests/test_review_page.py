@@ -111,6 +111,15 @@ def test_folders_that_cannot_be_shown(tmp_path):
     assert not (tmp_path / "review.html").exists()
 
 
+def test_one_file_that_is_no_video_is_left_out_and_named(tmp_path):
+    write_take(tmp_path, "good.mp4", clip(EVENTS[0][1]), prompts=["x"])
+    (tmp_path / "bad.mp4").write_text("not a video")
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "good.mp4").read_bytes()[:700])
+    html = build_page(tmp_path).read_text()
+    assert "no video can be read from it: bad.mp4, cut.mp4." in html
+    assert html.count("bad.mp4") == 1 and "good.mp4" in html
+
+
 # -- warnings -------------------------------------------------------------------------------------
 
 

@@ -174,7 +174,6 @@ def test_bad_decisions(server, folder, body, status):
         "video/",
         "../",
         "review.json",
-        "decide",
         "video/a%00.mp4",
         "video/none.mp4",
         "video/secret-link.mp4",

@@ -177,7 +177,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-PIPELINES = [("dpm++", {"use_karras_sigmas": True}), ("unipc", {}), ("euler", {})]
+PIPELINES = [("dpm++", {"use_karras_sigmas": True})]
+PIPELINES += [pytest.param(name, {}, marks=pytest.mark.slow) for name in ("unipc", "euler")]
 
 
 @pytest.mark.parametrize(("name", "change"), PIPELINES, ids=str)

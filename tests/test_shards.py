@@ -102,7 +102,9 @@ def check(found, count, kills, scenarios):
     assert found["locks"] == [] and found["left_over"] == []
     assert found["plain"] == 1 and found["identical"] is True
     assert found["videos"] == scenarios - 2
-    assert sum(session["videos"] for session in found["sessions"]) == scenarios - 2
+    # What is made is written down after the marker, so a kill may come in between.
+    counted = sum(session["videos"] for session in found["sessions"])
+    assert scenarios - 2 - kills <= counted <= scenarios - 2
 
 
 def test_shards_with_a_kill():

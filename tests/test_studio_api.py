@@ -187,10 +187,31 @@ def test_templates(served, made):
     assert "猫 (1)" in {item["name"] for item in served.client.get("/v1/templates").json()["items"]}
 
 
+def test_a_template_of_a_templates_video_keeps_its_variables(served):
+    body = {
+        "template": "Product on a place",
+        "variables": {"product": "blue {square}"},
+        "settings": {"steps": 2, "strength": 0.0},
+        "seed": 5,
+    }
+    video = served.make(**body, scenario=None)
+    served.client.delete(f"/v1/videos/{video['id']}")
+    answer = served.client.post("/v1/templates", json={"name": "Square", "video": video["id"]})
+    assert answer.status_code == 201
+    found = {item["name"]: item for item in served.client.get("/v1/templates").json()["items"]}
+    variables = {v["name"]: v for v in found["Square"]["variables"]}
+    assert variables["product"]["default"] == "blue {square}"
+    assert variables["place"]["choices"] == ["green meadow", "sandy beach"]
+    plan = served.client.post("/v1/plan", json={"template": "Square"}).json()
+    assert plan["scenario"] == video["scenario"]
+
+
 def test_decisions_are_those_of_the_review(served, made):
     address = f"/v1/videos/{made['id']}/decision"
     say = {"take": 1, "verdict": "approved", "by": "Ada", "comment": "keep <b>this</b>"}
-    take = served.client.post(address, json=say).json()["takes"][0]
+    answer = served.client.post(address, json=say)
+    assert answer.status_code == 200, answer.text
+    take = answer.json()["takes"][0]
     assert (take["verdict"], take["by"], take["comment"]) == ("approved", "Ada", say["comment"])
     folder = served.studio.folder / "videos" / made["id"]
     assert read_reviews(folder).decision("take1.mp4").by == "Ada"

@@ -110,7 +110,7 @@ def test_the_same_key_makes_one_video(jobs):
     assert jobs.by_key("key") == ("a", "body") and jobs.get("b") is None
     with pytest.raises(KeyTaken):
         jobs.add("c", values(), [0], 9, "key", "another body")
-    assert len(jobs.list()[0]) == 1
+    assert len(jobs.history()[0]) == 1
 
 
 def test_the_queue_is_bounded(jobs):
@@ -126,15 +126,15 @@ def test_the_queue_is_bounded(jobs):
 def test_listing(jobs):
     for index in range(5):
         add(jobs, f"v{index}", title=f"Video {index}")
-    found, more = jobs.list(limit=2)
+    found, more = jobs.history(limit=2)
     assert [video.id for video in found] == ["v4", "v3"]
-    found, more = jobs.list(limit=2, after=more)
+    found, more = jobs.history(limit=2, after=more)
     assert [video.id for video in found] == ["v2", "v1"]
-    assert jobs.list(limit=2, after=more) == ([jobs.get("v0")], None)
-    assert [video.id for video in jobs.list(search="CAT video 3")[0]] == ["v3"]
-    assert jobs.list(search="100%' OR 1=1 --")[0] == []
+    assert jobs.history(limit=2, after=more) == ([jobs.get("v0")], None)
+    assert [video.id for video in jobs.history(search="CAT video 3")[0]] == ["v3"]
+    assert jobs.history(search="100%' OR 1=1 --")[0] == []
     jobs.cancel("v2")
-    assert [video.id for video in jobs.list(status="cancelled")[0]] == ["v2"]
+    assert [video.id for video in jobs.history(status="cancelled")[0]] == ["v2"]
     assert jobs.forget("v2") and not jobs.forget("v3") and jobs.get("v2") is None
 
 
@@ -204,7 +204,7 @@ def test_what_was_accepted_outlives_a_kill(tmp_path):
     run.wait()
     jobs = Jobs(path)
     assert all(jobs.get(id) is not None for id in said if id)
-    assert len(jobs.list(limit=100)[0]) >= 20
+    assert len(jobs.history(limit=100)[0]) >= 20
     jobs.close()
 
 

@@ -234,8 +234,16 @@ def unet_config(unet: Mapping[str, Any], adapter: Mapping[str, Any]) -> MotionUN
     )
 
 
-_NONE = ("class_embed_type", "addition_embed_type", "encoder_hid_dim", "encoder_hid_dim_type")
-_NONE += ("time_cond_proj_dim", "num_class_embeds", "reverse_transformer_layers_per_block")
+_NONE: tuple[str, ...] = (
+    "class_embed_type",
+    "addition_embed_type",
+    "encoder_hid_dim",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
+    "num_class_embeds",
+    "reverse_transformer_layers_per_block",
+)
+"""Entries that a UNet of Stable Diffusion 1.5 leaves empty."""
 
 
 def _each(value: Any, levels: int) -> tuple[int, ...]:
@@ -258,6 +266,8 @@ def _adapter(motion: Path | None) -> tuple[dict[str, Any], Tensors]:
         config["use_motion_mid_block"] = any(key.startswith("mid_block.") for key in named)
         places = [tensor.shape for key, tensor in tensors.items() if key.endswith(".pe")]
         config["motion_max_seq_length"] = max((shape[-2] for shape in places), default=32)
+        layers = [re.match(r"down_blocks\.0\.motion_modules\.(\d+)\.", key) for key in named]
+        config["motion_layers_per_block"] = len({match[1] for match in layers if match})
     return {**ADAPTER, **config}, named
 
 

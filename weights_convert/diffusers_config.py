@@ -313,7 +313,7 @@ def solver_settings(
         InputError: a setting that changes the result and is not done here.
     """
     name = config.get("_class_name")
-    if name not in BETA_SOLVERS:
+    if name is None or name not in BETA_SOLVERS:
         return {}
     given = {key: value for key, value in config.items() if value is not None}
     return beta_solver({**_SCHEDULERS[name], **given}, NoiseSchedule.from_betas(**schedule))

@@ -94,7 +94,7 @@ def _read_whole_config(
         return read_json(_config_path(folder, part, only)) if part == only else FAMILY[part]
 
     unet, vae, scheduler = read("unet"), read("vae"), read("scheduler", "scheduler_config.json")
-    vae_sizes = vae_config(vae)
+    unet_sizes, vae_sizes = unet_config(unet), vae_config(vae)
     schedule, notes = schedule_settings(scheduler)
     index = (
         read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
@@ -107,7 +107,7 @@ def _read_whole_config(
         values["notes"] = {**values.get("notes", {}), **said}
     try:
         config = ModelConfig(
-            unet=unet_config(unet),
+            unet=unet_sizes,
             vae=vae_sizes,
             text=text_config(read("text_encoder")),
             schedule=schedule,

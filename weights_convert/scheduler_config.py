@@ -30,8 +30,10 @@ BETA_SOLVERS = (
 """Classes of which a model with betas is sampled as they do; DDIM's is done by itself."""
 
 _SPREAD = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential"}
-_NEVER = ("use_beta_sigmas", "use_lu_lambdas", "use_dynamic_shifting", "invert_sigmas")
-_NEVER += ("thresholding", "stochastic_sampling", "solver_p", "variance_type")
+_NEVER = (
+    *("use_beta_sigmas", "use_lu_lambdas", "use_dynamic_shifting", "invert_sigmas"),
+    *("thresholding", "stochastic_sampling", "solver_p", "variance_type"),
+)
 _NEVER_TOO = ("sigma_min", "sigma_max")
 _OFF = (*_SPREAD, *_NEVER)
 

@@ -12,9 +12,10 @@ on() {
 # The hosts find each other; who does not come in time is named.
 on all "syncos generate story.yaml --distributed --join-timeout 120 --out story.mp4"
 
-# Hosts of many videos need not know of each other.
+# Hosts of many videos need not know of each other: each is told that its four chips are all.
+alone="TPU_PROCESS_BOUNDS=1,1,1 TPU_CHIPS_PER_PROCESS_BOUNDS=2,2,1"
 for worker in $(seq 0 $((WORKERS - 1))); do
-  on "$worker" "syncos batch stories.jsonl --devices all --shard $worker/$WORKERS \
+  on "$worker" "$alone syncos batch stories.jsonl --devices all --shard $worker/$WORKERS \
     --out gs://bucket/videos" &
 done
 wait

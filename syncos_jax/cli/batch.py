@@ -63,14 +63,23 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts the command in front where the first word is none, and the address behind a bare
         --ray."""
-        if args and args[0] not in self.commands:
-            following = zip(args, [*args[1:], ""], strict=True)
-            args = ["make"]
-            for word, after in following:
-                args.append(word)
-                if word == "--ray" and not _ADDRESS.fullmatch(after):
-                    args.append("auto")
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, self.complete(args))
+
+    def complete(self, args: list[str]) -> list[str]:
+        """The arguments with a command in front."""
+        if not args or args[0] in self.commands:
+            return args
+        return ["make", *self.with_address(args)]
+
+    @staticmethod
+    def with_address(args: list[str]) -> list[str]:
+        """Arguments in which --ray has its address, ``auto`` where none was given."""
+        words = []
+        for word, after in zip(args, [*args[1:], ""], strict=True):
+            words.append(word)
+            if word == "--ray" and not _ADDRESS.fullmatch(after):
+                words.append("auto")
+        return words
 
 
 app = typer.Typer(

@@ -11,6 +11,7 @@ import typer
 
 from syncos_jax.cli import hardware, scenario_options
 from syncos_jax.cli.console import user_errors
+from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases, interruptible
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -67,17 +68,7 @@ def compile(
     and what it takes of it is said; the exit code is 1 where it does not fit.
     """
     with user_errors():
-        from syncos_jax.errors import InputError
-        from syncos_jax.scenario import Event, Scenario
-
-        if (scenario is None) == (frames is None):
-            raise InputError("give either a SCENARIO or --frames N")
-        if scenario is not None:
-            parsed = Scenario.from_file(scenario)
-        else:
-            parsed = Scenario(
-                global_prompt="anything", events=(Event(prompt="anything", frames=frames),)
-            )
+        parsed = _scenario(scenario, frames)
         parsed = parsed.with_sampler(sampler, steps=steps, strength=strength, batch=batch)
         if on is not None:
             hardware.compile_on(on, model, parsed, weights_over)
@@ -104,6 +95,17 @@ def compile(
             f"{folder}: {watch.compiled} programs compiled, {watch.found} found, "
             f"{size(folder) / 2**20:.1f} MiB in all"
         )
+
+
+def _scenario(file: Path | None, frames: int | None) -> Any:
+    """What stands in the file, or anything that is as long."""
+    from syncos_jax.scenario import Event, Scenario
+
+    if (file is None) == (frames is None):
+        raise InputError("give either a SCENARIO or --frames N")
+    if file is not None:
+        return Scenario.from_file(file)
+    return Scenario(global_prompt="anything", events=(Event(prompt="anything", frames=frames),))
 
 
 def _first_steps(pipeline: Any, parsed: Any) -> None:

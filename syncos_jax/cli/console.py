@@ -42,6 +42,7 @@ OPTIONS = {
     "preview_every": "--preview-every",
     "prompts": "--prompt",
     "queue": "--queue",
+    "ray": "--ray",
     "record=None": "--no-sidecar",
     "resume=False": "--no-resume",
     "scale": "--scale",

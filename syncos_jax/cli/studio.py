@@ -113,7 +113,7 @@ def studio(
         from syncos_jax.studio.serving import listening, server
         from syncos_jax.studio.settings import StudioSettings, is_loopback
 
-        logging.basicConfig(format="%(levelname)s: %(message)s".lower(), level=logging.WARNING)
+        _log_warnings()
         _check_model(model)
         with listening(host, port) as socket:
             port = socket.getsockname()[1]
@@ -140,6 +140,7 @@ def studio(
 
             app = create_app(settings)
             running = server(app, app.state.studio.stop)
+            app.state.studio.engine.failed = lambda: setattr(running, "should_exit", True)
             shown = host if is_loopback(host) or token is None else "HOST"
             own = f"[{shown}]" if ":" in shown else shown
             address = f"http://{own}:{port}/"
@@ -147,6 +148,13 @@ def studio(
             typer.echo(f"the studio of {folder}, model {model}; Ctrl-C ends, and keeps what waits")
             running.run(sockets=[socket])
         _end(app.state.studio)
+
+
+def _log_warnings() -> None:
+    """Of the server; what a model does not see of a prompt is told to whoever typed it."""
+    logging.basicConfig(format="%(levelname)s: %(message)s".lower(), level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: not record.name.startswith("syncos_jax.models"))
 
 
 def _check_model(model: str) -> None:

@@ -86,7 +86,7 @@ class Pipeline:
         """
         from syncos_jax.pipeline import load
 
-        where = {} if mesh is None else {"mesh": mesh, "rules": rules}
+        where: dict[str, Any] = {} if mesh is None else {"mesh": mesh, "rules": rules}
         model = load.load_model(name_or_dir, dtype, **where)
         return cls(model, mesh=mesh, parallel=parallel, rules=rules, batched=batched)
 

@@ -118,7 +118,9 @@ class Batch:
             what differs.
         """
         self._resume = resume
-        before = self.markers.read_all([video.name for video in self.videos]) if resume else {}
+        before = self.markers.read_all([video.name for video in self.videos])
+        if not resume:  # all that counts is how often they were made
+            before = {name: {"made": old.get("made", 0)} for name, old in before.items()}
         there = self.outputs.names() if resume else set()
         for video in self.videos:
             self._compare(video, before.get(video.name, {}), there, retry_failed)

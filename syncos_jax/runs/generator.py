@@ -1,4 +1,6 @@
-"""A worker that holds a model and makes videos of what it is given: an actor, a stage of a pipeline.
+"""A worker that holds a model and makes the videos of what it is given.
+
+As an actor, or as a stage of a pipeline.
 
 It needs nothing but this package, so it serves any engine that gives rows to an object: Ray Data's
 ``map_batches``, a pool of processes, a queue.

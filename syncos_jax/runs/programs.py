@@ -124,9 +124,14 @@ def use(folder: Path, max_bytes: int) -> bool:
         return False
     programs = Programs(folder, max_bytes)
     programs.prune()
+    if not _in_use:
 
-    def open_cache(path: str) -> Any:
-        return (programs, path) if str(path) == str(folder) else opens(path)
+        def open_cache(path: str) -> Any:
+            return (_in_use[path], path) if path in _in_use else opens(path)
 
-    inside.get_file_cache = open_cache
+        inside.get_file_cache = open_cache
+    _in_use[str(folder)] = programs
     return True
+
+
+_in_use: dict[str, Programs] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -54,6 +55,7 @@ def create_app(settings: StudioSettings) -> FastAPI:
         docs_url=None,  # it would load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,
         default_response_class=JsonResponse,
     )
     app.state.studio = studio
@@ -99,6 +101,12 @@ def _handle_errors(app: FastAPI) -> None:
     async def _os_error(_: Request, error: OSError) -> Response:
         _log.error("%s", error)
         said = Finding(f"the disk: {os.strerror(error.errno or 0)}", "Look at the server's disk")
+        return error_answer(ApiError(503, said, {"Retry-After": "60"}))
+
+    @app.exception_handler(sqlite3.Error)
+    async def _no_jobs(_: Request, error: sqlite3.Error) -> Response:
+        _log.error("the file of jobs: %s", error)
+        said = Finding("the file of jobs cannot be written", "Look at the server's disk")
         return error_answer(ApiError(503, said, {"Retry-After": "60"}))
 
     @app.exception_handler(ClientDisconnect)

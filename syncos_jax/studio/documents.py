@@ -54,7 +54,7 @@ class Documents:
         self._jobs = jobs
         self._live = live
         self._root = root
-        self._kept: dict[str, tuple[tuple[int, Stamp], bytes]] = {}
+        self._known: dict[str, tuple[tuple[int, Stamp], bytes]] = {}
         self._hashes: dict[Path, tuple[Stamp, str]] = {}
         self._reviews: dict[Path, tuple[Stamp, Reviews]] = {}
 
@@ -62,20 +62,27 @@ class Documents:
         """Of a video's files; `id` must be one that is stored."""
         return self._root / id
 
+    def _state(self, id: str) -> tuple[int, Stamp]:
+        return self._live.revision, stamp(self._root / id / FILE)
+
+    def kept(self, id: str) -> bytes | None:
+        """As `json`, where that is at hand; never waits."""
+        known = self._known.get(id)
+        return known[1] if known is not None and known[0] == self._state(id) else None
+
     def json(self, id: str) -> bytes | None:
         """A video's document as JSON on one line; None where there is no such video."""
-        state = (self._live.revision, stamp(self._root / id / FILE))
-        kept = self._kept.get(id)
-        if kept is not None and kept[0] == state:
-            return kept[1]
+        state = self._state(id)
+        if (kept := self.kept(id)) is not None:
+            return kept
         video = self._jobs.get(id)
         if video is None:
-            self._kept.pop(id, None)
+            self._known.pop(id, None)
             return None
         raw = json.dumps(self.document(video), separators=(",", ":")).encode()
-        if len(self._kept) >= _KEPT:
-            self._kept.clear()
-        self._kept[id] = (state, raw)
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        self._known[id] = (state, raw)
         return raw
 
     def document(self, video: Video, places: dict[str, int] | None = None) -> dict[str, Any]:
@@ -155,7 +162,7 @@ class Documents:
     def drop(self, id: str) -> None:
         """Forgets what is kept about a video that is gone."""
         folder = self.folder(id)
-        self._kept.pop(id, None)
+        self._known.pop(id, None)
         self._reviews.pop(folder, None)
         for path in [path for path in self._hashes if path.parent == folder]:
             del self._hashes[path]

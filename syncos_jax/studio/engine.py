@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 10.0
 """How long a request waits for the model before it is told to come again."""
 _TIMES_LARGER = 2
 """A side of a frame, at most: so many times the model's own larger one."""
@@ -28,11 +29,13 @@ class Engine:
 
     Attributes:
         error: why it could not be loaded; None while it could.
+        failed: called when it could not.
     """
 
     def __init__(self, settings: StudioSettings) -> None:
         self.settings = settings
         self.error: BaseException | None = None
+        self.failed: Callable[[], Any] = lambda: None
         self._pipelines: list[Pipeline] = []
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._load, name="syncos load", daemon=True)
@@ -50,6 +53,8 @@ class Engine:
                 _log.exception("the model %s cannot be loaded", self.settings.model)
         finally:
             self._ready.set()
+            if self.error is not None:
+                self.failed()
 
     def _open(self) -> list[Pipeline]:
         from syncos_jax.pipeline import Pipeline

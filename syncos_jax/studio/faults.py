@@ -10,6 +10,10 @@ from typing import Any
 from syncos_jax.errors import InputError
 
 SETTINGS = ("steps", "guidance", "strength", "size")
+_FIELDS = (
+    "global", "negative", "variables", "settings", "takes", "seed", "title", "template", "story",
+    "by", "comment", "name", "verdict", "take", "video",
+)  # fmt: skip
 _PATH = re.compile(r"^([a-z_]\w*(?:\[\d+\]|\.\w+)*): (?=\S)")
 _OF_SAMPLER = re.compile(r"^sampler(?: \w+)?: (\w+) ")
 _GOT = re.compile(r"; got [^;]*$")
@@ -127,6 +131,4 @@ def field_of(path: str) -> str | None:
         if len(rest) == 1:  # of an event as a whole: its length, mostly
             return f"events.{rest[0]}.seconds"
         return ".".join(["events", *rest[:2]])
-    known = ("global", "negative", "variables", "settings", "takes", "seed", "title", "template")
-    known += ("story", "by", "comment", "name", "verdict", "take", "video")
-    return dotted if first in known else None
+    return dotted if first in _FIELDS else None

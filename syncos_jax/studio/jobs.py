@@ -105,7 +105,7 @@ class Jobs:
         found = self._select("WHERE id = ?", (id,))
         return found[0] if found else None
 
-    def list(
+    def history(
         self, status: str | None = None, search: str = "", limit: int = 20, after: int | None = None
     ) -> tuple[list[Video], int | None]:
         """Videos, the newest first, and the number behind which there are more (None for none).

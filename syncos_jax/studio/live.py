@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+
+Render = Callable[[str], Awaitable[bytes | None]]
 
 PHASES = {
     "load": "loading",
@@ -107,17 +109,25 @@ class Live:
         for listener in self._listeners:
             listener.mark(id)
 
-    def listen(self, id: str | None = None) -> Listener | None:
-        """A new listener, to one video or to all; None where there are too many."""
-        if len(self._listeners) >= MAX_LISTENERS:
-            return None
+    @property
+    def full(self) -> bool:
+        """Whether there are as many listeners as there may be."""
+        return len(self._listeners) >= MAX_LISTENERS
+
+    async def stream(self, id: str | None, render: Render) -> AsyncIterator[bytes]:
+        """Server-sent events about one video, or about all of them.
+
+        Args:
+            id: of the video, which is told of at once as it is; None for all.
+            render: gives the data of an event, None where the video is gone.
+        """
         listener = Listener(id)
         self._listeners.add(listener)
-        return listener
-
-    def leave(self, listener: Listener) -> None:
-        """A listener has gone."""
-        self._listeners.discard(listener)
+        try:
+            async for chunk in listener.stream(render):
+                yield chunk
+        finally:
+            self._listeners.discard(listener)
 
     def close(self) -> None:
         """Ends all streams; called in the loop."""
@@ -145,8 +155,8 @@ class Listener:
         self._ended = True
         self._event.set()
 
-    async def stream(self, render: Callable[[str], bytes | None]) -> AsyncIterator[bytes]:
-        """Server-sent events; `render(id)` is an event's data, None where the video is gone."""
+    async def stream(self, render: Render) -> AsyncIterator[bytes]:
+        """See `Live.stream`."""
         yield b": listening\n\n"
         if self._id is not None:
             self.mark(self._id)
@@ -159,7 +169,7 @@ class Listener:
             self._event.clear()
             changed, self._changed = self._changed, {}
             for id in changed:
-                data = render(id)
+                data = await render(id)
                 if data is not None:
                     yield b"event: video\ndata: " + data + b"\n\n"
             await asyncio.sleep(0.1)  # what changes meanwhile is one event

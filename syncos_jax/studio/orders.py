@@ -164,8 +164,8 @@ def _about_variable(found: Finding, template: Template | None) -> Finding:
 
 
 def _with_settings(scenario: Scenario, settings: SettingsBody) -> Scenario:
-    changes = {"steps": settings.steps, "guidance": settings.guidance}
-    changes[STRENGTH] = settings.strength  # type: ignore[assignment]
+    changes: dict[str, Any] = {"steps": settings.steps, "guidance": settings.guidance}
+    changes[STRENGTH] = settings.strength
     for name, value in changes.items():
         try:
             scenario = scenario.with_sampler(**{name: value})

@@ -103,7 +103,8 @@ def lost_words(model: Model, scenario: Scenario) -> tuple[str | None, ...]:
         for text in unique[: len(set(scenario.prompts()))]:
             with _warnings("syncos_jax.models") as found:
                 read([text])
-            lost[text] = str(found[0].args[-1]) if found and found[0].args else None
+            said = found[0].args if found else None
+            lost[text] = str(said[-1]) if isinstance(said, tuple) and said else None
     return tuple(lost[text] for text in scenario.prompts())
 
 

@@ -80,7 +80,7 @@ async def model(studio: Behind) -> Response:
 @router.get("/v1/templates", response_model=TemplatesAnswer, responses=errors(), tags=["templates"])
 def templates(studio: Behind) -> Response:
     """All templates with their variables."""
-    return JsonResponse({"items": studio.templates.list()})
+    return JsonResponse({"items": studio.templates.items()})
 
 
 @router.post(
@@ -93,7 +93,8 @@ def templates(studio: Behind) -> Response:
 def save_template(body: TemplateBody, studio: Behind) -> Response:
     """Keep a video's scenario as a template."""
     video = studio.find(body.video)
-    return JsonResponse({"name": studio.templates.save(body.name, video.scenario)}, 201)
+    name = studio.templates.save(body.name, video.scenario, video.template, video.variables)
+    return JsonResponse({"name": name}, 201)
 
 
 @router.post(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
@@ -51,8 +52,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 router = APIRouter(prefix="/v1", tags=["videos"])
 
 
-def _video(studio: Studio, id: str, status: int = 200) -> Response:
-    raw = studio.documents.json(id)
+async def _video(studio: Studio, id: str, status: int = 200) -> Response:
+    raw = studio.documents.kept(id) or await run_in_threadpool(studio.documents.json, id)
     if raw is None:
         raise no_video()
     return Response(raw, status, media_type="application/json")
@@ -63,19 +64,18 @@ def _video(studio: Studio, id: str, status: int = 200) -> Response:
 )
 async def make(body: VideoBody, studio: Behind, key: Key = None) -> Response:
     """Put a video into the queue."""
-    if key is not None:
-        known = studio.jobs.by_key(key)
-        if known is not None and known[1] == digest_of(body):
-            return _video(studio, known[0], 202)
 
     def add() -> str:
+        known = studio.jobs.by_key(key) if key is not None else None
+        if known is not None and known[1] == digest_of(body):
+            return known[0]
         return studio.add(body, order(body, studio.engine, studio.templates), key)
 
-    return _video(studio, await run_in_threadpool(add), 202)
+    return await _video(studio, await run_in_threadpool(add), 202)
 
 
 @router.get("/videos", response_model=VideosAnswer, responses=errors())
-async def videos(
+def videos(
     studio: Behind,
     status: Annotated[Status | None, Query(description="Only of this status.")] = None,
     search: Annotated[str, Query(max_length=200, description="Words of title or prompts.")] = "",
@@ -83,7 +83,7 @@ async def videos(
     after: Annotated[int | None, Query(ge=0, lt=2**62, description="`next` of before.")] = None,
 ) -> Response:
     """All videos, the newest first."""
-    found, more = studio.jobs.list(status, search, limit, after)
+    found, more = studio.jobs.history(status, search, limit, after)
     places = studio.jobs.places()
     items = [studio.documents.document(video, places) for video in found]
     return JsonResponse({"items": items, "next": None if more is None else str(more)})
@@ -92,7 +92,7 @@ async def videos(
 @router.get("/videos/{id}", response_model=VideoAnswer, responses=errors(404))
 async def video(id: Id, studio: Behind) -> Response:
     """A video and where it stands."""
-    return _video(studio, id)
+    return await _video(studio, id)
 
 
 @router.delete("/videos/{id}", response_model=VideoAnswer, responses=errors(404, 409))
@@ -106,11 +106,11 @@ async def cancel(
     """Cancel a video: one that waits at once, one that is being made at the next call of the
     network. With `forget`, remove one that has ended; the answer is what it was."""
     if forget:
-        before = _video(studio, id)
+        before = await _video(studio, id)
         await run_in_threadpool(studio.forget, id)
         return before
     await run_in_threadpool(studio.cancel, id)
-    return _video(studio, id)
+    return await _video(studio, id)
 
 
 @router.get(
@@ -123,7 +123,7 @@ async def cancel(
         **errors(404),
     },
 )
-async def content(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
+def content(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
     """The file of a take; parts of it can be asked for (Range)."""
     return _file(studio, id, take_file, take, "video/mp4")
 
@@ -133,7 +133,7 @@ async def content(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}, **errors(404)},
 )
-async def thumbnail(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
+def thumbnail(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
     """A small picture of a take."""
     return _file(studio, id, thumbnail_file, take, "image/png")
 
@@ -143,7 +143,7 @@ async def thumbnail(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}, **errors(404)},
 )
-async def preview(
+def preview(
     id: Id,
     studio: Behind,
     v: Annotated[str, Query(max_length=20, description="Ignored: it makes each address new.")] = "",
@@ -166,7 +166,7 @@ def _file(studio: Studio, id: str, path: Any, take: int, kind: str) -> Response:
 async def decision(id: Id, body: DecisionBody, studio: Behind) -> Response:
     """Approve or reject a take, or take that back; with a comment."""
     await run_in_threadpool(studio.decide, id, body)
-    return _video(studio, id)
+    return await _video(studio, id)
 
 
 EVENTS: dict[int | str, dict[str, Any]] = {
@@ -187,24 +187,19 @@ async def events(studio: Behind) -> Response:
 @router.get("/videos/{id}/events", response_class=StreamingResponse, responses=EVENTS)
 async def events_of_one(id: Id, studio: Behind) -> Response:
     """One video's changes, as server-sent events; begins with the video as it is."""
-    studio.find(id)
+    await run_in_threadpool(studio.find, id)
     return _events(studio, id)
 
 
 def _events(studio: Studio, id: str | None) -> Response:
-    listener = None if studio.stopping else studio.live.listen(id)
-    if listener is None:
+    if studio.stopping or studio.live.full:
         raise ApiError(
             503,
             Finding("there are too many listeners", "Ask for the video now and then"),
             {"Retry-After": "10"},
         )
 
-    async def stream() -> Any:
-        try:
-            async for chunk in listener.stream(studio.documents.json):
-                yield chunk
-        finally:
-            studio.live.leave(listener)
+    def render(changed: str) -> Awaitable[bytes | None]:
+        return run_in_threadpool(studio.documents.json, changed)
 
-    return StreamingResponse(stream(), media_type="text/event-stream")
+    return StreamingResponse(studio.live.stream(id, render), media_type="text/event-stream")

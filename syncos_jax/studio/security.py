@@ -272,7 +272,8 @@ class TimedProtocol(H11Protocol):
     def _watch_head(self) -> None:
         between = self.cycle is None or self.cycle.response_complete
         if not between:
-            self._head = _cancelled(self._head)
+            _cancel(self._head)
+            self._head = None
         elif self._head is None:
             self._head = self.loop.call_later(HEAD_SECONDS, self._too_slow)
 
@@ -288,13 +289,16 @@ class TimedProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stall = _cancelled(self._stall)
+        _cancel(self._stall)
+        self._stall = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head, self._stall = _cancelled(self._head), _cancelled(self._stall)
+        _cancel(self._head)
+        _cancel(self._stall)
+        self._head = self._stall = None
         super().connection_lost(exc)
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()

@@ -63,7 +63,8 @@ class Studio:
                 f"{self.folder}: another studio is at this folder; stop it, or give another folder"
             ) from None
         self.live = Live()
-        self.jobs = Jobs(self.folder / "jobs.sqlite", self.live.publish)
+        self._places: dict[str, int] = {}
+        self.jobs = Jobs(self.folder / "jobs.sqlite", self._changed)
         self._check_model()
         self.engine = Engine(settings)
         self.templates = Templates(self.folder / "templates", settings.seconds)
@@ -85,6 +86,14 @@ class Studio:
                     f"{self.folder}: {count} videos there wait for the model {model!r}; give "
                     f"`model={model}` until they are done, or another folder"
                 )
+
+    def _changed(self, id: str) -> None:
+        """Tells of a video that has changed, and of those whose place in the queue it changes."""
+        self.live.publish(id)
+        before, self._places = self._places, self.jobs.places()
+        for other, place in self._places.items():
+            if other != id and before.get(other) != place:
+                self.live.publish(other)
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -110,8 +119,10 @@ class Studio:
         for worker in self.workers:
             worker.join(max(0.0, end - time.monotonic()))
         ended = not any(worker.is_alive() for worker in self.workers)
-        if ended:
-            self.close()
+        if not ended:
+            for worker in self.workers:
+                worker.put_back()
+        self.close()
         return ended
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ BUILT_IN = Path(__file__).parent / "templates"
 MAX_SAVED = 500
 MAX_NAME = 80
 _NAME = re.compile(r"\w(?:[\w ().,-]*[\w)])?")
-_WHOLE = ("frames", "seed", "stride", "window", "crossfade", "steps", "iterations", "batch")
+_FROM_ZERO = ("seed", "crossfade", "throwaway")
+_WHOLE = ("frames", "stride", "window", "steps", "iterations", "batch", *_FROM_ZERO)
 _NUMBERS = ("seconds", "fps", "guidance", "strength", "eta")
 
 
@@ -57,7 +59,7 @@ class Templates:
             )
         return Template.from_file(path)
 
-    def list(self) -> list[dict[str, Any]]:
+    def items(self) -> list[dict[str, Any]]:
         """All that can be read, by name, as ``GET /v1/templates`` has them."""
         items = []
         for name, path in sorted(self._files().items(), key=lambda item: item[0].casefold()):
@@ -84,8 +86,15 @@ class Templates:
             "max_length": MAX_PROMPT if kind == "text" else None,
         }
 
-    def save(self, name: str, scenario: dict[str, Any]) -> str:
-        """Writes a scenario as a template without variables; returns its name.
+    def save(
+        self,
+        name: str,
+        scenario: dict[str, Any],
+        of: str | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Writes a scenario as a template; returns its name. One that was made of a template, `of`
+        with `values`, keeps its variables, with these as defaults.
 
         Raises ApiError where the name is none, or taken.
         """
@@ -107,10 +116,47 @@ class Templates:
         if len(files) >= MAX_SAVED:
             raise ApiError(409, Finding("there are too many templates", "Remove some of the files"))
         self._folder.mkdir(exist_ok=True)
-        text = to_text(braces_doubled(scenario), ".yaml")
+        source = Template.from_file(files[of]) if of in files else None
+        data = with_variables(source, scenario, values or {}) if source else None
+        text = to_text(_plain(data or braces_doubled(scenario)), ".yaml")
         with replacing(self._folder / f"{name}.yaml") as temporary:
             temporary.write_text(text, encoding="utf-8")
         return name
+
+
+def with_variables(
+    source: Template, scenario: dict[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """What a template file of `scenario` holds that has the variables of `source`, with `values` as
+    their defaults; None where `source` does not make that scenario."""
+    variables = {}
+    for name, variable in source.variables.items():
+        entry = variable.model_dump(exclude_defaults=True)
+        if variable.allowed is not None:
+            entry["allowed"] = list(variable.allowed)
+        variables[name] = {**entry, "default": values.get(name, variable.default)}
+    rest = dict(source.data)
+    laid_over = {key: braces_doubled(scenario.get(key)) for key in ("sampler", "size", "negative")}
+    seed = {"seed": scenario.get("seed", 0)}
+    for own in (rest | seed, rest | seed | {k: v for k, v in laid_over.items() if v is not None}):
+        try:
+            filled = Template.from_dict({"variables": variables, **own}).fill()
+        except InputError:
+            continue
+        if filled.to_dict() == scenario:
+            return {"variables": variables, **own}
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that know how they were written (`WrittenInt`) as numbers."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return int(value) if isinstance(value, int) else float(value)
 
 
 def _description(text: str) -> str:
@@ -142,7 +188,7 @@ def _kind(
     if "seconds" in places:
         return "number", 0.1, seconds
     if places & set(_WHOLE):
-        return "integer", 0.0 if places & {"seed", "crossfade"} else 1.0, None
+        return "integer", 0.0 if places & set(_FROM_ZERO) else 1.0, None
     if places & set(_NUMBERS) or isinstance(default, int | float):
         return "number", None, None
     return "text", None, None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 PREVIEW_SECONDS = 4.0
 """Between two previews, at least; and never more than a twentieth of the time."""
+_AGAIN_SECONDS = 5.0
 PROGRESSED_SECONDS = 5.0
 """Between two notes in the file of jobs of how far a take got."""
 
@@ -77,15 +80,31 @@ class Worker(threading.Thread):
     def run(self) -> None:
         pipeline = self._engine.wait(self._number)
         while pipeline is not None and not self._stopping.is_set():
-            claimed = self._claim()
+            claimed = self._written(self._claim)
             if claimed is None:
                 with self._jobs.work:
                     self._jobs.work.wait(timeout=1.0)
                 continue
+            outcome = self._outcome(pipeline, *claimed)
+            self._written(partial(self._end, *claimed, *outcome))
+            self._current = None
+
+    def _written(self, work: Callable[[], Any]) -> Any:
+        """What `work` gives; again and again where the file of jobs cannot be written (a full disk,
+        say), so that a take is not lost that was made."""
+        while True:
             try:
-                self._end(*claimed, *self._outcome(pipeline, *claimed))
-            finally:
-                self._current = None
+                return work()
+            except sqlite3.Error as error:
+                _log.error("the file of jobs: %s", error)
+                if self._stopping.wait(_AGAIN_SECONDS):
+                    return None
+
+    def put_back(self) -> None:
+        """What it makes is first in the queue again: it is not waited for any longer."""
+        current = self._current
+        if current is not None:
+            self._jobs.ended(current[0], current[1].take, QUEUED)
 
     def _claim(self) -> tuple[Video, Take] | None:
         self._cancelled.clear()
@@ -93,8 +112,10 @@ class Worker(threading.Thread):
         if claimed is None:
             return None
         self._current = claimed
-        now = self._jobs.get(claimed[0].id)
-        if now is None or now.status != RUNNING:  # cancelled before anybody knew who makes it
+        now = claimed[0]
+        with suppress(sqlite3.Error):
+            now = self._jobs.get(now.id) or now
+        if now.status != RUNNING:  # cancelled before anybody knew who makes it
             self._cancelled.set()
         return claimed
 
@@ -103,6 +124,10 @@ class Worker(threading.Thread):
         if status in (CANCELLED, FAILED):
             shutil.rmtree(run_folder(take_file(folder, take.take)), ignore_errors=True)
         preview_file(folder).unlink(missing_ok=True)
+        if status != QUEUED:  # what a killed process was writing when it was killed
+            for left in [*folder.glob(f".take{take.take}.*.*"), *folder.glob(".preview.*.png")]:
+                if left.is_file():
+                    left.unlink(missing_ok=True)
         self._live.clear(video.id, take.take)
         self._jobs.ended(video, take.take, status, *facts)
 
@@ -221,7 +246,8 @@ class Making:
                 look(run, progress)
             if time.monotonic() - noted >= PROGRESSED_SECONDS:
                 noted = time.monotonic()
-                self.jobs.progressed(self.video, self.take.take, done)
+                with suppress(sqlite3.Error):  # it counts deaths, no more
+                    self.jobs.progressed(self.video, self.take.take, done)
 
         return kept.play(run, watched, part_seconds=0.0)  # row by row, to stop at any
 

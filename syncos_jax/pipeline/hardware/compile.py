@@ -162,7 +162,9 @@ class Job:
         others = self._others()
         work = flops(self.model.denoiser, *denoiser_arguments(request, shares))
         values = self._compiled(
-            lambda: compiled(self._program(request), self.placement).lower(*arguments),
+            lambda: compiled(self._program(request), self.placement).lower(  # type: ignore[attr-defined]
+                *arguments
+            ),
             weights=weights,
             others=others,
         )

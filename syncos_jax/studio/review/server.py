@@ -157,6 +157,7 @@ class ReviewServer:
                 OSError: _os_error,
             },
         )
+        app.router.redirect_slashes = False
         policies = policy("'self'", served=True) + "; frame-ancestors 'none'"
         headers = {**HEADERS, "Content-Security-Policy": policies}
         return Guard(app, hosts=(), body_bytes=MAX_BODY, token=None, headers=headers)

@@ -1,0 +1,528 @@
+"""The studio's page in a real browser, without a network, against a server in memory."""
+
+import chromium
+import pytest
+from studio_page import Studio
+from takes import frames_of, write_take
+
+pytest.importorskip("uvicorn")
+from studio_fake import TEMPLATE, FakeStudio
+
+pytestmark = chromium.needed
+
+MARKUP = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("clip")
+    write_take(folder, "a.mp4")
+    Image.fromarray(frames_of()[12]).save(folder / "a.png")
+    return folder / "a.mp4", folder / "a.png"
+
+
+@pytest.fixture
+def server(files):
+    with FakeStudio(*files) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, server):
+    with Studio(browser, server.url) as opened:
+        yield opened
+
+
+def example(server, **more):
+    """A finished video of the template."""
+    body = {"template": TEMPLATE["name"], "variables": {"place": "sandy beach"}, "takes": 2}
+    video = server.add({**body, **more})
+    server.finish(video["id"])
+    return video
+
+
+def test_from_opening_the_page_to_an_approved_take(browser, server):
+    """A template, two takes, no scenario file."""
+    with Studio(browser, f"{server.url}?token=secret") as page:
+        tab = page.tab
+        assert "token" not in tab.url
+        tab.get_by_role("radio", name="Product on a place").check()
+        tab.get_by_label("Product", exact=True).fill("blue box")
+        tab.get_by_role("radio", name="sandy beach").check()
+        page.seen("a blue box on a sandy beach").wait_for()
+        assert tab.locator(".board .event").count() == 3
+        page.planned()
+        assert "3 s" in tab.locator(".facts").inner_text()
+        assert tab.get_by_label("Number of takes").input_value() == "2"
+        page.button("Generate 2 takes").click()
+
+        page.seen("Place 1 in the queue").wait_for()
+        assert server.bodies[-1]["template"] == TEMPLATE["name"]
+        server.advance(
+            "v1", status="running", place=0, phase="sampling", step=12, steps=50, seconds_left=42
+        )
+        page.seen("Sampling: step 12 of 50").wait_for()
+        assert "Take 1 of 2 · about 42 s left" in tab.locator(".progress-left").inner_text()
+        assert tab.locator(".progress-side progress").evaluate("(p) => p.value") == 0.12
+        server.advance("v1", preview="v1/videos/v1/preview?v=13")
+        tab.get_by_alt_text("Preview of the take that is being made").wait_for()
+        page.until("document.querySelector('.progress img').naturalWidth === 64")
+        server.advance("v1", done=1)
+        page.until("document.querySelectorAll('video').length === 1")
+        server.finish("v1")
+        page.until("document.querySelectorAll('video').length === 2")
+        page.until("[...document.querySelectorAll('video')].every((v) => v.readyState >= 2)")
+
+        tab.get_by_label("Your name").fill("Ada")
+        tab.get_by_label("Comment on take B").fill("the calmer one")
+        page.button("Approve take B").click()
+        tab.locator(".take[data-verdict=approved]").get_by_text("the calmer one").wait_for()
+        take = server.videos["v1"]["takes"][1]
+        assert (take["verdict"], take["by"], take["comment"]) == (
+            "approved",
+            "Ada",
+            "the calmer one",
+        )
+        assert server.videos["v1"]["variables"]["place"] == "sandy beach"
+        page.button("Reject take A").click()
+        page.until("window.heard.includes('Take A is rejected.')")
+        page.button("Take back the decision on take A").click()
+        page.button("Approve take A").wait_for()
+        assert server.videos["v1"]["takes"][0]["verdict"] == "undecided"
+
+        tab.get_by_role("link", name="Videos", exact=True).click()
+        page.seen("1 approved").wait_for()
+        assert all(url.startswith(server.url) for url in page.requests)
+        assert page.complaints == []
+
+
+def test_takes_play_in_step(page, server):
+    example(server)
+    page.go("#/videos/v1")
+    page.until(
+        "[...document.querySelectorAll('video')].filter((v) => v.readyState >= 2).length === 2"
+    )
+    times = "[...document.querySelectorAll('video')].map((v) => v.currentTime)"
+    page.button("Repeat").click()  # off
+    page.button("Play").click()
+    page.until("document.querySelector('video').currentTime > 0.3")
+    page.button("Pause").click()
+    page.until("[...document.querySelectorAll('video')].every((v) => v.paused && !v.seeking)")
+    first, second = page.tab.evaluate(times)
+    assert first == second > 0.3
+    page.tab.get_by_role("button", name="Event 2: 1 s").click()
+    assert page.tab.evaluate(times) == [pytest.approx(1 + 1 / 16)] * 2
+    assert "frame 9 of 24" in page.tab.locator(".clock").inner_text()
+    page.tab.keyboard.press("ArrowRight")
+    assert "frame 10 of 24" in page.tab.locator(".clock").inner_text()
+    assert page.tab.locator(".now").inner_text() == "the red ball grows"
+
+
+def test_by_keyboard_alone(page, server):
+    """From the opened page to an approved take; every stop can be seen."""
+    tab, keys = page.tab, page.tab.keyboard
+    keys.press("Tab")
+    assert page.focused() == "Skip to the content"
+    keys.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "main"
+    page.tab_to("Empty")
+    assert page.outlined()
+    page.tab_to("What stays the same")
+    assert page.outlined()
+    keys.type("a red ball")
+    page.tab_to("Prompt of event 1")
+    keys.type("it rolls")
+    page.tab_to("Seconds of event 1")
+    keys.press("ArrowUp")
+    page.tab_to("Prompt of event 2")
+    keys.type("it grows")
+    page.tab_to("Move event 2 up")
+    assert page.outlined()
+    keys.press("Enter")  # the focus stays with what was moved
+    assert page.prompt(1).input_value() == "it grows"
+    page.until("window.heard.includes('Moved to place 1 of 2.')")
+    page.tab_to("Add an event")
+    keys.press("Enter")
+    assert page.focused() == "Prompt of event 3"
+    assert page.outlined()
+    keys.type("it rests")
+    page.planned()
+    page.tab_to("Generate 2 takes")
+    assert page.outlined()
+    keys.press("Enter")
+    page.seen("Place 1 in the queue").wait_for()
+    page.until("document.activeElement.tagName === 'H1'")
+    server.finish("v1")
+    tab.locator("video").nth(1).wait_for()
+    events = server.videos["v1"]["scenario"]["events"]
+    assert [event["prompt"] for event in events] == ["it grows", "it rolls", "it rests"]
+    page.tab_to("Play")
+    page.tab_to("Your name")
+    keys.type("Ada")
+    page.tab_to("Comment on take A")
+    keys.type("good")
+    page.tab_to("Approve take A")
+    assert page.outlined()
+    keys.press("Enter")
+    tab.locator(".take[data-verdict=approved]").wait_for()
+    assert page.complaints == []
+
+
+VIEWS = ("#/", "#/videos", "#/videos/v1", "#/videos/v2")
+
+
+@pytest.mark.parametrize(("locale", "scheme"), [("en", "light"), ("ja", "dark")])
+def test_on_a_telephone(browser, server, locale, scheme):
+    example(server, title="A long title " * 8)
+    server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 4})
+    server.advance("v2", status="running", phase="sampling", step=3, steps=50, seconds_left=400)
+    size = {"width": 390, "height": 844}
+    with Studio(browser, server.url, viewport=size, locale=locale, color_scheme=scheme) as page:
+        wide = "document.documentElement.scrollWidth - innerWidth"
+        for view in VIEWS:
+            page.go(view)
+            page.tab.wait_for_timeout(300)
+            assert page.tab.evaluate(wide) <= 0, view
+        page.go("#/")
+        for start in ("template", "story", "empty"):
+            page.tab.locator(f".start.{start} input").check()
+            page.tab.wait_for_timeout(400)
+            assert page.tab.evaluate(wide) <= 0, start
+        page.tab.locator("summary").click()
+        page.tab.locator(".event textarea").first.fill("word" * 100)
+        page.tab.locator(".dock .primary").click()
+        assert page.tab.evaluate(wide) <= 0
+        small = page.tab.evaluate(
+            """[...document.querySelectorAll(
+              'button, select, .choice, .start, input:not([type=radio])')]
+            .filter((e) => e.offsetWidth && !e.closest('.bar'))
+            .filter((e) => e.offsetWidth < 30 || e.offsetHeight < 30)
+            .map((e) => e.outerHTML)"""
+        )
+        assert small == []  # large enough for a finger; the bar repeats what the cards have
+        paper = "getComputedStyle(document.body).backgroundColor"
+        light = sum(map(int, page.tab.evaluate(paper)[4:-1].split(","))) > 380
+        assert light == (scheme == "light")
+
+
+def test_markup_is_shown_as_text(page, server):
+    tab = page.tab
+    page.write(MARKUP, MARKUP, "it grows")
+    tab.get_by_label("Title").fill(MARKUP)
+    page.planned()
+    page.button("Generate 2 takes").click()
+    page.seen("Place 1 in the queue").wait_for()
+    assert tab.locator("h1").inner_text() == MARKUP
+    server.finish("v1")
+    tab.get_by_label("Your name").fill(MARKUP)
+    tab.get_by_label("Comment on take A").fill(MARKUP)
+    page.button("Approve take A").click()
+    tab.locator(".take[data-verdict=approved]").wait_for()
+    assert tab.locator(".said").first.inner_text().split() == f"{MARKUP} {MARKUP}".split()
+    server.advance("v1", status="failed", error={"message": MARKUP, "remedy": MARKUP})
+    assert MARKUP in tab.locator(".outcome").inner_text()
+    page.go("#/videos")
+    tab.locator(".video-card").wait_for()
+    assert tab.locator(".video-title").inner_text() == MARKUP
+    server.templates = [{**TEMPLATE, "name": MARKUP, "description": MARKUP}]
+    tab.reload()
+    page.go("#/")
+    tab.locator(".start.template input").check()
+    assert tab.locator(".start.template .start-name").inner_text() == MARKUP
+    assert tab.evaluate("document.querySelectorAll('main img[src=x], main script').length") == 0
+    assert "broken" not in tab.title()
+    assert page.complaints == []
+
+
+def test_japanese(browser, server):
+    example(server)
+    with Studio(browser, server.url, locale="ja-JP") as page:
+        tab = page.tab
+        assert tab.locator("h1").inner_text() == "動画を作る"
+        assert tab.evaluate("document.documentElement.lang") == "ja"
+        page.button("2テイクを生成").click()
+        assert page.error("events.0.prompt").startswith("この場面で起こること")
+        page.go("#/videos/v1")
+        page.button("テイクAを承認").click()
+        assert page.error("by").startswith("先にお名前")
+        page.button("English").click()
+        page.button("Approve take A").wait_for()
+        assert tab.evaluate("document.documentElement.lang") == "en"
+        tab.reload()  # the choice is kept
+        page.button("Approve take A").wait_for()
+        assert page.complaints == []
+
+
+def test_errors_stand_at_their_fields(page, server):
+    tab = page.tab
+    assert tab.locator(".error:not(:empty)").count() == 0  # nobody has been in the form yet
+    page.button("Generate 2 takes").click()
+    assert page.error("global") == "Say what stays the same: subject and place."
+    assert page.focused() == "What stays the same"  # the first that is wrong
+    assert page.error("events.1.prompt") == "Say what happens here, or remove this event."
+    page.write("a ball", "it rolls", "a unicorn comes")
+    page.length(1).fill("0")
+    assert page.error("events.0.seconds") == "Give a number of seconds above 0."
+    page.length(1).fill("1")
+    said = page.error("events.1.prompt")  # what the server says of it
+    assert said == "the model knows no unicorns. name another animal"
+    page.prompt(2).fill("a horse comes")
+    page.planned()
+    assert tab.locator(".error:not(:empty)").count() == 0
+    tab.locator("summary").click()
+    for label, value, field, words in (
+        ("Steps", "2.5", "settings.steps", "whole number from 1 to 1000"),
+        ("Strength", "3", "settings.strength", "from 0 to 1"),
+        ("Width in pixels", "64", "settings.size", "width and height"),
+        ("Number of takes", "9", "takes", "from 1 to 4"),
+    ):
+        control = tab.get_by_label(label, exact=True)
+        before = control.input_value()
+        control.fill(value)
+        control.blur()
+        assert words in page.error(field)
+        control.fill(before)
+    page.planned()
+
+    server.full = True
+    page.button("Generate 2 takes").click()
+    page.seen("the queue is full. wait until a video is done").wait_for()
+    server.full = False
+    page.button("Generate 2 takes").click()
+    page.seen("Place 1 in the queue").wait_for()
+    assert len(server.videos) == 1
+    page.go("#/")
+    tab.get_by_role("radio", name="Product on a place").check()
+    tab.get_by_label("Pace").fill("9")
+    assert page.error("variables.pace") == "Give a number from 0.5 to 4."
+
+
+def test_a_video_asked_for_twice_is_made_once(page, server):
+    """The answer is lost on its way; the same button, pressed again, brings the same video."""
+    page.write("a ball", "it rolls", "it grows")
+    page.planned()
+    lost = []
+
+    def lose(route):
+        if route.request.method == "POST" and not lost:
+            lost.append(route.fetch())
+            return route.abort()
+        return route.fallback()
+
+    page.tab.route("**/v1/videos", lose)
+    page.button("Generate 2 takes").click()
+    page.seen("The server does not answer.").wait_for()
+    page.button("Generate 2 takes").click()
+    page.seen("Place 1 in the queue").wait_for()
+    assert list(server.videos) == ["v1"]
+
+
+def test_words_that_are_cut_are_marked(page):
+    long = " ".join(f"word{i}" for i in range(30))
+    page.write("a red ball", long, "it grows")
+    page.planned()
+    mark = page.tab.locator(".event mark")
+    mark.wait_for()
+    assert mark.inner_text().split() == [f"word{i}" for i in range(21, 30)]
+    assert "the model does not see “word21" in page.tab.locator(".event .cut").first.inner_text()
+    page.prompt(1).fill("it rolls")
+    page.planned()
+    page.until("!document.querySelector('.event mark')")
+
+
+def test_events_by_button_and_by_drag(page):
+    tab = page.tab
+    page.write("a ball", "first", "second")
+    page.button("Add an event").click()
+    page.prompt(3).fill("third")
+    page.button("Make event 3 longer").click()
+    shares = "[...document.querySelectorAll('.dock .bar li')].map((e) => Number(e.style.flexGrow))"
+    assert tab.evaluate(shares) == [1, 1, 1.5]
+    prompts = "[...document.querySelectorAll('.event textarea')].map((e) => e.value)"
+    page.button("Move event 3 up").click()
+    assert tab.evaluate(prompts) == ["first", "third", "second"]
+    grip = tab.locator(".grip").first.bounding_box()
+    last = tab.locator(".event").nth(2).bounding_box()
+    tab.mouse.move(grip["x"] + 5, grip["y"] + 5)
+    tab.mouse.down()
+    tab.mouse.move(grip["x"] + 5, last["y"] + last["height"] - 4, steps=12)
+    tab.mouse.up()
+    assert tab.evaluate(prompts) == ["third", "second", "first"]
+    page.button("Remove event 2").click()
+    assert tab.evaluate(prompts) == ["third", "first"]
+    assert page.focused() == "Prompt of event 2"
+    page.button("Remove event 1").click()
+    assert page.button("Remove event 1").is_disabled()  # one has to stay
+    tab.reload()
+    assert page.prompt(1).input_value() == "first"  # the draft is kept
+
+
+def test_a_story_is_split(page):
+    tab = page.tab
+    tab.get_by_role("radio", name="A story").check()
+    page.button("Split into events").click()
+    assert page.error("story") == "Write a story first."
+    tab.get_by_label("Your story").fill("One sentence.")
+    page.button("Split into events").click()
+    assert page.error("story").startswith("the story has one sentence")
+    tab.get_by_label("Your story").fill("A red ball. It rolls. It rises. It grows.")
+    page.button("Split into events").click()
+    page.seen("Split into 3 events; change them as you like.").wait_for()
+    assert tab.get_by_label("What stays the same").input_value() == "A red ball"
+    assert page.prompt(3).input_value() == "It grows"
+    page.planned()
+
+
+def test_again_from_an_earlier_video(page, server):
+    """Of a template with its variables; of a scenario with all that the form does not show."""
+    example(server, settings={"steps": 20}, seed=7)
+    page.go("#/videos/v1")
+    page.button("Again from this one").click()
+    assert page.tab.get_by_role("radio", name="sandy beach").is_checked()
+    assert page.tab.get_by_label("Steps", exact=True).input_value() == "20"
+    page.button("Edit the prompts").click()
+    assert page.prompt(2).input_value() == "the red ball grows"
+    assert (
+        page.tab.get_by_label("What stays the same").input_value() == "a red ball on a sandy beach"
+    )
+
+    events = [{"prompt": "it rolls", "frames": 12, "negative": "blur"}]
+    sampler = {"name": "co_denoising", "steps": 30, "eta": 0.5}
+    scenario = {"global": "a ball", "crossfade": 1, "sampler": sampler, "events": events}
+    server.add({"scenario": scenario, "takes": 1, "seed": 3})
+    server.finish("v2")
+    page.go("#/videos/v2")
+    page.button("Again from this one").click()
+    assert page.length(1).input_value() == "1.5"
+    assert (
+        "crossfade, sampler; settings of 1 event"
+        in page.tab.locator(".advanced .note").inner_text()
+    )
+    page.planned()
+    sent = server.bodies[-1]
+    assert sent["scenario"] == {
+        "global": "a ball",
+        "crossfade": 1,
+        "sampler": {"name": "co_denoising", "eta": 0.5},
+        "events": [{"prompt": "it rolls", "seconds": 1.5, "negative": "blur"}],
+    }
+    assert (sent["seed"], sent["settings"]["steps"], sent["takes"]) == (3, 30, 1)
+
+
+def test_history(page, server):
+    for number in range(26):
+        example(server, title=f"Number {number}")
+    server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1, "title": "Waiting one"})
+    tab = page.tab
+    page.go("#/videos")
+    page.seen("Waiting one").wait_for()
+    assert tab.locator(".video-card").count() == 24
+    assert tab.locator("#busy").inner_text() == "1"
+    page.button("Show older ones").click()
+    page.until("document.querySelectorAll('.video-card').length === 27")
+    tab.get_by_label("Search titles and prompts").fill("number 7")
+    page.until("document.querySelectorAll('.video-card').length === 1")
+    tab.get_by_label("Search titles and prompts").fill("")
+    tab.get_by_role("radio", name="Waiting").check()
+    page.until("document.querySelectorAll('.video-card').length === 1")
+    server.advance("v27", status="running", place=0, phase="sampling", step=25, steps=50)
+    page.seen("Sampling: step 25 of 50").wait_for()
+    tab.get_by_label("Search titles and prompts").fill("nowhere")
+    page.seen("Nothing fits. Try other words, or show all.").wait_for()
+
+
+def test_cancel_and_template(page, server):
+    tab = page.tab
+    server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1, "title": "Beach"})
+    page.go("#/videos/v1")
+    server.advance("v1", status="running", place=0, phase="sampling", step=1, steps=50)
+    page.seen("step 1 of 50").wait_for()
+    page.button("Cancel").click()
+    tab.locator(".progress-words").get_by_text("Stopping").wait_for()
+    assert page.button("Cancel").is_disabled()
+    server.advance("v1", status="cancelled", phase=None, place=None)
+    page.seen("It was cancelled before it was done").wait_for()
+
+    page.button("Save as template").click()
+    name = tab.get_by_role("dialog").get_by_label("Name")
+    name.fill("")
+    page.button("Save").click()
+    assert page.error("name") == "Give the template a name."
+    name.fill(TEMPLATE["name"])
+    page.button("Save").click()
+    page.until(
+        "document.querySelector('[data-field=name] .error').textContent.startsWith('there is')"
+    )
+    name.fill("Saved")
+    page.button("Save").click()
+    page.seen("Saved as template “Saved”.").wait_for()
+    page.button("Delete").click()
+    page.button("Delete it").click()
+    page.seen("No video yet. The first one you make appears here.").wait_for()
+    assert server.videos == {}
+    page.go("#/")
+    tab.get_by_role("radio", name="Saved").wait_for()
+
+
+def test_while_the_model_is_loaded(browser, server):
+    server.loading = True
+    with Studio(browser, server.url) as page:
+        page.seen("The model is being loaded …").wait_for()
+        server.loading = False
+        page.button("Generate 2 takes").wait_for()
+        assert page.tab.locator("#trouble").is_hidden()
+
+
+def test_polling_where_events_do_not_come_through(browser, files):
+    with FakeStudio(*files, events=False) as server, Studio(browser, server.url) as page:
+        server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1})
+        page.go("#/videos/v1")
+        page.seen("Place 1 in the queue").wait_for()
+        server.advance("v1", status="running", place=0, phase="decoding")
+        page.tab.locator(".progress-words").get_by_text("Decoding").wait_for()
+        server.finish("v1")
+        page.button("Approve take A").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_that_axe_finds(browser, server, scheme):
+    """WCAG 2.1 AA, as far as a machine can judge it: names, roles, contrast, order."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+    example(server)
+    server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 2})
+    server.advance("v2", status="running", phase="sampling", step=3, steps=50, seconds_left=400)
+    with Studio(browser, server.url, color_scheme=scheme) as page:
+
+        def check(what):
+            found = axe.Axe().run(page.tab, options=rules).response["violations"]
+            assert [
+                (v["id"], n["html"], n["failureSummary"]) for v in found for n in v["nodes"]
+            ] == [], what
+
+        page.tab.locator("summary").click()
+        page.button("Generate 2 takes").click()
+        page.error("global")
+        check("errors")
+        page.tab.locator(".start.story input").check()
+        page.write("a ball", " ".join(f"word{i}" for i in range(30)), "it grows")
+        page.planned()
+        page.tab.locator(".event mark").wait_for()
+        check("story")
+        page.tab.locator(".start.template input").check()
+        page.planned()
+        check("template")
+        for view in VIEWS[1:]:
+            page.go(view)
+            page.tab.wait_for_timeout(300)
+            check(view)
+        page.button("Save as template").click()
+        check("dialog")
