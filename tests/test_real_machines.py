@@ -157,3 +157,12 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch, exchange):
     with pytest.raises(OSError), replacing_folder("frames") as folder:
         (folder / "1").write_text("three")
     assert os.listdir() == ["frames"] and Path("frames/1").read_text() == "two"
+
+
+@pytest.mark.parametrize("given", [None, "temporary", "other.txt"])
+def test_an_error_of_writing_names_what_was_to_be_written(given):
+    with pytest.raises(OSError) as raised, replacing("a.txt") as file:
+        named = {None: (), "temporary": (str(file),), "other.txt": ("other.txt",)}[given]
+        raise OSError(28, "No space left on device", *named)
+    assert str(raised.value.filename) == ("other.txt" if given == "other.txt" else "a.txt")
+    assert os.listdir() == []

@@ -64,6 +64,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only the owner can read
         os.replace(temporary, target)
+    except OSError as error:  # named after what was to be written, not after where, or not at all
+        if error.filename is None or str(error.filename) == name:
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)

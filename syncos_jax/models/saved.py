@@ -175,13 +175,18 @@ def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
             reason = _reason(error)
             del error
             _settle(folder.parent)
-            # What is collected only at exit would still be logged, long after the one error line.
-            logging.getLogger("asyncio").disabled = True
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            no_word_of_late_writes()
             failure = OSError(0, reason, str(folder))
         else:
             return
     raise failure
+
+
+def no_word_of_late_writes() -> None:
+    """After a write that failed: what Orbax gave up on is collected later, if only at exit, and
+    would then still be logged with its traces, long after the one line that said so."""
+    logging.getLogger("asyncio").disabled = True
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 def _settle(folder: Path) -> None:
