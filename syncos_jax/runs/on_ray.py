@@ -8,6 +8,7 @@ what Ray has begun, and the other way round.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -111,7 +112,7 @@ def connect(address: str) -> Any:
     if not ray.is_initialized():
         try:
             where = None if address == "auto" else address
-            ray.init(address=where, log_to_driver=False, logging_level="warning")
+            ray.init(address=where, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"`ray={address}`: no such cluster: {error}") from None
     return ray
