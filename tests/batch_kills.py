@@ -44,6 +44,33 @@ def stories(count=20, lengths=(6, 12)):
     return lines
 
 
+def in_child(function):
+    """Calls it in a process of its own: what reaches object stores does not outlive a fork, and
+    this process forks."""
+
+    def call(where):
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.close(read)
+                with os.fdopen(write, "w") as file:
+                    json.dump(function(where), file)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(write)
+        with os.fdopen(read) as file:
+            text = file.read()
+        assert ended(child) == 0, where
+        return json.loads(text)
+
+    call.here = function
+    return call
+
+
+@in_child
 def markers(where):
     """The markers of a batch, by name, and beside them what is pending."""
     outputs = Outputs(where, make=False)
@@ -57,6 +84,19 @@ def command(source, where, *more):
     return [*given, "--checkpoint-every", "2rows", *more]
 
 
+@in_child
+def sessions(where):
+    """What each start of a batch has made."""
+    return read_status(Outputs(where, make=False)).sessions
+
+
+@in_child
+def videos(where):
+    """How many there are."""
+    return sum(name.endswith(".mp4") for name in Outputs(where, make=False).names())
+
+
+@in_child
 def latents(where):
     """The hash of each video's latents, from its record."""
     outputs = Outputs(where, make=False)
@@ -133,13 +173,13 @@ def shards(folder, count, scenarios, kills, place=None):
     found["items"] = markers(out)
     done = {name: item for name, item in found["then"].items() if item["status"] != "pending"}
     found["touched"] = [name for name, item in done.items() if item != found["items"][name]]
-    found["sessions"] = read_status(Outputs(out, make=False)).sessions
+    found["sessions"] = sessions(out)
     found["went_on"] = log.read_text().count("goes on from row")
     found["locks"] = sorted(path.name for path in work.rglob("*lock*"))
     found["left_over"] = sorted(path.name for path in work.glob(".*"))
     found["plain"] = ended(start(command(source, plain), log=log))
     found["identical"] = latents(out) == latents(plain)
-    found["videos"] = sum(name.endswith(".mp4") for name in Outputs(out, make=False).names())
+    found["videos"] = videos(out)
     return found
 
 

@@ -106,7 +106,7 @@ def main(folder, workers, scenarios):
     given = ["batch", source, "--model", "fake", "--no-contact-sheet", "--no-cache"]
     given += ["--checkpoint-every", "2rows"]
     found = {"code": syncos(*given, "--ray", "--workers", workers, "--out", out)}
-    found["items"] = markers(out)
+    found["items"] = markers.here(out)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     found["again"] = syncos(*given, "--ray", "--workers", 1, "--out", out)
     found["played_again"] = len(log.read_text().splitlines()) - len(lines)
@@ -122,7 +122,7 @@ def main(folder, workers, scenarios):
     install()
     (folder / "killed").touch()
     found["plain"] = syncos(*given, "--out", plain)
-    found["identical"] = latents(out) == latents(plain)
+    found["identical"] = latents.here(out) == latents.here(plain)
     found["videos"] = len(list(out.glob("*.mp4")))
     return found
 
