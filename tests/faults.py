@@ -141,6 +141,9 @@ def one_line(log, before):
     return bool(errors) and "Traceback" not in "\n".join(said)
 
 
+LOG_BYTES = 1 << 16
+
+
 def limited(kind, count, scratch):
     """As `full_disk` with files that may not be larger than a limit, from nothing to enough."""
     return _filled(kind, count, scratch, None)
@@ -164,11 +167,12 @@ def _filled(kind, count, scratch, disk):
     most = 2 * sum(-(-size // 4096) * 4096 + 4096 for size in sizes) if disk else max(sizes) + 1
     found = {"kind": kind, "bytes": most, "codes": [], "words": []}
     for index in range(count):
-        size = max(1, most * index // count)
+        # The limit holds for the log, too, which a message must still fit into.
+        size = max(4096 if disk else LOG_BYTES, most * index // count)
         before = log.stat().st_size
         where = disk or Path(tempfile.mkdtemp(dir=scratch))
         if disk:
-            options = f"size={max(4096, size)}"
+            options = f"size={size}"
             subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], check=True)
         try:
             code = ended(

@@ -73,8 +73,9 @@ def test_wheel_holds_every_module(wheel):
     expected = {str(p.relative_to(ROOT)) for p in (ROOT / "syncos_jax").rglob("*.py")}
     for folder in RENAMED:
         expected |= {f"syncos_jax/{p.relative_to(ROOT)}" for p in (ROOT / folder).rglob("*.py")}
-    templates = (ROOT / "syncos_jax" / "review" / "templates").iterdir()
-    expected |= {str(path.relative_to(ROOT)) for path in templates}
+    for folder in ("review/templates", "templates", "page"):
+        files = (p for p in (ROOT / "syncos_jax" / "studio" / folder).rglob("*") if p.is_file())
+        expected |= {str(path.relative_to(ROOT)) for path in files}
     expected |= {"syncos_jax/py.typed", "syncos_jax/demo/model/unet/probe.safetensors"}
     assert expected <= names, sorted(expected - names)
     stray = {name.split("/")[0] for name in names} - {"syncos_jax"}
