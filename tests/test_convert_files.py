@@ -190,15 +190,16 @@ def header(value, tail=b""):
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 BAD = {
-    "empty": (b"", r"neither a safetensors file nor a torch checkpoint \(it is empty\)"),
-    "text": (b"hello, this is a text file", "neither a safetensors file nor a torch checkpoint"),
+    "empty": (b"", "is empty; download it again"),
+    "text": (b"hello, this is a text file", "a server's message in place of the file"),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
     "short header": (struct.pack("<Q", 999) + b"{}", "truncated"),
     "not JSON": (struct.pack("<Q", 4) + b"{xx}", "header cannot be read"),
     "short data": (header({"a": ENTRY}, b"1234"), "it is truncated"),
     "long data": (header({"a": ENTRY}, b"123456789"), "has something appended"),
     "other size": (header({"a": {**ENTRY, "shape": [3]}}, b"12345678"), "8 bytes for a tensor"),
-    "float8": (header({"a": {**ENTRY, "dtype": "F8_E4M3"}}, b"12345678"), "F8_E4M3"),
+    "float8": (header({"a": {**ENTRY, "dtype": "F8_E4M3"}}, b"12345678"), "8 bytes for a tensor"),
+    "float4": (header({"a": {**ENTRY, "dtype": "F4"}}, b"12345678"), "F4"),
     "negative": (header({"a": {**ENTRY, "shape": [-2]}}, b"12345678"), "negative"),
     "a zip": (b"PK\x03\x04 but no archive", "damaged or truncated"),
     "a pickle": (pickle.dumps({"a": 1}), "a pickle, but not a torch checkpoint"),

@@ -238,7 +238,7 @@ def test_the_command(tmp_path, finished):
 def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path):
     result = syncos("--out", "b", "--subset", "--dry-run", "--no-cache")
     assert result.exit_code == 0, result.output
-    assert "96 videos: 8 methods, 6 scenarios, 2 seeds" in result.stderr
+    assert "120 videos: 10 methods, 6 scenarios, 2 seeds" in result.stderr
     assert "no_t_min" in result.stderr and not list(tmp_path.iterdir())
 
 

@@ -85,7 +85,7 @@ BAD = [
     (("approve", "x" * 101), "at most 100"),
     (("comment", "Ada", " "), "comment is empty"),
     (("comment", "Ada", "x" * (MAX_COMMENT + 1)), "at most 4000"),
-    (("delete", "Ada"), "must be one of approve, reject, comment"),
+    (("delete", "Ada"), "must be one of approve, reject, reopen, comment"),
 ]
 
 

@@ -162,13 +162,13 @@ def test_flow_eta_is_the_posterior():
     assert steps.sigma[0] == pytest.approx(steps.b_next[0])  # at pure noise nothing is kept
     # x_t = (a / a') x_s + rest, the rest fresh: cov(x_t, x_s | x0) = (a / a') b'^2, and DDIM's
     # x_s = a' x0 + sqrt(b'^2 - sigma^2) eps + sigma z has cov b sqrt(b'^2 - sigma^2).
-    a, b, a2, b2, sigma = (np.asarray(v) for v in steps[1:])
+    a, b, a2, b2, sigma = (np.asarray(v) for v in steps[1:6])
     np.testing.assert_allclose(b * np.sqrt(b2**2 - sigma**2), a / a2 * b2**2, atol=1e-7)
 
 
 def test_general_and_variance_preserving_sigma_agree():
     steps = NoiseSchedule.from_betas().steps(50, eta=0.7)
-    a, b, a2, b2, sigma = steps[1:]
+    a, b, a2, b2, sigma = steps[1:6]
     general = 0.7 * b2 / b * np.sqrt(b**2 - (a / a2) ** 2 * b2**2)
     np.testing.assert_allclose(sigma, general, rtol=1e-9)
 

@@ -119,6 +119,6 @@ def test_refusals():
     with pytest.raises(InputError, match="model_type is 'clip_text_model'"):
         t5_config({"model_type": "clip_text_model"})
     with pytest.raises(InputError, match="feed_forward_proj"):
-        t5_config({"model_type": "t5", "feed_forward_proj": "gated-swish"})
+        t5_config({"model_type": "t5", "feed_forward_proj": "gated-softshrink"})
     with pytest.raises(InputError, match="buckets"):
         dataclasses.replace(T5Config.t5_xxl(), max_distance=8)

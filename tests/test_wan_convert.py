@@ -149,7 +149,6 @@ def test_sizes_from_diffusers_json(tmp_path):
     ("read", "message"),
     [
         (lambda: wan_config.transformer_config({"image_dim": 1280}), "image_dim is 1280"),
-        (lambda: wan_config.transformer_config({"qk_norm": "layer_norm"}), "qk_norm is"),
         (lambda: wan_config.transformer_config({"_class_name": "VACE"}), "_class_name is 'VACE'"),
         (lambda: wan_config.vae_config({"attn_scales": [1.0]}), r"attn_scales is \[1.0\]"),
         (lambda: wan_config.vae_config({"in_channels": 12}), "in_channels 12"),

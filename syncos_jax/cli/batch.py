@@ -13,7 +13,6 @@ from syncos_jax.cli import devices as options
 from syncos_jax.cli import run_options, scenario_options
 from syncos_jax.cli.console import FAILED, TERMINATED, fail, user_errors
 from syncos_jax.errors import InputError
-from syncos_jax.runs.make import json_line
 from syncos_jax.runs.progress import Phases
 from syncos_jax.runs.signals import preemptible
 
@@ -335,6 +334,8 @@ def status(
         found = read_status(Outputs(out, make=False))
         if as_json:
             figures = {"items": found.items, "failed": found.failed, "sessions": found.sessions}
+            from syncos_jax.runs.make import json_line
+
             typer.echo(json_line(figures))
         else:
             _print_status(found)

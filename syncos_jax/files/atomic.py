@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from syncos_jax.errors import InputError
@@ -33,6 +33,8 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
             raise InputError(f"cannot write {target}: {folder} {what}; make it first")
+        with suppress(FileNotFoundError):  # whether the file system can have such a name
+            os.lstat(target)
         with tempfile.TemporaryFile(dir=folder):  # without a name, where the system has such
             pass
     except (OSError, ValueError) as error:
