@@ -120,13 +120,14 @@ class MakeView {
     const { draft } = this;
     if (start === "template") Object.assign(draft, drafts.ofTemplate(draft, template));
     else Object.assign(draft, { start, template: null });
-    Object.assign(this, { touched: new Set(), everything: false, plan: null, refused: [] });
+    Object.assign(this, { touched: new Set(), everything: false, plan: null, refused: [], freely: false });
     this.buildColumns();
   }
 
   /** The template's prompts, as they are filled in now, become a scenario of one's own. */
   editFreely() {
-    if (!this.plan) return;
+    this.freely = !this.plan; // as soon as the server has said what the template makes
+    if (this.freely) return;
     const seed = this.draft.seed;
     Object.assign(this.draft, drafts.withScenario(this.draft, this.plan.scenario, this.model), { seed });
     this.build();
@@ -172,6 +173,10 @@ class MakeView {
   planned(plan, errors) {
     this.plan = plan;
     this.refused = errors;
+    if (this.freely) {
+      this.freely = false; // and where it refuses, not later either
+      if (plan) return void this.editFreely();
+    }
     if (this.draft.start === "template") {
       if (plan) {
         replace(this.board, storyboard(plan.scenario.global, plan.events));
