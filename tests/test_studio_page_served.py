@@ -13,7 +13,6 @@ pytestmark = chromium.needed
 SERVER = str(Path(__file__).parent / "studio_server.py")
 
 
-@pytest.mark.slow  # minutes on a busy machine; the same way through the page is a quick test too
 def test_from_opening_the_page_to_an_approved_video(tmp_path):
     """Without a scenario file and without a network; then again from it, and as a template."""
     with running([SERVER, "--no-cache"], tmp_path / "studio") as address:
