@@ -5,17 +5,10 @@ Run alone, with what is measured: ``pytest -s tests/test_cogvideox_full_size.py`
 disk and 9 GB of memory.
 """
 
-import json
-import struct
-import sys
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
-from test_convert_full_size import command, measured, randomise, report
+from full_size import convert_and_compare
 
 pytestmark = pytest.mark.slow
 
@@ -49,47 +42,6 @@ with torch.no_grad():
 np.savez(out, **{k: y.numpy() for k, y in outputs.items()})
 """
 
-OURS = """
-import resource, sys, numpy as np, jax, jax.numpy as jnp
-from pathlib import Path
-from flax import nnx
-from syncos_jax.models import saved
-from syncos_jax.pipeline.load import placement
-name, folder, given, out = sys.argv[1], *map(Path, sys.argv[2:])
-config, _ = saved.read_config(folder)
-graph, weights = nnx.split(saved.read_network(folder, name, config, "float32", placement(None)))
-print(f"after loading: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
-data = {k: jnp.asarray(v) for k, v in np.load(given).items()}
-run = lambda function: jax.jit(lambda weights, *a: function(nnx.merge(graph, weights), *a))
-if name == "vae":
-    y = run(lambda model, x: model.decode(x))(weights, data["x"])
-    outputs = {"y": y, "mean": run(lambda model, y: model.encode(y)[0])(weights, y)}
-else:
-    forward = run(lambda model, *a: model(*a))
-    outputs = {"y": forward(weights, data["x"], data["t"], data["text"])}
-np.savez(out, **outputs)
-"""
-
-
-def write_random(folder, build):
-    """A network's folder as diffusers saves it, without ever holding it."""
-    folder.mkdir(parents=True)
-    with torch.device("meta"):
-        model = build()
-    model.save_config(folder)
-    header, offset = {}, 0
-    for key, value in model.state_dict().items():
-        size = 4 * value.numel()
-        places = [offset, offset + size]
-        header[key] = {"dtype": "F32", "shape": tuple(value.shape), "data_offsets": places}
-        offset += size
-    text = json.dumps(header).encode()
-    path = folder / "diffusion_pytorch_model.safetensors"
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + offset)
-    randomise(path)
-
 
 def inputs(name):
     rng = np.random.default_rng(1)
@@ -104,29 +56,12 @@ def inputs(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_conversion_and_a_forward(name):
-    with tempfile.TemporaryDirectory() as place:  # pytest would keep gigabytes
-        folder = Path(place)
-        source = folder / "source" / name
-        write_random(source, NETWORKS[name])
-        output, *figures = command(
-            "convert", folder / "source", "--out", folder / "ours", "--only", name
-        )
-        report(f"conversion of CogVideoX-2B's {name}, float32", *figures)
-        assert f"{name} {COUNTS[name]} parameters" in output
-        assert figures[-1] < (8.5 if name == "transformer" else 3.0)
-        given = folder / "given.npz"
-        np.savez(given, **inputs(name))
-        found = {}
-        for what, code, place in (
-            ("diffusers", REFERENCE, source),
-            ("ours", OURS, folder / "ours"),
-        ):
-            path = folder / f"{what}.npz"
-            run = [sys.executable, "-c", code, name, *map(str, (place, given, path))]
-            output, *figures = measured(run)
-            report(f"{what}: load and forward; {output.strip()}", *figures)
-            found[what] = dict(np.load(path))
-        for key, wanted in found["diffusers"].items():
-            error = np.linalg.norm(found["ours"][key] - wanted) / np.linalg.norm(wanted)
-            print(f"{name} {key} {wanted.shape}: relative {error:.2e}, std {wanted.std():.3f}")
-            assert wanted.std() > 0.05 and error <= 1e-4
+    convert_and_compare(
+        "CogVideoX-2B",
+        name,
+        NETWORKS[name],
+        count=COUNTS[name],
+        inputs=inputs(name),
+        reference=REFERENCE,
+        memory=8.5 if name == "transformer" else 3.0,
+    )

@@ -5,15 +5,10 @@ Run alone, with what is measured: ``pytest -s tests/test_wan_full_size.py``. Nee
 8 GB of memory.
 """
 
-import sys
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from test_cogvideox_full_size import OURS, write_random
-from test_convert_full_size import command, measured, report
+from full_size import convert_and_compare
 
 pytestmark = pytest.mark.slow
 
@@ -65,29 +60,12 @@ def inputs(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_conversion_and_a_forward(name):
-    with tempfile.TemporaryDirectory() as place:  # pytest would keep gigabytes
-        folder = Path(place)
-        source = folder / "source" / name
-        write_random(source, NETWORKS[name])
-        output, *figures = command(
-            "convert", folder / "source", "--out", folder / "ours", "--only", name
-        )
-        report(f"conversion of Wan2.1-T2V-1.3B's {name}, float32", *figures)
-        assert f"{name} {COUNTS[name]} parameters" in output
-        assert figures[-1] < (7.5 if name == "transformer" else 3.0)
-        given = folder / "given.npz"
-        np.savez(given, **inputs(name))
-        found = {}
-        for what, code, place in (
-            ("diffusers", REFERENCE, source),
-            ("ours", OURS, folder / "ours"),
-        ):
-            path = folder / f"{what}.npz"
-            run = [sys.executable, "-c", code, name, *map(str, (place, given, path))]
-            output, *figures = measured(run)
-            report(f"{what}: load and forward; {output.strip()}", *figures)
-            found[what] = dict(np.load(path))
-        for key, wanted in found["diffusers"].items():
-            error = np.linalg.norm(found["ours"][key] - wanted) / np.linalg.norm(wanted)
-            print(f"{name} {key} {wanted.shape}: relative {error:.2e}, std {wanted.std():.3f}")
-            assert wanted.std() > 0.05 and error <= 1e-4
+    convert_and_compare(
+        "Wan2.1-T2V-1.3B",
+        name,
+        NETWORKS[name],
+        count=COUNTS[name],
+        inputs=inputs(name),
+        reference=REFERENCE,
+        memory=7.5 if name == "transformer" else 3.0,
+    )
