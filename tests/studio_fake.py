@@ -130,6 +130,9 @@ class FakeStudio:
         self.numbers = itertools.count(1)
         self.full = False
         self.loading = False
+        self.sends = threading.Event()  # cleared: answers about one video are ready, but held back
+        self.sends.set()
+        self.held = 0
         self._server: uvicorn.Server | None = None
 
     # -- jobs --------------------------------------------------------------------------------------
@@ -234,7 +237,11 @@ class FakeStudio:
             raise Refused(404, "there is no such video", "see the list") from None
 
     async def video(self, request: Request) -> Any:
-        return self.of(request)
+        answer = copy.deepcopy(self.of(request))
+        if not self.sends.is_set():
+            self.held += 1
+            await asyncio.to_thread(self.sends.wait)
+        return answer
 
     async def cancel(self, request: Request) -> Any:
         video = self.of(request)

@@ -106,6 +106,22 @@ def test_from_opening_the_page_to_an_approved_take(browser, server):
         assert page.complaints == []
 
 
+def test_a_late_answer_does_not_undo_what_an_event_told(page, server):
+    body = {"template": TEMPLATE["name"], "variables": {}, "takes": 1}
+    server.add(body)
+    server.sends.clear()
+    page.go("#/videos/v1")
+    page.seen("Place 1 in the queue").wait_for()
+    while not server.held:
+        page.tab.wait_for_timeout(10)
+    server.advance("v1", status="running", place=0, phase="sampling", step=12, steps=50)
+    page.seen("Sampling: step 12 of 50").wait_for()
+    with page.tab.expect_response("**/v1/videos/v1"):
+        server.sends.set()
+    page.tab.wait_for_timeout(100)
+    assert page.seen("Sampling: step 12 of 50").is_visible()
+
+
 def test_takes_play_in_step(page, server):
     example(server)
     page.go("#/videos/v1")

@@ -4,7 +4,7 @@ import { h, replace, announce, icon } from "./dom.js";
 import { t } from "./text.js";
 import { api } from "./api.js";
 import { field, button, putErrors, errorsOf, focusFirstError, sentence } from "./fields.js";
-import { keep } from "./store.js";
+import { keepAnswer } from "./store.js";
 import { letterOf } from "./stage.js";
 
 const KEPT = "syncos.by";
@@ -45,9 +45,9 @@ export function takeCard(video, take, name) {
     if (missing.length) return focusFirstError(name.element.parentElement);
     for (const each of buttons) each.disabled = true;
     try {
-      const now = await api.decide(video.id, { take: take.take, verdict: choice, by, comment: comment.value.trim() });
+      const body = { take: take.take, verdict: choice, by, comment: comment.value.trim() };
+      await keepAnswer(api.decide(video.id, body));
       comment.value = "";
-      keep(now);
       announce(t(`decide.done.${choice}`, { letter }));
     } catch (error) {
       const left = putErrors(form, errorsOf(error));

@@ -9,7 +9,7 @@ import { eventCards, storyboard } from "./events.js";
 import { takesField, titleField, advanced } from "./settings.js";
 import { planDock } from "./plan.js";
 import { field, promptArea, putErrors, errorsOf, focusFirstError, sentence, button } from "./fields.js";
-import { keep } from "./store.js";
+import { keepAnswer } from "./store.js";
 
 /** studio: {model, templates, draft, go(address)}; returns {element, title, leave()}. */
 export function makeView(studio) {
@@ -223,7 +223,7 @@ class MakeView {
     if (!same) [this.key, this.sent] = [newKey(), JSON.stringify(body)]; // tried again: the same video
     this.dock.busy(true);
     try {
-      const video = keep(await api.make(body, this.key));
+      const video = await keepAnswer(api.make(body, this.key));
       this.sent = "";
       announce(t("make.queued"));
       this.studio.go(`#/videos/${encodeURIComponent(video.id)}`);

@@ -22,7 +22,7 @@ export function listen(listener) {
   return () => listeners.delete(listener);
 }
 
-export function keep(video) {
+function keep(video) {
   const before = known.get(video.id);
   known.set(video.id, video);
   if (JSON.stringify(before) === JSON.stringify(video)) return video;
@@ -30,18 +30,38 @@ export function keep(video) {
   return video;
 }
 
-/** It is deleted. */
-export const drop = (id) => known.delete(id);
+let clock = 0;
+const told = new Map(); // the last event about a video
 
-export async function fetchVideo(id) {
-  return keep(await api.video(id));
+/**
+ * Keeps the videos of an answer: of one video, or of a list of `items`. An event that came since
+ * the question was asked is newer than the answer, which is then not kept. Returns the answer with
+ * the newest that is known of its videos.
+ */
+export async function keepAnswer(answering) {
+  const asked = ++clock;
+  const answer = await answering;
+  const newest = (video) => ((told.get(video.id) ?? 0) > asked ? known.get(video.id) : keep(video));
+  return answer?.items ? { ...answer, items: answer.items.map(newest) } : answer && newest(answer);
 }
+
+function keepEvent(video) {
+  told.set(video.id, ++clock);
+  keep(video);
+}
+
+/** It is deleted. */
+export function drop(id) {
+  known.delete(id);
+  told.delete(id);
+}
+
+export const fetchVideo = (id) => keepAnswer(api.video(id));
 
 async function poll() {
   if (document.visibilityState !== "visible") return;
   try {
-    const answer = await api.videos({ limit: LATEST });
-    answer.items.forEach(keep);
+    const answer = await keepAnswer(api.videos({ limit: LATEST }));
     const listed = new Set(answer.items.map((video) => video.id));
     for (const video of busy()) if (!listed.has(video.id)) await fetchVideo(video.id);
   } catch {
@@ -69,7 +89,7 @@ export function watch() {
     stopPolling();
     poll(); // what changed in between
   });
-  source.addEventListener("video", (event) => keep(JSON.parse(event.data)));
+  source.addEventListener("video", (event) => keepEvent(JSON.parse(event.data)));
   source.addEventListener("error", () => {
     startPolling();
     if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself

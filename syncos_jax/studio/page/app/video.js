@@ -5,7 +5,7 @@ import { t, count, seconds, moment, number } from "./text.js";
 import { api } from "./api.js";
 import { button, errorsOf, sentence } from "./fields.js";
 import { askDelete, askTemplate } from "./dialogs.js";
-import { drop, fetchVideo, get, isOpen, keep, listen } from "./store.js";
+import { drop, fetchVideo, get, isOpen, keepAnswer, listen } from "./store.js";
 import { progressPanel, statusChip } from "./progress.js";
 import { stage } from "./stage.js";
 import { nameField, takeCard } from "./decide.js";
@@ -155,8 +155,7 @@ class VideoView {
 
   async cancel() {
     try {
-      const video = await api.cancel(this.id);
-      if (video) keep(video);
+      await keepAnswer(api.cancel(this.id));
     } catch (error) {
       this.complain(error);
     }

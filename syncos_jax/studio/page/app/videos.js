@@ -4,7 +4,7 @@ import { h, hue, replace, announce, later, icon } from "./dom.js";
 import { t, count, seconds, moment } from "./text.js";
 import { api } from "./api.js";
 import { choices, errorsOf, sentence, button } from "./fields.js";
-import { keep, listen } from "./store.js";
+import { keepAnswer, listen } from "./store.js";
 import { progressOf, statusChip } from "./progress.js";
 
 const PAGE = 24;
@@ -33,13 +33,13 @@ export function videosView(studio) {
     const mine = ++asked;
     const query = { limit: PAGE, ...(status && { status }), ...(search && { search }), ...(further && next && { after: next }) };
     try {
-      const answer = await api.videos(query);
+      const answer = await keepAnswer(api.videos(query));
       if (mine !== asked) return;
       if (!further) {
         cards.clear();
         grid.replaceChildren();
       }
-      for (const video of answer.items) grid.append(card(keep(video)));
+      for (const video of answer.items) grid.append(card(video));
       next = answer.next;
       more.hidden = !next;
       const none = status || search ? t("history.nothing") : t("history.empty");
