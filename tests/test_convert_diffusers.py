@@ -179,6 +179,7 @@ def test_float32(reference, loaded):
         assert error <= 1e-5 and np.abs(wanted[name]).max() > 0.05, name
 
 
+@pytest.mark.slow
 def test_bfloat16(reference, converted):
     wanted = expected(reference)
     model = load_model(converted / "plain", jnp.bfloat16)

@@ -104,6 +104,7 @@ def test_shapes_survive_the_autoencoder(pipeline):
     assert right["shape"] >= 0.75 and min(right["colour"], right["background"]) == 1
 
 
+@pytest.mark.slow
 def test_clips_show_what_the_prompt_says(pipeline):
     """Chance is 1/6 and 1/4. Of shapes no more has been learnt yet: see docs/models.md."""
     right = clips_right(pipeline, clips=16, guidance=3.0, steps=20, seed=1)

@@ -141,6 +141,7 @@ def test_the_noisy_lesson_begins_with_one_colour_on_one_background(tmp_path):
     assert all(lesson(seen)[0] >= lesson(seen + 100)[0] for seen in range(0, 40_000, 100))
 
 
+@pytest.mark.slow
 def test_frames_are_marked_whatever_they_show():
     config = UNet3DConfig(
         block_out_channels=(16, 32),
@@ -241,6 +242,7 @@ def test_figures_of_a_probe_are_logged(tmp_path):
     assert training_record(tmp_path)["steps"] == 4  # of the last entry that has a loss
 
 
+@pytest.mark.slow
 def test_without_its_temporal_layers_the_network_draws_each_frame_alone():
     unet = random_network(lambda: UNet3D(TINY.unet, rngs=nnx.Rngs(0)))
     graph, space = without_time(unet), nnx.state(unet, nnx.Not(over_time))
@@ -329,6 +331,7 @@ def test_a_bank_is_used_again_for_the_same_scenes_and_encoder_only(tmp_path, mon
     assert len(encode_bank(vae, scenes[:2], 2, file)) == 2
 
 
+@pytest.mark.slow
 def test_clips_go_on_from_frames(tmp_path):
     """What the temporal layers and the others learn of two steps, and what is logged."""
     train_tokenizer(tmp_path / "tokenizer")

@@ -197,6 +197,7 @@ def pipeline():
     return Pipeline.from_pretrained("demo")
 
 
+@pytest.mark.slow
 def test_a_video_of_one_window_follows_its_prompt(pipeline):
     """Exactly one clip long: finite, and with the colour, the place and the motion prompted."""
     scenario = Scenario.from_dict(

@@ -104,6 +104,7 @@ def test_unet(name, size):
     np.testing.assert_allclose(actual, channels_last(expected), rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_unet_time_per_frame_equals_time_per_clip():
     config = UNETS["two levels"]
     model = random_network(lambda: UNet3D(config, rngs=nnx.Rngs(0)))

@@ -51,9 +51,15 @@ def frames_on_each_subject(sampler):
     [
         (CoDenoising(), 0.52, 0.64),
         (SynCoS(t_min=850, learning_rate=0.5, iterations=20), 0.72, 1.0),
-        (SynCoS(t_min=600, learning_rate=0.5, iterations=20), 0.90, 1.0),
+        pytest.param(
+            SynCoS(t_min=600, learning_rate=0.5, iterations=20), 0.90, 1.0,
+            marks=pytest.mark.slow,
+        ),
         # The paper finds a fixed baseline noise better; on the exact denoiser it is not.
-        (SynCoS(t_min=850, learning_rate=0.5, iterations=20, fixed_noise=False), 0.88, 1.0),
+        pytest.param(
+            SynCoS(t_min=850, learning_rate=0.5, iterations=20, fixed_noise=False), 0.88, 1.0,
+            marks=pytest.mark.slow,
+        ),
         # Rivals that cost what co-denoising costs.
         (FlowLong(), 0.64, 0.77),
         (FreeNoise(), 0.95, 1.0),
