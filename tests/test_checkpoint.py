@@ -1,5 +1,6 @@
 """The state of a run in a folder: whole, of the same run, and bit for bit where it was."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.pipeline.states import States
 from syncos_jax.sampling import start
 from syncos_jax.sampling.run import NonFiniteError
+from syncos_jax.sampling.solvers import Solver
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)
 # Fresh noise, minibatches, a partial last call: whatever a carry can hold.
@@ -147,6 +149,13 @@ def test_what_a_run_is():
     other.vae.gain[...] = other.vae.gain[...] * 2
     (difference,) = changed(pipeline=Pipeline(other))
     assert difference.startswith("model.weights_sha256 was ")
+    other = FakeModel()
+    other.schedule = dataclasses.replace(other.schedule, solver=Solver("unipc"))
+    said = changed(pipeline=Pipeline(other))
+    assert said == ["model.schedule.solver.name was 'ddim', is 'unipc'"]
+    other.schedule = NoiseSchedule(other.schedule.signal * 0.99, other.schedule.noise)
+    (difference,) = changed(pipeline=Pipeline(other))
+    assert difference.startswith("model.schedule.rates_sha256 was ")
 
 
 def test_one_process_at_a_time(tmp_path):

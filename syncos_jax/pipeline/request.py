@@ -117,6 +117,7 @@ class Request:
                 "name": self.model.name,
                 "weights_sha256": self.model.weights_sha256,
                 "dtype": self.model.dtype,
+                "schedule": self.model.schedule.identity,
             },
             "layout": asdict(self.layout),
             "frame_shape": list(self.frame_shape),

@@ -6,8 +6,11 @@ noise rate ``b`` and, through this file alone, the type of the prediction.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -105,6 +108,17 @@ class NoiseSchedule:
                 f"NoiseSchedule: final_timestep {final} is outside 0..{len(a) - 1}; "
                 "give one of these, or None to end at the clean latent"
             )
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What it is, in plain values; of the rates ``[T]``, the SHA-256."""
+        rates = hashlib.sha256(self.signal.tobytes() + self.noise.tobytes()).hexdigest()
+        others = asdict(self)
+        del others["signal"], others["noise"]
+        plain: dict[str, Any] = json.loads(
+            json.dumps(others, default=lambda v: np.asarray(v).tolist())
+        )
+        return {"rates_sha256": rates, **plain}
 
     @property
     def train_steps(self) -> int:
