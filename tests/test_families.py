@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_families import story, write
 
 HERE = Path(__file__).parent
 FAMILIES = ("wan", "cogvideox")
@@ -54,6 +56,31 @@ def test_weights_are_restored_in_their_place(family, tmp_path):
         assert held["of_device"] < 0.45 * held["bytes"]  # a quarter, and what has one axis
     assert found["vae"]["of_device"] == found["vae"]["bytes"]
     assert found["moved"] == 0 and found["difference"] <= 1e-4
+
+
+@pytest.mark.slow
+def test_weights_divided_by_the_command_line(tmp_path):
+    write(tmp_path / "model", "wan")
+    (tmp_path / "story.yaml").write_text(json.dumps(story("syncos")))
+    made = []
+    for name, options in (("whole", []), ("divided", ["--devices", "2", "--weights-over", "2"])):
+        command = [
+            str(Path(sys.executable).with_name("syncos")),
+            "generate",
+            "story.yaml",
+            "--model",
+            "model",
+        ]
+        command += ["--out", f"{name}.mp4", "--latents", f"{name}.npy", *options]
+        environment = {**os.environ, "SYNCOS_CACHE": str(tmp_path / "cache")}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        made.append(np.load(tmp_path / f"{name}.npy"))
+    whole, divided = made
+    assert np.abs(whole).max() > 0.3
+    np.testing.assert_allclose(divided, whole, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
