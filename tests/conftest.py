@@ -19,6 +19,8 @@ from jax.experimental.compilation_cache import compilation_cache
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+pytest_plugins = ["studio_fixtures"]
+
 hypothesis.settings.register_profile(
     "suite",
     deadline=None,

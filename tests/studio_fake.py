@@ -56,6 +56,14 @@ MOVES = ("the {} moves to the left", "the {} grows", "the {} moves to the right"
 SEES = 24  # words of a prompt and the global one that the model sees
 
 
+def example(server: FakeStudio, **more: Any) -> dict[str, Any]:
+    """A finished video of the template."""
+    body = {"template": TEMPLATE["name"], "variables": {"place": "sandy beach"}, "takes": 2}
+    video = server.add({**body, **more})
+    server.finish(video["id"])
+    return video
+
+
 class Refused(Exception):
     def __init__(self, status: int, message: str, remedy: str = "", field: str | None = None):
         super().__init__(message)
