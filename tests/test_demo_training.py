@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+from diffusers import UNet3DConditionModel
 from flax import nnx
 from networks import random_network
 
@@ -49,6 +51,7 @@ TINY = DemoSizes(
         head_size=8,
         text_features=24,
         norm_groups=4,
+        first_transformer=False,
     ),
     text_inner=16,
     text_layers=1,
@@ -180,6 +183,20 @@ def test_export_loads_with_the_same_weights(tmp_path):
     ):
         assert leaves(ours).keys() == leaves(theirs).keys()
         jax.tree.map(np.testing.assert_array_equal, leaves(ours), leaves(theirs))
+
+    # The network is without its first transformer, diffusers' never is: there it adds nothing.
+    reference = UNet3DConditionModel.from_pretrained(out / "unet").eval()
+    assert reference.transformer_in is not None and model.unet.transformer_in is None
+    rng = np.random.default_rng(0)
+    x, text = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 8, 8, 4), (2, 5, 24)))
+    first = torch.from_numpy(np.moveaxis(x, -1, 1).copy())
+    with torch.no_grad():
+        said = reference(first, torch.tensor([3, 981]), torch.from_numpy(text)).sample
+    found = nnx.jit(UNet3D.__call__)(
+        model.unet, jnp.asarray(x), jnp.asarray([3, 981]), jnp.asarray(text)
+    )
+    wanted = np.moveaxis(said.numpy(), 1, -1)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_every_attribute_has_a_share_of_the_text_features():

@@ -119,6 +119,7 @@ def unet_config(config: Mapping[str, Any]) -> UNet3DConfig:
         norm_eps=config.get("norm_eps", 1e-5),
         # UNetVideoCrafter is the class of those who ported VideoCrafter2 to diffusers.
         fps_embedding=config.get("fps_embedding", config.get("_class_name") == "UNetVideoCrafter"),
+        first_transformer=config.get("first_transformer", True),  # of ours alone
     )
 
 

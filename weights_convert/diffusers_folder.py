@@ -6,6 +6,7 @@ length, frame rate, sampling defaults) in ``syncos.json``.
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from syncos_jax.models import saved
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.weights_convert import animatediff, cogvideox, wan
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
@@ -38,14 +40,19 @@ from syncos_jax.weights_convert.diffusers_config import (
 )
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped
 from syncos_jax.weights_convert.stored import open_folder
-from syncos_jax.weights_convert.table import fill
+from syncos_jax.weights_convert.table import Table, fill
 
-TABLES = {"unet": tables.UNET, "vae": tables.VAE, "text_encoder": tables.CLIP_TEXT}
+TABLES = {"vae": tables.VAE, "text_encoder": tables.CLIP_TEXT}
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
 }
+
+
+def _table(name: str, config: ModelConfig) -> Table:
+    """Of one network of a model."""
+    return tables.unet_table(config.unet) if name == "unet" else TABLES[name]
 
 
 def _config_path(folder: Path, part: str, only: str | None) -> Path:
@@ -147,7 +154,7 @@ def open_pipeline(
             place = folder / "unet_ema"
         elif choice.averaged and name == "unet":
             _check_averaged(place, choice)
-        table = TABLES[name]
+        table = _table(name, config)
         tensors, said = unwrapped(
             open_folder(place, dataclasses.replace(choice, network=name)),
             lambda key, table=table: bool(table.targets(key)),
@@ -222,7 +229,7 @@ def read_network(folder: Path, name: str, config: ModelConfig) -> Any:
     tensors = open_folder(folder / name)
     return fill(
         saved.build(name, config, jnp.float32),
-        TABLES[name],
+        _table(name, config),
         tensors,
         tensors.__getitem__,
         what=str(folder / name),
@@ -261,6 +268,7 @@ def write_networks(
             "norm_num_groups": unet.norm_groups,
             "norm_eps": unet.norm_eps,
             **({"fps_embedding": True} if unet.fps_embedding else {}),
+            **({} if unet.first_transformer else {"first_transformer": False}),
             "sample_size": config.height // vae.factor,
         },
         "vae/config.json": {
@@ -325,6 +333,18 @@ def write_networks(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for part, module in networks.items():
-        weights = tables.to_diffusers(module, TABLES[part])
+        weights = tables.to_diffusers(module, _table(part, config))
+        if part == "unet" and not unet.first_transformer:
+            weights |= _first_transformer(unet)
         arrays = {key: array.astype(dtype) for key, array in weights.items()}
         save_file(arrays, folder / part / WEIGHTS[part], metadata={"format": "pt"})
+
+
+def _first_transformer(config: UNet3DConfig) -> dict[str, np.ndarray]:
+    """What stands in diffusers' folder for the first transformer that a network is without: zeros,
+    with which it adds nothing."""
+    whole = dataclasses.replace(config, first_transformer=True)
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: UNet3D(whole, rngs=nnx.Rngs(0))))
+    zeros = nnx.merge(graph, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+    weights = tables.to_diffusers(zeros, tables.UNET)
+    return {k: v for k, v in weights.items() if re.fullmatch(tables.FIRST_TRANSFORMER, k)}

@@ -1,10 +1,12 @@
 """Tables of diffusers' UNet3DConditionModel and AutoencoderKL, transformers' CLIPTextModel."""
 
+import dataclasses
 import re
 
 import numpy as np
 from flax import nnx
 
+from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.weights_convert.table import Kind, Row, Table, leaves
 
 _UNET_BLOCK = r"(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)"
@@ -55,6 +57,18 @@ UNET = Table(
     ),
     renames=_RENAMES,
 )
+
+FIRST_TRANSFORMER = r"transformer_in\..*"
+"""diffusers' network always has one."""
+
+
+def unet_table(config: UNet3DConfig) -> Table:
+    """Of a network of these sizes; where it has no first transformer, what stands for it in the
+    folder (zeros) is not read."""
+    if config.first_transformer:
+        return UNET
+    return dataclasses.replace(UNET, ignored=(FIRST_TRANSFORMER,))
+
 
 VAE = Table(
     (

@@ -53,29 +53,8 @@ over_space = nnx.Not(over_time)
 """The other weights: those of layers that see one frame at a time."""
 
 
-def never_trained(path: tuple, _value: Any) -> bool:
-    """Whether a weight belongs to the network's first layer over time, `transformer_in`.
-
-    It adds nothing here. Eight heads wide at every cell, it is as much work as all of the rest (a
-    step on clips 4.9 s with it, 2.4 s without), and the convolutions over frames do what it would.
-    """
-    return "transformer_in" in path
-
-
 def _levels(unet: UNet3D) -> list[Any]:
     return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
-
-
-def as_trained(unet: UNet3D) -> nnx.GraphDef:
-    """The graph of the network without what is `never_trained`."""
-    return nnx.graphdef(_shapes(unet))
-
-
-def _shapes(unet: UNet3D) -> UNet3D:
-    """The shapes of a network like this one, without its first layer over time."""
-    shapes = nnx.eval_shape(lambda: UNet3D(unet.config, rngs=nnx.Rngs(0)))
-    shapes.transformer_in = _Through()  # type: ignore[assignment]
-    return shapes
 
 
 def without_time(unet: UNet3D) -> nnx.GraphDef:
@@ -83,7 +62,8 @@ def without_time(unet: UNet3D) -> nnx.GraphDef:
 
     It merges with what ``over_time`` leaves of the whole network's weights.
     """
-    still = _shapes(unet)
+    still = nnx.eval_shape(lambda: UNet3D(unet.config, rngs=nnx.Rngs(0)))
+    still.transformer_in = nnx.data(None)
     for level in _levels(still):
         level.temp_convs = nnx.List([_Through() for _ in level.temp_convs])
         level.temp_attentions = nnx.List([_Through() for _ in level.temp_attentions])
@@ -92,7 +72,8 @@ def without_time(unet: UNet3D) -> nnx.GraphDef:
 
 def zero_last(unet: UNet3D) -> None:
     """Start every branch at zero, as the reference networks do: much better to train from."""
-    layers: list[Any] = [unet.conv_out, unet.transformer_in.proj_out]
+    first = unet.transformer_in
+    layers: list[Any] = [unet.conv_out, *([] if first is None else [first.proj_out])]
     for level in _levels(unet):
         layers += [block.conv2 for block in level.resnets]
         layers += [block.conv4.conv for block in level.temp_convs]

@@ -15,7 +15,7 @@ import typer
 from flax import nnx
 
 from syncos_jax.demo import gates
-from syncos_jax.demo.diffusion import TextToVideo, never_trained, over_space, over_time, zero_last
+from syncos_jax.demo.diffusion import TextToVideo, over_space, over_time, zero_last
 from syncos_jax.demo.export import export, training_record
 from syncos_jax.demo.sizes import SIZES, TOKENS, DemoSizes
 from syncos_jax.demo.tokenizer import train_tokenizer
@@ -166,8 +166,9 @@ def begun(
     networks = untrained(sizes, tokenizer, seed)
     networks.text_encoder = read_network(source, "text_encoder", config)
     if stage != "autoencoder":
-        learned = nnx.Not(never_trained) if stage == "clips" else over_space
-        trained = nnx.state(read_network(source, "unet", config), learned)
+        trained = nnx.state(
+            read_network(source, "unet", config), *(() if stage == "clips" else (over_space,))
+        )
         nnx.update(networks.unet, trained)
     parts = networks, read_network(source, "vae", config), tokenizer
     return parts, stage, dict(config.notes)

@@ -16,14 +16,7 @@ from flax import nnx
 
 from syncos_jax.demo.bank import encode_bank
 from syncos_jax.demo.clips import Batch, clip_batches, pair_ranks, reversed_scene
-from syncos_jax.demo.diffusion import (
-    TextToVideo,
-    as_trained,
-    never_trained,
-    over_time,
-    velocity_error,
-    without_time,
-)
+from syncos_jax.demo.diffusion import TextToVideo, over_time, velocity_error, without_time
 from syncos_jax.demo.evaluate import prompt
 from syncos_jax.demo.frames import mark_frames
 from syncos_jax.demo.loop import Training
@@ -111,8 +104,7 @@ def train_clips(
     latents, scenes = clip_bank(vae, sizes, folder, seed)
     if inflate:
         mark_frames(networks.unet, frames=CLIP_FRAMES, seed=seed)
-    graph = as_trained(networks.unet)
-    _, time, space = nnx.state(networks.unet, never_trained, over_time, ...)  # type: ignore[misc]
+    graph, time, space = nnx.split(networks.unet, over_time, ...)  # type: ignore[misc]
     still_graph = without_time(networks.unet)
 
     def loss(params: dict[str, Any], batch: Step, key: jax.Array) -> jax.Array:

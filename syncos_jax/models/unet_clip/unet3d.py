@@ -40,6 +40,9 @@ class UNet3DConfig:
         norm_eps: of the residual blocks and the output norm (1e-6 in transformers, 1e-5 in temporal
             convolutions, whatever is set here).
         fps_embedding: whether the frame rate is embedded beside the timestep (VideoCrafter2).
+        first_transformer: whether a temporal transformer, eight heads wide whatever the width,
+            stands before the first level. A small network is better off without: at every cell of
+            the latent, it is as much work there as all of the rest.
     """
 
     in_channels: int = 4
@@ -52,6 +55,7 @@ class UNet3DConfig:
     norm_groups: int = 32
     norm_eps: float = 1e-5
     fps_embedding: bool = False
+    first_transformer: bool = True
 
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.block_out_channels):
@@ -222,7 +226,9 @@ class UNet3D(nnx.Module):
         self.fps_embedding = nnx.data(
             TimestepEmbedding(first, 4 * first, **sizes.kw) if config.fps_embedding else None
         )
-        self.transformer_in = sizes.temporal(first, heads=8)  # eight heads whatever the width
+        self.transformer_in = nnx.data(
+            sizes.temporal(first, heads=8) if config.first_transformer else None
+        )
 
         down, up = [], []
         skips, channels = [first], first
@@ -286,7 +292,8 @@ class UNet3D(nnx.Module):
         emb = self.embed_time(t, fps)
         with jax.named_scope("in"):
             x = self._per_frame(self.conv_in, x)
-            x = self.transformer_in(x)
+            if self.transformer_in is not None:
+                x = self.transformer_in(x)
         skips = [x]
         for level in self.down_blocks:
             with jax.named_scope("down"):
