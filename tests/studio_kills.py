@@ -151,6 +151,24 @@ def submit(server, videos):
             server.post("/v1/videos", json=body, headers=headers)
 
 
+def busy(server):
+    return [v for v in server.videos() or [] if v["status"] in ("queued", "running")]
+
+
+def a_moment(server, rng, index):
+    """Waits: two times in three not for long, in whatever phase that is on this machine as busy as
+    it is; else into the rows, or until one more is made, so that the queue gets shorter."""
+    if index % 3 < 2:
+        time.sleep(rng.uniform(0.0, 1.5) * (1 + index % 3))
+        return
+    left = len(busy(server))
+    while left and len(busy(server)) == left:
+        if index % 2 and any(video["phase"] == "sampling" for video in busy(server)):
+            break
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0.0, 0.5))
+
+
 def decide(server, decided):
     """Approves one more video that is done, if there is one."""
     for video in server.videos() or []:
@@ -174,10 +192,11 @@ def kill_server(folder, kills, videos, seed=0, row_seconds=0.02):
     submit(server, videos)
     at = []
     while len(at) < kills:
-        time.sleep(rng.uniform(0.0, 1.5) * (1 + len(at) % 3))
+        a_moment(server, rng, len(at))
         decide(server, decided)
-        busy = [v for v in server.videos() or [] if v["status"] in ("queued", "running")]
-        at.append(f"{len(busy)} left, {busy[0]['phase'] if busy else 'idle'}")
+        waiting = busy(server)
+        phase = next((video["phase"] for video in waiting if video["phase"]), "idle")
+        at.append(f"{len(waiting)} left, {phase}")
         assert server.kill() == -signal.SIGKILL
         server.start()
     found["kills"], found["killed_at"] = len(at), at
@@ -186,6 +205,7 @@ def kill_server(folder, kills, videos, seed=0, row_seconds=0.02):
         time.sleep(0.2)
     ended = server.videos()
     found["statuses"] = dict(Counter(video["status"] for video in ended))
+    found["errors"] = [video["error"] for video in ended if video["error"]]
     found["decided"] = len(decided)
     found["decisions_kept"] = sum(
         video["takes"][0]["verdict"] == "approved"

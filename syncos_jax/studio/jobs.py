@@ -25,6 +25,7 @@ from syncos_jax.studio.stored import (
     FAILED,
     JSON,
     MAX_DEATHS,
+    PATIENCE,
     QUEUED,
     RUNNING,
     TABLES,
@@ -234,7 +235,8 @@ class Jobs:
         return id
 
     def recover(self) -> None:
-        """At the start: what a killed process was making is first in the queue again."""
+        """At the start: what a killed process was making is first in the queue again; behind the
+        others where it has been so too often."""
         with self._transaction() as db:
             takes = db.execute("SELECT * FROM takes WHERE status = ?", (RUNNING,)).fetchall()
             for take in takes:
@@ -260,8 +262,9 @@ class Jobs:
         """The next take, which is the caller's to make; None where none waits."""
         with self._transaction() as db:
             row = db.execute(
-                "SELECT video, take FROM takes WHERE status = ? ORDER BY video, take LIMIT 1",
-                (QUEUED,),
+                "SELECT video, take FROM takes WHERE status = ? "
+                "ORDER BY deaths / ?, video, take LIMIT 1",
+                (QUEUED, PATIENCE),
             ).fetchone()
             if row is None:
                 return None

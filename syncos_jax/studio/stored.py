@@ -13,6 +13,8 @@ ENDED = (DONE, FAILED, CANCELLED)
 STATUSES = (QUEUED, RUNNING, CANCELLING, *ENDED)
 MAX_DEATHS = 10
 """Times that the process may die while it makes a take without getting any further."""
+PATIENCE = 3
+"""As many such deaths put a take behind the others, so that it does not hold them up."""
 
 TABLES = """
 CREATE TABLE videos (

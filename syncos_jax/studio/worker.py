@@ -237,7 +237,7 @@ class Making:
             return before
         run = self.pipeline.start(request)
         look = _Look(self.pipeline, preview_file(self.folder))
-        noted = time.monotonic()
+        noted = -PROGRESSED_SECONDS
 
         def watched(done: int, total: int) -> None:
             nonlocal noted
