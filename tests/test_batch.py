@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
+from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.runs.items import read_items
 from syncos_jax.runs.markers import Markers, read_status
 from syncos_jax.runs.outputs import Outputs
@@ -176,6 +177,18 @@ def test_what_has_failed_and_what_is_missing(monkeypatch):
     result = batch(source, "--out", "videos", "--retry-failed")
     assert result.exit_code == 0 and "3 done, 0 failed, 0 pending" in result.stderr
     assert [marker(name)["made"] for name in ("a", "b", "0003")] == [2, 1, 1]
+    assert list(Path("videos").glob(".*.run")) == []
+
+
+def test_a_run_that_outlived_its_video_is_removed_next_time(monkeypatch):
+    """As if the process was killed between the two."""
+    source = lines({"name": "a", **STORY}, {"name": "b", **STORY, "seed": 1})
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoint, "remove", Checkpoint.close)
+        batch(source, "--out", "videos")
+    assert list(Path("videos").glob(".*.run"))
+    result = batch(source, "--out", "videos")
+    assert result.exit_code == 0 and "0 of 2 videos to make" in result.stderr
     assert list(Path("videos").glob(".*.run")) == []
 
 

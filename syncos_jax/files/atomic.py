@@ -68,7 +68,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except OSError as error:  # named after what was to be written, not after where, or not at all
         if error.filename is None or str(error.filename) == name:
-            error.filename = str(target)
+            with suppress(AttributeError):  # of PyAV's own errors it cannot be changed
+                error.filename = str(target)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -175,18 +175,42 @@ def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
             reason = _reason(error)
             del error
             _settle(folder.parent)
-            no_word_of_late_writes()
             failure = OSError(0, reason, str(folder))
         else:
             return
     raise failure
 
 
-def no_word_of_late_writes() -> None:
-    """After a write that failed: what Orbax gave up on is collected later, if only at exit, and
-    would then still be logged with its traces, long after the one line that said so."""
-    logging.getLogger("asyncio").disabled = True
+def _no_word_of_failed_writes() -> None:
+    """What Orbax cannot write it raises, and its caller says so in one line. It would also log
+    that with its traces: from the thread that writes in the background, and once more when what it
+    gave up on is collected, if only at exit."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_not_of_orbax)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    if not isinstance(sys.unraisablehook, _WithoutLateWrites):
+        sys.unraisablehook = _WithoutLateWrites(sys.unraisablehook)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    if record.levelno < logging.ERROR:
+        return True
+    files, trace = [record.pathname], record.exc_info[2] if record.exc_info else None
+    while trace is not None:
+        files.append(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    return not any("orbax" in text for text in (*files, record.getMessage()))
+
+
+class _WithoutLateWrites:
+    """A ``sys.unraisablehook``: ends writes that were given up without a word."""
+
+    def __init__(self, others: Callable[[Any], None]) -> None:
+        self._others = others
+
+    def __call__(self, unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            self._others(unraisable)
 
 
 def _settle(folder: Path) -> None:
@@ -302,17 +326,11 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def orbax_quiet() -> Any:
     """Keeps Orbax from logging what it does, and its errors, which are raised as well."""
+    _no_word_of_failed_writes()
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
-    hook = sys.unraisablehook
-
-    def ignore_late_writes(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            hook(unraisable)
-
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = ignore_late_writes
     try:
         yield
     except Exception:  # reads that were given up end about now
@@ -320,6 +338,5 @@ def orbax_quiet() -> Any:
         gc.collect()
         raise
     finally:
-        sys.unraisablehook = hook
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -33,7 +33,6 @@ from syncos_jax.errors import InputError, Terminated
 from syncos_jax.files import replacing
 from syncos_jax.files.text import short
 from syncos_jax.files.versioned import FileFormat
-from syncos_jax.models.saved import no_word_of_late_writes
 from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.pipeline.states import States
 from syncos_jax.sampling.hosts import broadcast
@@ -304,7 +303,6 @@ class Checkpoint:
         try:
             self.saved += self._states.save(run.row, run.clips_done, run.carry, wait=wait)
         except Exception as error:  # tensorstore has no class of its own for a full disk
-            no_word_of_late_writes()
             self._warn_of("could not be saved", error)
         now = monotonic()
         self.waited += now - begin

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -165,7 +165,9 @@ class Batch:
 
     def make_all(self) -> None:
         """Makes everything that is missing."""
-        missing = [g for g in in_groups(self.videos, self.side_by_side) if pending(g)]
+        groups = in_groups(self.videos, self.side_by_side)
+        self._remove_leftovers([group for group in groups if not pending(group)])
+        missing = [group for group in groups if pending(group)]
         self._rows, self._total_rows = 0, sum(len(group[0].request.tape) for group in missing)
         shapes = len({group[0].request.program for group in missing})
         count = sum(len(pending(group)) for group in missing)
@@ -187,6 +189,14 @@ class Batch:
             interrupted = isinstance(stop, KeyboardInterrupt) and not isinstance(stop, Terminated)
             self._finisher.give_up(at_once=interrupted)
             raise
+
+    def _remove_leftovers(self, made: list[Group]) -> None:
+        """The runs of videos whose process was killed after they were made."""
+        for group in made:
+            folder, run = self._run_of(group)
+            if folder.is_dir():
+                with suppress(InputError):  # another process is at it, or it holds other things
+                    Checkpoint(folder, run, resume=False).remove()
 
     def _make_each(self, groups: list[Group], progress: Any) -> list[Group]:
         """Makes groups one after another; returns those that another process is at."""
