@@ -42,6 +42,16 @@ class Studio:
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{address}: {error.code} {error.read().decode()[:300]}") from error
 
+    def loading(self) -> bool:
+        """Whether the model is not there yet."""
+        try:
+            self.ask("/v1/model")
+        except RuntimeError as error:
+            if ": 503 " not in str(error):
+                raise
+            return True
+        return False
+
     def until_ended(self, id: str, pause: float = 0.5) -> dict[str, Any]:
         """Waits for a video."""
         while True:
@@ -68,7 +78,8 @@ def running(folder: Path, *options: str) -> Any:
         if not base.startswith("http"):
             raise SystemExit(f"the studio does not start: {base}")
         studio = Studio(base, psutil.Process(run.pid), folder)
-        studio.ask("/v1/model")
+        while studio.loading():
+            time.sleep(0.2)
         yield studio
     finally:
         run.terminate()

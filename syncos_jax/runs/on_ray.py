@@ -168,15 +168,17 @@ def make_on_ray(
     options, count = resources(ray, work.devices, workers)
     count = max(1, min(count, len(items)))
     phases.say(f"{count} workers on Ray, {len(items)} videos")
-    actor = ray.remote(max_restarts=-1, max_task_retries=0, **options)(Worker)
-    actors = [actor.remote(work, f"ray {index}") for index in range(count)]
-    run = _Run(ray, actors, Queue(items, count), Markers(Outputs(work.out, work.work)), phases.say)
+    # None restarts by itself: until it has, its calls fail, each as if it had died once more.
+    actor = ray.remote(max_restarts=0, **options)(Worker)
+    markers = Markers(Outputs(work.out, work.work))
+    begin = lambda index: actor.remote(work, f"ray {index}")  # noqa: E731
+    run = _Run(ray, begin, Queue(items, count), markers, phases.say)
     try:
         with phases.phase("make", "videos") as progress:
             while run.step():
                 progress(len(run.results), len(items))
     finally:
-        for one in actors:
+        for one in run.actors:
             ray.kill(one)
     statuses = [result["status"] for result in run.results.values()]
     said = ", ".join(f"{statuses.count(name)} {name}" for name in (DONE, FAILED, PENDING))
@@ -188,10 +190,16 @@ class _Run:
     """What the actors have in hand, and what has come of the rest."""
 
     def __init__(
-        self, ray: Any, actors: list, queue: Queue, markers: Markers, say: Callable[[str], None]
+        self,
+        ray: Any,
+        begin: Callable[[int], Any],
+        queue: Queue,
+        markers: Markers,
+        say: Callable[[str], None],
     ) -> None:
         self.ray = ray
-        self.actors = actors
+        self.begin = begin
+        self.actors = [begin(worker) for worker in range(queue.workers)]
         self.queue = queue
         self.markers = markers
         self.say = say
@@ -220,6 +228,8 @@ class _Run:
                     self.say(f"failed: {made['name']}: {made['error']}")
         except self.ray.exceptions.RayActorError:
             self.say(f"worker {worker} was lost with {len(items)} videos in hand; another goes on")
+            self.ray.kill(self.actors[worker])
+            self.actors[worker] = self.begin(worker)
             for item in self.queue.lost(worker, items):
                 self._give_up(item)
         except self.ray.exceptions.RayTaskError as error:
