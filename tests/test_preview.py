@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fakes import FakeModel
 from PIL import Image
+from test_family import ToyFlow
 
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
@@ -43,6 +44,21 @@ def test_the_strip(tmp_path):
     assert strip.shape == (2 * (84 + 4) + 4, 8 * (126 + 4) + 4, 3)
     assert strip[40, 40, 0] + 40 < strip[130, 40, 0]
     assert [path.name for path in Path(tmp_path).iterdir()] == ["p.png"]
+
+
+def test_the_strip_of_a_causal_autoencoder(tmp_path):
+    preview = Preview(Pipeline(ToyFlow()), tmp_path / "p.png")
+    latents = np.zeros((6, 2, 3, 2), np.float32)
+    latents[3:, ..., 0] = 1.0  # the first channel is red and blue
+    latents[1:5, ..., 1] = 0.5  # the second green
+    preview.write(latents)
+    strip = np.asarray(Image.open(tmp_path / "p.png")).astype(int)
+    cells = strip[40, 40::130][:6]
+    np.testing.assert_allclose(
+        cells,
+        [[128, 128, 128], *[[128, 158, 128]] * 2, *[[188, 158, 188]] * 2, [188, 128, 188]],
+        atol=3,
+    )
 
 
 def test_bad_arguments(tmp_path):

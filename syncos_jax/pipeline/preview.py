@@ -75,7 +75,8 @@ class Preview:
         """Writes the strip of these clean latents ``[F, h, w, C]``."""
         count = len(latents)
         chosen = np.unique(np.linspace(0, count - 1, min(_FITTED, count)).round().astype(int))
-        decoded = self._pipeline.decode(latents[chosen])
+        # Each alone: a causal VAE makes one frame of the first latent, and several of those after.
+        decoded = np.concatenate([self._pipeline.decode(latents[i : i + 1])[:1] for i in chosen])
         small = colours(latents, decoded, chosen)
         shown = np.unique(np.linspace(0, count - 1, min(_SHOWN, count)).round().astype(int))
         height, width = small.shape[1:3]
