@@ -163,6 +163,21 @@ def test_torch_files_cut_anywhere(tmp_path, zipped):
             open_file(path)
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_memo_that_would_fill_the_memory_is_refused(tmp_path, zipped):
+    """A place far away in the memo makes CPython's reader allocate all the places before it."""
+    path = tmp_path / "a.pt"
+    torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
+    far = b"r" + struct.pack("<I", 2**32 - 1)  # LONG_BINPUT, 34 GB of places
+    if zipped:
+        rewritten(path, lambda data: data[:-1] + far + data[-1:])
+    else:
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"q\x00", far, 1))
+    with pytest.raises(InputError, match="damaged or truncated: place 4294967295 of its memo"):
+        open_file(path)
+
+
 def test_damaged_pickles_never_do_more_than_fail(tmp_path):
     path = tmp_path / "a.ckpt"
     rng = np.random.default_rng(0)

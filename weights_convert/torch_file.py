@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import pickletools
 import re
 import struct
 import zipfile
@@ -30,6 +31,8 @@ _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
 _MAX_PICKLE = 256_000_000
 _MAX_NAMES = 1_000
+_MAX_MEMO = 10_000_000
+"""Places of a pickle's memo, which is allocated as long as the farthest of them says."""
 
 
 def recognises(head: bytes) -> bool:
@@ -215,8 +218,16 @@ class _Unpickler(pickle.Unpickler):
         self, file: IO[bytes], path: Path, storage: Callable[..., Any], tensor: Any = _tensor
     ):
         super().__init__(file)
-        self._path, self._storage, self._tensor = path, storage, tensor
+        self._file, self._path, self._storage, self._tensor = file, path, storage, tensor
         self._named: dict[str, _Named] = {}
+
+    def load(self) -> Any:
+        begin = self._file.tell()
+        for code, place, _ in pickletools.genops(self._file):
+            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= place <= _MAX_MEMO:
+                raise pickle.UnpicklingError(f"place {place} of its memo is too far")
+        self._file.seek(begin)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{names.PYTHON_2.get(module, module)}.{name}"
