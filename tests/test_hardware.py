@@ -13,10 +13,10 @@ from syncos_jax.cli.app import app
 from syncos_jax.cli.hardware import lines
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import hardware
+from syncos_jax.pipeline.flops import flops
 from syncos_jax.pipeline.hardware import Compiled, Memory, Report, ask, parse, roofline
 from syncos_jax.pipeline.hardware.abstract import abstract_model
 from syncos_jax.pipeline.hardware.compile import fitting
-from syncos_jax.pipeline.hardware.flops import flops
 from syncos_jax.pipeline.hardware.program import read
 from syncos_jax.pipeline.hardware.report import from_dict
 from syncos_jax.pipeline.load import load_model

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from syncos_jax.pipeline.flops import flops_of
 from syncos_jax.pipeline.request import Request
 from syncos_jax.pipeline.timings import recall
 from syncos_jax.pipeline.versions import device_of
@@ -75,7 +76,7 @@ class Cost:
         rows: calls of the network.
         clips_per_call, clips, empty, windows: as `TapeSummary` counts them.
         steps, co_denoising_rounds, refinement_rounds: likewise.
-        flops_per_call: floating-point operations of one call, as XLA counts them.
+        flops_per_call: floating-point operations of one call (`syncos_jax.pipeline.flops`).
         flops_decode_frame: of decoding one latent frame; 0 where the model does not say.
         flops: of the whole run, calls and decoding.
         weights_bytes: weights of the networks, as loaded.
@@ -300,9 +301,8 @@ def measure(function: Any, *arguments: Any) -> tuple[float, int]:
         function: a jitted function.
         arguments: arrays, or `jax.ShapeDtypeStruct` in their place. Nothing is compiled or run.
     """
-    traced = function.trace(*arguments)
-    analysis = traced.lower().cost_analysis() or {}
-    return float(analysis.get("flops", 0.0)), living_bytes(traced.jaxpr.jaxpr)
+    jaxpr = function.trace(*arguments).jaxpr.jaxpr
+    return flops_of(jaxpr), living_bytes(jaxpr)
 
 
 def living_bytes(jaxpr: Any) -> int:

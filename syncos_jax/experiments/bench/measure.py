@@ -23,7 +23,7 @@ class Work:
         what: of which kind: unet, vae, text, row or video.
         lower: gives the lowered program.
         call: calls the compiled program with its arguments.
-        flops: operations of a call; None for those of the lowered program.
+        flops: operations of a call (`syncos_jax.pipeline.flops`); None where they are not known.
         unit: what a call makes, such as "2 clips".
     """
 
@@ -46,7 +46,7 @@ class Measurement:
             distance of their quartiles over the median.
         memory: peak bytes of the compiled program with its arguments, from its analysis.
         device_memory: peak bytes of the process on the device so far, from the device.
-        flops: floating-point operations (`operations`).
+        flops: floating-point operations (`syncos_jax.pipeline.flops`).
         share: of the device's measured peak that the median call reached.
     """
 
@@ -91,7 +91,7 @@ def measure(work: Work, *, repeat: int, peak_flops: float | None = None) -> Meas
         work.unit,
         first,
         times,
-        flops=operations(lowered) if work.flops is None else work.flops,
+        flops=work.flops,
         lowering=lowering,
         compilation=compilation,
         memory=peak_memory(compiled),
@@ -148,10 +148,3 @@ def device_memory() -> int | None:
     """Most bytes the process has had on the device; None where the device does not say (CPU)."""
     stats = jax.devices()[0].memory_stats()
     return int(stats["peak_bytes_in_use"]) if stats and "peak_bytes_in_use" in stats else None
-
-
-def operations(lowered: jax.stages.Lowered) -> float | None:
-    """Floating-point operations of a program, as XLA counts them before it optimises: two for each
-    multiplication with its addition, one for each element of a sum or product; a loop's body once.
-    None where the backend does not say."""
-    return (lowered.cost_analysis() or {}).get("flops")

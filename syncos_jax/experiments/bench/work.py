@@ -14,9 +14,10 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.bench.device import seconds
-from syncos_jax.experiments.bench.measure import Measurement, Work, measure, operations, summarise
+from syncos_jax.experiments.bench.measure import Measurement, Work, measure, summarise
 from syncos_jax.models import Model
 from syncos_jax.pipeline import Pipeline
+from syncos_jax.pipeline.flops import flops
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
@@ -64,10 +65,10 @@ class Case:
         return jax.jit(self.model.denoiser), (self.model.params, x, t, cond)
 
     @cached_property
-    def flops_of_clip(self) -> float | None:
+    def flops_of_clip(self) -> float:
         """Operations of the network on one clip."""
         network, arguments = self.call(1)
-        return operations(network.lower(*arguments))
+        return flops(network, *arguments)
 
     @cached_property
     def flops_of_frame(self) -> float | None:
@@ -75,8 +76,8 @@ class Case:
         decoding = self.model.decoding(self.latent)
         if decoding is None:
             return None
-        found = operations(decoding[0].lower(*decoding[1]))
-        return None if found is None else found / decoding[1][2].shape[0]
+        decode, (static, *arguments) = decoding
+        return flops(partial(decode, static), *arguments) / arguments[1].shape[0]
 
 
 def normal(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
@@ -93,6 +94,7 @@ def unet_work(case: Case, guided: bool) -> Work:
         what="unet",
         lower=lambda: network.lower(*arguments),
         call=lambda program: program(*arguments),
+        flops=clips * case.flops_of_clip,
         unit=f"{clips} clips" if clips > 1 else "1 clip",
     )
 
@@ -126,6 +128,7 @@ def vae_work(case: Case) -> Work:
         what="vae",
         lower=lambda: decode.lower(*arguments),
         call=call,
+        flops=_times(piece, case.flops_of_frame),
         unit="1 latent frame" if piece == 1 else f"{piece} latent frames",
     )
 
@@ -146,6 +149,7 @@ def text_work(case: Case, prompts: int = 8) -> Work:
         what="text",
         lower=lambda: _apply.lower(graphdef, params, *inputs),
         call=lambda program: program(params, *inputs),
+        flops=flops(partial(_apply, graphdef), params, *inputs),
         unit=f"{prompts} prompts",
     )
 
@@ -209,7 +213,7 @@ def measure_video(case: Case, *, repeat: int, peak_flops: float | None) -> Itera
     frames = f"{case.frames} frames"
     network = _times(summary.clips, case.flops_of_clip)
     decoder = _times(request.layout.frames, case.flops_of_frame)
-    for part, unit, times, flops in (
+    for part, unit, times, count in (
         ("sampling", f"{frames}, {summary.clips} clips", sampling, network),
         ("decoding", frames, decoding, decoder),
         (
@@ -225,7 +229,7 @@ def measure_video(case: Case, *, repeat: int, peak_flops: float | None) -> Itera
             unit,
             times[0],
             times[1:],
-            flops=flops,
+            flops=count,
             peak_flops=peak_flops,
         )
 

@@ -21,8 +21,8 @@ from jax.sharding import PartitionSpec as P
 from syncos_jax.errors import InputError
 from syncos_jax.models.family import Model
 from syncos_jax.models.networks import NetworkModel
+from syncos_jax.pipeline.flops import flops
 from syncos_jax.pipeline.hardware.abstract import abstract_model
-from syncos_jax.pipeline.hardware.flops import flops
 from syncos_jax.pipeline.hardware.program import read
 from syncos_jax.pipeline.hardware.report import SHARE, Compiled, Memory, Report
 from syncos_jax.pipeline.hardware.targets import Target

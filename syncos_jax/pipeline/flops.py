@@ -20,10 +20,11 @@ def flops(function: Any, *arguments: Any) -> float:
         function: traceable.
         arguments: arrays, or `jax.ShapeDtypeStruct` in their place.
     """
-    return _of(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return flops_of(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _of(jaxpr: Any) -> float:
+def flops_of(jaxpr: Any) -> float:
+    """`flops` of what was traced already."""
     return sum(_one(equation) for equation in jaxpr.eqns)
 
 
@@ -37,7 +38,7 @@ def _one(equation: Any) -> float:
         kernel = equation.invars[1].aval
         out = parameters["dimension_numbers"].rhs_spec[0]
         return 2.0 * equation.outvars[0].aval.size * kernel.size / kernel.shape[out]
-    inner = [_of(jaxpr) for jaxpr in _inner(parameters)]
+    inner = [flops_of(jaxpr) for jaxpr in _inner(parameters)]
     if name == "cond":
         return max(inner, default=0.0)
     if name == "pallas_call":
