@@ -112,16 +112,17 @@ def test_equal_programs_are_told_from_others():
     assert program(SynCoS(steps=3, t_min=400, iterations=2), renamed) == one
 
 
-SYNCOS = {"name": "syncos", "steps": 3, "iterations": 2, "t_min": 400, "learning_rate": 0.2}
+SYNCOS = {"name": "syncos", "steps": 4, "iterations": 2, "t_min": 700, "learning_rate": 0.2}
 CHANGES = {
-    "steps": 4,
+    "steps": 5,
     "guidance": 3.0,
     "guidance_t_min": 300,
     "guidance_t_max": 500,
     "batch": 2,
     "eta": 0.5,
     "solver": "dpm++",
-    "t_min": 700,
+    "fresh_noise_t_min": 300.0,
+    "t_min": 400,
     "refine_steps": 2,
     "refine_snr": 5.0,
     "iterations": 3,
