@@ -43,7 +43,7 @@ demo: $(VENV)/.run
 	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all --out $(OUT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 40
 
 test-full: $(VENV)/.test
 	$(BIN)/python -m pytest

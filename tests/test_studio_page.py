@@ -249,7 +249,7 @@ def test_history(page, server):
     page.until("document.querySelectorAll('.video-card').length === 1")
     tab.get_by_label("Search titles and prompts").fill("")
     tab.get_by_role("radio", name="Waiting").check()
-    page.until("document.querySelectorAll('.video-card').length === 1")
+    tab.locator(".history:not(:has(li + li))").get_by_text("Waiting one").wait_for()
     server.advance("v27", status="running", place=0, phase="sampling", step=25, steps=50)
     page.seen("Sampling: step 25 of 50").wait_for()
     tab.get_by_label("Search titles and prompts").fill("nowhere")

@@ -224,7 +224,7 @@ class _Unpickler(pickle.Unpickler):
     def load(self) -> Any:
         begin = self._file.tell()
         for code, place, _ in pickletools.genops(self._file):
-            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= place <= _MAX_MEMO:
+            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= (place or 0) <= _MAX_MEMO:
                 raise pickle.UnpicklingError(f"place {place} of its memo is too far")
         self._file.seek(begin)
         return super().load()

@@ -19,8 +19,7 @@ export function videosView(studio) {
 
   const find = h("input", { type: "search", placeholder: t("history.search"), "aria-label": t("history.search"),
     oninput: later(() => {
-      search = find.value.trim();
-      load();
+      if (find.value.trim() !== search) load(); // not if the filter was changed since, which asked for both
     }, 250) });
   const filter = h("fieldset", { class: "filter" }, h("legend", { class: "away" }, t("history.filter")),
     choices("status", FILTERS.map((value) => ({ value, label: t(value ? `status.${value}` : "history.all") })), "", (value) => {
@@ -31,6 +30,7 @@ export function videosView(studio) {
   let asked = 0;
   async function load(further = false) {
     const mine = ++asked;
+    search = find.value.trim();
     const query = { limit: PAGE, ...(status && { status }), ...(search && { search }), ...(further && next && { after: next }) };
     try {
       const answer = await keepAnswer(api.videos(query));
