@@ -302,6 +302,7 @@ def test_most_frames_are_trained_where_shapes_form():
     assert abs(inside - (0.7 + 0.3 * 0.55)) < 0.03
 
 
+@pytest.mark.slow
 def test_normalised_latents_decode_to_the_same(tmp_path):
     vae = random_network(lambda: AutoencoderKL(TINY.vae, rngs=nnx.Rngs(0)))
     images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
@@ -424,6 +425,7 @@ def test_a_scene_at_a_frame_begins_there():
     assert everything.min() >= 12.99 and 22 < everything.max() <= 26.01  # the smallest, doubled
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_first_stage_has_what_the_second_needs(tmp_path):
     vocabulary = train_tokenizer(tmp_path / "tokenizer")
     networks = random_network(lambda: TextToVideo(TINY, vocabulary, rngs=nnx.Rngs(0)))

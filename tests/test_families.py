@@ -35,6 +35,7 @@ def check_devices(found):
         assert run["difference"] <= 1e-4 and run["frames_differ"] <= 1
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_make_the_same_video(tmp_path):
     tasks = [f"{family}:syncos" for family in FAMILIES]
     check_devices(program("many_families.py", 8, tmp_path, *tasks))
@@ -46,7 +47,8 @@ def test_the_other_samplers_on_one_and_eight_devices(tmp_path):
     check_devices(program("many_families.py", 8, tmp_path, *tasks))
 
 
-@pytest.mark.parametrize("family", ["wan", pytest.param("cogvideox", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_weights_are_restored_in_their_place(family, tmp_path):
     """Each of four devices of the axis `model` has its part of transformer and text encoder."""
     (found,) = program("many_families.py", 8, tmp_path, f"{family}:weights").values()

@@ -64,7 +64,7 @@ def frames_on_each_subject(sampler):
         (FlowLong(), 0.64, 0.77),
         (FreeNoise(), 0.95, 1.0),
         (SynCoS.dial(0.5), 0.80, 0.95),  # at 1.07 times co-denoising's calls
-        (SynCoS.dial(1.0), 0.95, 1.0),  # at 1.15 times
+        pytest.param(SynCoS.dial(1.0), 0.95, 1.0, marks=pytest.mark.slow),  # at 1.15 times
         # Fresh noise beside the refinement: it does not matter much.
         pytest.param(
             SynCoS(t_min=850, learning_rate=0.5, iterations=20, fresh_noise_t_min=600),

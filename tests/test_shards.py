@@ -107,6 +107,7 @@ def check(found, count, kills, scenarios):
     assert scenarios - 2 - kills <= counted <= scenarios - 2
 
 
+@pytest.mark.slow
 def test_shards_with_a_kill():
     check(run("--shards", 3, "--scenarios", 14, "--kills", 1), 3, 1, 14)
 

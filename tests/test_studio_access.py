@@ -192,7 +192,7 @@ def test_errors_stand_at_their_fields(page, server):
     assert page.error("variables.pace") == "Give a number from 0.5 to 4."
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_nothing_that_axe_finds(browser, server, scheme):
     """WCAG 2.1 AA, as far as a machine can judge it: names, roles, contrast, order."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")

@@ -28,6 +28,7 @@ def kill(kills, videos):
     return found
 
 
+@pytest.mark.slow
 def test_a_few_kills():
     found = kill(kills=3, videos=3)
     stopped = found["terminated"]
