@@ -18,7 +18,7 @@ PACKAGES := syncos_jax $(wildcard kernels weights_convert)
 
 help:
 	@echo "make demo       a long video of several events from the built-in model: $(OUT)"
-	@echo "make test       the tests (a few minutes)"
+	@echo "make test       the tests (15 to 20 minutes on two cores)"
 	@echo "make test-full  the tests, with the slow ones"
 	@echo "make test-accelerators  programs for TPUs and GPUs that are not there, at full size (hours)"
 	@echo "make lint       ruff and mypy"

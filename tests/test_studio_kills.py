@@ -38,7 +38,7 @@ def test_a_few_kills():
 @pytest.mark.slow
 def test_thirty_kills():
     found = kill(kills=30, videos=10)
-    assert found["decided"] >= 4
+    assert found["decided"] >= 5
     print({key: value for key, value in found.items() if key != "log"})
 
 

@@ -237,7 +237,7 @@ class Making:
             return before
         run = self.pipeline.start(request)
         look = _Look(self.pipeline, preview_file(self.folder))
-        noted = -PROGRESSED_SECONDS
+        noted = float("-inf")
 
         def watched(done: int, total: int) -> None:
             nonlocal noted
