@@ -238,6 +238,42 @@ def test_a_head_that_is_too_long(served):
     assert not said or status(said) in (400, 431)
 
 
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        ("GET /v1/videos", b""),  # a head without end
+        ("POST /v1/videos", b"\r\n0\r\n"),  # what may stand after a body in parts, without end
+    ],
+)
+def test_what_never_ends_is_not_held(served, begin, more):
+    first = head(served, begin, f"Transfer-Encoding: chunked\r\n{BEARER}").removesuffix(b"\r\n")
+    sent = 0
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:
+        client.sendall(first + more)
+        try:
+            while sent < 64 * 2**20:
+                client.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
+                sent += 1010
+        except OSError:  # the server has closed
+            pass
+    assert sent < 16 * 2**20
+    assert served.client.get("/v1/videos").status_code == 200
+
+
+def test_an_answer_at_hand_is_given_to_nobody_else(served):
+    """The video that a client polls is answered before all routing, but not before the guard."""
+    address = f"/v1/videos/{served.until(served.make()['id'], 'done')['id']}"
+    first, again = (served.client.get(address) for _ in range(2))
+    same = [{**dict(answer.headers), "date": ""} for answer in (first, again)]
+    assert first.content == again.content and same[0] == same[1]
+    assert status(served.raw(head(served, f"GET {address}", ""))) == 401
+    assert status(served.raw(head(served, f"GET {address}", host="example.org"))) == 421
+    assert served.client.request("HEAD", address).status_code == 405
+    say = {"take": 1, "verdict": "approved", "by": "A", "comment": ""}
+    assert served.client.post(f"{address}/decision", json=say).status_code == 200
+    assert served.client.get(address).json()["takes"][0]["verdict"] == "approved"
+
+
 def test_slow_clients_are_left(served, monkeypatch):
     monkeypatch.setattr(security, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(security, "BODY_SECONDS", 0.5)

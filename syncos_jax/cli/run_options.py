@@ -48,6 +48,7 @@ def server_modules() -> None:
     """Says how to install what the server needs, where it is missing."""
     try:
         import fastapi  # noqa: F401
+        import httptools  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise InputError(

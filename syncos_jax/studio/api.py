@@ -20,6 +20,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.studio import routes, routes_videos
 from syncos_jax.studio.answers import JsonResponse, error_answer
 from syncos_jax.studio.faults import ApiError, Finding, field_of, finding
+from syncos_jax.studio.kept_answers import KeptAnswers
 from syncos_jax.studio.security import Guard
 from syncos_jax.studio.settings import StudioSettings
 from syncos_jax.studio.studio import Studio
@@ -62,7 +63,8 @@ def create_app(settings: StudioSettings) -> FastAPI:
     _handle_errors(app)
     app.include_router(routes.router)
     app.include_router(routes_videos.router)
-    app.add_middleware(
+    app.add_middleware(KeptAnswers, documents=studio.documents)
+    app.add_middleware(  # the last one comes first
         Guard,
         hosts=settings.hosts,
         body_bytes=settings.body_bytes,

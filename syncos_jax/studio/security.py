@@ -14,7 +14,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from syncos_jax.studio.faults import ApiError, Finding
 from syncos_jax.studio.hosts import is_allowed
@@ -255,19 +255,32 @@ def _once(first: Message, receive: Receive) -> Receive:
     return receiving
 
 
-class TimedProtocol(H11Protocol):
-    """uvicorn's protocol, which waits neither for a head nor for a client that takes no answer."""
+class TimedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which waits neither for a head nor for a client that takes no answer, and
+    holds no more of a head, or of what stands between the parts of a body, than may be there."""
 
     _head: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
+    _outside_body = 0  # bytes of this request
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
+        self._outside_body += len(data)
         super().data_received(data)
+        if self._outside_body > 2 * HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request holds too much beside its body.")
         self._watch_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._outside_body = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._outside_body -= len(body)
+        super().on_body(body)
 
     def _watch_head(self) -> None:
         between = self.cycle is None or self.cycle.response_complete

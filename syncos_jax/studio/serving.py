@@ -75,6 +75,5 @@ def server(app: Any, stopping: Callable[[], Any] = lambda: None) -> Server:
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=20,
         timeout_graceful_shutdown=CLOSE_SECONDS,
-        h11_max_incomplete_event_size=32 * 1024,
     )
     return Server(config, stopping)
