@@ -1,5 +1,6 @@
 """The command line: what it writes, what it says, and how it ends."""
 
+import json
 import os
 import re
 import signal
@@ -61,6 +62,38 @@ def test_generate():
     for phase in ("load", "compile", "sample", "decode", "write", "total"):
         assert re.search(rf"^{phase} +\d+\.\d s", result.stderr, re.MULTILINE), result.stderr
     assert "10 frames in 4 windows of 4, 2 events, co_denoising, 4 steps" in result.stderr
+
+
+@pytest.mark.parametrize("own", ["syncos", "flowlong"])
+def test_beside(own):
+    """The same story by another sampler, of the same noise, and stills of both in one picture."""
+    more = ["--strength", 1] if own == "syncos" else []
+    result = generate("--sampler", own, *more, "--beside", "co_denoising", "--out", "a.mp4")
+    assert result.exit_code == 0, result.output
+    assert generate("--sampler", "co_denoising", "--out", "alone.mp4").exit_code == 0
+    first, beside, alone = (
+        json.loads(Path(f"{name}.json").read_text())["latents"]["sha256"]
+        for name in ("a", "a-co_denoising", "alone")
+    )
+    assert beside == alone != first
+    assert f"a-compared.png: {own} beside co-denoising" in result.stdout
+    one, both = (Image.open(f"{name}.png").size for name in ("a", "a-compared"))
+    assert both[0] > one[0] and both[1] == one[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--beside", "co_denoising"], "is the video's own sampler; name another one"),
+        (["--beside", "nothing"], "unknown name 'nothing'"),
+        (["--from", "a.json", "--beside", "fifo"], "--from makes a video again as it was"),
+    ],
+)
+def test_nothing_is_made_beside_itself(arguments, message):
+    scenario = [] if "--from" in arguments else ["story.yaml"]
+    result = syncos("generate", *scenario, "--model", "fake", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+    assert [path.name for path in Path().iterdir()] == ["story.yaml"]
 
 
 def test_options_take_precedence_over_the_scenario():

@@ -8,7 +8,7 @@ from jax._src import monitoring
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import SynCoS, faults, memory, sample, start
+from syncos_jax.sampling import CoDenoising, SynCoS, faults, memory, sample, start
 from syncos_jax.sampling import run as runs
 from syncos_jax.sampling.run import DeviceMemoryError, NonFiniteError, play_through
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -209,7 +209,7 @@ def test_a_last_step_that_diverges_is_said():
 
 
 def test_the_most_windows_that_fit():
-    run = fresh(layout=LAYOUT, sampler=SynCoS(steps=2, iterations=1, t_min=900))
+    run = fresh(layout=LAYOUT, sampler=CoDenoising(steps=2))
     assert run.windows == run.longest == 4
     needs = {windows: memory.program_bytes(run, windows) for windows in (1, 2, 3, 4)}
     assert needs[1] < needs[2] < needs[4]
@@ -227,11 +227,26 @@ def test_the_most_windows_that_fit():
 
 @pytest.mark.parametrize(("room", "windows"), [(None, 4), (4, 4), (3, 2), (1, 1)])
 def test_a_run_has_as_many_windows_as_the_device_has_memory_for(monkeypatch, room, windows):
-    run = fresh(layout=LAYOUT, sampler=SynCoS(steps=2, iterations=1, t_min=900))
+    run = fresh(layout=LAYOUT, sampler=CoDenoising(steps=2))
     needed = None if room is None else memory.program_bytes(run, room)
     monkeypatch.setattr(memory, "_whole_room", lambda run: needed)
     assert memory.windows_that_fit(run) == windows
     assert memory._held(run) >= run.carry.predictions.nbytes
+
+
+@pytest.mark.parametrize("changes", [{"steps": 5}, {"t_min": 850.0}, {"refine_steps": 0}])
+def test_runs_of_other_lengths_are_the_same_program(whole, changes):
+    """More steps, and fewer of them or none refined: the tape is longer or shorter, no more."""
+    before = NETWORK.traces
+    shorter = np.asarray(sample(NETWORK, **arguments(sampler=PARTIAL.replace(**changes))))
+    assert NETWORK.traces == before
+    assert np.abs(shorter - whole).max() > 1e-3
+
+
+def test_a_run_without_refined_steps_is_co_denoising(whole):
+    ours = sample(NETWORK, **arguments(sampler=PARTIAL.replace(refine_steps=0)))
+    theirs = sample(NETWORK, **arguments(sampler=CoDenoising(steps=3, batch=3)))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_program_that_was_looked_into_is_not_compiled_again():

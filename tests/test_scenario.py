@@ -87,6 +87,10 @@ def test_another_sampler():
     assert scenario.with_sampler(steps=7).sampler == {**VALID["sampler"], "steps": 7}
     other = scenario.with_sampler("co_denoising", guidance=2.0)
     assert other.sampler == {"name": "co_denoising", "steps": 50, "guidance": 2.0}
+    kept = scenario.with_sampler(solver="unipc", guidance_t_min=300.0)
+    assert kept.with_sampler("flowlong").settings().solver == "unipc"
+    assert kept.with_sampler("flowlong").settings().guidance_t_min == 300.0
+    assert "solver" not in kept.with_sampler("fifo").sampler
     with pytest.raises(InputError, match="unknown name 'cosyn'"):
         scenario.with_sampler("cosyn")
 

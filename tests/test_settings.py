@@ -157,6 +157,8 @@ def test_dial_replaces_what_it_decides_and_the_other_way_round():
     dialled = story.with_sampler(strength=0.25)
     assert dialled.settings() == SynCoS.dial(0.25, steps=9)
     assert dialled.with_sampler(t_min=800.0).settings() == SynCoS(t_min=800.0, steps=9)
+    ended = dialled.with_sampler(refine_steps=0).settings()
+    assert ended == SynCoS.at_strength(0.25, steps=9).replace(refine_steps=0)
     assert story.with_sampler() is story
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
-from syncos_jax.pipeline.video import Video, check_video_path, load_video
+from syncos_jax.pipeline.video import Video, check_video_path, load_video, side_by_side
 
 
 def moving(frames=6, height=32, width=48):
@@ -69,6 +69,19 @@ def test_contact_sheet(tmp_path):
 def test_contact_sheet_of_any_length(tmp_path, frames):
     video = Video(moving(frames, 16, 300), 8)
     assert Image.open(video.contact_sheet(tmp_path / "a.png")).size[0] > 300
+
+
+def test_side_by_side(tmp_path):
+    frames = moving(10, 64, 64)
+    events = ((0, "the square moves"), (4, "it goes on"))
+    videos = [Video(frames, 8, events, "one"), Video(255 - frames, 8, events, "another")]
+    sheet = np.asarray(Image.open(side_by_side(videos, tmp_path / "a.png", columns=3)))
+    first, second = sheet[48 : 48 + 128, 4:132], sheet[48 : 48 + 128, 3 * 132 + 20 :][:, :128]
+    np.testing.assert_array_equal(first[::2, ::2], frames[0])
+    np.testing.assert_array_equal(second, 255 - first)
+    with pytest.raises(InputError, match="cannot be laid side by side"):
+        side_by_side([videos[0], Video(frames[:5], 8)], tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
 
 
 def test_bad_frames():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,8 @@ EXAMPLES = """[bold]Examples[/bold]
 syncos generate examples/red_ball.yaml --out ball.mp4
 
 syncos generate examples/red_ball.yaml --seed 7 --sampler co_denoising --out baseline.mp4
+
+syncos generate examples/red_ball.yaml --beside co_denoising --out ball.mp4
 
 syncos generate examples/template.yaml --set place='*' --takes 3 --out ball.mp4
 
@@ -91,6 +94,15 @@ def generate(
     ] = None,
     sampler: scenario_options.Sampler = None,
     strength: scenario_options.Strength = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Make each video by this sampler as well, from the same noise, and write stills "
+            "of both side by side: out-co_denoising.mp4 and out-compared.png.",
+            show_default=False,
+        ),
+    ] = None,
     steps: scenario_options.Steps = None,
     guidance: scenario_options.Guidance = None,
     batch: options.WindowsPerCall = None,
@@ -183,7 +195,7 @@ def generate(
         record = None
         if again is not None:
             given = [scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds]
-            given += [sampler, batch, *changes.values()]
+            given += [sampler, beside, batch, *changes.values()]
             if any(value is not None for value in given):
                 raise InputError(
                     "--from makes a video again as it was; leave out the scenario, --set, --prompt,"
@@ -203,24 +215,48 @@ def generate(
             out = out or Path("out.mp4")
             paths = scenario_options.named_outputs(out, found)
             jobs = [Job(t, p, template=scenario) for t, p in zip(found, paths, strict=True)]
+        if beside is not None:
+            jobs = _with_rivals(jobs, beside)
         for job in jobs:
             job.scale, job.label, job.group = scale, label, out.stem
             job.resume, job.every = resume, checkpoint_every
             job.sheet = job.out.with_suffix(".png") if contact_sheet else None
             job.record = job.out.with_suffix(".json") if sidecar else None
             job.preview_every = preview_every
-        named = [j.take for j in jobs]
-        if latents is not None:
-            for job, path in zip(jobs, scenario_options.named_outputs(latents, named), strict=True):
-                job.latents = path
-        if preview is not None:
-            for job, path in zip(jobs, scenario_options.named_outputs(preview, named), strict=True):
-                job.preview = path
+            job.latents = latents and _named_like(latents, job, out)
+            job.preview = preview and _named_like(preview, job, out)
         hosts = (distributed, coordinator, processes, process_id)
         mesh = options.open_mesh(devices, parallel, *hosts, weights_over, join_timeout)
         if options.is_main(distributed):
             check_outputs(jobs)
         _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit)
+
+
+def _with_rivals(jobs: list[Job], sampler: str) -> list[Job]:
+    """Behind every job the same one by another sampler."""
+    both: list[Job] = []
+    for job in jobs:
+        settings = job.take.scenario.settings()
+        own = "syncos" if settings is None else settings.name
+        if own == "syncos" and sampler == "co_denoising":  # the same program, and all else the same
+            change: tuple[str | None, dict[str, int]] = (None, {"refine_steps": 0})
+        else:
+            change = (sampler, {})
+        (take,) = scenario_options.with_sampler([job.take], *change)
+        if take.scenario.settings() == job.take.scenario.settings():
+            raise InputError(f"--beside {sampler}: is the video's own sampler; name another one")
+        rival = dataclasses.replace(
+            job, take=take, out=scenario_options.with_ending(job.out, f"-{sampler}")
+        )
+        rival.titles = own, sampler
+        rival.compared = scenario_options.with_ending(job.out, "-compared").with_suffix(".png")
+        both += [job, rival]
+    return both
+
+
+def _named_like(path: Path, job: Job, out: Path) -> Path:
+    """`path`, told apart from those of other jobs as the job's video is told apart from `out`."""
+    return scenario_options.with_ending(path, job.out.stem.removeprefix(out.stem))
 
 
 def _name_of_copy(record: dict) -> Path:
@@ -238,7 +274,7 @@ def _make_all(
     fit: bool,
 ) -> None:
     from syncos_jax.runs.job import check_fit, check_model, fit_memory
-    from syncos_jax.runs.make import make, total
+    from syncos_jax.runs.make import compare, make, total
 
     phases = Phases(options.console(mesh))
     with phases.phase("load"):
@@ -256,11 +292,15 @@ def _make_all(
         check_fit(pipeline, job)
     if fit:
         fit_memory(pipeline, jobs, phases)
+    before = None
     for number, job in enumerate(jobs, 1):
         own = phases
         if len(jobs) > 1:
             own = Phases(phases.console)
             own.seconds.update(phases.seconds)
             own.say(f"video {number} of {len(jobs)}: {job.out}, seed {job.used_seed}")
-        make(pipeline, job, own, model, typer.echo)
+        video = make(pipeline, job, own, model, typer.echo)
+        if job.compared is not None and video is not None and before is not None:
+            compare(job, (before, video), typer.echo)
+        before = video
     total(phases, begin)

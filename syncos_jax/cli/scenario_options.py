@@ -226,8 +226,13 @@ def read_seeds(text: str) -> list[int]:
 
 def named_outputs(out: Path, takes: list[Take]) -> list[Path]:
     """A path for each take: ``out`` itself, or ``out-beach-seed1.mp4`` where there are several."""
-    if not out.name:
-        raise InputError(f"{out} is a folder; give the name of a file in it")
     if len(takes) == 1:
-        return [out]
-    return [out.with_name(f"{out.stem}-{take.name}{out.suffix}") for take in takes]
+        return [with_ending(out, "")]
+    return [with_ending(out, f"-{take.name}") for take in takes]
+
+
+def with_ending(path: Path, text: str) -> Path:
+    """``out.mp4`` -> ``out-beach.mp4``; InputError where the path has no name."""
+    if not path.name:
+        raise InputError(f"{path} is a folder; give the name of a file in it")
+    return path.with_name(f"{path.stem}{text}{path.suffix}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
 from syncos_jax.pipeline.encode import check_video_path, png_comment, write
 
-__all__ = ["Video", "check_video_path", "load_video"]
+__all__ = ["Video", "check_video_path", "load_video", "side_by_side"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +92,32 @@ class Video:
         stills, evenly spaced from its first frame to its last. A video without events is cut into
         at most eight rows.
         """
-        if columns < 1:
-            raise InputError(f"columns is {columns}, but a contact sheet has at least one column")
-        check_writable(path)
-        sheet = _sheet(self, columns)
-        with replacing(path) as temporary:
-            sheet.save(temporary, format="PNG", pnginfo=png_comment(comment))
-        return Path(path)
+        return side_by_side([self], path, columns, comment)
+
+
+def side_by_side(
+    videos: Sequence[Video], path: str | os.PathLike[str], columns: int = 5, comment: str = ""
+) -> Path:
+    """Writes a PNG of the stills of several videos of one story, and returns its path.
+
+    As `Video.contact_sheet`, with ``columns`` stills of each video in a row, and each video's title
+    above its own. Lengths and texts of the events are those of the first.
+
+    Raises InputError for videos of different sizes or lengths.
+    """
+    if columns < 1:
+        raise InputError(f"columns is {columns}, but a contact sheet has at least one column")
+    shapes = [video.frames.shape for video in videos]
+    if len(set(shapes)) != 1:
+        raise InputError(
+            f"videos of shapes {', '.join(str(list(shape)) for shape in shapes)} cannot be laid "
+            "side by side; give one or more of one shape"
+        )
+    check_writable(path)
+    sheet = _sheet(videos, columns)
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG", pnginfo=png_comment(comment))
+    return Path(path)
 
 
 def _check_scale(scale: int) -> None:
@@ -118,30 +138,33 @@ def _sections(video: Video, columns: int) -> list[tuple[int, int, str]]:
     return [(start, end, "") for start, end in zip(edges, edges[1:], strict=False)]
 
 
-def _sheet(video: Video, columns: int) -> Image.Image:
-    gap, line = 4, 22
-    height, width = video.frames.shape[1:3]
+def _sheet(videos: Sequence[Video], columns: int) -> Image.Image:
+    gap, line, first = 4, 22, videos[0]
+    height, width = first.frames.shape[1:3]
     factor = -(-96 // max(height, width))  # small frames grow by whole pixels
     shrink = min(1.0, 256 / max(height, width))
     cell_w, cell_h = (max(1, round(side * factor * shrink)) for side in (width, height))
     font, bold = ImageFont.load_default(size=14), ImageFont.load_default(size=16)
-    rows = _sections(video, columns)
-    top = line + gap if video.title else gap
-    size = (gap + columns * (cell_w + gap), top + len(rows) * (line + cell_h + gap))
+    rows = _sections(first, columns)
+    top = line + gap if any(video.title for video in videos) else gap
+    block = columns * (cell_w + gap) + 4 * gap  # of a video, and what parts it from the next
+    size = (gap + len(videos) * block - 4 * gap, top + len(rows) * (line + cell_h + gap))
     sheet = Image.new("RGB", size, (24, 24, 28))
     draw = ImageDraw.Draw(sheet)
-    if video.title:
-        draw.text((gap, gap), video.title, font=bold, fill=(255, 255, 255))
+    for number, video in enumerate(videos):
+        draw.text((gap + number * block, gap), video.title, font=bold, fill=(255, 255, 255))
     for row, (start, end, text) in enumerate(rows):
         y = top + row * (line + cell_h + gap)
-        label = f"{start / video.fps:.1f} to {end / video.fps:.1f} s   {text}"
+        label = f"{start / first.fps:.1f} to {end / first.fps:.1f} s   {text}"
         draw.text((gap, y), label, font=font, fill=(200, 205, 215))
         for column, index in enumerate(np.linspace(start, end - 1, min(columns, end - start))):
-            still = Image.fromarray(video.frames[round(index)])
-            if still.size != (cell_w, cell_h):
-                kind = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
-                still = still.resize((cell_w, cell_h), kind)
-            sheet.paste(still, (gap + column * (cell_w + gap), y + line))
+            for number, video in enumerate(videos):
+                still = Image.fromarray(video.frames[round(index)])
+                if still.size != (cell_w, cell_h):
+                    kind = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
+                    still = still.resize((cell_w, cell_h), kind)
+                x = gap + number * block + column * (cell_w + gap)
+                sheet.paste(still, (x, y + line))
     return sheet
 
 

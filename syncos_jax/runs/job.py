@@ -45,6 +45,8 @@ class Job:
         resume: whether to go on with what a killed run has left.
         every: how often the run's state is saved (`parse_every`).
         preview: a PNG to look at while it is being made; preview_every: rows between looks.
+        compared: a PNG of the job before and this one, the same story by another sampler, side by
+            side; titles: what stands above them.
     """
 
     take: Take
@@ -64,6 +66,8 @@ class Job:
     every: str = "30"
     preview: Path | None = None
     preview_every: int = 20
+    compared: Path | None = None
+    titles: tuple[str, ...] = ()
 
     @property
     def used_seed(self) -> int:
@@ -89,7 +93,7 @@ def check_outputs(jobs: list[Job]) -> None:
         check_video_path(job.out)
         if job.latents is not None and job.latents.suffix.lower() not in (".npy", ".npz"):
             raise InputError(f"{job.latents}: the name of the latents must end in .npy or .npz")
-        for path in (job.sheet, job.latents, job.record, job.preview):
+        for path in (job.sheet, job.latents, job.record, job.preview, job.compared):
             if path is not None:
                 check_writable(path)
         if job.record is not None and job.record.exists():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ _compiled: set[str] = set()  # kinds of runs that this process has compiled alre
 
 def make(
     pipeline: Pipeline, job: Job, phases: Phases, model_id: str, report: Callable[[str], Any]
-) -> None:
-    """Samples, decodes and writes one video.
+) -> Video | None:
+    """Samples, decodes and writes one video, and returns it where this process writes.
 
     Args:
         pipeline: that makes it.
@@ -62,8 +63,9 @@ def make(
             with stop_between_parts(watch) as watched:
                 sampling = partial(_sample, pipeline, job, request, watched, checkpoint)
                 latents = interruptible(sampling)
-        finish(pipeline, job, phases, model_id, latents, watch.row, report)
+        video = finish(pipeline, job, phases, model_id, latents, watch.row, report)
         checkpoint.remove()
+    return video
 
 
 def _sample(
@@ -94,7 +96,7 @@ def finish(
     report: Callable[[str], Any] = lambda line: None,
     *,
     frames: np.ndarray | None = None,
-) -> None:
+) -> Video | None:
     """Decodes a job's latents and writes all that belongs to its video; arguments as in `make`,
     `row_seconds`: what a call of the network took, where that is to be remembered; `frames`: the
     latents decoded, where that has been done."""
@@ -106,7 +108,7 @@ def finish(
         with phases.phase("decode", "frames") as progress:
             frames = interruptible(partial(pipeline.decode, latents, progress=progress))
     if not is_main_process():  # of several, the first one writes
-        return
+        return None
     video = pipeline.video(request, frames)
     record = records.describe(request, latents, model_id)
     with phases.phase("write"):
@@ -128,6 +130,7 @@ def finish(
     if row_seconds is not None:
         _record_speed(request, phases.seconds, row_seconds, len(frames))
     report(_summary(job, record["video"]))
+    return video
 
 
 def _record_speed(request: Request, seconds: dict[str, float], row: float, frames: int) -> None:
@@ -238,6 +241,17 @@ def _summary(job: Job, measures: dict[str, Any]) -> str:
         f"{job.out}: {measures['frames']} frames of {measures['width']}×{measures['height']}, "
         f"{measures['seconds']:.1f} s at {measures['fps']:g} frames per second{written}"
     )
+
+
+def compare(job: Job, videos: Sequence[Video], report: Callable[[str], Any]) -> None:
+    """Writes stills of the videos of one story side by side, as `job` says."""
+    from syncos_jax.pipeline.video import side_by_side
+
+    assert job.compared is not None
+    titles = [title.replace("_", "-") for title in job.titles]
+    titled = [dataclasses.replace(v, title=t) for v, t in zip(videos, titles, strict=True)]
+    side_by_side(titled, job.compared)
+    report(f"{job.compared}: {' beside '.join(titles)}")
 
 
 def json_line(data: Any) -> str:

@@ -96,7 +96,8 @@ class Coupled:
       prediction: what the network predicts.
       ancestral: whether any step adds fresh noise (its ``sigma > 0``). Compiling one drawing of
         noise takes seconds on a CPU, more than all else that is not the network.
-      refines: whether there is any stage 2.
+      refines: whether there can be a stage 2 (in a run that has none it costs nothing but the
+        compilation, and runs of all strengths are one program).
       shuffled: whether frames beyond the first window begin with noise of its frames.
       history: clean latents of earlier steps that the solver reads; None for DDIM, which goes on
         with the noise that it implies (as the others do too, but not in the same rounding).
@@ -248,7 +249,7 @@ def make_method(
         shuffled=settings.shuffled_noise,
         prediction=schedule.prediction,
         ancestral=bool((tape.rounds.sigma > 0).any()),
-        refines=bool(tape.rounds.refine.any()),
+        refines=settings.refinement is not None,
         history=tape.rounds.of_x0.shape[1] - 1 if tape.rounds.of_x0.shape[1] else None,
         start=steps_of(schedule, settings.resolved()).start,
     )

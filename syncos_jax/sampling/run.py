@@ -48,7 +48,7 @@ class Run:
       total: rows in all.
       carry: the state before `row`, of a batch with the videos as leading axis; donated to the
         next part, so read it before `advance`.
-      rows, rounds: the tape, on the devices.
+      rows, rounds: the tape, on the devices, with spare rows (`Tape.padded`).
       program: what is fixed in the compiled program.
       inputs: what it is given.
       failure: pending result of the last part: the first prediction that was not finite, if any;
@@ -81,7 +81,7 @@ class Run:
         self.rows, self.rounds = placement.place_videos(self._stacked())
 
     def _stacked(self) -> tuple:
-        each = [(tape.rows, tape.rounds) for tape in self.tapes]
+        each = [tape.padded() for tape in self.tapes]
         if not self.placement.batched:
             return each[0]
         return jax.tree.map(lambda *columns: np.stack(columns), *each)

@@ -338,13 +338,17 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 
 def replaced(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`values` of a scenario file with `changes`. A strength replaces all that it decides, any of
-    that replaces a strength, and of the three ends of the refinement one replaces the others."""
+    that replaces a strength, and of the three ends of the refinement one replaces the others (of
+    a strength's settings the end alone)."""
     decided = decided_by_strength(0.0)
     gone: set[str] = set()
+    if STRENGTH in values and changes.keys() & (set(ENDS) - decided.keys()):
+        values = {**values, **decided_by_strength(values[STRENGTH])}
+        gone = {STRENGTH}
     if STRENGTH in changes:
         gone = {*decided, *ENDS}
     elif any(key in decided for key in changes):
-        gone = {STRENGTH}
+        gone |= {STRENGTH}
     if any(changes.get(key) is not None for key in ENDS):
         gone |= set(ENDS)
     return {key: value for key, value in values.items() if key not in gone} | dict(changes)

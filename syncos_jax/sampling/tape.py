@@ -19,6 +19,8 @@ import numpy as np
 
 MOST_CLIPS = 32
 """Clips of a call, at most, where the settings do not say."""
+LEAST_ROWS = 256
+"""Rows that every tape has room for on the devices."""
 CALL_OVERHEAD = 0.5
 """What a call costs beside its clips, in clips: decides between few large and many small calls."""
 
@@ -124,6 +126,20 @@ class Tape:
         and which row belongs to which round."""
         shapes = tuple(array.shape for array in (*self.rows, *self.rounds))
         return shapes, self.rows.round.tobytes(), self.used.sum(axis=1).tobytes()
+
+    def padded(self) -> tuple[Row, Any]:
+        """Rows and rounds with spare ones behind them that are never played: tapes of different
+        lengths then have the same shapes, and one compiled program plays them."""
+        places = max(LEAST_ROWS, 1 << (len(self) - 1).bit_length())
+        return tuple(  # type: ignore[return-value]
+            type(table)(
+                *(
+                    np.pad(c, [(0, places - len(c)), *[(0, 0)] * (c.ndim - 1)], mode="edge")
+                    for c in table
+                )
+            )
+            for table in (self.rows, self.rounds)
+        )
 
     def describe(self) -> TapeSummary:
         """Counts what the run consists of."""

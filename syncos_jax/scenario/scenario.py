@@ -43,7 +43,8 @@ EXPECTED = {
     "overrides.frames": "two whole numbers [FROM, TO], 0 or more; TO is the first frame after it",
 }
 
-_COMMON = ("steps", "guidance", "batch")  # what every sampler has
+_KEPT = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "batch", "solver")
+"""Of a sampler's settings, those that another one takes over where it has them."""
 
 _Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 _FORM = ConfigDict(
@@ -264,10 +265,10 @@ class Scenario(BaseModel):
     def with_sampler(self, name: str | None = None, **settings: Any) -> Scenario:
         """The same scenario with another sampler, or with some of its settings replaced.
 
-        Settings that are None stay as they are. Of another sampler's settings only those that
-        every sampler has (steps, guidance, batch) are kept. Raises InputError as ``settings`` does.
+        Settings that are None stay as they are. Another sampler takes over steps, guidance with its
+        interval, batch and solver, as far as it has them. Raises InputError as ``settings`` does.
         """
-        from syncos_jax.sampling.settings import replaced
+        from syncos_jax.sampling.settings import SAMPLERS, replaced
 
         settings = {key: value for key, value in settings.items() if value is not None}
         if name is None and not settings:
@@ -276,8 +277,8 @@ class Scenario(BaseModel):
         if name is None or name == old.get("name", "syncos"):
             new: dict[str, Any] = {"name": "syncos", **replaced(old, settings)}
         else:
-            common = {key: value for key, value in old.items() if key in _COMMON}
-            new = {"name": name, **common}
+            kept = [key for key in _KEPT if key in old and key in SAMPLERS.get(name, ())]
+            new = {"name": name, **{key: old[key] for key in kept}}
         new.update(settings)
         scenario = self.model_copy(update={"sampler": new})
         scenario.settings()
