@@ -43,9 +43,10 @@ def export(
         folder: to write.
         sizes, networks, vae: what was trained; the latents have variance 1 as they are.
         tokenizer: folder of its files.
-        notes: see ``ModelConfig``; the world's subjects are added. Where ``stage`` is not
-            ``clips``, it is to be trained on: half the digits are enough, and a UNet that has
-            learned nothing is left out.
+        notes: see ``ModelConfig``; the world's subjects are added. Where ``stage`` is
+            ``autoencoder``, the UNet has learned nothing and is left out.
+
+    Half the digits are kept: what they leave out changes no picture.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -71,10 +72,9 @@ def export(
         "vae": vae,
         "text_encoder": networks.text_encoder,
     }
-    stage = notes.get("stage", "clips")
-    if stage == "autoencoder":
+    if notes.get("stage") == "autoencoder":
         del parts["unet"]
-    write_networks(part, config, parts, np.float32 if stage == "clips" else np.float16)
+    write_networks(part, config, parts, np.float16)
     shutil.copytree(tokenizer, part / "tokenizer")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
