@@ -9,7 +9,13 @@ from PIL import Image
 
 from syncos_jax.demo.world import CLIP_FRAMES
 from syncos_jax.errors import InputError
-from syncos_jax.experiments.measures import MEASURES, collect, diversity_of_seeds, measure
+from syncos_jax.experiments.measures import (
+    MEASURES,
+    collect,
+    diversity_of_seeds,
+    entropy_of_choices,
+    measure,
+)
 from syncos_jax.experiments.methods import METHODS, choose, dial_methods, read_methods
 from syncos_jax.experiments.paper import COLUMNS, TABLES, compare
 from syncos_jax.experiments.plots import draw
@@ -326,3 +332,25 @@ def test_how_different_seeds_are():
         place = record["seed"] if record["scenario"] == "open-01" else 0
         record["report"]["event_features"] = np.eye(2)[[place]].tolist()
     assert diversity_of_seeds(made) == {"syncos": {"open-00": 0, "open-01": 1}}
+
+
+@pytest.mark.parametrize(
+    ("colours", "share"),
+    [
+        (["red", "red", "red", "red"], 0.0),
+        (["red", "blue", "red", "blue"], 0.5),  # 1 bit of 2
+        (["red", "blue", "pink", "yellow"], 1.0),
+        (["red", None, None, "blue"], 1.0),  # those that show none do not count
+        (["red", None, None, None], None),
+    ],
+)
+def test_how_evenly_seeds_choose(colours, share):
+    made = records({"syncos": 0.0}, scenarios=1, seeds=len(colours))
+    for record, colour in zip(made, colours, strict=True):
+        record["report"]["world"] = {
+            "open_same": {"colour": True},
+            "events": [{"seen": {"colour": colour}}, {"seen": {"colour": "purple"}}],
+        }
+    found = entropy_of_choices(made)
+    assert found == ({} if share is None else {"syncos": {"open-00": pytest.approx(share)}})
+    assert "choices" in to_markdown(summarise(made, {"command": "c"}, len(made)))

@@ -171,6 +171,7 @@ def _dial(methods: Mapping[str, Any]) -> Any:
     for name in ("coherence", "open_same", "motion_right"):
         line(held, MEASURES[name].title, lambda of, name=name: of["measures"][name])
     line(different, "of seeds", lambda of: of["diversity_of_seeds"])
+    line(different, "choices of seeds (entropy)", lambda of: of["entropy_of_choices"])
     line(different, "of one video's events", lambda of: of["measures"]["diversity_events"])
     published = methods.get("syncos")
     if published and published["measures"]["coherence"]:
@@ -183,7 +184,7 @@ def _dial(methods: Mapping[str, Any]) -> Any:
             fontsize=7,
             color="C0",
         )
-    for axes, name in ((held, "consistency"), (different, "difference (1 - cosine)")):
+    for axes, name in ((held, "consistency"), (different, "diversity")):
         axes.axvline(FULL_STRENGTH, color="0.6", ls="--", lw=1, label="default")
         axes.set_xlabel("strength (0 is co-denoising)")
         axes.set_ylabel(name)

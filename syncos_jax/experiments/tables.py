@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from syncos_jax.experiments.measures import MEASURES, collect, diversity_of_seeds
+from syncos_jax.experiments.measures import (
+    MEASURES,
+    collect,
+    diversity_of_seeds,
+    entropy_of_choices,
+)
 from syncos_jax.experiments.paper import COLUMNS, TABLES, compare
 from syncos_jax.experiments.statistics import (
     FAILS,
@@ -58,7 +63,7 @@ def summarise(
         scenario), and ``paper`` (each comparison).
     """
     values = collect(records)
-    seeds = diversity_of_seeds(records)
+    seeds, choices = diversity_of_seeds(records), entropy_of_choices(records)
     names = list(dict.fromkeys(record["method"] for record in records))
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     kind_of = {record["scenario"]: record["kind"] for record in records}
@@ -84,6 +89,7 @@ def summarise(
             "relative_cost": _relative_cost(records, name),
             "median_seconds": float(np.median(warm)) if warm else None,
             "diversity_of_seeds": _estimate(seeds.get(name, {}).values()),
+            "entropy_of_choices": _estimate(choices.get(name, {}).values()),
             "measures": measures,
             "by_kind": by_kind,
         }
@@ -222,6 +228,7 @@ def _diversity(methods: Mapping[str, Any]) -> list[str]:
         [
             f"`{name}`",
             _interval(of["diversity_of_seeds"]),
+            _interval(of["entropy_of_choices"]),
             _interval(of["measures"]["diversity_events"]),
         ]
         for name, of in methods.items()
@@ -229,9 +236,10 @@ def _diversity(methods: Mapping[str, Any]) -> list[str]:
     return [
         "## Diversity",
         "How different videos of the same scenario and different seeds are, and the events of one "
-        "video: 1 - mean cosine of the mean pixels. The unit of the first column's intervals is "
-        "the scenario.",
-        _table(["method", "of seeds", "of events"], rows),
+        "video: 1 - mean cosine of the mean pixels. Choices: how evenly the seeds of a scenario "
+        "choose what its prompts leave open, the entropy as a share of the most that so many "
+        "seeds can have. The unit of the first two columns' intervals is the scenario.",
+        _table(["method", "of seeds", "choices", "of events"], rows),
     ]
 
 
