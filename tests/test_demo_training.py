@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet3DConditionModel
 from flax import nnx
 from networks import random_network
+from PIL import Image
 
 from syncos_jax.demo import gates
 from syncos_jax.demo.bank import encode_bank
@@ -22,10 +23,11 @@ from syncos_jax.demo.diffusion import (
     velocity_error,
     without_time,
 )
-from syncos_jax.demo.evaluate import drawn_subjects
+from syncos_jax.demo.evaluate import drawn_subjects, prompt
 from syncos_jax.demo.export import export, training_record
 from syncos_jax.demo.frames import STRENGTH, mark_frames, marks
 from syncos_jax.demo.loop import Training
+from syncos_jax.demo.sheet import write_sheet
 from syncos_jax.demo.sizes import TOKENS, DemoSizes, Stage
 from syncos_jax.demo.tokenizer import train_tokenizer
 from syncos_jax.demo.train import begun, learn_to_draw, learn_to_see, silence
@@ -33,7 +35,7 @@ from syncos_jax.demo.train_clips import frame_timesteps, train_clips
 from syncos_jax.demo.train_frames import still_timesteps
 from syncos_jax.demo.train_text import codes
 from syncos_jax.demo.train_vae import normalise_latents, reconstruction_error
-from syncos_jax.demo.world import MOTIONS, OPPOSITE, render, sample_scene
+from syncos_jax.demo.world import LARGE_SUBJECTS, MOTIONS, OPPOSITE, render, sample_scene
 from syncos_jax.errors import InputError
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
@@ -442,3 +444,13 @@ def test_a_folder_of_the_first_stage_has_what_the_second_needs(tmp_path):
     other = dataclasses.replace(TINY, vae=dataclasses.replace(TINY.vae, latent_channels=8))
     with pytest.raises(InputError, match="another vae than the size to be trained"):
         begun(other, out, tmp_path / "next", seed=0)
+
+
+def test_a_sheet_of_clips(tmp_path):
+    scenes = [sample_scene(np.random.default_rng(seed), LARGE_SUBJECTS) for seed in range(4)]
+    clips = render(scenes)
+    write_sheet(tmp_path / "a.png", clips, [prompt(scene) for scene in scenes])
+    sheet = np.asarray(Image.open(tmp_path / "a.png"))
+    assert sheet.shape == (2 * (64 + 22), 3 * (8 * 64 + 8), 3)
+    np.testing.assert_array_equal(sheet[14:78, 64:128], clips[0, 1])
+    np.testing.assert_array_equal(sheet[86 + 14 : 86 + 78, :64], clips[3, 0])

@@ -15,6 +15,7 @@ import typer
 from flax import nnx
 
 from syncos_jax.demo.measures import majority_share
+from syncos_jax.demo.sheet import write_sheet
 from syncos_jax.demo.world import (
     BACKGROUNDS,
     CLIP_FRAMES,
@@ -33,20 +34,27 @@ from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.runs.exits import exit_on_error
-from syncos_jax.sampling import CoDenoising, SynCoS
+from syncos_jax.sampling import CoDenoising, SynCoS, make_mesh
 from syncos_jax.sampling.settings import Settings
 from syncos_jax.scenario import Scenario
 
 ATTRIBUTES = ("colour", "background", "motion", "shape")
 EVENTS = 4
+SHOWN = 63
 
 
 def clips_right(
-    pipeline: Pipeline, clips: int, guidance: float, steps: int, seed: int
+    pipeline: Pipeline,
+    clips: int,
+    guidance: float,
+    steps: int,
+    seed: int,
+    sheet: Path | None = None,
 ) -> dict[str, float]:
     """Share of clips that show what their prompt says, by attribute, and in all four.
 
-    The clips are sampled together: windows that do not overlap are independent clips.
+    The clips are sampled together: windows that do not overlap are independent clips. The first
+    `SHOWN` of them go into the picture ``sheet``, if one is given.
     """
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng, drawn_subjects(pipeline)) for _ in range(clips)]
@@ -59,7 +67,10 @@ def clips_right(
     )
     settings = CoDenoising(steps=steps, guidance=guidance, batch=min(32, clips))
     frames = pipeline(scenario, sampler=settings, seed=seed).frames
-    return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes)
+    made = frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:])
+    if sheet is not None:
+        write_sheet(sheet, made[:SHOWN], [prompt(scene) for scene in scenes[:SHOWN]])
+    return _right(made, scenes)
 
 
 def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, float]:
@@ -133,14 +144,17 @@ def main(
     guidance: Annotated[float | None, typer.Option(help="Scale; default: the model's.")] = None,
     seed: Annotated[int, typer.Option(help="Of prompts and noise.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help=f"Write a PNG of the first {SHOWN} clips and prompts.")
+    ] = None,
 ) -> None:
     """Measure how well a demo model follows its prompts, and how well samplers keep a colour."""
-    pipeline = Pipeline.from_pretrained(model)
+    pipeline = Pipeline.from_pretrained(model, mesh=make_mesh())
     scale = unet_clip(pipeline.model).config.guidance if guidance is None else guidance
     common: Mapping[str, Any] = {"steps": steps, "guidance": scale}
     figures: dict[str, Any] = {"model": model, "clips": clips, "videos": videos, **common}
     if clips:
-        figures["right"] = clips_right(pipeline, clips, scale, steps, seed)
+        figures["right"] = clips_right(pipeline, clips, scale, steps, seed, sheet)
         print(json.dumps(figures["right"]), flush=True)
         figures["autoencoder"] = autoencoder_right(pipeline, min(clips, 48), seed)
         print(f"autoencoder alone: {json.dumps(figures['autoencoder'])}", flush=True)
