@@ -184,10 +184,11 @@ def test_export_loads_with_the_same_weights(tmp_path):
         (vae, model.vae),
     ):
         assert leaves(ours).keys() == leaves(theirs).keys()
-        jax.tree.map(np.testing.assert_array_equal, leaves(ours), leaves(theirs))
+        halved = jax.tree.map(lambda w: np.float32(np.float16(w)), leaves(ours))
+        jax.tree.map(np.testing.assert_array_equal, halved, leaves(theirs))
 
     # The network is without its first transformer, diffusers' never is: there it adds nothing.
-    reference = UNet3DConditionModel.from_pretrained(out / "unet").eval()
+    reference = UNet3DConditionModel.from_pretrained(out / "unet").float().eval()
     assert reference.transformer_in is not None and model.unet.transformer_in is None
     rng = np.random.default_rng(0)
     x, text = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 8, 8, 4), (2, 5, 24)))
