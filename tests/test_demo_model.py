@@ -11,7 +11,7 @@ from flax import nnx
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from syncos_jax.demo.evaluate import autoencoder_right, clips_right, open_colour_scenario
-from syncos_jax.demo.world import render, sample_scene
+from syncos_jax.demo.world import LARGE_SUBJECTS, render, sample_scene
 from syncos_jax.demo.world.tracker import read, track
 from syncos_jax.models import Model
 from syncos_jax.models.unet_clip.unet3d import UNet3D
@@ -48,11 +48,11 @@ def test_denoising_step_agrees_with_diffusers(folder, model):
     ids = tokenizer(PROMPTS, padding="max_length", max_length=model.config.text.tokens)
     np.testing.assert_array_equal(np.asarray(ids["input_ids"]), model.tokenizer(PROMPTS))
 
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
-    unet = UNet3DConditionModel.from_pretrained(folder / "unet").eval()
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").float().eval()
+    unet = UNet3DConditionModel.from_pretrained(folder / "unet").float().eval()
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
     scheduler.set_timesteps(50)
-    x = torch.randn(2, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 4, 8, 16, 16, generator=torch.Generator().manual_seed(0))
     t = scheduler.timesteps[10]
     with torch.no_grad():
         text = text_encoder(torch.tensor(ids["input_ids"])).last_hidden_state
@@ -76,8 +76,8 @@ def test_denoising_step_agrees_with_diffusers(folder, model):
 
 
 def test_autoencoder_agrees_with_diffusers(folder, model):
-    reference = AutoencoderKL.from_pretrained(folder / "vae").eval()
-    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    reference = AutoencoderKL.from_pretrained(folder / "vae").float().eval()
+    latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = reference.decode(latents).sample.permute(0, 2, 3, 1)
     actual = nnx.jit(OurVAE.decode)(model.vae, jnp.asarray(latents.permute(0, 2, 3, 1).numpy()))
@@ -86,36 +86,36 @@ def test_autoencoder_agrees_with_diffusers(folder, model):
 
 def test_autoencoder_keeps_what_the_tracker_reads(model):
     rng = np.random.default_rng(5)
-    scenes = [sample_scene(rng) for _ in range(8)]
+    scenes = [sample_scene(rng, LARGE_SUBJECTS) for _ in range(8)]
     clips = render(scenes)
     images = jnp.asarray(clips.reshape(-1, 64, 64, 3), jnp.float32) / 127.5 - 1
     mean, _ = nnx.jit(OurVAE.encode)(model.vae, images)
     decoded = np.asarray(nnx.jit(OurVAE.decode)(model.vae, mean))
     error = np.sqrt(np.mean((decoded - np.asarray(images)) ** 2))
-    assert error < 0.15  # of a range of 2
+    assert error < 0.05  # of a range of 2
     frames = np.clip((decoded + 1) * 127.5, 0, 255).astype(np.uint8).reshape(clips.shape)
     for clip, scene in zip(frames, scenes, strict=True):
         seen = read(track(clip))
-        assert (seen["colour"], seen["background"]) == (scene.colour, scene.background)
+        told = scene.colour, scene.background, scene.shape
+        assert (seen["colour"], seen["background"], seen["shape"]) == told
 
 
 def test_shapes_survive_the_autoencoder(pipeline):
     right = autoencoder_right(pipeline, clips=24, seed=5)
-    assert right["shape"] >= 0.75 and min(right["colour"], right["background"]) == 1
+    assert min(right["shape"], right["colour"], right["background"]) >= 0.95
 
 
 @pytest.mark.slow
 def test_clips_show_what_the_prompt_says(pipeline):
-    """Chance is 1/6 and 1/4. Of shapes no more has been learnt yet: see docs/models.md."""
+    """Chance is 1/6 and 1/4; what 256 clips show stands in docs/models.md."""
     right = clips_right(pipeline, clips=16, guidance=3.0, steps=20, seed=1)
-    assert right["colour"] >= 0.85
-    assert right["background"] >= 0.85
-    assert right["motion"] >= 0.75
+    assert min(right["colour"], right["background"], right["shape"]) >= 0.9
+    assert right["motion"] >= 0.85
 
 
 def test_a_long_video_of_several_events(pipeline):
     scenario = open_colour_scenario(3)
-    settings = SynCoS(steps=10, guidance=3.0, iterations=2)
+    settings = SynCoS(steps=3, guidance=3.0, iterations=1)
     video = pipeline(scenario, sampler=settings, seed=0)
     assert video.frames.shape == (32, 64, 64, 3)
     again = pipeline(scenario, sampler=settings, seed=0)

@@ -207,6 +207,6 @@ def test_a_video_of_one_window_follows_its_prompt(pipeline):
         }
     )
     latents = pipeline.latents(scenario, FIFO(steps=16, guidance=3.0), seed=0)
-    assert latents.shape == (8, 8, 8, 4) and bool(jnp.isfinite(latents).all())
+    assert latents.shape == (8, 16, 16, 4) and bool(jnp.isfinite(latents).all())
     seen = read(track(pipeline.decode(latents)))
     assert (seen["colour"], seen["background"], seen["motion"]) == ("red", "meadow", "left")

@@ -83,7 +83,7 @@ SIZES = {
         autoencoder=Stage(steps=2400, batch=16, rate=2e-3),
         decoder=Stage(steps=800, batch=16, rate=2e-3),
         frames=Stage(steps=7000, batch=32, rate=1e-3),
-        clips=Stage(steps=3300, batch=8, rate=1e-3),
+        clips=Stage(steps=3000, batch=8, rate=1e-3),
         stills=32_000,
         bank=8000,
     ),
