@@ -129,17 +129,8 @@ class Tape:
 
     def padded(self) -> tuple[Row, Any]:
         """Rows and rounds with spare ones behind them that are never played: tapes of different
-        lengths then have the same shapes, and one compiled program plays them."""
-        places = max(LEAST_ROWS, 1 << (len(self) - 1).bit_length())
-        return tuple(  # type: ignore[return-value]
-            type(table)(
-                *(
-                    np.pad(c, [(0, places - len(c)), *[(0, 0)] * (c.ndim - 1)], mode="edge")
-                    for c in table
-                )
-            )
-            for table in (self.rows, self.rounds)
-        )
+        lengths then mostly have the same shapes, and one compiled program plays them."""
+        return _padded(self.rows), _padded(self.rounds)
 
     def describe(self) -> TapeSummary:
         """Counts what the run consists of."""
@@ -156,6 +147,17 @@ class Tape:
             co_denoising_rounds=int((~refine).sum()),
             refinement_rounds=int(refine.sum()),
         )
+
+
+def _padded(table: Any) -> Any:
+    """The table with its last line repeated up to a multiple of `LEAST_ROWS` or, of a long one, of
+    an eighth to a quarter of it."""
+    count = len(table[0])
+    step = max(LEAST_ROWS, 1 << max(0, count.bit_length() - 3))
+    spare = -count % step
+    return type(table)(
+        *(np.pad(c, [(0, spare), *[(0, 0)] * (c.ndim - 1)], mode="edge") for c in table)
+    )
 
 
 def clips_of(

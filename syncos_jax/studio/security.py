@@ -110,7 +110,9 @@ class Guard:
     # -- where from ------------------------------------------------------------------------------
 
     def _check_host(self, headers: dict[str, str]) -> None:
-        if not is_allowed(headers.get("host", ""), self._hosts):
+        if "host" not in headers:
+            raise _refused(400, "the header Host is missing", "Send it")
+        if not is_allowed(headers["host"], self._hosts):
             raise _refused(421, "this server has another name", "Use the address that it printed")
 
     def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
