@@ -102,12 +102,12 @@ def test_autoencoder_keeps_what_the_tracker_reads(model):
 
 def test_shapes_survive_the_autoencoder(pipeline):
     right = autoencoder_right(pipeline, clips=24, seed=5)
-    assert min(right["shape"], right["colour"], right["background"]) >= 0.95
+    assert right["shape"] >= 0.95 and min(right["colour"], right["background"]) == 1
 
 
 @pytest.mark.slow
 def test_clips_show_what_the_prompt_says(pipeline):
-    """Chance is 1/6 and 1/4; what 256 clips show stands in docs/models.md."""
+    """Chance is 1/6 and 1/4; what 126 clips show stands in docs/models.md."""
     right = clips_right(pipeline, clips=16, guidance=3.0, steps=20, seed=1)
     assert min(right["colour"], right["background"], right["shape"]) >= 0.9
     assert right["motion"] >= 0.85
@@ -115,7 +115,7 @@ def test_clips_show_what_the_prompt_says(pipeline):
 
 def test_a_long_video_of_several_events(pipeline):
     scenario = open_colour_scenario(3)
-    settings = SynCoS(steps=3, guidance=3.0, iterations=1)
+    settings = SynCoS(steps=3, guidance=3.0, iterations=2)
     video = pipeline(scenario, sampler=settings, seed=0)
     assert video.frames.shape == (32, 64, 64, 3)
     again = pipeline(scenario, sampler=settings, seed=0)

@@ -218,7 +218,8 @@ def generate(
         if beside is not None:
             jobs = _with_rivals(jobs, beside)
         for job in jobs:
-            job.scale, job.label, job.group = scale, label, out.stem
+            job.scale, job.label = scale, label
+            job.group = out.stem if job.compared is None else f"{out.stem}-{beside}"
             job.resume, job.every = resume, checkpoint_every
             job.sheet = job.out.with_suffix(".png") if contact_sheet else None
             job.record = job.out.with_suffix(".json") if sidecar else None

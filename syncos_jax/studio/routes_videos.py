@@ -53,7 +53,7 @@ router = APIRouter(prefix="/v1", tags=["videos"])
 
 
 async def _video(studio: Studio, id: str, status: int = 200) -> Response:
-    raw = studio.documents.kept(id) or await run_in_threadpool(studio.documents.json, id)
+    raw = await run_in_threadpool(studio.documents.json, id)
     if raw is None:
         raise no_video()
     return Response(raw, status, media_type="application/json")
