@@ -6,8 +6,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-EXAMPLE ?= examples/red_ball.yaml
+EXAMPLE ?= examples/any_colour.yaml
 OUT     ?= out/demo.mp4
+# The same story by this sampler, and a picture of both; empty for none.
+BESIDE  ?= co_denoising
 # Processes of `make test`; each takes up to 3 GB.
 JOBS    ?= 2
 
@@ -17,7 +19,7 @@ PACKAGES := syncos_jax $(wildcard kernels weights_convert)
 .PHONY: help demo test test-full test-accelerators bench lint format clean
 
 help:
-	@echo "make demo       a long video of several events from the built-in model: $(OUT)"
+	@echo "make demo       a long video of five events from the built-in model, with and without synchronisation: $(OUT)"
 	@echo "make test       the tests (15 to 20 minutes on two cores)"
 	@echo "make test-full  the tests, with the slow ones"
 	@echo "make test-accelerators  programs for TPUs and GPUs that are not there, at full size (hours)"
@@ -40,7 +42,7 @@ $(VENV)/.test: $(VENV)/.run
 
 demo: $(VENV)/.run
 	@mkdir -p $(dir $(OUT))
-	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all --out $(OUT)
+	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all $(addprefix --beside ,$(BESIDE)) --out $(OUT)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 40

@@ -42,7 +42,7 @@ def test_the_guide_ends_with_a_page_of_three_takes(tmp_path):
     for name in ("examples", "Makefile"):
         (tmp_path / name).symlink_to(ROOT / name)
     script = "\n".join(commands()).replace(
-        "make demo\n", "mkdir -p out; syncos generate examples/red_ball.yaml --steps 2\n", 1
+        "make demo\n", "mkdir -p out; syncos generate examples/any_colour.yaml --beside co_denoising --steps 2\n", 1
     )
     environment = {
         **os.environ,

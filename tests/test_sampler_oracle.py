@@ -25,17 +25,16 @@ def subjects():
 
 
 MODES = subjects()
-DENOISE = mixture_denoiser(MODES, 0.1, SCHEDULE)
 
 
-def frames_on_each_subject(sampler):
+def frames_on_each_subject(sampler, schedule=SCHEDULE):
     """``[SEEDS, 4]``: how many frames of each video are nearest to each subject."""
     one = Sampling(
-        DENOISE,
+        mixture_denoiser(MODES, 0.1, schedule),
         None,
         layout=LAYOUT,
         frame_shape=(4, 4, 4),
-        schedule=SCHEDULE,
+        schedule=schedule,
         sampler=sampler,
         seed=(0,),  # of the minibatches, alike in all videos
     )
@@ -84,3 +83,20 @@ def test_agreement_of_the_frames_on_one_subject(sampler, least, most):
     print(f"agreement {agreement:.3f}, majorities {majorities}")
     assert least <= agreement <= most
     assert (majorities > 0).all(), "a subject never occurs: the sampler has collapsed"
+
+
+@pytest.mark.slow
+def test_where_the_refinement_ends_counts_in_signal_to_noise():
+    """With more noise at every timestep the published `t_min` is where nothing is decided yet, and
+    gains nothing; the signal-to-noise ratio of before gains what it gained."""
+    noisier = NoiseSchedule.from_betas("scaled_linear", beta_start=0.00085, beta_end=0.02)
+    signal, noise = SCHEDULE.rates(850)
+    published = SynCoS(t_min=850, learning_rate=0.5, iterations=20)
+    at_the_ratio = SynCoS(refine_snr=float(signal / noise) ** 2, learning_rate=0.5, iterations=20)
+    agreement = [
+        (frames_on_each_subject(sampler, noisier).max(axis=1) / LAYOUT.frames).mean()
+        for sampler in (CoDenoising(), published, at_the_ratio)
+    ]
+    print("co-denoising, t_min 850, at its ratio elsewhere:", np.round(agreement, 3))
+    assert abs(agreement[1] - agreement[0]) < 0.05
+    assert agreement[2] > agreement[0] + 0.1
