@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from studio_server import TOKEN, Studio, running
 
 BODY = {
@@ -33,8 +34,11 @@ BODY = {
 }
 
 
-async def poll(base: str, address: str, clients: int, every: float) -> None:
-    """Asks until stdin is closed; prints how often, and how long the answers took."""
+async def poll(base: str, clients: int, every: float) -> None:
+    """Asks for the address on stdin's first line until stdin is closed; prints how often, and how
+    long the answers took."""
+    print("ready", flush=True)
+    address = (await asyncio.to_thread(sys.stdin.readline)).strip()
     host, _, port = base.removeprefix("http://").partition(":")
     lasted: list[float] = []
     stop = asyncio.Event()
@@ -70,15 +74,19 @@ async def poll(base: str, address: str, clients: int, every: float) -> None:
 
 def once(studio: Studio, body: dict[str, Any], clients: int, every: float) -> dict[str, Any]:
     """One video; its seconds of sampling, the server's processor time, what the clients saw."""
-    id = studio.ask("/v1/videos", body)["id"]
-    cpu = studio.cpu_seconds()
-    command = [sys.executable, __file__, "--poll", studio.base, f"/v1/videos/{id}"]
-    command += ["--clients", str(clients), "--every", str(every)]
     polling = None
-    if clients:
+    if clients:  # started before the run, which is not to wait for it
+        command = [sys.executable, __file__, "--poll", studio.base]
+        command += ["--clients", str(clients), "--every", str(every)]
         polling = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        assert polling.stdout is not None and polling.stdout.readline() == "ready\n"
+    id = studio.ask("/v1/videos", body)["id"]
+    cpu = studio.cpu_seconds()
+    if polling is not None and polling.stdin is not None:
+        polling.stdin.write(f"/v1/videos/{id}\n")
+        polling.stdin.flush()
     video = studio.until_ended(id, pause=1.0)
     assert video["status"] == "done", video
     cpu = studio.cpu_seconds() - cpu
@@ -95,10 +103,10 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two requests")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--poll", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--poll", metavar="BASE", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.poll:
-        asyncio.run(poll(*args.poll, args.clients, args.every))
+        uvloop.run(poll(args.poll, args.clients, args.every))
         return
     body = {**BODY, "settings": {"steps": args.steps}}
     with tempfile.TemporaryDirectory() as scratch:
