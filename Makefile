@@ -45,7 +45,7 @@ demo: $(VENV)/.run
 	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all $(addprefix --beside ,$(BESIDE)) --out $(OUT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 40
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist worksteal --durations 40
 
 test-full: $(VENV)/.test
 	$(BIN)/python -m pytest

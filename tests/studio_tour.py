@@ -68,7 +68,8 @@ def tour(page: Studio, shot: Callable[[str], None], steps: int, patience: float 
     page.button("Generate 2 takes").click()
     tab.locator(".progress-words").wait_for()
     sees = "(document.querySelector('.progress img:not([hidden])') || {}).naturalWidth > 0"
-    finished = "document.querySelectorAll('.take .approve').length === 2"
+    shown = "[...document.querySelectorAll('.take .approve')].filter((b) => b.offsetParent)"
+    finished = f"{shown}.length === 2"  # a take that is not there yet has its buttons hidden
     until(page, f"{sees} || {finished}", patience)
     shot("running")
     ready = f"{finished} && [...document.querySelectorAll('video')].every((v) => v.readyState >= 2)"
