@@ -20,7 +20,7 @@ PACKAGES := syncos_jax $(wildcard kernels weights_convert)
 
 help:
 	@echo "make demo       a long video of five events from the built-in model, with and without synchronisation: $(OUT)"
-	@echo "make test       the tests (15 to 20 minutes on two cores)"
+	@echo "make test       the tests (11 minutes on two cores)"
 	@echo "make test-full  the tests, with the slow ones"
 	@echo "make test-accelerators  programs for TPUs and GPUs that are not there, at full size (hours)"
 	@echo "make lint       ruff and mypy"
@@ -48,7 +48,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist worksteal --durations 40
 
 test-full: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 40
 
 # Compilers of accelerators that are not there: 5 GB to install, and hours of one core to compile.
 $(VENV)/.accelerators: $(VENV)/.test
