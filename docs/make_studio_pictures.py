@@ -2,7 +2,8 @@
 
 ``python docs/make_studio_pictures.py 50`` shows `syncos studio` with the demo model at 50 steps;
 with ``drawn`` in place of the number the page's server is one in memory, and the takes are clips
-that the demo model's world draws, which takes seconds.
+that the demo model's world draws, which takes seconds. One picture needs a Japanese font
+(``apt-get install fonts-noto-cjk``).
 """
 
 import contextlib
