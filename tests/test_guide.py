@@ -41,9 +41,8 @@ def test_the_guide_ends_with_a_page_of_three_takes(tmp_path):
     """With few steps; `make demo` itself is replaced by what it runs, as pip needs a network."""
     for name in ("examples", "Makefile"):
         (tmp_path / name).symlink_to(ROOT / name)
-    script = "\n".join(commands()).replace(
-        "make demo\n", "mkdir -p out; syncos generate examples/any_colour.yaml --beside co_denoising --steps 2\n", 1
-    )
+    demo = "syncos generate examples/any_colour.yaml --beside co_denoising --steps 2"
+    script = "\n".join(commands()).replace("make demo\n", f"mkdir -p out; {demo}\n", 1)
     environment = {
         **os.environ,
         "STEPS": "2",
