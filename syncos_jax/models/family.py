@@ -246,7 +246,7 @@ def register(name: str, family: type[Model]) -> None:
 
 def family_named(name: str) -> type[Model]:
     """The family; InputError where there is none of that name."""
-    found = _FAMILIES.get(name)
+    found = _FAMILIES.get(name) if isinstance(name, str) else None  # a file may say anything
     if found is None:
         raise InputError(f"unknown family of models {name!r}; known: {', '.join(_FAMILIES)}")
     if isinstance(found, str):

@@ -145,7 +145,7 @@ def read_config(folder: Path) -> tuple[Any, list[str]]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     networks, known = values.pop("networks", None), config_class.networks
-    if not isinstance(networks, list) or not networks or not set(networks) <= set(known):
+    if not isinstance(networks, list) or not networks or any(n not in [*known] for n in networks):
         raise InputError(f"{path}: networks is {networks!r}; expected some of {known}")
     try:
         config = config_class.from_dict(values)
