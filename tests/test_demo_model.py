@@ -107,7 +107,7 @@ def test_shapes_survive_the_autoencoder(pipeline):
 
 @pytest.mark.slow
 def test_clips_show_what_the_prompt_says(pipeline):
-    """Chance is 1/6 and 1/4; what 126 clips show stands in docs/models.md."""
+    """Chance is 1/6 and 1/4; what 256 clips show stands in docs/models.md."""
     right = clips_right(pipeline, clips=16, guidance=3.0, steps=20, seed=1)
     assert min(right["colour"], right["background"], right["shape"]) >= 0.9
     assert right["motion"] >= 0.85

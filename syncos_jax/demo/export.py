@@ -16,7 +16,7 @@ from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.weights_convert.diffusers_folder import write_networks
 
-GUIDANCE = 3.0  # all of 126 clips are right with it: see syncos_jax/demo/evaluate.py
+GUIDANCE = 3.0  # all of 256 clips are right with it: see syncos_jax/demo/evaluate.py
 STRIDE = 4
 
 

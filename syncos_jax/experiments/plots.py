@@ -185,7 +185,7 @@ def _dial(methods: Mapping[str, Any]) -> Any:
             color="C0",
         )
     for axes, name in ((held, "consistency"), (different, "diversity")):
-        axes.axvline(FULL_STRENGTH, color="0.6", ls="--", lw=1, label="default")
+        axes.axvline(FULL_STRENGTH, color="0.6", ls="--", lw=1, label="SynCoS.fast()")
         axes.set_xlabel("strength (0 is co-denoising)")
         axes.set_ylabel(name)
         axes.legend(fontsize=8, frameon=False)
