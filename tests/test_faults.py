@@ -24,7 +24,10 @@ def faults(*arguments):
 
 def test_a_full_disk_at_some_writes():
     (found,) = faults("limit", "--kind", "convert", "--count", 3)
-    assert 0 not in found["codes"] and "File too large" in " ".join(found["words"])
+    # The first limit is below the largest array; the others are shares of a file whose size
+    # depends on how many arrays happened to be written together, and may be enough.
+    assert len(found["codes"]) == 3 and found["codes"][0] == 2
+    assert found["words"] == ["error: cannot write /model: File too large"]
 
 
 @pytest.mark.slow
