@@ -47,13 +47,13 @@ def test_the_shipped_suite_is_what_its_function_makes():
     assert shipped == to_jsonl(make_suite()), f"suite.jsonl is out of date: {again}"
 
 
-def test_the_suite_has_48_scenarios_of_the_papers_kinds():
+def test_the_suite_has_58_scenarios_of_the_kinds_it_names():
     suite = load_suite()
-    assert len(suite) == 48 == sum(KINDS.values())
+    assert len(suite) == 58 == sum(KINDS.values())
     assert {kind: sum(c.kind == kind for c in suite.values()) for kind in KINDS} == KINDS
-    assert len({json.dumps(case.scenario.to_dict()) for case in suite.values()}) == 48
+    assert len({json.dumps(case.scenario.to_dict()) for case in suite.values()}) == 58
     assert all(case.frames >= 8 * CLIP_FRAMES for case in suite.values() if case.kind == "long")
-    assert {suite[name].kind for name in SUBSET} == set(KINDS) - {"long"}
+    assert {suite[name].kind for name in SUBSET} == set(KINDS) - {"long", "bare"}
     assert all(suite[name].frames == 4 * CLIP_FRAMES for name in SUBSET)
 
 
@@ -66,8 +66,10 @@ def test_prompts_tell_what_is_expected_and_nothing_else(case):
         assert expected.motion is not None and expected.stop - expected.start == event.frames
     assert not case.unstructured.structured
     assert case.unstructured.prompts() == [event.prompt for event in scenario.events]
-    if case.kind in ("open", "long"):
+    if case.kind in ("open", "long", "bare"):
         assert all(event.colour is None for event in case.expected)
+    if case.kind == "bare":
+        assert all(event.background is None and event.shape for event in case.expected)
     if case.kind in ("background", "colour"):
         values = [getattr(event, case.kind) for event in case.expected]
         assert len(set(values)) == len(values) and None not in values
@@ -92,7 +94,7 @@ def test_the_subject_stays_in_the_picture():
 
 
 def test_choosing_scenarios():
-    assert len(choose_cases(None, subset=False)) == 48
+    assert len(choose_cases(None, subset=False)) == 58
     assert [case.id for case in choose_cases(None, subset=True)] == list(SUBSET)
     assert [case.id for case in choose_cases(["long-01", "size"], False)] == [
         "long-01",

@@ -21,7 +21,7 @@ from syncos_jax.metrics import (
     similarity_matrix,
     temporal_flicker,
 )
-from syncos_jax.metrics.frames import content_changes
+from syncos_jax.metrics.frames import content_changes, mean_movement, movement
 from syncos_jax.metrics.similarity import together
 
 
@@ -161,6 +161,7 @@ def test_the_rule_of_the_dynamic_degree():
     flow[3, :1, :] = 6.5
     assert moves(flow, side=256)
     assert not moves(flow, side=512)  # twice the picture, twice the movement
+    np.testing.assert_allclose(movement(flow, side=256), [6.5 / 6] * 4 + [0] * 12)
     flow[3, 0, 0] = 0  # the mean of the top 5 % is now 6.175 there
     assert moves(flow, side=256)
     flow[3, 0, :2] = 0  # and 5.85
@@ -183,12 +184,15 @@ def test_the_stand_in_for_flow_on_a_slope():
 def test_what_stands_still_does_not_move():
     rng = np.random.default_rng(0)
     still = np.repeat(rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8), 8, axis=0)
-    assert dynamic_degree(still, 8) is False
+    assert dynamic_degree(still, 8) is False and mean_movement(still, 8) == 0
+    assert mean_movement(still[:1], 8) == 0
     square = np.zeros((8, 64, 64, 3), np.uint8)
     for frame in range(8):
         square[frame, 20:44, 4 + 4 * frame : 28 + 4 * frame] = 255
     assert dynamic_degree(square, 8) is True
-    assert dynamic_degree(square.repeat(3, axis=0), 24) is True  # three times the frame rate
+    thrice = square.repeat(3, axis=0)  # three times the frame rate
+    assert dynamic_degree(thrice, 24) is True
+    assert mean_movement(thrice, 24) == mean_movement(square, 8) > 1
 
 
 def test_pixel_features():

@@ -50,6 +50,9 @@ def test_a_video_that_shows_what_it_should():
     assert found["global_right"] == found["local_right"] == found["visible"] == 1
     assert found["held"] == {"colour": 1, "shape": 1, "background": 1}
     assert found["coherence"] == 1 and found["open_same"] == {}
+    of = found["fidelity"]
+    assert min(of["global"], of["local"]) > 0.85 and max(of["global"], of["local"]) <= 1
+    assert of["all"] == pytest.approx((3 * of["global"] + of["local"]) / 4, abs=1e-3)
     json.dumps(found, allow_nan=False)
 
 
@@ -85,6 +88,7 @@ def test_frames_without_a_subject():
     assert found["visible"] == 0.5 and found["held"]["colour"] == 0.5
     assert found["open_same"] == {"colour": False, "shape": False, "background": True}
     assert found["global_right"] is None and found["right"] == {}
+    assert found["fidelity"] == dict.fromkeys(("global", "local", "all"))
 
 
 def test_majority_share():

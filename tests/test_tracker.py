@@ -14,8 +14,8 @@ from syncos_jax.demo.world import (
     render,
     render_clips,
 )
-from syncos_jax.demo.world.scene import ATTRIBUTES
-from syncos_jax.demo.world.tracker import judge, motion, read, track
+from syncos_jax.demo.world.scene import ATTRIBUTES, OPPOSITE
+from syncos_jax.demo.world.tracker import fidelity, judge, motion, read, track
 from syncos_jax.errors import InputError
 
 
@@ -126,6 +126,47 @@ def test_half_the_typical_rate_is_a_motion_and_a_tenth_is_not(name):
     for amount, expected in ((half, name), (tenth, None)):
         scene = Scene("box", "cyan", "beach", name, 32.0, 32.0, 12.0, amount)
         assert motion(track(render([scene])[0])) == expected
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_fidelity_of_a_motion_is_its_rate(name):
+    size = name in ("grow", "shrink")
+    for share in (0.3, 0.6, 2):
+        amount = 1.75**share if size else 22 * share
+        x = {"left": 54.0, "right": 10.0}.get(name, 32.0)
+        y = {"up": 54.0, "down": 10.0}.get(name, 32.0)
+        frames = render([Scene("box", "cyan", "beach", name, x, y, 12.0, amount)])[0]
+        seen = track(frames)
+        assert fidelity(seen, {"motion": name})["motion"] == pytest.approx(min(share, 1), abs=0.08)
+        assert fidelity(seen, {"motion": OPPOSITE[name]}) == {"motion": 0}
+
+
+def test_fidelity_of_what_a_frame_has_is_its_nearness():
+    """A red ball told in other colours: 1 minus the distance of the two colours over 441."""
+    seen = track(render([Scene("ball", "red", "meadow", "left", 44.0, 32.0, 11.0, 22.0)])[0])
+    red = np.asarray(COLOURS["red"], float)
+    for name, colour in COLOURS.items():
+        expected = 1 - np.linalg.norm(red - np.asarray(colour, float)) / (255 * 3**0.5)
+        assert fidelity(seen, {"colour": name})["colour"] == pytest.approx(expected, abs=0.04)
+    shapes = {name: fidelity(seen, {"shape": name})["shape"] for name in SHAPES}
+    assert shapes["ball"] > 0.85 and max(shapes, key=shapes.get) == "ball"
+    places = {name: fidelity(seen, {"background": name})["background"] for name in BACKGROUNDS}
+    assert places["meadow"] > 0.97 and sorted(places.values())[-2] < 0.9
+
+
+def test_a_frame_without_a_subject_shows_neither_colour_nor_shape():
+    """Half of the frames: half of the nearness; too few to move."""
+    scene = Scene("ball", "red", "meadow", "left", 44.0, 32.0, 11.0, 1.0)
+    shown = render([scene])[0]
+    hidden = render([Scene("ball", "red", "meadow", "left", -60.0, 32.0, 9.0, 1.0)])[0]
+    told = {"colour": "red", "shape": "ball", "background": "meadow", "motion": "left"}
+    whole = fidelity(track(shown), told)
+    half = fidelity(track(np.concatenate([shown, hidden])), told)
+    for name in ("colour", "shape"):
+        assert half[name] == pytest.approx(whole[name] / 2, abs=0.01)
+    assert half["background"] > 0.97
+    none = fidelity(track(hidden), told)
+    assert none["colour"] == none["shape"] == none["motion"] == 0
 
 
 def test_one_stray_frame_does_not_turn_a_motion():

@@ -68,7 +68,7 @@ def experiment(
         typer.Option(
             metavar="NAME,...",
             help="Scenarios of the suite (open-03), or kinds: motion, background, colour, size, "
-            "open, long. Default: all 48.",
+            "open, long, bare. Default: all 58.",
             show_default=False,
         ),
     ] = None,

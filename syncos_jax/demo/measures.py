@@ -12,7 +12,7 @@ import numpy as np
 
 from syncos_jax.demo.world.captions import COLOUR_WORDS, MOVES, PLACES, ROLLS, SHAPE_WORDS
 from syncos_jax.demo.world.scene import ATTRIBUTES
-from syncos_jax.demo.world.tracker import Track, read, track
+from syncos_jax.demo.world.tracker import Track, fidelity, read, track
 from syncos_jax.errors import InputError
 
 LASTING = ("colour", "shape", "background")
@@ -116,12 +116,14 @@ def judge_video(
     Returns:
         A mapping of plain values:
 
-        * ``events``: of each ``start, stop, expected, seen, right``; the last has only the
-          attributes that are told.
+        * ``events``: of each ``start, stop, expected, seen, right, fidelity``; the last two have
+          only the attributes that are told.
         * ``right``: attribute -> share of the events that tell it which show it.
         * ``global_right``: the same over all attributes that every event tells alike (the global
           prompt), ``local_right`` over all others that are told, first of all the motion. None
           where nothing of the kind is told.
+        * ``fidelity``: ``global``, ``local`` and ``all`` together: the same by degrees, 0 to 1
+          (see `syncos_jax.demo.world.tracker.fidelity`).
         * ``held``: attribute -> share of frames with its most frequent value, for colour, shape
           and background where they are meant to stay. A frame without a visible subject has no
           colour and no shape.
@@ -150,6 +152,7 @@ def judge_video(
     held = {name: majority_share(getattr(seen, name)) for name in lasting}
     told_by_all = {name for name, value in same.items() if value is not None and name != "motion"}
     everywhere = [(name, ok) for event in judged for name, ok in event["right"].items()]
+    degrees = [(name, of) for event in judged for name, of in event["fidelity"].items()]
     first, last = judged[0]["seen"], judged[-1]["seen"]
     return {
         "events": judged,
@@ -160,6 +163,11 @@ def judge_video(
         },
         "global_right": _share([ok for name, ok in everywhere if name in told_by_all]),
         "local_right": _share([ok for name, ok in everywhere if name not in told_by_all]),
+        "fidelity": {
+            "global": _share([of for name, of in degrees if name in told_by_all]),
+            "local": _share([of for name, of in degrees if name not in told_by_all]),
+            "all": _share([of for _, of in degrees]),
+        },
         "held": held,
         "coherence": _share(list(held.values())),
         "open_same": {
@@ -179,6 +187,10 @@ def _judge_event(event: Expected, seen: Track) -> dict[str, Any]:
         "expected": event.told,
         "seen": shows,
         "right": {name: shows[name] == value for name, value in event.told.items()},
+        "fidelity": {
+            name: round(value, 4)
+            for name, value in fidelity(seen, event.told, event.start, event.stop).items()
+        },
     }
 
 

@@ -98,6 +98,13 @@ MEASURES: dict[str, Measure] = {
         _plain("dynamic_degree"),
         "share of videos that move, by VBench's rule over a stand-in for optical flow",
     ),
+    "movement": Measure(
+        "movement",
+        1,
+        _plain("movement"),
+        "what that rule counts, by degrees: the mean over pairs of frames of the largest 5 % of "
+        "the flow, over the length from which a pair counts",
+    ),
     "scenes": Measure("scenes", -1, _plain("scenes"), "number of cuts and one"),
     "motion_right": Measure(
         "motion right", 1, _world("right", "motion"), "share of events with the prompted motion"
@@ -115,6 +122,20 @@ MEASURES: dict[str, Measure] = {
         "share of what the events' own prompts tell that they show",
     ),
     "right": Measure("prompts right", 1, _all_told, "both together"),
+    "global_fidelity": Measure(
+        "global fidelity",
+        1,
+        _world("fidelity", "global"),
+        "how well the frames show what the global prompt tells, 0 to 1: how near to the colour and "
+        "the background, how well the shape fits",
+    ),
+    "local_fidelity": Measure(
+        "local fidelity",
+        1,
+        _world("fidelity", "local"),
+        "the same of what the events tell, of the motion its speed",
+    ),
+    "fidelity": Measure("fidelity", 1, _world("fidelity", "all"), "both together"),
     "visible": Measure("subject visible", 1, _world("visible"), "share of frames"),
     "diversity_events": Measure(
         "difference of events",

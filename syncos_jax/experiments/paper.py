@@ -40,25 +40,25 @@ COLUMNS = {
     "MS": Column("motion smoothness", None, note="needs a network for frame interpolation"),
     "DD": Column(
         "dynamic degree",
-        "dynamic_degree",
-        note="VBench's rule over the frame-difference stand-in for RAFT's flow",
+        "movement",
+        note="what VBench's rule counts, by degrees (nearly every video here counts as moving), "
+        "over the frame-difference stand-in for RAFT's flow",
     ),
     "#Sc": Column("number of scenes", "scenes", -1, "PySceneDetect's content score"),
     "AQ": Column("aesthetic quality", None, note="needs a network of taste"),
     "IQ": Column("imaging quality", None, note="needs a network of taste"),
     "G": Column(
         "global prompt fidelity",
-        "global_right",
-        note="share of what the global prompt tells that the tracker finds, not a CLIP score",
+        "global_fidelity",
+        note="how near the tracker finds the frames to what the global prompt tells, not CLIP's "
+        "cosine",
     ),
     "L": Column(
         "local prompt fidelity",
-        "local_right",
-        note="share of what the events tell that the tracker finds, not a CLIP score",
+        "local_fidelity",
+        note="the same of what the events tell, of the motion its speed",
     ),
-    "PF": Column(
-        "prompt fidelity", "right", note="share of all that is told that the tracker finds"
-    ),
+    "PF": Column("prompt fidelity", "fidelity", note="the same of all that is told"),
 }
 """The paper's columns."""
 

@@ -20,8 +20,8 @@ BARS = (
     "subject_consistency",
     "background_consistency",
     "motion_right",
-    "global_right",
-    "dynamic_degree",
+    "global_fidelity",
+    "movement",
 )
 
 

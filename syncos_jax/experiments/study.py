@@ -24,7 +24,7 @@ SEEDS = 3
 
 
 def choose_cases(names: Sequence[str] | None, subset: bool) -> list[Case]:
-    """Scenarios of the suite by id or kind, the subset, or all 48.
+    """Scenarios of the suite by id or kind, the subset, or all 58.
 
     Raises InputError for a name that is neither, and where both are asked for.
     """

@@ -1,4 +1,4 @@
-"""The suite: 48 scenarios of the demo world, in the kinds of the paper's own 48.
+"""The suite: 58 scenarios of the demo world, 48 of them in the kinds of the paper's own 48.
 
 ``python -m syncos_jax.experiments.suite`` writes ``syncos_jax/experiments/suite.jsonl``, which the
 package ships; it is made of nothing but this file.
@@ -34,6 +34,7 @@ KINDS = {
     "size": 4,  # grows and shrinks in turn
     "open": 10,  # the global prompt leaves the colour, and every other time the shape, open
     "long": 8,  # 8 times the clip and, every fourth, 16 times; the colour is left open
+    "bare": 10,  # the global prompt tells the shape alone: colour and place are left open
 }
 """Kind -> how many scenarios of it."""
 
@@ -130,6 +131,8 @@ def _case(kind: str, number: int) -> Case:
         subject["colour"] = None
         if kind == "open" and number % 2:
             subject["shape"] = None
+    elif kind == "bare":
+        subject["colour"] = subject["background"] = None
     overall = global_prompt(subject["shape"], subject["colour"], subject["background"])
     told = {name: value for name, value in subject.items() if value is not None}
     prompts = [

@@ -37,11 +37,11 @@ MAIN = (
     "open_same",
     "subject_consistency",
     "background_consistency",
-    "dynamic_degree",
+    "movement",
     "scenes",
     "motion_right",
-    "global_right",
-    "local_right",
+    "global_fidelity",
+    "local_fidelity",
     "visible",
 )
 """Measures of the first table; ``results.json`` has all."""

@@ -81,14 +81,29 @@ def moves(magnitudes: ArrayLike, side: int, frames: int | None = None) -> bool:
         side: the shorter side of the picture.
         frames: how many frames the pairs are of; pairs + 1 where None.
     """
+    strongest = movement(magnitudes, side)
+    frames = len(strongest) + 1 if frames is None else frames
+    return int((strongest > 1).sum()) >= max(1, round(4 * frames / 16))
+
+
+def movement(magnitudes: ArrayLike, side: int) -> np.ndarray:
+    """How much each pair of frames moves: the mean of the largest 5 % of its flow, over the
+    ``6 * side / 256`` pixels above which VBench's dynamic degree counts it.
+
+    Args:
+        magnitudes: as for `moves`.
+        side: the shorter side of the picture.
+
+    Returns:
+        float64 ``[pairs]``; 1 just counts.
+    """
     flow = np.asarray(magnitudes, np.float64)
     if flow.ndim != 3 or 0 in flow.shape[1:]:
         raise InputError(f"flow has shape {list(flow.shape)}; expected [pairs, height, width]")
-    frames = len(flow) + 1 if frames is None else frames
     flat = np.sort(flow.reshape(len(flow), -1), axis=1)
     top = max(1, int(flat.shape[1] * 0.05))
-    counted = int((flat[:, -top:].mean(axis=1) > 6.0 * side / 256).sum())
-    return counted >= max(1, round(4 * frames / 16))
+    strongest: np.ndarray = flat[:, -top:].mean(axis=1) / (6.0 * side / 256)
+    return strongest
 
 
 def frame_difference_flow(frames: np.ndarray) -> np.ndarray:
@@ -124,10 +139,23 @@ def dynamic_degree(frames: np.ndarray, fps: float) -> bool:
         frames: uint8 ``[F, H, W, 3]``; every ``max(1, round(fps / 8))``-th is looked at.
         fps: frames per second.
     """
-    sampled = check_frames(frames)[:: max(1, round(fps / 8))]
+    sampled = _sampled(frames, fps)
     if len(sampled) < 2:
         return False
     return moves(frame_difference_flow(sampled), min(sampled.shape[1:3]))
+
+
+def mean_movement(frames: np.ndarray, fps: float) -> float:
+    """How much a video moves: the mean of `movement` where `dynamic_degree` counts pairs; 0 for a
+    single frame."""
+    sampled = _sampled(frames, fps)
+    if len(sampled) < 2:
+        return 0.0
+    return float(movement(frame_difference_flow(sampled), min(sampled.shape[1:3])).mean())
+
+
+def _sampled(frames: np.ndarray, fps: float) -> np.ndarray:
+    return check_frames(frames)[:: max(1, round(fps / 8))]
 
 
 def check_frames(frames: np.ndarray) -> np.ndarray:

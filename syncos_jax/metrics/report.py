@@ -13,7 +13,13 @@ from syncos_jax.demo.world.scene import SIZE
 from syncos_jax.demo.world.tracker import Track, track
 from syncos_jax.errors import InputError
 from syncos_jax.metrics.features import background_features, pixel_features, subject_features
-from syncos_jax.metrics.frames import check_frames, cuts, dynamic_degree, temporal_flicker
+from syncos_jax.metrics.frames import (
+    check_frames,
+    cuts,
+    dynamic_degree,
+    mean_movement,
+    temporal_flicker,
+)
 from syncos_jax.metrics.similarity import (
     consistency,
     diversity,
@@ -22,7 +28,7 @@ from syncos_jax.metrics.similarity import (
     together,
 )
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same frames would be measured differently."""
 
 SHORTEST_SCENE = 0.6  # seconds; PySceneDetect's 15 frames at 25 a second
@@ -91,7 +97,8 @@ def evaluate(
     Returns:
         ``frames, fps, seconds, features`` (``"world"``, ``"pixels"`` or ``"given"``),
         ``subject_consistency, background_consistency, temporal_flicker, dynamic_degree`` (bool),
-        ``scenes, cuts, drift`` (cosine of each frame with the mean of the first event),
+        ``movement`` (see `mean_movement`), ``scenes, cuts, drift`` (cosine of each frame with the
+        mean of the first event),
         ``diversity_events`` (see `diversity`; of the events' mean pixel features, None without
         events), ``event_features`` (those means), ``similarity`` (of all pairs of frames), and
         ``world``: as `judge_video`, or None. Drift and similarity are of subject and background
@@ -136,6 +143,7 @@ def evaluate(
         "background_consistency": consistency(given["background"]),
         "temporal_flicker": temporal_flicker(frames),
         "dynamic_degree": dynamic_degree(frames, fps),
+        "movement": mean_movement(frames, fps),
         "scenes": len(of_cuts) + 1,
         "cuts": of_cuts,
         "drift": _rounded(drift_curve(both, spans[0].stop - spans[0].start if events else 1)),

@@ -28,6 +28,7 @@ _AREA_LIMIT = 30.0  # smallest subject, px^2
 _SCORE_LIMIT = 0.55  # a shape fits at least this well
 _TYPICAL_SPEED = 22.0 / 7  # px a frame
 _TYPICAL_GROWTH = float(np.log(1.75)) / 7  # a frame
+_LARGEST = 255 * 3**0.5  # distance between two colours
 _STILL = 0.35  # less than this share of the typical rate is no motion
 
 
@@ -45,8 +46,10 @@ class Track:
             whole track votes for.
         area: float ``[F]``, visible area of the subject, px^2.
         shape_scores: float ``[F, len(SHAPES)]``, how well each shape fits; 1 is perfect.
-        colour_error: float ``[F]``, distance of the subject's median from its colour (0..441).
-        background_error: float ``[F]``, median distance from the background image (0..441).
+        colour_distance: float ``[F, len(COLOURS)]``, of the subject's median from each colour
+            (0..441); NaN where no subject is visible.
+        background_distance: float ``[F, len(BACKGROUNDS)]``, median distance from each background
+            image (0..441).
         clutter: float ``[F]``, area that looks like a subject outside of the subject, px^2.
     """
 
@@ -59,8 +62,8 @@ class Track:
     size: np.ndarray
     area: np.ndarray
     shape_scores: np.ndarray
-    colour_error: np.ndarray
-    background_error: np.ndarray
+    colour_distance: np.ndarray
+    background_distance: np.ndarray
     clutter: np.ndarray
 
 
@@ -89,7 +92,8 @@ def track(frames: np.ndarray) -> Track:
     apart = np.sqrt(square(small)).reshape(len(frames), len(BACKGROUNDS), -1)
     place = np.minimum(apart, 100).mean(axis=2).argmin(axis=1)
     index = np.arange(len(frames))
-    place_error = np.median(apart[index, place], axis=1)
+    place_distance = np.median(apart, axis=2)
+    place_error = place_distance[index, place]
     shift = np.median(small[index, place].reshape(len(frames), -1, 3), axis=1)
     values -= np.clip(shift, -_SHIFT_LIMIT, _SHIFT_LIMIT)[:, None, None, :]
 
@@ -140,8 +144,8 @@ def track(frames: np.ndarray) -> Track:
         size=size,
         area=np.where(visible, area, np.nan),
         shape_scores=scores,
-        colour_error=np.where(visible, colour_error, np.nan),
-        background_error=place_error,
+        colour_distance=np.where(visible[:, None], distances, np.nan),
+        background_distance=place_distance,
         clutter=(mask & ~near).sum(axis=(1, 2)).astype(np.float64),
     )
 
@@ -159,6 +163,20 @@ def motion(track: Track, start: int = 0, stop: int | None = None) -> str | None:
     that is typical of the world; the larger one names the motion. At least 3 visible frames
     that are at least half of the range are needed, or the answer is None.
     """
+    rates = motion_rates(track, start, stop)
+    if rates is None:
+        return None
+    name = max(rates, key=lambda key: rates[key])
+    return name if rates[name] >= _STILL else None
+
+
+def motion_rates(track: Track, start: int = 0, stop: int | None = None) -> dict[str, float] | None:
+    """How fast the subject of frames ``start..stop-1`` moves in each of the world's ways.
+
+    Returns:
+        motion -> rate, of which 1 is typical of the world and opposites have opposite signs; None
+        with fewer than 3 visible frames, or in less than half of the range.
+    """
     stop = len(track.visible) if stop is None else stop
     if not 0 <= start < stop <= len(track.visible):
         raise InputError(f"frames {start}..{stop} are not a range within 0..{len(track.visible)}")
@@ -168,7 +186,7 @@ def motion(track: Track, start: int = 0, stop: int | None = None) -> str | None:
     speed_x = _slope(time, track.x[time]) / _TYPICAL_SPEED
     speed_y = _slope(time, track.y[time]) / _TYPICAL_SPEED
     growth = _slope(time, np.log(track.size[time])) / _TYPICAL_GROWTH
-    rates = {
+    return {
         "left": -speed_x,
         "right": speed_x,
         "up": -speed_y,
@@ -176,8 +194,6 @@ def motion(track: Track, start: int = 0, stop: int | None = None) -> str | None:
         "grow": growth,
         "shrink": -growth,
     }
-    name = max(rates, key=lambda key: rates[key])
-    return name if rates[name] >= _STILL else None
 
 
 def read(track: Track, start: int = 0, stop: int | None = None) -> dict[str, str | None]:
@@ -203,6 +219,36 @@ def _most(indices: np.ndarray, names: tuple[str, ...]) -> str | None:
     """The name that most frames agree on; None where fewer than half are known."""
     known = indices[indices >= 0]
     return names[int(np.bincount(known).argmax())] if 2 * len(known) >= len(indices) else None
+
+
+def fidelity(
+    track: Track, told: Mapping[str, str], start: int = 0, stop: int | None = None
+) -> dict[str, float]:
+    """How well frames ``start..stop-1`` show what is told, by degrees where `read` names.
+
+    Args:
+        track: of a video.
+        told: attribute -> name, some of ``shape, colour, background, motion``.
+        start, stop: which frames.
+
+    Returns:
+        attribute -> 0 to 1. Means over the frames of how well the shape fits, and of 1 minus the
+        distance from the colour or background as a share of the largest there can be (441; 0 for
+        shape and colour of a frame without a subject). Of the motion the rate, at most 1.
+    """
+    window = slice(start, stop)
+    found: dict[str, float] = {}
+    for attribute, name in told.items():
+        index = ATTRIBUTES[attribute].index(name)
+        if attribute == "motion":
+            rates = motion_rates(track, start, stop)
+            found[attribute] = 0.0 if rates is None else float(np.clip(rates[name], 0, 1))
+        elif attribute == "shape":
+            found[attribute] = float(np.clip(track.shape_scores[window, index], 0, 1).mean())
+        else:
+            distance = getattr(track, f"{attribute}_distance")[window, index]
+            found[attribute] = float(np.nan_to_num(1 - distance / _LARGEST).mean())
+    return found
 
 
 def judge(frames: np.ndarray, expected: Scene | Mapping[str, str | None]) -> dict[str, bool]:
