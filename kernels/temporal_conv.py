@@ -31,10 +31,15 @@ def temporal_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array
 @jax.jit
 def stacked(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """As one matrix product, without the bias."""
-    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
-    neighbours = jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
     taps, channels, out = kernel.shape
-    return neighbours @ kernel.reshape(taps * channels, out)
+    return neighbours(x) @ kernel.reshape(taps * channels, out)
+
+
+def neighbours(x: jax.Array) -> jax.Array:
+    """Each frame with the one before and the one after, ``[B, F, H, W, C] -> [B, F, H, W, 3 C]``;
+    zeros outside of the clip."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+    return jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
 
 
 @jax.jit

@@ -1,5 +1,6 @@
 """The suite, the methods, the statistics and the paper's tables."""
 
+import dataclasses
 import json
 from importlib.resources import files
 
@@ -140,6 +141,24 @@ def test_common_settings_reach_those_that_have_them():
         settings = method.with_common(**given).settings
         assert (settings.steps, settings.guidance, settings.batch) == (7, 2.0, None)
         assert settings.refinement is None or settings.refinement.iterations == 3
+
+
+def test_a_ratio_takes_the_place_of_a_timestep():
+    """Of every method that has one, and of no other."""
+    for name, method in METHODS.items():
+        old = method.settings.refinement
+        new = method.with_common(refine_snr=0.024).settings.refinement
+        if old is not None and old.t_min == 850:
+            assert new == dataclasses.replace(old, t_min=None, refine_snr=0.024)
+        else:
+            assert new == old and name in (
+                "co_denoising",
+                "fifo",
+                "flowlong",
+                "freenoise",
+                "no_t_min",
+                "refinement_only",
+            )
 
 
 def test_methods_of_ones_own(tmp_path):

@@ -36,7 +36,7 @@ def bench(
             "--model",
             "-m",
             help="'tiny', 'modelscope' or 'videocrafter2' (of that size, with random weights), "
-            "'demo', or the folder of a model.",
+            "'demo', or the folder of a model; @int8 behind it quantizes the denoiser.",
             metavar="NAME|DIR",
         ),
     ] = "demo",

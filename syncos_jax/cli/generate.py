@@ -57,7 +57,8 @@ def generate(
         typer.Option(
             "--model",
             "-m",
-            help="'demo' (the default), or the folder of a converted model.",
+            help="'demo' (the default), or the folder of a converted model; @int8 behind it "
+            "(demo@int8) quantizes the denoiser.",
             metavar="NAME|DIR",
             show_default=False,
         ),

@@ -21,7 +21,12 @@ syncos info converted/videocrafter2
 
 def info(
     model: Annotated[
-        str, typer.Argument(help="'demo', or the folder of a converted model.", metavar="NAME|DIR")
+        str,
+        typer.Argument(
+            help="'demo', or the folder of a converted model; @int8 behind it quantizes the "
+            "denoiser.",
+            metavar="NAME|DIR",
+        ),
     ] = "demo",
     verify: Annotated[
         bool,
@@ -71,7 +76,7 @@ def verified(model: str) -> str:
 def describe(model: Any) -> Iterator[tuple[str, str]]:
     """(name, value) of everything that is known about a loaded model."""
     config, geometry = model.config, model.geometry
-    yield "model", str(config.name)
+    yield "model", str(model.name)
     yield "family", model.family
     frames = geometry.frames(geometry.window)
     latent = f" ({geometry.window} latent frames)" if geometry.temporal > 1 else ""

@@ -59,7 +59,10 @@ Seed = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="'demo', or the folder of a converted model.", metavar="NAME|DIR"
+        "--model",
+        "-m",
+        help="'demo', or the folder of a converted model; @int8 behind it quantizes the denoiser.",
+        metavar="NAME|DIR",
     ),
 ]
 Sampler = Annotated[

@@ -36,7 +36,11 @@ def studio(
     model: Annotated[
         str,
         typer.Option(
-            "--model", "-m", metavar="NAME|DIR", help="'demo', or the folder of a converted model."
+            "--model",
+            "-m",
+            metavar="NAME|DIR",
+            help="'demo', or the folder of a converted model; @int8 behind it quantizes the "
+            "denoiser.",
         ),
     ] = "demo",
     host: Annotated[

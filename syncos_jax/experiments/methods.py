@@ -45,9 +45,15 @@ class Method:
 
     def with_common(self, **values: Any) -> Method:
         """The same with settings that all methods share (steps, guidance, batch, and for those
-        with a refinement iterations and so on); None, and what it does not have, is left alone."""
+        with a refinement iterations and so on); None, and what it does not have, is left alone.
+        ``refine_snr`` takes the place of a ``t_min`` above 0."""
         known = SAMPLERS[self.settings.name]
+        refinement = self.settings.refinement
+        if refinement is None or not refinement.t_min:
+            values.pop("refine_snr", None)
         changes = {k: v for k, v in values.items() if v is not None and k in known}
+        if "refine_snr" in changes:
+            changes["t_min"] = None
         return dataclasses.replace(self, settings=self.settings.replace(**changes))
 
     def to_dict(self) -> dict[str, Any]:

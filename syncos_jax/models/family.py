@@ -178,6 +178,11 @@ class Model:
         it, for plans; None where that says nothing."""
         return None
 
+    def quantize(self, how: str) -> None:
+        """Makes the denoiser compute in fewer bits (see `syncos_jax.models.quantize`), for good;
+        `name` says so then."""
+        raise InputError(f"the family {self.family!r} cannot be quantized")
+
     def place(self, placement: Placement) -> None:
         """Puts the weights where `placement` wants them."""
         self.params = placement.place_weights(self.params)
@@ -194,8 +199,9 @@ class Model:
 
     @property
     def dtype(self) -> str:
-        """In which the denoiser computes."""
-        return str(jax.tree.leaves(self.params)[0].dtype)
+        """In which the denoiser computes, but for the products of a quantized one."""
+        dtypes = (leaf.dtype for leaf in jax.tree.leaves(self.params))
+        return str(next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)))
 
 
 def hash_weights(networks: Mapping[str, Any]) -> str:

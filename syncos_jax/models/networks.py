@@ -10,6 +10,7 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.family import Model
+from syncos_jax.models.quantize import quantized
 from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -28,10 +29,12 @@ class NetworkModel(Model):
     Attributes:
         divided: the networks whose weights may be divided among devices; the first is the
             denoiser.
+        denoisers: the networks that `quantize` quantizes, those that are called at every step.
         config: sizes and sampling defaults; of `config_class`.
     """
 
     divided: ClassVar[tuple[str, ...]]
+    denoisers: ClassVar[tuple[str, ...]]
 
     def __init__(self, config: Any, schedule: NoiseSchedule, parts: Mapping[str, Any]) -> None:
         self.config = config
@@ -64,6 +67,14 @@ class NetworkModel(Model):
         if name not in self._placed:
             self._placed[name] = nnx.split(getattr(self, name))
         return self._placed[name]
+
+    def quantize(self, how: str) -> None:
+        for name in self.denoisers:
+            network = vars(self).get(name)
+            if network is not None:
+                setattr(self, name, quantized(network, how))
+                self._placed.pop(name, None)
+        self.name = f"{self.name}@{how}"
 
     def place(self, placement: Placement) -> None:
         for name in self._networks:

@@ -14,6 +14,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.models import saved
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
+from syncos_jax.models.quantize import QUANTIZATIONS
 from syncos_jax.models.saved import Where
 from syncos_jax.sampling.placement import REPLICATED, Rules
 
@@ -31,7 +32,8 @@ def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: there is none.
     """
-    if str(name_or_dir) in BUILT_IN:
+    name_or_dir = quantization(name_or_dir)[0]
+    if name_or_dir in BUILT_IN:
         return Path(str(files("syncos_jax"))) / "demo" / "model"
     folder = Path(name_or_dir)
     from syncos_jax.weights_convert.sources import how_to_convert, is_pipeline, snapshot
@@ -47,6 +49,22 @@ def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
             "model"
         )
     return folder
+
+
+def quantization(name_or_dir: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """``"models/mine@int8"`` as the model and how it is to be quantized, or None.
+
+    Raises:
+        InputError: no such quantization.
+    """
+    name, mark, how = str(name_or_dir).rpartition("@")
+    if not mark or "/" in how or Path(name_or_dir).exists():
+        return str(name_or_dir), None
+    if how not in QUANTIZATIONS:
+        raise InputError(
+            f"{name_or_dir}: no quantization {how!r}; known are {', '.join(QUANTIZATIONS)}"
+        )
+    return name, how
 
 
 def placement(mesh: jax.sharding.Mesh | None) -> Sharding:
@@ -67,7 +85,8 @@ def load_model(
 
     Args:
         name_or_dir: ``"demo"``, a folder that ``syncos convert`` wrote, or a folder in diffusers'
-            layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``).
+            layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``). With ``@int8`` behind it,
+            the denoiser's weights and products are quantized (`syncos_jax.models.quantize`).
         dtype: of weights and computation; default bfloat16 on accelerators, float32 on CPU.
         mesh: devices that get the weights, read straight onto them; default: JAX's default device.
         rules: which of its axes the weights are divided over (`Rules.feature`): each device then
@@ -76,8 +95,16 @@ def load_model(
     Raises:
         InputError: no model there, or one that does not fit; says what and why.
     """
-    folder = model_folder(name_or_dir)
-    dtype = default_dtype() if dtype is None else dtype
+    name_or_dir, how = quantization(name_or_dir)
+    model = _load(
+        model_folder(name_or_dir), default_dtype() if dtype is None else dtype, mesh, rules
+    )
+    if how is not None:
+        model.quantize(how)
+    return model
+
+
+def _load(folder: Path, dtype: DType, mesh: jax.sharding.Mesh | None, rules: Rules) -> Model:
     where = _divided(mesh, rules)
     if not saved.is_saved(folder):
         from syncos_jax.weights_convert.diffusers_folder import read_folder

@@ -17,7 +17,7 @@ from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.model import UNetClip
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
-from syncos_jax.pipeline.load import default_dtype, load_model
+from syncos_jax.pipeline.load import default_dtype, load_model, quantization
 from syncos_jax.weights_convert.table import assign, leaves
 
 RANDOM = ("tiny", "modelscope", "videocrafter2")
@@ -117,13 +117,20 @@ def bench_model(name: str, dtype: DType | None = None) -> Model:
 
     Args:
         name: "tiny", "modelscope" or "videocrafter2" (random weights), "demo", or the folder of a
-            model.
+            model; ``@int8`` behind it as for `load_model`.
         dtype: default bfloat16 on accelerators, float32 on CPU.
 
     Raises:
         InputError: no such model.
     """
-    dtype = default_dtype() if dtype is None else jnp.dtype(dtype)
+    name, how = quantization(name)
+    model = _bench_model(name, default_dtype() if dtype is None else jnp.dtype(dtype))
+    if how is not None:
+        model.quantize(how)
+    return model
+
+
+def _bench_model(name: str, dtype: DType) -> Model:
     if name == "tiny":
         return random_model(tiny_config(), dtype)
     if name in RANDOM:

@@ -74,6 +74,7 @@ class UNetClip(NetworkModel):
     family = "unet_clip"
     config_class = ModelConfig
     divided = ("unet",)
+    denoisers = ("unet",)
     config: ModelConfig
 
     def __init__(

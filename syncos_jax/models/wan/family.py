@@ -55,6 +55,7 @@ class Wan(NetworkModel):
     family = "wan"
     config_class = WanConfig
     divided = ("transformer", "transformer_2", "text_encoder")
+    denoisers = ("transformer", "transformer_2")
     config: WanConfig
 
     def __init__(self, config: WanConfig, *, tokenizer: Any = None, **networks: Any) -> None:

@@ -182,10 +182,13 @@ class ConditionEmbedder(nnx.Module):
     def time(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         """``t [b, n] -> [b, n, C]`` and the blocks' modulation ``[b, n, 6, C]``, float32."""
         embedded = self.time_embedder(timestep_features(t, self.time_features))
-        kernel, bias = self.time_proj.kernel[...], self.time_proj.bias
-        assert bias is not None  # it was asked for
-        y = jax.nn.silu(embedded) @ kernel.astype(jnp.float32)
-        y = y + bias[...].astype(jnp.float32)[None, None]
+        y = jax.nn.silu(embedded)
+        if isinstance(self.time_proj, nnx.Linear):
+            kernel, bias = self.time_proj.kernel[...], self.time_proj.bias
+            assert bias is not None  # it was asked for
+            y = y @ kernel.astype(jnp.float32) + bias[...].astype(jnp.float32)[None, None]
+        else:  # it was quantized
+            y = self.time_proj(y).astype(jnp.float32)
         return embedded, y.reshape(*t.shape, 6, -1)
 
 

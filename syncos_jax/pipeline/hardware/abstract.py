@@ -12,7 +12,7 @@ from syncos_jax.models.layers import DType
 from syncos_jax.models.t5 import T5Config
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.settings import WanConfig
-from syncos_jax.pipeline.load import model_folder
+from syncos_jax.pipeline.load import model_folder, quantization
 
 
 def _videocrafter2() -> Any:
@@ -63,12 +63,20 @@ def abstract_model(name_or_dir: str, dtype: DType) -> Model:
 
     Args:
         name_or_dir: one of `PUBLISHED`, ``"demo"``, or a model's folder, of which the
-            configuration alone is read.
+            configuration alone is read; ``@int8`` behind it as for `load_model`.
         dtype: of weights and computation.
 
     Raises:
         InputError: no such model.
     """
+    name_or_dir, how = quantization(name_or_dir)
+    model = _abstract(name_or_dir, dtype)
+    if how is not None:
+        model.quantize(how)
+    return model
+
+
+def _abstract(name_or_dir: str, dtype: DType) -> Model:
     if name_or_dir in PUBLISHED:
         config = PUBLISHED[name_or_dir]()
         names = [name for name in config.networks if name != "transformer_2"]
