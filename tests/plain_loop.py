@@ -109,14 +109,27 @@ def sample_plainly(
             for i in range(count)
         ]
 
+    def renoises(i):
+        fresh = sampler.fresh_noise_t_min
+        return refines(i) or (fresh is not None and steps.t[i] > fresh)
+
+    def size(values):
+        return np.abs(values).mean()
+
     x = np.asarray(first_noise() if latents is None else latents, np.float64)
-    x0 = x
+    x0, eps = x, np.zeros_like(x)
+    seen, rate = np.zeros_like(x), 0.0  # of the last pass that was computed
     for i in range(len(steps.t)):
         t, a, b = steps.t[i], steps.a[i], steps.b[i]
 
-        if sampler.co_denoise:  # stage 1
+        may = sampler.reuse is not None and 2 <= i < len(steps.t) - 1
+        may = may and not any(renoises(j) for j in (i, i - 1, i - 2))
+        if may and rate * size(x - seen) / size(eps) < sampler.reuse:
+            x0 = (x - b * eps) / a
+        elif sampler.co_denoise:  # stage 1
             x0 = fuse({n: predict(x[frames], t, a, b, n)[0] for n, frames in enumerate(windows)})
-            eps = (x - a * x0) / b
+            before, eps = eps, (x - a * x0) / b
+            seen, rate = x, size(eps - before) / size(x - seen)
 
         if refines(i):  # stage 2
             m = v = np.zeros_like(x0)

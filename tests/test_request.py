@@ -121,6 +121,7 @@ CHANGES = {
     "batch": 2,
     "eta": 0.5,
     "solver": "dpm++",
+    "reuse": 0.5,
     "fresh_noise_t_min": 300.0,
     "t_min": 400,
     "refine_steps": 2,

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,13 @@ CASES = {
     "syncos, fresh noise": (SynCoS(**SYNCOS, fresh_noise_t_min=600), {}),
     "flowlong": (FlowLong(steps=4, guidance=2.0, fresh_noise_t_min=300), {}),
     "flowlong, eta below": (FlowLong(steps=4, fresh_noise_t_min=600, eta=0.5), {"guided": False}),
+    "co_denoising, reuse": (CoDenoising(steps=9, guidance=2.0, reuse=0.1), {}),
+    "syncos, reuse": (SynCoS(**{**SYNCOS, "t_min": 800, "steps": 9}, reuse=0.2), {}),
+    "flowlong, reuse": (FlowLong(steps=9, fresh_noise_t_min=800, reuse=0.2), {"guided": False}),
+    "flow, reuse": (
+        CoDenoising(steps=9, reuse=0.02),
+        {"schedule": NoiseSchedule.flow(shift=2.0), "guided": False},
+    ),
     "freenoise": (FreeNoise(steps=4, guidance=2.0), {}),
     "refinement_only": (RefinementOnly(**ALONE), {}),
     "refinement_only, minibatch": (RefinementOnly(**ALONE, windows_per_step=3, batch=2), {}),
@@ -133,6 +141,65 @@ def test_equals_the_plain_loop(case):
     assert np.std(expected) > 0.05
     close = 1e-5 * max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(result, expected, rtol=0, atol=close)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "reuse" in case])
+def test_some_clips_are_spared_and_some_are_not(case):
+    """So that the cases above say something; nothing is spared at a threshold of 0."""
+    sampler, changes = CASES[case]
+    given = arguments(sampler, **changes)
+    ran = start(Network(), given.pop("cond"), params=parameters(), **given)
+    ran.advance()
+    assert 0 < ran.clips_spared < ran.tape.describe().clips / 2
+    never, always = (run(sampler.replace(reuse=value), **changes) for value in (0.0, None))
+    np.testing.assert_allclose(never, always, rtol=0, atol=1e-6)
+
+
+def test_a_clip_that_is_spared_is_not_computed():
+    calls = []
+
+    def denoise(params, x, t, cond):
+        jax.debug.callback(lambda t: calls.append(float(t[0])), t)
+        return Network()(params, x, t, cond)
+
+    sampler = CoDenoising(steps=8, reuse=1e9, batch=2)
+    given = arguments(sampler, guided=False)
+    ran = start(denoise, given.pop("cond"), params=parameters(), **given)
+    ran.advance()
+    ran.wait()
+    jax.effects_barrier()
+    # Two rows a pass: the first two steps and the last are computed, five of eight are not.
+    assert len(calls) == 2 * 3 and ran.clips_spared == 5 * LAYOUT.count
+    assert sorted(set(calls), reverse=True) == [float(t) for t in EPSILON.steps(8).t[[0, 1, 7]]]
+
+
+def test_all_that_may_be_spared_is_one_long_step():
+    """DDIM that keeps its noise goes where one step of that length goes."""
+    steps = EPSILON.steps(6)
+    result = run(CoDenoising(steps=6, reuse=1e9), guided=False)
+    given = arguments(CoDenoising(steps=6), guided=False)
+    network, params = jax.jit(Network()), parameters()
+    given["schedule"] = Shortened(steps, [0, 1, len(steps.t) - 1])
+    cond = given.pop("cond")
+    expected = sample_plainly(lambda x, t, c: network(params, x, t, c), cond, **given)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+
+
+class Shortened:
+    """A schedule of some of another's steps, each as long as it takes to the next."""
+
+    prediction = "epsilon"
+
+    def __init__(self, steps, kept):
+        self._steps, self._kept = steps, kept
+
+    def steps(self, count, eta):
+        taken = {f: np.asarray(getattr(self._steps, f))[self._kept] for f in ("t", "a", "b")}
+        taken["sigma"] = np.zeros(len(self._kept))
+        for name in ("a", "b"):
+            last = getattr(self._steps, f"{name}_next")[-1:]
+            taken[f"{name}_next"] = np.append(taken[name][1:], last)
+        return SimpleNamespace(**taken)
 
 
 @pytest.mark.parametrize(

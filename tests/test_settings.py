@@ -111,6 +111,11 @@ def test_bad_dictionaries(values, message):
         (lambda: FreeNoise(fresh_noise_t_min=5), "freenoise: unknown key 'fresh_noise_t_min'"),
         (lambda: Settings(shuffled_noise=True, fresh_noise_t_min=5.0), "goes with no other noise"),
         (lambda: Settings(lookahead=True, fresh_noise_t_min=5.0), "fifo: fresh_noise_t_min and"),
+        (lambda: CoDenoising(reuse=-1), "reuse must be a number, 0 or more"),
+        (lambda: CoDenoising(reuse=0.1, eta=0.5), "co_denoising: reuse is of steps that add no"),
+        (lambda: FreeNoise(reuse=0.1, solver="sde-dpm++"), "freenoise: reuse is of steps that add"),
+        (lambda: RefinementOnly(reuse=0.1), "refinement_only: unknown key 'reuse'"),
+        (lambda: FIFO(reuse=0.1), "sampler fifo: unknown key 'reuse'"),
         (lambda: SynCoS.paper("sora"), "unknown backbone 'sora'"),
     ],
 )

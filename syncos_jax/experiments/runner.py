@@ -201,7 +201,10 @@ def _make(pipeline: Pipeline, task: Task, out: Path, videos: bool) -> dict[str, 
     }
     try:
         request = pipeline.prepare(task.scenario, task.method.settings, task.seed)
-        latents = pipeline.latents(request)
+        run = pipeline.start(request)
+        run.advance()
+        latents = run.latents()
+        record["clips"] -= run.clips_spared
     except NonFiniteError as error:  # that, too, is a result of the method
         return record | {"failed": str(error)}
     video = pipeline.video(request, pipeline.decode(latents))

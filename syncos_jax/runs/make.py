@@ -61,7 +61,7 @@ def make(
         with phases.phase("sample", "calls", first="compile", note=note) as progress:
             watch = Stopwatch(progress)
             with stop_between_parts(watch) as watched:
-                sampling = partial(_sample, pipeline, job, request, watched, checkpoint)
+                sampling = partial(_sample, pipeline, job, request, watched, checkpoint, phases.say)
                 latents = interruptible(sampling)
         video = finish(pipeline, job, phases, model_id, latents, watch.row, report)
         checkpoint.remove()
@@ -69,21 +69,31 @@ def make(
 
 
 def _sample(
-    pipeline: Pipeline, job: Job, request: Request, watch: Progress, checkpoint: Checkpoint
+    pipeline: Pipeline,
+    job: Job,
+    request: Request,
+    watch: Progress,
+    checkpoint: Checkpoint,
+    say: Callable[[str], None],
 ) -> jax.Array:
     """The latents of a job; its preview, if any, is written between the parts of the run."""
-    if job.preview is None or checkpoint.latents() is not None:
-        return pipeline.latents(request, progress=watch, checkpoint=checkpoint)
-    from syncos_jax.pipeline.preview import Preview
-
+    if checkpoint.latents() is not None:
+        return pipeline.latents(request, checkpoint=checkpoint)
     run = pipeline.start(request)
-    preview = Preview(pipeline, job.preview, job.preview_every)
+    progress = watch
+    if job.preview is not None:
+        from syncos_jax.pipeline.preview import Preview
 
-    def progress(done: int, total: int) -> None:
-        watch(done, total)
-        preview(run)
+        preview = Preview(pipeline, job.preview, job.preview_every)
 
-    return checkpoint.play(run, progress)
+        def progress(done: int, total: int) -> None:
+            watch(done, total)
+            preview(run)
+
+    latents = checkpoint.play(run, progress)
+    if request.sampler.reuse is not None:
+        say(f"{run.clips_spared:,} of {request.summary.clips:,} clips spared by reuse")
+    return latents
 
 
 def finish(

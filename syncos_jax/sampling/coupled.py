@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ import optax
 from jax import lax
 
 from syncos_jax.sampling import noise
+from syncos_jax.sampling.reuse import Reuse, begin_reuse, computed, decide
 from syncos_jax.sampling.scan import Inputs
 from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
 from syncos_jax.sampling.settings import Settings
@@ -65,6 +67,11 @@ class Round(NamedTuple):
     renoise: Any
     """Whether the step resumes with the baseline noise or with fresh noise, not by the solver;
     bool."""
+    reuse: Any
+    """Foretold change of the noise below which stage 1 is not computed (`Settings.reuse`), 0 where
+    it always is; float32."""
+    clips: Any
+    """Predictions of the round, int32."""
     of_x: Any
     """The solver's coefficient of the noisy latent, float32; not read of DDIM."""
     of_x0: Any
@@ -85,6 +92,8 @@ class State(NamedTuple):
     """AdamW's state for `x0`."""
     past: tuple[jax.Array, ...] = ()
     """Clean latents of the steps before, newest first, as many as the solver reads; like `x`."""
+    reuse: Reuse | None = None
+    """What passes that may be left out are decided by; None where all are computed."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,7 @@ class Coupled:
       history: clean latents of earlier steps that the solver reads; None for DDIM, which goes on
         with the noise that it implies (as the others do too, but not in the same rounding).
       start: standard deviation of the noise that a run starts from.
+      reuses: whether a pass may be left out.
     """
 
     layout: WindowLayout
@@ -111,6 +121,7 @@ class Coupled:
     shuffled: bool = False
     history: int | None = None
     start: float = 1.0
+    reuses: bool = False
 
     @property
     def windows(self) -> int:
@@ -135,7 +146,9 @@ class Coupled:
         x0 = jnp.array(latents, jnp.float32, copy=True)
         past = tuple(jnp.zeros_like(x) for _ in range(self.history or 0))
         optimiser = _adamw(0.0, 0.0).init(x0)
-        return State(x=x, x0=x0, eps=jnp.zeros_like(x), optimiser=optimiser, past=past)
+        reuse = begin_reuse(x) if self.reuses else None
+        eps = jnp.zeros_like(x)
+        return State(x=x, x0=x0, eps=eps, optimiser=optimiser, past=past, reuse=reuse)
 
     def _initial(self, key: jax.Array, frame_shape: tuple[int, ...]) -> jax.Array:
         layout = self.layout
@@ -149,7 +162,11 @@ class Coupled:
         return clip[order]
 
     def begin(self, state: State, round: Round, inputs: Inputs) -> State:
-        """Stage 2: the baseline noise and the optimiser, where the round begins a refinement."""
+        """Stage 2: the baseline noise and the optimiser, where the round begins a refinement.
+        Stage 1: whether it is computed."""
+        if state.reuse is not None:
+            reuse = decide(state.reuse, state.x, state.eps, round.reuse, round.clips)
+            state = state._replace(reuse=reuse)
         if not self.refines:
             return state
         eps = lax.cond(round.draw, lambda: _draw(round.baseline, state, inputs), lambda: state.eps)
@@ -162,6 +179,14 @@ class Coupled:
         """``x_t`` of the windows: the noisy latent's (stage 1) or ``a x0 + b eps`` (stage 2)."""
         long = jnp.where(round.refine, round.a * state.x0 + round.b * state.eps, state.x)
         return self.layout.gather(long, windows), jnp.full(windows.shape, round.t, jnp.float32)
+
+    def skips(self, state: State) -> jax.Array | None:
+        """Whether the network is not called in the round; None where it always is."""
+        return None if state.reuse is None else state.reuse.skip
+
+    def spared(self, state: State) -> jax.Array | None:
+        """Clips that were not predicted so far; None where all are."""
+        return None if state.reuse is None else state.reuse.spared
 
     def finish(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
         """The clean latent anew, and with it the noisy latent of the next timestep."""
@@ -188,7 +213,13 @@ class Coupled:
         # x0_hat is linear in x and the prediction, with factors that are the same in all windows:
         # fused after decoding or before is the same.
         x0, _ = decode(self.prediction, self.layout.fuse(predictions), state.x, round.a, round.b)
-        return state._replace(x0=x0, eps=(state.x - round.a * x0) / round.b)
+        eps, reuse = (state.x - round.a * x0) / round.b, state.reuse
+        if reuse is not None:
+            x0 = jnp.where(reuse.skip, (state.x - round.b * state.eps) / round.a, x0)
+            eps = jnp.where(reuse.skip, state.eps, eps)
+            after = computed(reuse, state.x, eps, state.eps)
+            reuse = jax.tree.map(partial(jnp.where, reuse.skip), reuse, after)
+        return state._replace(x0=x0, eps=eps, reuse=reuse)
 
     def _refine(self, state: State, predictions: jax.Array, round: Round) -> State:
         """Stage 2: one AdamW step on ``x0`` along the fused collaborative score."""
@@ -252,4 +283,5 @@ def make_method(
         refines=settings.refinement is not None,
         history=tape.rounds.of_x0.shape[1] - 1 if tape.rounds.of_x0.shape[1] else None,
         start=steps_of(schedule, settings.resolved()).start,
+        reuses=settings.reuse is not None,
     )

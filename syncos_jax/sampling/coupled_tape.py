@@ -62,7 +62,13 @@ class _Writer:
         assert settings.steps is not None
         self.settings, self.schedule, self.seed, self.texts = settings, schedule, seed, texts
         self.everything = np.arange(layout.count, dtype=np.int32)
-        solver, self.steps = solver_of(schedule, settings), steps_of(schedule, settings)
+        solver = solver_of(schedule, settings)
+        if settings.reuse is not None and solver.stochastic:
+            raise InputError(
+                f"sampler {settings.name}: reuse is of steps that add no noise, but {solver.name} "
+                "does; take another solver, or leave out reuse"
+            )
+        self.steps = steps_of(schedule, settings)
         if len(self.steps.t) > noise.MAX_STEPS:
             raise InputError(
                 f"make_tape: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
@@ -73,6 +79,7 @@ class _Writer:
         self.refined = np.array([self._refines(i) for i in range(len(self.steps.t))], bool)
         fresh = np.array([settings.draws_fresh(float(t)) for t in self.steps.t], bool)
         self.fresh, self.renoised = fresh, fresh | self.refined
+        self.reusable = self._reusable()
         self.table = table_of(solver, self.steps, self.renoised)
         self.rounds: list[Round] = []
         self.clips: list[Clips] = []
@@ -97,6 +104,15 @@ class _Writer:
         steps, refinement = self.steps, self.settings.refinement
         at = float(steps.t[i]), float(steps.a[i]), float(steps.b[i])
         return refinement is not None and refinement.runs_at(i, *at)
+
+    def _reusable(self) -> np.ndarray:
+        """Steps whose stage 1 may be left out: after two passes that implied their noise
+        themselves, and not the last step."""
+        implied = ~self.renoised
+        may = implied.copy()
+        may[:2], may[-1] = False, False
+        may[2:] &= implied[1:-1] & implied[:-2]
+        return may
 
     def _refine(self, i: int, template: Round, refinement: Refinement) -> None:
         last_step = i == len(self.steps.t) - 1
@@ -125,8 +141,9 @@ class _Writer:
     def _add(self, round: Round, windows: np.ndarray, guides: bool) -> None:
         guidance = self.settings.guidance if guides and len(self.texts) > 1 else None
         self.guided |= guidance is not None
-        self.rounds.append(round)
-        self.clips.append(clips_of(windows, self.texts, guidance))
+        clips = clips_of(windows, self.texts, guidance)
+        self.rounds.append(round._replace(clips=np.int32(len(clips.windows))))
+        self.clips.append(clips)
 
     def _template(self, i: int) -> Round:
         steps, refinement = self.steps, self.settings.refinement or Refinement()
@@ -158,6 +175,8 @@ class _Writer:
             sigma=np.float32(sigma),
             fresh=np.uint32(noise.ddim_draw(i)),
             renoise=np.bool_(self.renoised[i]),
+            reuse=np.float32(self.settings.reuse or 0.0 if self.reusable[i] else 0.0),
+            clips=np.int32(0),
             of_x=np.float32(of_x),
             of_x0=np.asarray(of_x0, np.float32),
         )

@@ -143,6 +143,12 @@ class Diagonal:
         in_clip = jnp.broadcast_to(round.t, at.shape)
         return state.held[at], jnp.where(round.iteration < 0, in_clip, inputs.constants.t[at])
 
+    def skips(self, state: State) -> None:
+        """Every prediction is read."""
+
+    def spared(self, state: State) -> None:
+        """None is spared."""
+
     def finish(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
         """One step of DDIM for the clip, or for all frames of the queue."""
         return lax.cond(

@@ -92,6 +92,13 @@ class Run:
         return self.program.method.clean(self.carry.state)
 
     @property
+    def clips_spared(self) -> int:
+        """Clips so far that `Settings.reuse` spared the network, of a batch those of all videos;
+        blocks until the rows before `row` have been played."""
+        spared = self.program.method.spared(self.carry.state)
+        return 0 if spared is None else int(np.sum(self.placement.gathered(spared)))
+
+    @property
     def mesh(self) -> jax.sharding.Mesh:
         """The devices."""
         return self.placement.mesh

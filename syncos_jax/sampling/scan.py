@@ -49,6 +49,13 @@ class Method(Protocol):
     def clips(self, state: Any, round: Any, windows: jax.Array, inputs: Inputs) -> Any:
         """Input of the network for some windows: x ``[b, w, H, W, C]``, t ``[b]`` or ``[b, w]``."""
 
+    def skips(self, state: Any) -> jax.Array | None:
+        """Whether the round's predictions are not read, so that the network is not called for them
+        (they are zeros); None where they always are."""
+
+    def spared(self, state: Any) -> jax.Array | None:
+        """Clips that were skipped so far; None where none ever is."""
+
     def finish(self, state: Any, predictions: jax.Array, round: Any, inputs: Inputs) -> Any:
         """The state after a round, given its windows' predictions ``[N, w, H, W, C]``."""
 
@@ -126,7 +133,11 @@ def play_row(carry: Carry, row: Row, rounds: Any, inputs: Inputs, program: Progr
     state = lax.cond(
         row.first, lambda: method.begin(carry.state, round, inputs), lambda: carry.state
     )
-    value = _predict(state, round, row, inputs, program)
+    value = _unless(
+        method.skips(state),
+        lambda: _predict(state, round, row, inputs, program),
+        (row.windows.shape[0], *carry.predictions.shape[1:]),
+    )
     weights = row.weights.reshape(-1, *(1,) * (value.ndim - 1))
     so_far = jnp.where(row.first, jnp.float32(0.0), carry.predictions)
     predictions = so_far.at[row.windows].add(weights * value)
@@ -134,6 +145,15 @@ def play_row(carry: Carry, row: Row, rounds: Any, inputs: Inputs, program: Progr
         row.last, lambda: method.finish(state, predictions, round, inputs), lambda: state
     )
     return Carry(state, predictions, _check(carry.failure, value, row))
+
+
+def _unless(
+    skip: jax.Array | None, predict: Callable[[], jax.Array], shape: tuple[int, ...]
+) -> jax.Array:
+    """Predictions, or zeros of that shape."""
+    if skip is None:
+        return predict()
+    return lax.cond(skip, lambda: jnp.zeros(shape, jnp.float32), predict)
 
 
 def _check(failure: Failure, value: jax.Array, row: Row) -> Failure:

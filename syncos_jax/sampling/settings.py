@@ -145,6 +145,10 @@ class Settings(_Checked):
       solver: how a step goes from one timestep to the next: "ddim", "euler", "dpm++" (2M), "unipc"
         or "sde-dpm++"; None for the model's own. A refined step resumes with the baseline noise
         whatever the solver, and the step after it looks back at none before.
+      reuse: how far the noise that the predictions imply may be foretold to change, as a share of
+        it, for a pass to keep what was predicted before without calling the network
+        (`syncos_jax.sampling.reuse`); 0.05 to 0.3 or so. None: every pass is computed. Steps that
+        are refined, the two after them and the last are computed in any case.
       co_denoise: whether stages 1 and 3 run: predict and fuse every window, resume at the next
         timestep.
       refinement: stage 2, or None.
@@ -166,6 +170,7 @@ class Settings(_Checked):
     batch: int | None = None
     eta: float = 0.0
     solver: str | None = None
+    reuse: float | None = None
     co_denoise: bool = True
     refinement: Refinement | None = None
     fresh_noise_t_min: float | None = None
@@ -189,6 +194,8 @@ class Settings(_Checked):
             raise InputError(f"sampler: eta is of ddim; with solver {self.solver} it must be 0")
         if self.fresh_noise_t_min is not None:
             self._number("fresh_noise_t_min", least=0.0)
+        if self.reuse is not None:
+            self._number("reuse", least=0.0)
         self._flags("co_denoise", "shuffled_noise")
         if self.lookahead is not None:
             self._flags("lookahead")
@@ -202,6 +209,11 @@ class Settings(_Checked):
             raise InputError(
                 f"sampler {self.name}: fresh_noise_t_min and shuffled_noise are of samplers that "
                 f"co-denoise windows at one timestep"
+            )
+        if self.reuse is not None and (alone or self.eta > 0 or self.solver == "sde-dpm++"):
+            raise InputError(
+                f"sampler {self.name}: reuse is of steps that add no noise: eta 0 and a solver "
+                "that adds none"
             )
         if shuffled and (fresh or self.refinement is not None):
             raise InputError("sampler freenoise: shuffled_noise goes with no other noise")
@@ -244,11 +256,11 @@ _REFINEMENT = tuple(field.name for field in fields(Refinement))
 _WITHOUT_ENDS = tuple(name for name in _REFINEMENT if name not in ENDS)
 
 SAMPLERS: dict[str, tuple[str, ...]] = {
-    "syncos": (*_SHARED, "eta", "solver", "fresh_noise_t_min", *_REFINEMENT),
-    "co_denoising": (*_SHARED, "eta", "solver"),
+    "syncos": (*_SHARED, "eta", "solver", "reuse", "fresh_noise_t_min", *_REFINEMENT),
+    "co_denoising": (*_SHARED, "eta", "solver", "reuse"),
     "refinement_only": (*_SHARED, *_WITHOUT_ENDS),
-    "flowlong": (*_SHARED, "eta", "solver", "fresh_noise_t_min"),
-    "freenoise": (*_SHARED, "eta", "solver"),
+    "flowlong": (*_SHARED, "eta", "solver", "reuse", "fresh_noise_t_min"),
+    "freenoise": (*_SHARED, "eta", "solver", "reuse"),
     "fifo": ("steps", "guidance", "batch", "eta", "lookahead"),
 }
 """The samplers by the name they have in scenario files, and the fields that each has."""
