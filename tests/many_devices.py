@@ -102,6 +102,27 @@ def partly_guided():
     return found
 
 
+def reused():
+    """Passes left out: the same ones on all devices, and after a state was taken over."""
+    sampler = SAMPLER.replace(steps=8, t_min=850, reuse=0.3)
+    plain = start(NETWORK, **single(sampler=sampler))
+    plain.advance()
+    found = {"of_all": plain.tape.describe().clips, "spared": [plain.clips_spared]}
+    for parallel in ("shard_map", "pmap"):
+        shared = start(NETWORK, **single(sampler=sampler, mesh=make_mesh(4), parallel=parallel))
+        shared.advance()
+        found[parallel] = difference(shared.latents(), plain.latents())
+        found["spared"].append(shared.clips_spared)
+    parts = start(NETWORK, **single(sampler=sampler, mesh=make_mesh(3)))
+    parts.advance(parts.total - 8)
+    other = start(NETWORK, **single(sampler=sampler, mesh=make_mesh(2)))
+    other.restore(parts.clips_done, jax.tree.map(np.asarray, parts.carry))
+    other.advance()
+    found["taken_over"] = difference(other.latents(), plain.latents())
+    found["spared"].append(other.clips_spared)
+    return found
+
+
 def in_parts():
     """Played in parts on 3 devices, its state brought over to 4 and to one, in mid-round."""
     plain = np.asarray(run())
@@ -310,6 +331,7 @@ if __name__ == "__main__":
         for f in (
             one_video,
             partly_guided,
+            reused,
             in_parts,
             several_videos,
             fifo,

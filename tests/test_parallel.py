@@ -39,6 +39,7 @@ def eight():
         "8",
         "one_video",
         "partly_guided",
+        "reused",
         "in_parts",
         "several_videos",
         "fifo",
@@ -65,6 +66,13 @@ def test_the_number_of_devices_does_not_change_the_video(eight):
 def test_guidance_at_some_timesteps_on_several_devices(eight):
     found = eight["partly_guided"]
     assert max(found["shard_map"], found["pmap"]) <= 1e-4 < found["apart"]
+
+
+def test_what_is_reused_is_the_same_on_all_devices(eight):
+    found = eight["reused"]
+    assert max(found[how] for how in ("shard_map", "pmap", "taken_over")) <= 1e-4
+    (spared,) = set(found["spared"])
+    assert 0 < spared < found["of_all"]
 
 
 def test_a_state_goes_on_with_other_devices(eight):

@@ -42,6 +42,8 @@ SAMPLERS = {
     "co_denoising, eta": CoDenoising(steps=2, eta=1.0),
     "co_denoising, guided in an interval": CoDenoising(steps=4, guidance_t_min=300),
     "co_denoising, unguided": CoDenoising(steps=2, guidance=1.0),
+    "co_denoising, reuse": CoDenoising(steps=6, reuse=0.1),
+    "paper, reuse": SynCoS.paper().replace(steps=8, reuse=0.1),
     "paper": SynCoS.paper().replace(steps=8),
     "paper, guided in an interval": SynCoS.paper().replace(steps=8, guidance_t_max=900),
     "paper, refinement unguided": SynCoS.paper().replace(steps=8, guided_refinement=False),
