@@ -64,6 +64,17 @@ def test_generate():
     assert "10 frames in 4 windows of 4, 2 events, co_denoising, 4 steps" in result.stderr
 
 
+def test_it_says_how_many_clips_reuse_spared():
+    story = STORY | {"sampler": {"name": "co_denoising", "steps": 8, "reuse": 1e6}}
+    Path("story.yaml").write_text(yaml.safe_dump(story))
+    result = generate("--out", "a.mp4")
+    assert result.exit_code == 0, result.output
+    # All passes but the first two and the last: five of eight, each of the same clips.
+    spared, clips = map(int, re.search(r"(\d+) of (\d+) clips spared by", result.stderr).groups())
+    assert spared * 8 == clips * 5
+    assert json.loads(Path("a.json").read_text())["sampler"]["reuse"] == 1e6
+
+
 @pytest.mark.parametrize("own", ["syncos", "flowlong"])
 def test_beside(own):
     """The same story by another sampler, of the same noise, and stills of both in one picture."""
