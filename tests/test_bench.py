@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from benchmark_scripts import benchmark
 from flax import nnx
 from typer.testing import CliRunner
 
@@ -27,6 +28,8 @@ from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.flops import flops
 from syncos_jax.runs import cache
 from syncos_jax.sampling import CoDenoising
+
+kernels = benchmark("kernels")
 
 
 def shape(*sizes, dtype=jnp.float32):
@@ -291,3 +294,25 @@ def test_compile_prepares_the_first_row(tmp_path):
     ).groups()
     # What comes after the first row, a check of the result, may be missing.
     assert int(compiled) <= 3 and int(found) > 10
+
+
+def test_operations_are_timed_each_way(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(kernels, "RESULTS", tmp_path)
+    cells = {"small": (1, 3, 2, 2, 8)}
+    monkeypatch.setattr(kernels, "CELLS", cells)
+    only = "geglu,temporal_conv,product"
+    assert kernels.main(["--size", "small", "--repeat", "1", "--only", only]) == 0
+    (written,) = tmp_path.glob("kernels-*.md")
+    lines = [
+        line for line in written.read_text().splitlines() if " ms |" in line or " µs |" in line
+    ]
+    assert len(lines) == 6 and sum("| yes |" in line for line in lines) == 3
+    with pytest.raises(SystemExit):
+        kernels.main(["--only", "atention"])
+    assert "no operation 'atention'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_the_way_that_is_taken_is_one_of_those_timed(platform):
+    for _, ways in kernels.attentions("small", platform):
+        assert [taken for _, taken, _, _ in ways].count(True) == 1

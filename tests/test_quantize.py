@@ -124,7 +124,9 @@ def call(model, clips=2):
     return np.asarray(jax.jit(model.denoiser)(model.params, x, t, cond))
 
 
-@pytest.fixture(scope="module", params=["demo", "wan", "cogvideox"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("demo", marks=pytest.mark.slow), "wan", "cogvideox"]
+)
 def pair(request, tmp_path_factory):
     """A model of each family, as it is and quantized."""
     name = request.param

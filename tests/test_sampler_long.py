@@ -1,28 +1,15 @@
 """Ten minutes of video: memory grows with the latents alone, and it runs."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
+from benchmark_scripts import benchmark
 
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
 from syncos_jax.sampling import start
 from syncos_jax.sampling.run import play_through
 
 SIZE = (8, 8, 4)
-
-
-def benchmark(name):
-    """A script of the benchmarks, as a module."""
-    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 memory = benchmark("memory")
 
 
