@@ -192,6 +192,19 @@ def test_a_run_that_outlived_its_video_is_removed_next_time(monkeypatch):
     assert list(Path("videos").glob(".*.run")) == []
 
 
+def test_halves_of_files_of_a_made_video_go_next_time():
+    """A process that was killed at one leaves it; the next, a moment later, makes the video."""
+    source = lines(STORY | {"name": "a"}, STORY | {"name": "b"})
+    assert batch(source, "--out", "videos").exit_code == 0
+    halves = [Path(f"videos/.a.abcd_123{suffix}") for suffix in (".mp4", ".json")]
+    others = [Path("videos/.c.abcd_123.mp4"), Path("videos/.a.notes.mp4")]
+    for path in (*halves, *others):
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    assert batch(source, "--out", "videos").exit_code == 0
+    assert not any(path.exists() for path in halves) and all(path.exists() for path in others)
+
+
 def test_other_settings_are_refused():
     source = lines({"name": "a", **STORY})
     assert batch(source, "--out", "videos").exit_code == 0

@@ -6,7 +6,6 @@ and 8 GB of memory.
 
 import ast
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -70,15 +69,25 @@ def command(*arguments):
     return measured([sys.executable, "-c", code, *map(str, arguments)])
 
 
+# A process counts what the one that started it had in memory, and the tests' own has gigabytes.
+BETWEEN = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20, file=open(sys.argv[1], "w"))
+sys.exit(code)
+"""
+
+
 def measured(run):
-    before = time.perf_counter()
-    child = subprocess.Popen(run, stdout=subprocess.PIPE, text=True)
-    output = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0, output
-    cpu = usage.ru_utime + usage.ru_stime
-    return output, time.perf_counter() - before, cpu, usage.ru_maxrss / 2**20
+    with tempfile.NamedTemporaryFile("r") as figures:
+        before = time.perf_counter()
+        start = [sys.executable, "-c", BETWEEN, figures.name, *run]
+        child = subprocess.run(start, stdout=subprocess.PIPE, text=True)
+        seconds = time.perf_counter() - before
+        assert child.returncode == 0, child.stdout
+        cpu, memory = map(float, figures.read().split())
+    return child.stdout, seconds, cpu, memory
 
 
 def report(what, seconds, cpu, peak):

@@ -59,7 +59,7 @@ def test_names_of_others_are_left_alone(tmp_path):
         Path(name).write_text("mine")
         os.utime(name, (0, 0))
     Path(".a.abcdefgh").mkdir()  # a folder without our lock
-    assert remove_leftovers(tmp_path, ".a.", ".mp4") == remove_leftovers(tmp_path, ".a.", "") == 0
+    assert remove_leftovers(tmp_path, [Path("a.mp4"), Path("a")]) == 0
     assert len(os.listdir()) == 5
 
 
@@ -134,7 +134,7 @@ def test_leftovers_from_before_the_clock_went_back_go(tmp_path):
     for age in (30.0, 3600.0):
         Path(".a.12345678.txt").write_text("half")
         os.utime(".a.12345678.txt", (time.time() + age,) * 2)
-        assert remove_leftovers(tmp_path, ".a.", ".txt") == (age > 60)
+        assert remove_leftovers(tmp_path, [Path("a.txt")]) == (age > 60)
 
 
 @pytest.mark.parametrize("exchange", [True, False])

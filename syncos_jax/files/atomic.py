@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -55,9 +55,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = followed(check_writable(path))
     check_writable(target)
-    beginning = f".{target.stem[:40]}."
-    remove_leftovers(target.parent, beginning, target.suffix)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=beginning, suffix=target.suffix)
+    remove_leftovers(target.parent, [target])
+    beginning, suffix = _temporary(target)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=beginning, suffix=suffix)
     temporary = Path(name)
     try:
         _lock(handle)
@@ -131,7 +131,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
     same name has none, and goes.
     """
     beginning = f".{target.name[:40]}."
-    remove_leftovers(target.parent, beginning, "")
+    _remove_leftovers(target.parent, {(beginning, "")})
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=beginning))
     handle = -1
     try:
@@ -160,16 +160,39 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def remove_leftovers(folder: Path, beginning: str, suffix: str) -> int:
-    """Removes what killed processes left under the temporary names of this module; how many.
+def _temporary(target: Path) -> tuple[str, str]:
+    """How the temporary names of a file begin and end; between them are 8 characters."""
+    return f".{target.stem[:40]}.", target.suffix
+
+
+def remove_leftovers(folder: Path, targets: Iterable[Path]) -> int:
+    """Removes what killed processes left of files that they were writing; how many.
 
     Only what nobody holds the lock of, and what is older than a moment: between making a file and
     locking it there is one.
+
+    Args:
+        folder: where to look, once.
+        targets: the files that were to be written into it.
     """
-    form = re.compile(re.escape(beginning) + r"[a-z0-9_]{8}" + re.escape(suffix))
+    return _remove_leftovers(folder, {_temporary(target) for target in targets})
+
+
+def _remove_leftovers(folder: Path, names: Collection[tuple[str, str]]) -> int:
+    """As `remove_leftovers`, given how the temporary names begin and end."""
+    suffixes = {suffix for _, suffix in names}
+
+    def ours(name: str) -> bool:
+        for suffix in suffixes:
+            core = name.removesuffix(suffix)
+            if name.endswith(suffix) and _RANDOM.fullmatch(core[-8:]):
+                if (core[:-8], suffix) in names:
+                    return True
+        return False
+
     count = 0
     try:
-        found = [entry for entry in os.scandir(folder) if form.fullmatch(entry.name)]
+        found = [entry for entry in os.scandir(folder) if ours(entry.name)]
     except OSError:
         return 0
     for entry in found:
@@ -194,6 +217,7 @@ def remove_leftovers(folder: Path, beginning: str, suffix: str) -> int:
     return count
 
 
+_RANDOM = re.compile(r"[a-z0-9_]{8}")
 _MOMENT = 1.0
 _CLOCKS_APART = 60.0
 """Seconds. What is dated further in the future was made before a clock went back."""

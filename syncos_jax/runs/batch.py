@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from syncos_jax.errors import InputError, Terminated
+from syncos_jax.files.atomic import remove_leftovers
 from syncos_jax.pipeline.checkpoint import LATENTS, Busy, Checkpoint, Every
 from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.runs.finisher import Finisher
@@ -191,7 +192,12 @@ class Batch:
             raise
 
     def _remove_leftovers(self, made: list[Group]) -> None:
-        """The runs of videos whose process was killed after they were made."""
+        """What was left of videos that are made: the runs of those whose process was killed after
+        that, and halves of files that a later process, which made them, left alone for being at
+        work."""
+        jobs = [video.job for group in made for video in group if video.job is not None]
+        written = [path for job in jobs for path in (job.out, job.sheet, job.latents, job.record)]
+        remove_leftovers(self.outputs.work, [path for path in written if path is not None])
         for group in made:
             folder, run = self._run_of(group)
             if folder.is_dir():
