@@ -1,6 +1,6 @@
 """What saves work, and what it costs: 8-bit integers, reused passes, guidance in an interval.
 
-    python benchmarks/half_the_work.py                 # 12 videos of each: half an hour of a core
+    python benchmarks/half_the_work.py                 # 12 videos of each: 20 minutes of a core
     python benchmarks/half_the_work.py --scenarios 1   # a first look
 
 Each way makes the same videos from the same noise by co-denoising with the demo model: how far
@@ -30,7 +30,7 @@ from syncos_jax.sampling import CoDenoising
 from syncos_jax.sampling.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
-COMMON: dict[str, Any] = {"steps": 50, "guidance": 3.0}
+COMMON: dict[str, Any] = {"steps": 25, "guidance": 3.0}
 PLAIN = "all of it"
 WAYS: dict[str, tuple[str, Settings]] = {
     PLAIN: ("demo", CoDenoising(**COMMON)),
@@ -38,7 +38,7 @@ WAYS: dict[str, tuple[str, Settings]] = {
     "reuse 0.02": ("demo", CoDenoising(**COMMON, reuse=0.02)),
     "reuse 0.05": ("demo", CoDenoising(**COMMON, reuse=0.05)),
     "reuse 0.1": ("demo", CoDenoising(**COMMON, reuse=0.1)),
-    "25 steps": ("demo", CoDenoising(**{**COMMON, "steps": 25})),
+    "13 steps": ("demo", CoDenoising(**{**COMMON, "steps": 13})),
     "guidance above 200": ("demo", CoDenoising(**COMMON, guidance_t_min=200)),
 }
 """Name -> model and sampler."""
@@ -110,7 +110,7 @@ def main(given: list[str] | None = None) -> int:
     text = "# What saves work, and what it costs\n\n"
     text += f"`{report.command()}`; jax {jax.__version__}, {jax.devices()[0].device_kind}. "
     text += f"{len(cases) * options.seeds} videos of the demo model in each row, co-denoising, "
-    text += "50 steps, guidance 3, from the same noise. The first row has the measures, the others "
+    text += "25 steps, guidance 3, from the same noise. The first row has the measures, the others "
     text += "the differences from it over pairs of videos, with 95 % bootstrap intervals.\n\n"
     text += report.markdown(HEADER, rows)
     RESULTS.mkdir(exist_ok=True)
