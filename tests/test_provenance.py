@@ -87,6 +87,7 @@ def test_the_record_and_the_same_video_again():
         "guidance_t_max": None,
         "eta": 0.0,
         "solver": None,
+        "reuse": None,
     }
     assert record["video"]["width"] == 24 * 8 and record["video"]["label"] == "generated"
     assert {"load", "compile", "sample", "decode", "write"} == set(record["timings"])

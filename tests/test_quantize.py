@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_families import COGVIDEOX, write
+from tiny_families import COGVIDEOX, story, write
 from typer.testing import CliRunner
 
 from syncos_jax.cli import app
@@ -176,20 +176,21 @@ def test_a_program_for_accelerators_multiplies_integers_alone():
 
 
 def test_a_video_of_a_quantized_model(tmp_path):
-    """Made, recorded and made again from its record; the plan and the weights' size say so."""
-    base = ["--global", "a red ball", "--prompt", "it grows", "--steps", "3", "--seed", "1"]
-    made = CliRunner().invoke(
-        app, ["generate", *base, "--model", "demo@int8", "--out", str(tmp_path / "a.mp4")]
-    )
+    """Made, recorded, and made again from its record."""
+    model = f"{write(tmp_path / 'tiny', 'wan')}@int8"
+    (tmp_path / "story.json").write_text(json.dumps(story("co_denoising")))
+    out = tmp_path / "a.mp4"
+    given = ["generate", str(tmp_path / "story.json"), "--model", model, "--out", str(out)]
+    made = CliRunner().invoke(app, given)
     assert made.exit_code == 0, made.output
-    record = json.loads((tmp_path / "a.json").read_text())
-    assert record["model"]["id"] == "demo@int8" and record["model"]["name"].endswith("@int8")
-    again = ["generate", "--from", str(tmp_path / "a.json"), "--out", str(tmp_path / "b.mp4")]
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["model"]["id"] == model and record["model"]["name"] == "tiny-wan@int8"
+    again = ["generate", "--from", str(out.with_suffix(".json")), "--out", str(tmp_path / "b.mp4")]
     assert CliRunner().invoke(app, again).exit_code == 0
     of = json.loads((tmp_path / "b.json").read_text())
     assert of["latents"]["sha256"] == record["latents"]["sha256"]
-    info = CliRunner().invoke(app, ["info", "demo@int8"])
-    assert info.exit_code == 0 and "@int8" in info.output
+    info = CliRunner().invoke(app, ["info", model])
+    assert info.exit_code == 0 and "tiny-wan@int8" in info.output
 
 
 @pytest.mark.parametrize(
