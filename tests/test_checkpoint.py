@@ -126,8 +126,15 @@ def test_another_run_is_refused_with_what_differs(tmp_path, run, message):
 
 
 def test_of_many_differences_some_are_said():
-    found = differences({"a": 1, "b": {"c": [1, 2]}}, {"a": 2, "b": {"c": [1, 3]}, "d": None})
-    assert found == ["a was 1, is 2", "b.c[1] was 2, is 3", "d was nothing, is None"]
+    found = differences({"a": 1, "b": {"c": [1, 2]}}, {"a": 2, "b": {"c": [1, 3]}, "d": 0})
+    assert found == ["a was 1, is 2", "b.c[1] was 2, is 3", "d was nothing, is 0"]
+
+
+def test_a_setting_that_is_off_is_as_one_that_did_not_exist():
+    """What was begun before there was a setting goes on, unless it is given."""
+    assert differences({"sampler": {}}, {"sampler": {"reuse": None}}) == []
+    found = differences({"sampler": {}}, {"sampler": {"reuse": 0.1}})
+    assert found == ["sampler.reuse was nothing, is 0.1"]
 
 
 def test_what_a_run_is():

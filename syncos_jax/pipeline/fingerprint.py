@@ -9,18 +9,16 @@ from syncos_jax.files.text import key_path, short
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """``["seed was 0, is 1", ...]``: where two mappings of plain values differ."""
+    """``["seed was 0, is 1", ...]``: where two mappings of plain values differ. What is None and
+    what is not there are alike: a setting that did not exist yet was off."""
     before, now = dict(_leaves(old)), dict(_leaves(new))
     found = []
     for path in [*now, *(path for path in before if path not in now)]:
-        was, here = (side.get(path, _NOTHING) for side in (before, now))
+        was, here = before.get(path), now.get(path)
         if was != here:
-            old_text, new_text = ("nothing" if v is _NOTHING else short(v) for v in (was, here))
+            old_text, new_text = ("nothing" if v is None else short(v) for v in (was, here))
             found.append(f"{key_path(path)} was {old_text}, is {new_text}")
     return found
-
-
-_NOTHING = object()
 
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple, Any]]:
