@@ -55,7 +55,7 @@ def quantization(name_or_dir: str | os.PathLike[str]) -> tuple[str, str | None]:
     """``"models/mine@int8"`` as the model and how it is to be quantized, or None.
 
     Raises:
-        InputError: no such quantization.
+        InputError: no such quantization, or one that is said twice.
     """
     name, mark, how = str(name_or_dir).rpartition("@")
     if not mark or "/" in how or Path(name_or_dir).exists():
@@ -64,6 +64,8 @@ def quantization(name_or_dir: str | os.PathLike[str]) -> tuple[str, str | None]:
         raise InputError(
             f"{name_or_dir}: no quantization {how!r}; known are {', '.join(QUANTIZATIONS)}"
         )
+    if quantization(name)[1] is not None:
+        raise InputError(f"{name_or_dir}: says how to quantize twice; say it once")
     return name, how
 
 
