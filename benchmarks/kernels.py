@@ -3,9 +3,9 @@
     python benchmarks/kernels.py                 # on a CPU in little, elsewhere at full size
     python benchmarks/kernels.py --size small --only attention
 
-Attentions are those of `kernels/attention/shapes.py`; the others are VideoCrafter2's at its finest
-level. Writes benchmarks/results/kernels-KIND-OF-DEVICE.md; the way that is taken where nothing is
-said is marked.
+Attentions are those of `kernels/attention/shapes.py`, layers those of `kernels/layers.py`; the
+others are VideoCrafter2's at its finest level. Writes benchmarks/results/kernels-KIND-OF-DEVICE.md;
+the way that is taken where nothing is said is marked.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from syncos_jax.experiments.bench import report
 from syncos_jax.experiments.bench.device import kind, machine
 from syncos_jax.experiments.bench.measure import Work, measure
 from syncos_jax.files import replacing
-from syncos_jax.kernels import geglu, temporal_conv
+from syncos_jax.kernels import tpu
 from syncos_jax.kernels.attention import IMPLEMENTATIONS, attention, choose, why_not
 from syncos_jax.kernels.attention.shapes import SHAPES
+from syncos_jax.kernels.feed_forward import plain as unit
+from syncos_jax.kernels.layers import LAYERS, layers
 from syncos_jax.kernels.quantized import quantize, quantized_product
+from syncos_jax.kernels.temporal_conv import plain as over_frames
 
 RESULTS = Path(__file__).parent / "results"
-OPERATIONS = ("attention", "geglu", "temporal_conv", "product")
+OPERATIONS = ("attention", "layers", "geglu", "temporal_conv", "product")
 HEADER = ("operation", "way", "taken", "a call", "spread", "times as fast as the first", "peak")
 OF_PLATFORM = {"cudnn": "gpu", "flash": "tpu"}
 CELLS = {"full": (2, 16, 40, 64, 320), "small": (2, 16, 10, 16, 64)}
@@ -60,6 +63,20 @@ def attentions(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
         yield shape.name, ways
 
 
+def whole_layers(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
+    """Layers as they stand in the networks, and by a TPU's kernel."""
+    small = layers("in little", CELLS["small"], 1, dtype="float32")
+    for layer in small if size == "small" else LAYERS:
+        leaves, tree = jax.tree.flatten(layer.arrays)
+        given = tree.unflatten(normal(i, *a.shape, dtype=a.dtype) for i, a in enumerate(leaves))
+        fused = platform == "tpu" and tpu.bytes_of(given[-1]) <= tpu.WEIGHTS
+        ways: list[Way] = [
+            (name, (name == "fused") == fused, partial(layer.function, implementation=name), given)
+            for name in (("plain", "fused") if fused else ("plain",))
+        ]
+        yield f"{layer.name}, {layer.where}", ways
+
+
 def gated(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
     """The gated unit of the feed-forward."""
     B, F, H, W, C = CELLS[size]
@@ -70,11 +87,11 @@ def gated(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
 
     def through(halves: Any, *args: jax.Array) -> jax.Array:
         value, gate = halves(*args)
-        return value * geglu.gelu(gate)
+        return value * unit.gelu(gate)
 
     ways: list[Way] = [
-        ("two products", two, partial(through, geglu.two_products), given),
-        ("one product", not two, partial(through, geglu.one_product), given),
+        ("two products", two, partial(through, unit.two_products), given),
+        ("one product", not two, partial(through, unit.one_product), given),
     ]
     yield "gated unit", ways
 
@@ -86,8 +103,8 @@ def convolutions(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
     given = (normal(0, B, F, H, W, C, dtype=dtype), normal(1, 3, C, C, dtype=dtype))
     stacked = platform in ("cpu", "tpu")
     ways: list[Way] = [
-        ("taps stacked", stacked, temporal_conv.stacked, given),
-        ("2-D convolution", not stacked, temporal_conv.convolved, given),
+        ("taps stacked", stacked, over_frames.stacked, given),
+        ("2-D convolution", not stacked, over_frames.convolved, given),
     ]
     yield "convolution over frames", ways
 
@@ -107,6 +124,7 @@ def products(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
 
 MAKERS = {
     "attention": attentions,
+    "layers": whole_layers,
     "geglu": gated,
     "temporal_conv": convolutions,
     "product": products,

@@ -300,13 +300,13 @@ def test_operations_are_timed_each_way(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(kernels, "RESULTS", tmp_path)
     cells = {"small": (1, 3, 2, 2, 8)}
     monkeypatch.setattr(kernels, "CELLS", cells)
-    only = "geglu,temporal_conv,product"
+    only = "layers,geglu,temporal_conv,product"
     assert kernels.main(["--size", "small", "--repeat", "1", "--only", only]) == 0
     (written,) = tmp_path.glob("kernels-*.md")
     lines = [
         line for line in written.read_text().splitlines() if " ms |" in line or " µs |" in line
     ]
-    assert len(lines) == 6 and sum("| yes |" in line for line in lines) == 3
+    assert len(lines) == 10 and sum("| yes |" in line for line in lines) == 7
     with pytest.raises(SystemExit):
         kernels.main(["--only", "atention"])
     assert "no operation 'atention'" in capsys.readouterr().err
@@ -316,3 +316,7 @@ def test_operations_are_timed_each_way(monkeypatch, tmp_path, capsys):
 def test_the_way_that_is_taken_is_one_of_those_timed(platform):
     for _, ways in kernels.attentions("small", platform):
         assert [taken for _, taken, _, _ in ways].count(True) == 1
+    for _, ways in kernels.whole_layers("small", platform):
+        assert [name for name, taken, _, _ in ways if taken] == [
+            "fused" if platform == "tpu" else "plain"
+        ]

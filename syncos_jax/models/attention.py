@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from syncos_jax.kernels.attention import attention
-from syncos_jax.kernels.geglu import geglu, gelu
+from syncos_jax.kernels.attention_layer import (
+    OverFrames,
+    ToText,
+    attend_over_frames,
+    attend_to_text,
+    over_frames,
+)
+from syncos_jax.kernels.feed_forward import Weights, feed_forward, gelu
 from syncos_jax.models.layers import DType, GroupNorm, LayerNorm, Linear
 
 
@@ -66,12 +73,8 @@ class GEGLU(nnx.Module):
         self.proj = Linear(channels, 2 * inner, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        if not isinstance(self.proj, nnx.Linear):  # it was quantized
-            value, gate = jnp.split(self.proj(x), 2, axis=-1)
-            return value * gelu(gate)
-        bias = self.proj.bias
-        assert bias is not None  # it was asked for
-        return geglu(x, self.proj.kernel[...], bias[...])
+        value, gate = jnp.split(self.proj(x), 2, axis=-1)
+        return value * gelu(gate)
 
 
 class FeedForward(nnx.Module):
@@ -82,8 +85,7 @@ class FeedForward(nnx.Module):
         self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        with jax.named_scope("feed_forward"):
-            return self.out(self.gate(x))
+        return self.out(self.gate(x))
 
 
 class TransformerBlock(nnx.Module):
@@ -115,10 +117,44 @@ class TransformerBlock(nnx.Module):
         return x + self.attn1(self.norm1(x))
 
     def attend(self, x: jax.Array, context: jax.Array | None) -> jax.Array:
-        return x + self.attn2(self.norm2(x), context)
+        norm, attn = self.norm2, self.attn2
+        if context is None or not _dense(attn.to_q, attn.to_out[0]):
+            return x + attn(norm(x), context)
+        k, v = attn.to_k(context), attn.to_v(context)
+        weights = ToText(*_arrays(norm, attn.to_q, attn.to_out[0]))
+        return attend_to_text(x, k, v, weights, heads=attn.heads)
+
+    def frame_weights(self) -> list[tuple[OverFrames, int]] | None:
+        """Weights and heads of both attentions, as the kernel takes them; None where it cannot."""
+        found = []
+        for norm, attn in ((self.norm1, self.attn1), (self.norm2, self.attn2)):
+            layers = (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])
+            if attn.bias or not _dense(*layers):
+                return None
+            found.append((OverFrames(*_arrays(norm, *layers)), attn.heads))
+        return found
 
     def feed_forward(self, x: jax.Array) -> jax.Array:
-        return x + self.ff(self.norm3(x))
+        layers = (self.ff.gate.proj, self.ff.out)
+        with jax.named_scope("feed_forward"):
+            if not _dense(*layers):
+                return x + self.ff(self.norm3(x))
+            return feed_forward(x, Weights(*_arrays(self.norm3, *layers)))
+
+
+def _dense(*layers: Any) -> bool:
+    """Whether they are dense layers as they were made, not quantized ones."""
+    return all(isinstance(layer, nnx.Linear) for layer in layers)
+
+
+def _arrays(norm: LayerNorm, *layers: nnx.Linear) -> list[jax.Array]:
+    """Scale, shift, and of each layer kernel and, where it has one, bias."""
+    found = [norm.scale[...], norm.bias[...]]
+    for layer in layers:
+        found.append(layer.kernel[...])
+        if layer.bias is not None:
+            found.append(layer.bias[...])
+    return found
 
 
 class SpatialTransformer(nnx.Module):
@@ -190,9 +226,37 @@ class TemporalTransformer(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         B, F, H, W, C = x.shape
         with jax.named_scope("temporal_attention"):
-            y = self.norm(x).reshape(B, F, H * W, C).swapaxes(1, 2).reshape(B * H * W, F, C)
-            y = self.proj_in(y)
-            for block in self.transformer_blocks:
-                y = block.feed_forward(block.attend(block.self_attend(y), None))
-            y = self.proj_out(y)
-            return x + y.reshape(B, H * W, F, C).swapaxes(1, 2).reshape(x.shape)
+            y = self.norm(x).reshape(B, F, H * W, C)
+            ways = {"default": self._by_rows}
+            if self._fused(y):
+                ways["tpu"] = self._in_place
+            y = jax.lax.platform_dependent(y, **ways) if len(ways) > 1 else self._by_rows(y)
+            return x + y.reshape(x.shape)
+
+    def _fused(self, y: jax.Array) -> bool:
+        """Whether the kernels for TPUs can attend over the frames."""
+        inner = self.proj_in.out_features if _dense(self.proj_in) else 0
+        shape = jax.ShapeDtypeStruct((*y.shape[:3], inner), y.dtype)
+        found = [block.frame_weights() for block in self.transformer_blocks]
+        return all(
+            layers is not None
+            and all(over_frames.why_not(shape, *layer) is None for layer in layers)
+            for layers in found
+        )
+
+    def _in_place(self, y: jax.Array) -> jax.Array:
+        """``[B, F, L, C]``, where it lies."""
+        y = self.proj_in(y)
+        for block in self.transformer_blocks:
+            for weights, heads in block.frame_weights() or ():
+                y = attend_over_frames(y, weights, heads=heads)
+            y = block.feed_forward(y)
+        return self.proj_out(y)
+
+    def _by_rows(self, y: jax.Array) -> jax.Array:
+        """The same, frames brought next to one another first."""
+        B, F, L, C = y.shape
+        y = self.proj_in(y.swapaxes(1, 2).reshape(B * L, F, C))
+        for block in self.transformer_blocks:
+            y = block.feed_forward(block.attend(block.self_attend(y), None))
+        return self.proj_out(y).reshape(B, L, F, C).swapaxes(1, 2)

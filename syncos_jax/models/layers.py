@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from syncos_jax.kernels.group_norm import group_norm
+from syncos_jax.kernels.layer_norm import layer_norm
 from syncos_jax.kernels.temporal_conv import temporal_conv
 
 DType = jnp.dtype | type | str
@@ -96,11 +98,6 @@ class TemporalConv(nnx.Module):
             return temporal_conv(x, self.kernel[...], self.bias[...])
 
 
-def _scale_shift(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    shape = (1,) * (x.ndim - 1) + (-1,)
-    return x * scale.astype(x.dtype).reshape(shape) + bias.astype(x.dtype).reshape(shape)
-
-
 class GroupNorm(nnx.Module):
     """Group normalisation over all axes but the first: ``[B, ..., C]``.
 
@@ -113,20 +110,7 @@ class GroupNorm(nnx.Module):
         self.groups, self.eps = groups, eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        B, C = x.shape[0], x.shape[-1]
-        with jax.named_scope("norm"):
-            flat = x.astype(jnp.float32).reshape(B, -1, C)
-            # Sums per channel first, then per group: on CPU several times faster than groups.
-            centred = flat - self._group_mean(flat)
-            variance = self._group_mean(jnp.square(centred))
-            y = (centred * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
-            return _scale_shift(y, self.scale[...], self.bias[...]).astype(x.dtype)
-
-    def _group_mean(self, x: jax.Array) -> jax.Array:
-        """``[B, T, C] -> [B, 1, C]``: each channel's group's mean."""
-        size = x.shape[2] // self.groups
-        means = x.mean(axis=1).reshape(-1, self.groups, size).mean(axis=2)
-        return jnp.repeat(means, size, axis=1)[:, None]
+        return group_norm(x, self.scale[...], self.bias[...], self.groups, self.eps)
 
 
 class LayerNorm(nnx.Module):
@@ -138,11 +122,7 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        with jax.named_scope("norm"):
-            y = x.astype(jnp.float32)
-            y = y - y.mean(axis=-1, keepdims=True)
-            y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + self.eps)
-            return _scale_shift(y, self.scale[...], self.bias[...]).astype(x.dtype)
+        return layer_norm(x, self.scale[...], self.bias[...], self.eps)
 
 
 def timestep_features(t: jax.Array, channels: int) -> jax.Array:

@@ -16,7 +16,7 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels.quantized import quantize, quantized_conv, quantized_product
-from syncos_jax.kernels.temporal_conv import neighbours
+from syncos_jax.kernels.temporal_conv.plain import neighbours
 from syncos_jax.models.layers import TemporalConv
 
 QUANTIZATIONS = ("int8",)

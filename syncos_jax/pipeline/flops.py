@@ -13,8 +13,9 @@ def flops(function: Any, *arguments: Any) -> float:
     """Operations of all matrix products and convolutions: two for a multiplication with its
     addition.
 
-    Loops count as often as they turn (`lax.while_loop` once), and of the branches for several
-    platforms the one with most, which is the plain one. Norms and activations are left out.
+    Loops count as often as they turn (`lax.while_loop` once), of several branches the one with
+    most, of those for several platforms the one for all others, which is the plain one. Norms and
+    activations are left out.
 
     Args:
         function: traceable.
@@ -40,7 +41,12 @@ def _one(equation: Any) -> float:
         return 2.0 * equation.outvars[0].aval.size * kernel.size / kernel.shape[out]
     inner = [flops_of(jaxpr) for jaxpr in _inner(parameters)]
     if name == "cond":
+        platforms = parameters.get("branches_platforms") or ()
+        if None in platforms:  # the one for all others, which pads and masks nothing
+            return inner[platforms.index(None)]
         return max(inner, default=0.0)
+    if name == "pallas_call" and parameters.get("cost_estimate") is not None:
+        return float(parameters["cost_estimate"].flops)  # without what it masks
     if name == "pallas_call":
         return sum(inner) * math.prod(parameters["grid_mapping"].grid)
     return sum(inner) * (parameters["length"] if name == "scan" else 1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from syncos_jax.errors import InputError
+from syncos_jax.kernels.temporal_conv import Weights, norm_conv
 from syncos_jax.models.attention import SpatialTransformer, TemporalTransformer
 from syncos_jax.models.layers import (
     Conv,
@@ -146,7 +147,11 @@ class TemporalConvStage(nnx.Module):
         self.conv = TemporalConv(channels, channels, **sizes.kw)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.conv(jax.nn.silu(self.norm(x)))
+        norm, conv = self.norm, self.conv
+        if not isinstance(conv, TemporalConv):  # it was quantized
+            return conv(jax.nn.silu(norm(x)))
+        weights = Weights(norm.scale[...], norm.bias[...], conv.kernel[...], conv.bias[...])
+        return norm_conv(x, weights, groups=norm.groups, eps=norm.eps)
 
 
 class TemporalConvLayer(nnx.Module):

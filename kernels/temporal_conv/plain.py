@@ -4,8 +4,34 @@ XLA lowers a 3-D convolution badly on CPU and on GPU (jax#31662, openxla/xla#342
 is only three channel mixings of the same frames, one frame apart.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+from syncos_jax.kernels.group_norm import group_norm
+
+
+class Weights(NamedTuple):
+    """Of a norm and a convolution over frames.
+
+    Attributes:
+        scale, shift: of the norm, ``[C]``.
+        kernel: ``[3, C, O]``; tap 0 sees the frame before, tap 2 the frame after.
+        bias: ``[O]``.
+    """
+
+    scale: jax.Array
+    shift: jax.Array
+    kernel: jax.Array
+    bias: jax.Array
+
+
+def norm_conv(x: jax.Array, weights: Weights, groups: int, eps: float) -> jax.Array:
+    """Group norm over all frames, SiLU, convolution: ``[B, F, H, W, C] -> [B, F, H, W, O]``."""
+    y = group_norm(x, weights.scale, weights.shift, groups, eps)
+    with jax.named_scope("temporal_convolution"):
+        return temporal_conv(jax.nn.silu(y), weights.kernel, weights.bias)
 
 
 def temporal_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

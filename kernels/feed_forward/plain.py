@@ -1,9 +1,39 @@
-"""The gated linear unit of the transformers' feed-forward (Shazeer, arXiv 2002.05202)."""
+"""The reference; what runs everywhere but on TPUs. The gated linear unit is Shazeer's (arXiv
+2002.05202)."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from syncos_jax.kernels.layer_norm import layer_norm
+
+
+class Weights(NamedTuple):
+    """Of a feed-forward.
+
+    Attributes:
+        scale, shift: of the norm, ``[C]``.
+        kernel_in: ``[C, 2 I]``; its first half makes the value, the second the gate.
+        bias_in: ``[2 I]``.
+        kernel_out: ``[I, C]``.
+        bias_out: ``[C]``.
+    """
+
+    scale: jax.Array
+    shift: jax.Array
+    kernel_in: jax.Array
+    bias_in: jax.Array
+    kernel_out: jax.Array
+    bias_out: jax.Array
+
+
+def add(x: jax.Array, weights: Weights) -> jax.Array:
+    """``x + geglu(norm(x)) @ kernel_out + bias_out``, ``[..., C] -> [..., C]``."""
+    y = layer_norm(x, weights.scale, weights.shift)
+    y = geglu(y, weights.kernel_in, weights.bias_in) @ weights.kernel_out
+    return x + (y + weights.bias_out.reshape((1,) * (x.ndim - 1) + (-1,)))
 
 
 def geglu(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

@@ -1,0 +1,37 @@
+"""Which implementation computes a feed-forward: by the platform that the program is lowered for."""
+
+from functools import partial
+from typing import Literal
+
+import jax
+
+from syncos_jax.kernels import tpu
+from syncos_jax.kernels.feed_forward import fused, plain
+from syncos_jax.kernels.feed_forward.plain import Weights
+
+Implementation = Literal["plain", "fused"]
+
+WAYS = {"plain": plain.add, "fused": tpu.with_gradient(fused.add, plain.add)}
+
+
+@partial(jax.jit, static_argnames="implementation")  # traced once for equal shapes
+def feed_forward(
+    x: jax.Array, weights: Weights, *, implementation: Implementation | None = None
+) -> jax.Array:
+    """``x + geglu(norm(x)) @ kernel_out + bias_out``.
+
+    Args:
+        x: ``[..., C]``.
+        weights: in the dtype of `x`.
+        implementation: "plain" or "fused"; None for "fused" where the program is lowered for a TPU
+            and it can compute these shapes, else "plain".
+
+    Returns:
+        Like `x`; statistics and the gate in float32.
+
+    Raises:
+        InputError: the one named is unknown or cannot compute these shapes.
+        NotImplementedError: the program is lowered for a platform that it does not run on.
+    """
+    reason = fused.why_not(x, weights)
+    return tpu.choose("feed-forward", WAYS, implementation, reason, x, weights)
