@@ -20,22 +20,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from syncos_jax.errors import InputError
 from syncos_jax.experiments.bench import report
 from syncos_jax.experiments.bench.device import kind, machine
 from syncos_jax.experiments.bench.measure import Work, measure
 from syncos_jax.files import replacing
-from syncos_jax.kernels import tpu
 from syncos_jax.kernels.attention import IMPLEMENTATIONS, attention, choose, why_not
 from syncos_jax.kernels.attention.shapes import SHAPES
 from syncos_jax.kernels.feed_forward import plain as unit
-from syncos_jax.kernels.layers import LAYERS, layers
+from syncos_jax.kernels.layers import LAYERS, Layer, layers
 from syncos_jax.kernels.quantized import quantize, quantized_product
 from syncos_jax.kernels.temporal_conv import plain as over_frames
 
 RESULTS = Path(__file__).parent / "results"
 OPERATIONS = ("attention", "layers", "geglu", "temporal_conv", "product")
 HEADER = ("operation", "way", "taken", "a call", "spread", "times as fast as the first", "peak")
-OF_PLATFORM = {"cudnn": "gpu", "flash": "tpu"}
+OF_PLATFORM = {"cudnn": "gpu", "flash": "tpu", "cuda": "gpu"}
 CELLS = {"full": (2, 16, 40, 64, 320), "small": (2, 16, 10, 16, 64)}
 """VideoCrafter2's finest level: clips, frames, rows, columns, channels."""
 
@@ -63,16 +63,34 @@ def attentions(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
         yield shape.name, ways
 
 
+def can(layer: Layer, implementation: str) -> bool:
+    """Whether a layer can be computed so at its size."""
+    try:
+        jax.eval_shape(partial(layer.function, implementation=implementation), *layer.arrays)
+    except InputError:
+        return False
+    return True
+
+
 def whole_layers(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
     """Layers as they stand in the networks, and by a TPU's kernel."""
     small = layers("in little", CELLS["small"], 1, dtype="float32")
     for layer in small if size == "small" else LAYERS:
         leaves, tree = jax.tree.flatten(layer.arrays)
         given = tree.unflatten(normal(i, *a.shape, dtype=a.dtype) for i, a in enumerate(leaves))
-        fused = platform == "tpu" and tpu.bytes_of(given[-1]) <= tpu.WEIGHTS
+        able = [
+            name
+            for name, runs_on in layer.kernels.items()
+            if OF_PLATFORM.get(runs_on, runs_on) == platform and can(layer, name)
+        ]
         ways: list[Way] = [
-            (name, (name == "fused") == fused, partial(layer.function, implementation=name), given)
-            for name in (("plain", "fused") if fused else ("plain",))
+            (
+                name,
+                name == (able or ["plain"])[0],
+                partial(layer.function, implementation=name),
+                given,
+            )
+            for name in ("plain", *able)
         ]
         yield f"{layer.name}, {layer.where}", ways
 

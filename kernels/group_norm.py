@@ -21,8 +21,8 @@ def group_norm(
     shape = (1,) * (x.ndim - 1) + (-1,)
     with jax.named_scope("norm"):
         flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
-        centred, rate = _centred(flat, groups, eps)
-        y = (centred * rate).reshape(x.shape)
+        mean, rate = _statistics(flat, groups, eps)
+        y = ((flat - mean) * rate).reshape(x.shape)
         y = y * scale.astype(y.dtype).reshape(shape) + shift.astype(y.dtype).reshape(shape)
         return y.astype(x.dtype)
 
@@ -40,23 +40,29 @@ def factors(
     """
     with jax.named_scope("norm"):
         flat = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
-        mean = _group_mean(flat, groups)
-        _, rate = _centred(flat, groups, eps)
+        mean, rate = _statistics(flat, groups, eps)
         by = rate * scale.astype(jnp.float32).reshape(1, 1, -1)
         return by, shift.astype(jnp.float32).reshape(1, 1, -1) - mean * by
 
 
-def _centred(flat: jax.Array, groups: int, eps: float) -> tuple[jax.Array, jax.Array]:
-    centred = flat - _group_mean(flat, groups)
-    variance = _group_mean(jnp.square(centred), groups)
-    return centred, jax.lax.rsqrt(variance + eps)
+def _statistics(flat: jax.Array, groups: int, eps: float) -> tuple[jax.Array, jax.Array]:
+    """Each channel's group's mean, and one over its standard deviation: ``[B, T, C]`` to two of
+    ``[B, 1, C]``.
 
-
-def _group_mean(x: jax.Array, groups: int) -> jax.Array:
-    """``[B, T, C] -> [B, 1, C]``: each channel's group's mean.
-
-    Sums per channel first, then per group: on CPUs several times faster than groups.
+    The array is read once for both. Squares are of the distances from a value of the same channel,
+    so that nothing is lost where the mean is large beside the deviation.
     """
+    pivot = flat[:, :1]
+    distance = flat - pivot
+    first = distance.mean(axis=1, keepdims=True)
+    second = jnp.square(distance).mean(axis=1, keepdims=True)
+    mean = _of_groups(pivot + first, groups)
+    off = pivot - mean
+    variance = _of_groups(second + 2.0 * off * first + jnp.square(off), groups)
+    return mean, jax.lax.rsqrt(jnp.maximum(variance, 0.0) + eps)
+
+
+def _of_groups(x: jax.Array, groups: int) -> jax.Array:
+    """``[B, 1, C]``: each channel's group's mean."""
     size = x.shape[2] // groups
-    means = x.mean(axis=1).reshape(-1, groups, size).mean(axis=2)
-    return jnp.repeat(means, size, axis=1)[:, None]
+    return jnp.repeat(x.reshape(-1, groups, size).mean(axis=2), size, axis=1)[:, None]

@@ -1,4 +1,4 @@
-"""Layers of VideoCrafter2's UNet that a kernel computes whole: what is tested, compiled and timed.
+"""Layers of VideoCrafter2's UNet that have kernels: what is tested, compiled and timed.
 
 ``python benchmarks/kernels.py`` measures them; the tests take others in little.
 """
@@ -17,7 +17,7 @@ from syncos_jax.kernels.attention_layer import (
     attend_to_text,
 )
 from syncos_jax.kernels.feed_forward import Weights as FeedForward
-from syncos_jax.kernels.feed_forward import feed_forward
+from syncos_jax.kernels.feed_forward import feed_forward, geglu
 from syncos_jax.kernels.temporal_conv import Weights as NormConv
 from syncos_jax.kernels.temporal_conv import norm_conv
 
@@ -31,12 +31,14 @@ class Layer:
         where: in which network.
         function: takes the arrays and ``implementation=``.
         arrays: shapes of what it takes.
+        kernels: its implementations besides the plain one, and the platform of each.
     """
 
     name: str
     where: str
     function: Callable[..., jax.Array]
     arrays: tuple[Any, ...]
+    kernels: dict[str, str]
 
 
 def layers(
@@ -68,24 +70,30 @@ def layers(
     conv = NormConv(*norm, array(3, C, C), row)
     cells, tokens = array(B, F, H * W, C), array(B, F * H * W, C)
     return (
-        Layer("feed-forward", where, feed_forward, (tokens, unit)),
+        Layer("feed-forward", where, feed_forward, (tokens, unit), {"fused": "tpu"}),
+        Layer(
+            "gated unit", where, geglu, (tokens, array(C, 8 * C), array(8 * C)), {"triton": "cuda"}
+        ),
         Layer(
             "attention over frames",
             where,
             partial(attend_over_frames, heads=heads),
             (cells, over_frames),
+            {"fused": "tpu", "triton": "cuda"},
         ),
         Layer(
             "attention to the text",
             where,
             partial(attend_to_text, heads=heads),
             (tokens, text, text, ToText(*norm, square, square, row)),
+            {"fused": "tpu"},
         ),
         Layer(
             "norm and convolution over frames",
             where,
             partial(norm_conv, groups=min(32, C), eps=1e-5),
             (array(B, F, H, W, C), conv),
+            {"fused": "tpu"},
         ),
     )
 

@@ -24,16 +24,42 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 SIDES = {
     "cells that fill no block": ((2, 5, 11, 13, 64), 2),
     "several blocks": ((1, 16, 10, 16, 128), 2),
+    "frames of which there are many": ((1, 64, 2, 2, 64), 1),
     "one frame": ((2, 1, 5, 7, 64), 1),
     "heads that fill no lanes": ((1, 3, 4, 8, 96), 3),
     "most frames": ((1, 32, 3, 3, 128), 1),
 }
-SMALL = [
-    pytest.param(layer, id=f"{layer.name}, {name}, {dtype}")
-    for name, (sides, heads) in SIDES.items()
-    for dtype in TOLERANCE
-    for layer in layers(name, sides, heads, words=9, dtype=dtype)
+
+
+def able(layer, kernel):
+    try:
+        jax.eval_shape(functools.partial(layer.function, implementation=kernel), *layer.arrays)
+    except InputError:
+        return False
+    return True
+
+
+def listed(sides):
+    return [
+        pytest.param(layer, kernel, id=f"{layer.name}, {kernel}, {name}, {dtype}")
+        for name, (sides, heads) in sides.items()
+        for dtype in TOLERANCE
+        for layer in layers(name, sides, heads, words=9, dtype=dtype)
+        for kernel in layer.kernels
+        if able(layer, kernel)
+    ]
+
+
+SMALL = listed(SIDES)
+LITTLE = [
+    case
+    for case in listed({"little": ((1, 16, 4, 4, 64), 2)})
+    if ("float32" in case.id) == ("fused" in case.id)
 ]
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
 
 
 def drawn(layer):
@@ -52,17 +78,19 @@ def drawn(layer):
 
 
 @pytest.fixture
-def interpreted(monkeypatch):
-    """Pallas kernels run as plain JAX, and programs are those for TPUs."""
-
-    def for_tpu(*arrays, **ways):
-        return ways.get("tpu", ways.get("default"))(*arrays)
-
+def lowered_for(monkeypatch):
+    """Programs are those for a platform, of which kernels run as plain JAX."""
     call = pallas.pallas_call
     monkeypatch.setattr(pallas, "pallas_call", functools.partial(call, interpret=True))
-    monkeypatch.setattr(jax.lax, "platform_dependent", for_tpu)
-    jax.clear_caches()
-    yield
+
+    def lower_for(platform):
+        def chosen(*arrays, default=None, **ways):
+            return (ways.get(platform) or default)(*arrays)
+
+        jax.clear_caches()
+        monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+
+    yield lower_for
     jax.clear_caches()
 
 
@@ -72,59 +100,69 @@ def close(found, expected, dtype):
     np.testing.assert_allclose(found, expected, rtol=0, atol=limit)
 
 
-@pytest.mark.parametrize("layer", SMALL)
-def test_a_kernel_is_the_layer(layer, interpreted):
+@pytest.mark.parametrize(("layer", "kernel"), SMALL)
+def test_a_kernel_is_the_layer(layer, kernel, lowered_for):
+    lowered_for(layer.kernels[kernel])
     arrays = drawn(layer)
-    found = layer.function(*arrays, implementation="fused")
+    found = layer.function(*arrays, implementation=kernel)
     wide = jax.tree.map(lambda a: a.astype(jnp.float32), arrays)
     expected = layer.function(*wide, implementation="plain")
     assert found.dtype == arrays[0].dtype and found.shape == expected.shape
     close(found, expected, str(found.dtype))
 
 
-@pytest.mark.parametrize("layer", layers("", (1, 3, 5, 5, 64), 2, words=9, dtype="float32"))
-def test_a_gradient_is_that_of_the_layer(layer, interpreted):
-    def loss(implementation):
-        return lambda *arrays: jnp.sin(layer.function(*arrays, implementation=implementation)).sum()
+@pytest.mark.parametrize(("layer", "kernel"), LITTLE)
+def test_a_gradient_is_that_of_the_layer(layer, kernel, lowered_for):
+    lowered_for(layer.kernels[kernel])
 
     arrays = drawn(layer)
-    every = tuple(range(len(arrays)))
-    found, expected = (
-        jax.grad(loss(implementation), argnums=every)(*arrays)
-        for implementation in ("fused", "plain")
-    )
+    weights = normal(9, *jax.eval_shape(layer.function, *arrays).shape)
+
+    def gradient(implementation):
+        def loss(*arrays):
+            y = layer.function(*arrays, implementation=implementation)
+            return (weights * y.astype(jnp.float32)).sum()
+
+        return jax.jit(jax.grad(loss, argnums=tuple(range(len(arrays)))))(*arrays)
+
+    with jax.numpy_dtype_promotion("standard"):  # JAX's own gradient of half precision needs it
+        found, expected = gradient(kernel), gradient("plain")
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert bool(jnp.isfinite(one).all())
-        close(one, other, "float32")
+        close(one, other, str(one.dtype))
 
 
-@pytest.mark.parametrize("layer", layers("", (2, 3, 5, 5, 64), 2, words=9, dtype="float32"))
-def test_videos_side_by_side_are_each_their_own(layer, interpreted):
+@pytest.mark.parametrize(("layer", "kernel"), LITTLE)
+def test_videos_side_by_side_are_each_their_own(layer, kernel, lowered_for):
+    lowered_for(layer.kernels[kernel])
     x, *rest = drawn(layer)
     both = jnp.stack([x, 2 * x])
-    fused = functools.partial(layer.function, implementation="fused")
-    found = jax.vmap(lambda x: fused(x, *rest))(both)
+    by_kernel = functools.partial(layer.function, implementation=kernel)
+    found = jax.vmap(lambda x: by_kernel(x, *rest))(both)
     for one, x in zip(found, both, strict=True):
-        close(one, fused(x, *rest), "float32")
+        close(one, by_kernel(x, *rest), str(x.dtype))
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: f"{layer.name}, {layer.where}")
-def test_programs_for_tpus_have_the_kernel_and_others_do_not(layer):
+def test_programs_have_the_kernel_of_their_platform(layer):
     traced = jax.jit(layer.function).trace(*layer.arrays)
-    for platform in ("tpu", "cpu", "cuda"):
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        held = tpu.bytes_of(layer.arrays[-1]) <= tpu.WEIGHTS
-        assert ("tpu_custom_call" in text) == (platform == "tpu" and held)
+    text = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("tpu", "cuda", "cpu")}
+    on = set(layer.kernels.values())
+    held = tpu.bytes_of(layer.arrays[-1]) <= tpu.WEIGHTS
+    assert ("tpu_custom_call" in text["tpu"]) == ("tpu" in on and held)
+    # The gated unit is part of the feed-forward.
+    assert ("gpu.triton" in text["cuda"]) == ("cuda" in on or layer.name == "feed-forward")
+    assert "custom_call" not in text["cpu"]
 
 
-@pytest.mark.parametrize("layer", LAYERS[:4], ids=lambda layer: layer.name)
+@pytest.mark.parametrize("layer", LAYERS[:5], ids=lambda layer: layer.name)
 def test_a_kernel_counts_the_operations_of_the_layer(layer):
     """What it masks is no work."""
-    plain, fused = (
+    plain, *kernels = (
         flops(functools.partial(layer.function, implementation=name), *layer.arrays)
-        for name in ("plain", "fused")
+        for name in ("plain", *layer.kernels)
     )
-    assert fused == plain
+    assert all(kernel == plain for kernel in kernels) and kernels
 
 
 @pytest.mark.parametrize("layer", layers("", (2, 16, 8, 8, 128), 2))
@@ -142,26 +180,37 @@ def test_a_mesh_that_the_compiler_divides_has_the_plain_layer(layer):
 
 
 @pytest.mark.parametrize("kind", ["spatial", "temporal"])
-@pytest.mark.parametrize("integers", [False, True], ids=["floats", "int8"])
-def test_a_transformer_for_tpus_is_the_one_for_others(kind, integers, interpreted, monkeypatch):
-    kw = {"groups": 8, "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+@pytest.mark.parametrize(
+    ("platform", "integers"), [("tpu", False), ("tpu", True), ("cuda", False)], ids=str
+)
+def test_a_transformer_is_the_same_on_every_platform(kind, platform, integers, lowered_for):
+    dtype = jnp.dtype(jnp.bfloat16 if platform == "cuda" else jnp.float32)
+    kw = {"groups": 8, "dtype": dtype, "rngs": nnx.Rngs(0)}
+    frames = 16 if platform == "cuda" else 3
+    arrays = [normal(0, 1, frames, 4, 8, 64).astype(dtype)]
     if kind == "spatial":
-        module, given = SpatialTransformer(64, 2, 32, context=16, **kw), ((2, 5, 16),)
+        module = SpatialTransformer(64, 2, 32, context=16, **kw)
+        arrays.append(normal(1, 1, 5, 16).astype(dtype))
     else:
-        module, given = TemporalTransformer(64, 2, 32, **kw), ()
+        module = TemporalTransformer(64, 2, 32, **kw)
     if integers:
         module = quantized(module)
-    arrays = [
-        jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((2, 3, 4, 5, 64), *given))
-    ]
-    found = jax.jit(lambda *a: module(*a))(*arrays)
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *a, **ways: ways["default"](*a))
-    jax.clear_caches()
-    close(found, jax.jit(lambda *a: module(*a))(*arrays), "float32")
+
+    def on(platform):
+        lowered_for(platform)
+        traced = jax.jit(lambda *a: module(*a)).trace(*arrays)
+        held = "pallas_call" in str(traced.jaxpr)
+        return traced.lower().compile()(*arrays), held
+
+    expected, held = on("other")
+    assert not held
+    found, held = on(platform)
+    assert held != integers or kind == "spatial"
+    close(found, expected, str(dtype))
 
 
 def test_what_no_kernel_can_compute_is_an_error_or_plain():
-    (unit, frames, text, conv) = layers("", (1, 40, 4, 4, 64), 2, words=600, dtype="float32")
+    (unit, _, frames, text, conv) = layers("", (1, 40, 4, 4, 64), 2, words=600, dtype="float32")
     x, weights = drawn(frames)
     assert "40 frames is longer than 32" in over_frames.why_not(x, weights, 2)
     with pytest.raises(InputError, match="attention over frames: fused cannot be used: a clip of"):
@@ -185,7 +234,7 @@ def test_what_no_kernel_can_compute_is_an_error_or_plain():
     with pytest.raises(InputError, match="bfloat16 and float32, not in float16"):
         unit.function(*half, implementation="fused")
     with pytest.raises(InputError, match="heads of 48 features do not fill up 128"):
-        wide = layers("", (1, 2, 2, 2, 96), 2, dtype="float32")[1]
+        wide = layers("", (1, 2, 2, 2, 96), 2, dtype="float32")[2]
         wide.function(*drawn(wide), implementation="fused")
 
 

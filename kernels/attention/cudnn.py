@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from syncos_jax.kernels import cuda
+
 MOST = 128
 """Largest head size."""
 
@@ -21,9 +23,7 @@ def why_not(q: jax.ShapeDtypeStruct, keys: int) -> str | None:
         return f"heads have {q.shape[-1]} features, but it takes multiples of 8 to {MOST}"
     if not _installed():
         return "the CUDA plugin of JAX, which brings cuDNN, is not installed"
-    if _capability() < 8.0:
-        return f"the GPU's compute capability is {_capability()}, but it needs 8.0 (Ampere)"
-    return None
+    return cuda.why_not()
 
 
 def _installed() -> bool:
@@ -32,10 +32,3 @@ def _installed() -> bool:
     except ImportError:
         return False
     return cuda_versions is not None
-
-
-def _capability() -> float:
-    """Of this process's GPU. Without one the program is compiled for another machine."""
-    if jax.default_backend() != "gpu":
-        return 8.0
-    return float(getattr(jax.local_devices()[0], "compute_capability", "0"))

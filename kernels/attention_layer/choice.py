@@ -5,11 +5,11 @@ from typing import Literal
 
 import jax
 
-from syncos_jax.kernels import tpu
-from syncos_jax.kernels.attention_layer import over_frames, plain, to_text
+from syncos_jax.kernels.attention_layer import by_cells, over_frames, plain, to_text
 from syncos_jax.kernels.attention_layer.plain import OverFrames, ToText
+from syncos_jax.kernels.choice import Kernel, compute
 
-Implementation = Literal["plain", "fused"]
+Implementation = Literal["plain", "fused", "triton"]
 
 
 @partial(jax.jit, static_argnames=("heads", "implementation"))  # traced once for equal shapes
@@ -22,8 +22,8 @@ def attend_over_frames(
         x: ``[B, F, L, C]``, of B clips F frames of L cells.
         weights: in the dtype of `x`.
         heads: of the attention.
-        implementation: "plain" or "fused"; None for "fused" where the program is lowered for a TPU
-            and it can compute these shapes, else "plain".
+        implementation: "plain", "fused" (TPU) or "triton" (NVIDIA); None for that of the platform
+            that the program is lowered for, where it can compute these shapes, else "plain".
 
     Returns:
         Like `x`; statistics in float32.
@@ -32,12 +32,13 @@ def attend_over_frames(
         InputError: the one named is unknown or cannot compute these shapes.
         NotImplementedError: the program is lowered for a platform that it does not run on.
     """
-    ways = {
-        "plain": partial(plain.over_frames, heads=heads),
-        "fused": partial(over_frames.add, heads=heads),
+    plainly = partial(plain.over_frames, heads=heads)
+    given = (x, weights, heads)
+    kernels = {
+        "fused": Kernel("tpu", partial(over_frames.add, heads=heads), over_frames.why_not(*given)),
+        "triton": Kernel("cuda", partial(by_cells.add, heads=heads), by_cells.why_not(*given)),
     }
-    reason = over_frames.why_not(x, weights, heads)
-    return tpu.choose("attention over frames", ways, implementation, reason, x, weights)
+    return compute("attention over frames", plainly, kernels, implementation, x, weights)
 
 
 @partial(jax.jit, static_argnames=("heads", "implementation"))
@@ -55,7 +56,8 @@ def attend_to_text(
     Args:
         x: ``[B, T, C]``.
         k, v: the text's keys and values ``[B, S, N D]``.
-        weights, heads, implementation: as of `attend_over_frames`.
+        weights, heads: as of `attend_over_frames`.
+        implementation: "plain" or "fused" (TPU); None as there.
 
     Returns:
         Like `x`; statistics in float32.
@@ -63,9 +65,7 @@ def attend_to_text(
     Raises:
         InputError, NotImplementedError: as of `attend_over_frames`.
     """
-    ways = {
-        "plain": partial(plain.to_text, heads=heads),
-        "fused": partial(to_text.add, heads=heads),
-    }
+    plainly = partial(plain.to_text, heads=heads)
     reason = to_text.why_not(x, k.shape[1], weights, heads)
-    return tpu.choose("attention to a text", ways, implementation, reason, x, k, v, weights)
+    kernels = {"fused": Kernel("tpu", partial(to_text.add, heads=heads), reason)}
+    return compute("attention to a text", plainly, kernels, implementation, x, k, v, weights)

@@ -18,6 +18,7 @@ from syncos_jax.kernels import tpu
 from syncos_jax.kernels.attention_layer import heads as lanes
 from syncos_jax.kernels.attention_layer import plain
 from syncos_jax.kernels.attention_layer.plain import OverFrames
+from syncos_jax.kernels.choice import with_gradient
 from syncos_jax.kernels.layer_norm import layer_norm
 
 CELLS = 8
@@ -36,7 +37,7 @@ def add(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
 @functools.cache
 def _with_gradient(heads: int) -> Any:
     reference = functools.partial(plain.over_frames, heads=heads)
-    return tpu.with_gradient(functools.partial(kernel, heads=heads), reference)
+    return with_gradient(functools.partial(kernel, heads=heads), reference)
 
 
 def kernel(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:

@@ -12,6 +12,7 @@ from syncos_jax.kernels import tpu
 from syncos_jax.kernels.attention_layer import heads as lanes
 from syncos_jax.kernels.attention_layer import plain
 from syncos_jax.kernels.attention_layer.plain import ToText
+from syncos_jax.kernels.choice import with_gradient
 from syncos_jax.kernels.layer_norm import layer_norm
 
 ROWS = 512
@@ -28,7 +29,7 @@ def add(x: jax.Array, k: jax.Array, v: jax.Array, weights: ToText, heads: int) -
 @functools.cache
 def _with_gradient(heads: int) -> Any:
     reference = functools.partial(plain.to_text, heads=heads)
-    return tpu.with_gradient(functools.partial(kernel, heads=heads), reference)
+    return with_gradient(functools.partial(kernel, heads=heads), reference)
 
 
 def kernel(x: jax.Array, k: jax.Array, v: jax.Array, weights: ToText, heads: int) -> jax.Array:

@@ -5,13 +5,13 @@ from typing import Literal
 
 import jax
 
-from syncos_jax.kernels import tpu
+from syncos_jax.kernels.choice import Kernel, compute, with_gradient
 from syncos_jax.kernels.feed_forward import fused, plain
 from syncos_jax.kernels.feed_forward.plain import Weights
 
 Implementation = Literal["plain", "fused"]
 
-WAYS = {"plain": plain.add, "fused": tpu.with_gradient(fused.add, plain.add)}
+_fused = with_gradient(fused.add, plain.add)
 
 
 @partial(jax.jit, static_argnames="implementation")  # traced once for equal shapes
@@ -33,5 +33,5 @@ def feed_forward(
         InputError: the one named is unknown or cannot compute these shapes.
         NotImplementedError: the program is lowered for a platform that it does not run on.
     """
-    reason = fused.why_not(x, weights)
-    return tpu.choose("feed-forward", WAYS, implementation, reason, x, weights)
+    kernels = {"fused": Kernel("tpu", _fused, fused.why_not(x, weights))}
+    return compute("feed-forward", plain.add, kernels, implementation, x, weights)

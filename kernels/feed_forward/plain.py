@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from syncos_jax.kernels.choice import Kernel, compute, with_gradient
+from syncos_jax.kernels.feed_forward import gated
 from syncos_jax.kernels.layer_norm import layer_norm
 
 
@@ -36,21 +38,38 @@ def add(x: jax.Array, weights: Weights) -> jax.Array:
     return x + (y + weights.bias_out.reshape((1,) * (x.ndim - 1) + (-1,)))
 
 
-def geglu(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+def geglu(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, *, implementation: str | None = None
+) -> jax.Array:
     """``value * gelu(gate)`` with ``value, gate = split(x @ kernel + bias)``, exact GELU.
 
     Args:
         x: ``[..., C]``.
         kernel: ``[C, 2 I]``; its first half makes the value, the second the gate.
         bias: ``[2 I]``.
+        implementation: "plain" or "triton" (NVIDIA); None for that of the platform that the program
+            is lowered for, where it can compute these shapes, else "plain".
 
     Returns:
         ``[..., I]`` in the dtype of ``x``.
+
+    Raises:
+        InputError: the one named is unknown or cannot compute these shapes.
+        NotImplementedError: the program is lowered for a platform that it does not run on.
     """
+    kernels = {"triton": Kernel("cuda", _triton, gated.why_not(x, kernel))}
+    return compute("gated unit", by_products, kernels, implementation, x, kernel, bias)
+
+
+def by_products(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """The reference."""
     value, gate = jax.lax.platform_dependent(
         x, kernel, bias, cpu=two_products, tpu=two_products, default=one_product
     )
     return value * gelu(gate)
+
+
+_triton = with_gradient(gated.geglu, by_products)
 
 
 def two_products(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:

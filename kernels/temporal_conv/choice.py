@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax
 
-from syncos_jax.kernels import tpu
+from syncos_jax.kernels.choice import Kernel, compute
 from syncos_jax.kernels.temporal_conv import fused, plain
 from syncos_jax.kernels.temporal_conv.plain import Weights
 
@@ -39,9 +39,8 @@ def norm_conv(
         InputError: the one named is unknown or cannot compute these shapes.
         NotImplementedError: the program is lowered for a platform that it does not run on.
     """
-    ways = {
-        "plain": partial(plain.norm_conv, groups=groups, eps=eps),
-        "fused": partial(fused.norm_conv, groups=groups, eps=eps),
-    }
-    reason = fused.why_not(x, weights)
-    return tpu.choose("norm and convolution", ways, implementation, reason, x, weights)
+    options = {"groups": groups, "eps": eps}
+    kernel = Kernel("tpu", partial(fused.norm_conv, **options), fused.why_not(x, weights))
+    plainly = partial(plain.norm_conv, **options)
+    kernels = {"fused": kernel}
+    return compute("norm and convolution", plainly, kernels, implementation, x, weights)

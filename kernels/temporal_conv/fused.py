@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from syncos_jax.kernels import tpu
+from syncos_jax.kernels.choice import with_gradient
 from syncos_jax.kernels.group_norm import factors
 from syncos_jax.kernels.temporal_conv import plain
 from syncos_jax.kernels.temporal_conv.plain import Weights
@@ -27,7 +28,7 @@ def norm_conv(x: jax.Array, weights: Weights, groups: int, eps: float) -> jax.Ar
 @functools.cache
 def _with_gradient(groups: int, eps: float) -> Any:
     reference = functools.partial(plain.norm_conv, groups=groups, eps=eps)
-    return tpu.with_gradient(functools.partial(kernel, groups=groups, eps=eps), reference)
+    return with_gradient(functools.partial(kernel, groups=groups, eps=eps), reference)
 
 
 def kernel(x: jax.Array, weights: Weights, groups: int, eps: float) -> jax.Array:

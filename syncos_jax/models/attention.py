@@ -13,6 +13,7 @@ from syncos_jax.kernels.attention_layer import (
     ToText,
     attend_over_frames,
     attend_to_text,
+    by_cells,
     over_frames,
 )
 from syncos_jax.kernels.feed_forward import Weights, feed_forward, gelu
@@ -227,22 +228,25 @@ class TemporalTransformer(nnx.Module):
         B, F, H, W, C = x.shape
         with jax.named_scope("temporal_attention"):
             y = self.norm(x).reshape(B, F, H * W, C)
-            ways = {"default": self._by_rows}
-            if self._fused(y):
-                ways["tpu"] = self._in_place
-            y = jax.lax.platform_dependent(y, **ways) if len(ways) > 1 else self._by_rows(y)
+            able = dict.fromkeys(self._in_place_on(y), self._in_place)
+            if able:
+                y = jax.lax.platform_dependent(y, default=self._by_rows, **able)
+            else:
+                y = self._by_rows(y)
             return x + y.reshape(x.shape)
 
-    def _fused(self, y: jax.Array) -> bool:
-        """Whether the kernels for TPUs can attend over the frames."""
-        inner = self.proj_in.out_features if _dense(self.proj_in) else 0
-        shape = jax.ShapeDtypeStruct((*y.shape[:3], inner), y.dtype)
+    def _in_place_on(self, y: jax.Array) -> list[str]:
+        """Platforms with a kernel that can attend over the frames of ``y [B, F, L, C]``."""
         found = [block.frame_weights() for block in self.transformer_blocks]
-        return all(
-            layers is not None
-            and all(over_frames.why_not(shape, *layer) is None for layer in layers)
-            for layers in found
-        )
+        if not _dense(self.proj_in) or None in found:
+            return []
+        shape = jax.ShapeDtypeStruct((*y.shape[:3], self.proj_in.out_features), y.dtype)
+        layers = [layer for own in found for layer in own or ()]
+        return [
+            platform
+            for platform, kernel in (("tpu", over_frames), ("cuda", by_cells))
+            if all(kernel.why_not(shape, *layer) is None for layer in layers)
+        ]
 
     def _in_place(self, y: jax.Array) -> jax.Array:
         """``[B, F, L, C]``, where it lies."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "s64": 8, "u64": 8,
@@ -31,6 +31,8 @@ _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
     "replica-id", "iota",
 }  # fmt: skip
+_CUTS = {"slice", "dynamic-slice", "gather"}
+_SAME = {"bitcast", "convert", "reshape"}
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all")
 _PRODUCTS = re.compile(r"cublas|convForward|convBackward|fmha|onednn")
 
@@ -103,6 +105,8 @@ class Program:
         if one.opcode in _FREE or one.opcode.endswith("-done"):
             return 0.0
         arrays = [a for name in one.operands for a in table.get(name, ())]
+        if one.opcode == "fusion":
+            arrays = list(self._read_by(one, table))
         if one.opcode in ("copy-start", "slice-start", "dynamic-slice-start"):
             # The result is a tuple of the part that is copied, what it is copied from, and flags.
             sides = [a for a in one.results if a.shape]
@@ -115,6 +119,21 @@ class Program:
         if one.opcode in ("dynamic-slice", "slice", "gather"):
             arrays = [*one.results, *one.results]
         return float(sum(a.bytes for a in arrays if not a.fast))
+
+    def _read_by(
+        self, fusion: Instruction, table: Mapping[str, tuple[Array, ...]]
+    ) -> Iterator[Array]:
+        """What a fusion reads: its operands, and of one that it only cuts from, the pieces."""
+        own = self.computations.get(dict(fusion.called).get("calls", ""), [])
+        for index, name in enumerate(fusion.operands):
+            whole = table.get(name, ())
+            named = f" parameter({index})"
+            inside = [i for i in own if i.opcode == "parameter" and named in i.text]
+            pieces = _cut(own, inside[0].name) if inside and len(whole) == 1 else None
+            if pieces is None:
+                yield from whole
+            else:
+                yield from (replace(whole[0], shape=piece.shape) for piece in pieces)
 
     def instructions(self) -> Iterator[tuple[Instruction, Mapping[str, tuple[Array, ...]]]]:
         """All of them, those within fusions too, each with the arrays of its computation."""
@@ -198,6 +217,19 @@ class Program:
             if len(sides) <= len(array.shape) - 2 and array.size >= least:
                 found.append(array)
         return found
+
+
+def _cut(own: list[Instruction], name: str) -> list[Array] | None:
+    """The pieces of an array that a computation cuts from it; None where it reads all of it."""
+    pieces: list[Array] = []
+    for user in (i for i in own if name in i.operands):
+        if user.opcode in _CUTS:
+            pieces += user.results
+        elif user.opcode in _SAME and (more := _cut(own, user.name)) is not None:
+            pieces += more
+        else:
+            return None
+    return pieces or None
 
 
 def read(text: str) -> Program:
