@@ -190,7 +190,7 @@ def test_a_small_network_compiled(target, request):
 def test_videocrafter2_of_full_size(target, name, frames, moved, beside):
     run = ask(target, name, story(frames), decode=False).run
     assert run.fits
-    assert run.counted <= moved
+    assert run.bytes <= moved
     assert run.memory.temporary <= beside
     assert run.wide == ()
 

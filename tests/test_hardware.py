@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import io
 import json
 
 import jax
@@ -14,7 +15,7 @@ from syncos_jax.cli.hardware import lines
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import hardware
 from syncos_jax.pipeline.flops import flops
-from syncos_jax.pipeline.hardware import Compiled, Memory, Report, ask, parse, roofline
+from syncos_jax.pipeline.hardware import Compiled, Memory, Report, answer, ask, parse, roofline
 from syncos_jax.pipeline.hardware.abstract import abstract_model
 from syncos_jax.pipeline.hardware.compile import fitting
 from syncos_jax.pipeline.hardware.program import read
@@ -57,6 +58,45 @@ ENTRY %main (arg: bf16[8,16]) -> f32[8,16] {
   ROOT %out = f32[8,16]{1,0} get-tuple-element(%w), index=1
 }
 """.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"10"}}')
+
+
+CUT = """HloModule jit_f
+
+%fused (a: bf16[8,16], b: f32[8,16]) -> f32[1,16] {
+  %a = bf16[8,16]{1,0} parameter(0)
+  %b = f32[8,16]{1,0} parameter(1)
+  %wide = f32[8,16]{1,0} convert(%a)
+  %row = f32[1,16]{1,0} slice(%wide), slice={[0:1], [0:16]}
+  %other = f32[1,16]{1,0} slice(%b), slice={[0:1], [0:16]}
+  %sum = f32[16]{0} reduce(%b), dimensions={0}
+  ROOT %out = f32[1,16]{1,0} add(%row, %other)
+}
+
+ENTRY %main (a: bf16[8,16], b: f32[8,16]) -> f32[1,16] {
+  %a = bf16[8,16]{1,0} parameter(0)
+  %b = f32[8,16]{1,0} parameter(1)
+  ROOT %f = f32[1,16]{1,0} fusion(%a, %b), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_what_is_only_cut_from_is_not_read_whole():
+    """A row of the first, all of the second, which is summed too, and a row is written."""
+    assert read(CUT).bytes == 2 * 16 + 4 * 8 * 16 + 4 * 16
+
+
+def test_whatever_a_compiler_raises_is_one_line(monkeypatch, capsys):
+    def report(*_, **__):
+        raise NotImplementedError("a kernel\ncannot be divided")
+
+    question = {"target": "v5e:8", "model": "videocrafter2", "scenario": SCENARIO.to_dict()}
+    question |= {"sampler": None, "dtype": "bfloat16", "weights_over": 1, "decode": True}
+    monkeypatch.setattr(answer, "parse", lambda target: target)
+    monkeypatch.setattr(answer, "report", report)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(question)))
+    answer.main()
+    said = capsys.readouterr().out
+    assert "v5e:8: NotImplementedError: a kernel cannot be divided" in said
 
 
 def test_a_program_is_read():

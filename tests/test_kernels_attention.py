@@ -150,9 +150,10 @@ def test_the_program_for_a_tpu_has_the_kernel_and_no_scores():
         assert ("1024x1024" in text) != has
 
 
+@pytest.mark.parametrize("sides", [(2, 2), (1, 4), (1, 1)], ids=str)
 @pytest.mark.parametrize(("b", "N"), [(2, 4), (8, 1), (3, 3)])
-def test_devices_that_the_compiler_divides_among_have_the_kernel_too(b, N):
-    mesh = AbstractMesh((2, 2), ("data", "segment"), axis_types=(AxisType.Auto,) * 2)
+def test_devices_that_the_compiler_divides_among_have_the_kernel_too(b, N, sides):
+    mesh = AbstractMesh(sides, ("data", "segment"), axis_types=(AxisType.Auto,) * 2)
     sharding = NamedSharding(mesh, PartitionSpec())
     arrays = [
         jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)

@@ -99,9 +99,9 @@ def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     left = tuple(
         name
         for name, kind in zip(mesh.axis_names, mesh.axis_types or (), strict=True)
-        if kind == AxisType.Auto and mesh.shape[name] > 1
+        if kind == AxisType.Auto
     )
-    if not left:
+    if all(mesh.shape[name] == 1 for name in left):
         return flash.attend(q, k, v)
     devices = math.prod(mesh.shape[name] for name in left)
     split = P()

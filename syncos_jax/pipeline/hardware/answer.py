@@ -29,6 +29,9 @@ def main() -> None:
         ).to_dict()
     except InputError as error:
         answer = {"error": str(error)}
+    except Exception as error:  # whatever JAX or a compiler raises is told in one line
+        why = " ".join(str(error).split())[:300]
+        answer = {"error": f"{question['target']}: {type(error).__name__}: {why}"}
     print(ANSWER + json.dumps(answer), flush=True)
 
 
