@@ -112,7 +112,7 @@ def test_equal_programs_are_told_from_others():
     assert program(SynCoS(steps=3, t_min=400, iterations=2), renamed) == one
 
 
-SYNCOS = {"name": "syncos", "steps": 4, "iterations": 2, "t_min": 700, "learning_rate": 0.2}
+SYNCOS = {"name": "syncos", "steps": 8, "iterations": 2, "t_min": 700, "learning_rate": 0.2}
 CHANGES = {
     "steps": 5,
     "guidance": 3.0,
@@ -124,7 +124,7 @@ CHANGES = {
     "reuse": 0.5,
     "fresh_noise_t_min": 300.0,
     "t_min": 400,
-    "refine_steps": 2,
+    "refine_steps": 4,
     "refine_snr": 5.0,
     "iterations": 3,
     "learning_rate": 0.05,
