@@ -1,5 +1,6 @@
 """What the Pallas kernels for TPUs share."""
 
+import re
 from typing import Any
 
 import jax
@@ -10,7 +11,9 @@ from syncos_jax.kernels.choice import divided
 
 FAST_MEMORY = 48 * 2**20
 """Bytes of a core's fast memory (VMEM) that a kernel may use; from v5e on there are 64 MiB or
-more."""
+more, on v4 and before 16."""
+GENERATION = 5
+"""The first with so much."""
 WEIGHTS = 16 * 2**20
 """Bytes of weights that a kernel may hold there."""
 
@@ -34,9 +37,22 @@ def bytes_of(*arrays: Any) -> int:
 
 def why_not(weights: Any) -> str | None:
     """Why no kernel can hold these weights in a program of this mesh; None where one can."""
-    if divided():
-        return divided()
+    reason = _too_old() or divided()
+    if reason:
+        return reason
     held = bytes_of(weights)
     if held > WEIGHTS:
         return f"its weights ({held >> 20} MiB) are more than it can hold in the fast memory"
     return None
+
+
+def _too_old() -> str | None:
+    """Of this process's TPU. Without one the program is compiled for another machine, of those that
+    a plan can be made for."""
+    if jax.default_backend() != "tpu":
+        return None
+    kind = jax.local_devices()[0].device_kind
+    found = re.search(r"v(\d+)", kind)
+    if found is None or int(found[1]) >= GENERATION:
+        return None
+    return f"a {kind} has too little fast memory"

@@ -3,6 +3,7 @@ parity with PyTorch's networks rests on."""
 
 import functools
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels import tpu
-from syncos_jax.kernels.attention_layer import over_frames, to_text
+from syncos_jax.kernels.attention_layer import by_cells, over_frames, to_text
 from syncos_jax.kernels.layers import LAYERS, layers
 from syncos_jax.models.attention import SpatialTransformer, TemporalTransformer
 from syncos_jax.models.quantize import quantized
@@ -236,6 +237,31 @@ def test_what_no_kernel_can_compute_is_an_error_or_plain():
     with pytest.raises(InputError, match="heads of 48 features do not fill up 128"):
         wide = layers("", (1, 2, 2, 2, 96), 2, dtype="float32")[2]
         wide.function(*drawn(wide), implementation="fused")
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "able"),
+    [
+        ("tpu", "TPU v4", {"triton"}),
+        ("tpu", "TPU v3", {"triton"}),
+        ("tpu", "TPU v5 lite", {"fused", "triton"}),
+        ("tpu", "TPU v6 lite", {"fused", "triton"}),
+        ("tpu", "TPU7x", {"fused", "triton"}),
+        ("gpu", "7.5", {"fused"}),
+        ("gpu", "gfx942", {"fused"}),
+        ("gpu", "9.0", {"fused", "triton"}),
+    ],
+)
+def test_a_device_that_is_too_old_has_the_plain_layer(backend, kind, able, monkeypatch):
+    device = SimpleNamespace(device_kind=kind, compute_capability=kind)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    x, weights = layers("", (1, 16, 8, 8, 128), 2)[2].arrays
+    reasons = {
+        "fused": over_frames.why_not(x, weights, 2),
+        "triton": by_cells.why_not(x, weights, 2),
+    }
+    assert {name for name, reason in reasons.items() if reason is None} == able
 
 
 def test_a_named_kernel_elsewhere_is_an_error():
