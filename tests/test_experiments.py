@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from importlib.resources import files
 
 import numpy as np
@@ -323,6 +324,22 @@ def test_the_share_of_a_gain_is_that_of_pairs():
     noisy = {key: value + (key[0] % 2) for key, value in own.items() if value is not None}
     found = share_of_gain(base, noisy, full)
     assert found.mean == pytest.approx(0.875) and 0.75 <= found.low < 0.875 < found.high <= 1
+
+
+def test_bars_end_within_their_axes(tmp_path, monkeypatch):
+    """Movement is no share and may be larger than 1."""
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
+    monkeypatch.setattr("syncos_jax.experiments.plots.replacing", nullcontext)
+    made = records({"co_denoising": 0.0, "syncos": 0.2})
+    for record in made:
+        record["measures"] |= {"movement": 2.5, "coherence": 0.5}
+    draw(summarise(made, {"command": "c"}, len(made)), made, tmp_path)
+    ends = {axes.get_title(): axes.get_xlim()[1] for axes in drawn[0].axes}
+    assert ends["movement"] == pytest.approx(1.02 * 2.5)
+    assert ends["coherence"] == 1.02
 
 
 def test_the_dial_in_tables_and_plots(tmp_path):

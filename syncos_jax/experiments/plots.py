@@ -93,13 +93,15 @@ def _bars(methods: Mapping[str, Any]) -> Any:
     for place, name in enumerate(BARS, start=1):
         axes = figure.add_subplot(2, 3, place)
         shown = [m for m in methods if methods[m]["measures"][name]]
+        end = 1.0
         for row, method in enumerate(shown):
             of = methods[method]["measures"][name]
             low, high = _errors(of)
+            end = max(end, of["mean"] + high)  # movement is no share
             axes.barh(row, of["mean"], xerr=[[low], [high]], color=colours[method], capsize=3)
         axes.set_yticks(range(len(shown)), [title(m) for m in shown] if place % 3 == 1 else [])
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.02)
+        axes.set_xlim(0, 1.02 * end)
         axes.set_title(MEASURES[name].title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle("Means with 95 % bootstrap intervals over videos", fontsize=10)
