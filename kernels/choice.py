@@ -68,11 +68,18 @@ def compute(
     return jax.lax.platform_dependent(*arrays, default=plain, **able)
 
 
-def with_gradient(kernel: Function, reference: Function) -> Any:
-    """`kernel`, with the gradient of `reference`, which computes the same from the same arrays."""
+@functools.cache
+def with_gradient(kernel: Function, reference: Function, **static: Any) -> Any:
+    """`kernel`, with the gradient of `reference`, which computes the same from the same arrays.
+
+    Args:
+        kernel, reference: take arrays, and `static` by name.
+        static: hashable.
+    """
+    kernel = functools.partial(kernel, **static)
+    reference = functools.partial(reference, **static)
 
     @jax.custom_vjp
-    @functools.wraps(kernel)
     def function(*arrays: Any) -> jax.Array:
         return kernel(*arrays)
 

@@ -2,9 +2,7 @@
 kernel (Triton) for the attention, which reads the frames of a cell where they lie and writes no
 scores."""
 
-import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +25,8 @@ CELLS = 8
 
 def add(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
     """As `plain.over_frames`, whose gradient it has."""
-    return _with_gradient(heads)(x, weights)  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _with_gradient(heads: int) -> Any:
-    reference = functools.partial(plain.over_frames, heads=heads)
-    return with_gradient(functools.partial(layer, heads=heads), reference)
+    by_kernel = with_gradient(layer, plain.over_frames, heads=heads)
+    return by_kernel(x, weights)  # type: ignore[no-any-return]
 
 
 def layer(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:

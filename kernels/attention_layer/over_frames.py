@@ -7,7 +7,6 @@ different cells are masked.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +30,8 @@ SCRATCH = 10 * 2**20
 
 def add(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
     """As `plain.over_frames`, whose gradient it has."""
-    return _with_gradient(heads)(x, weights)  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _with_gradient(heads: int) -> Any:
-    reference = functools.partial(plain.over_frames, heads=heads)
-    return with_gradient(functools.partial(kernel, heads=heads), reference)
+    by_kernel = with_gradient(kernel, plain.over_frames, heads=heads)
+    return by_kernel(x, weights)  # type: ignore[no-any-return]
 
 
 def kernel(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:

@@ -2,7 +2,6 @@
 reads the tokens once and writes nothing but the sum."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +22,8 @@ WORDS = 512
 
 def add(x: jax.Array, k: jax.Array, v: jax.Array, weights: ToText, heads: int) -> jax.Array:
     """As `plain.to_text`, whose gradient it has."""
-    return _with_gradient(heads)(x, k, v, weights)  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _with_gradient(heads: int) -> Any:
-    reference = functools.partial(plain.to_text, heads=heads)
-    return with_gradient(functools.partial(kernel, heads=heads), reference)
+    by_kernel = with_gradient(kernel, plain.to_text, heads=heads)
+    return by_kernel(x, k, v, weights)  # type: ignore[no-any-return]
 
 
 def kernel(x: jax.Array, k: jax.Array, v: jax.Array, weights: ToText, heads: int) -> jax.Array:

@@ -1,9 +1,6 @@
 """A Pallas kernel for TPUs: norm, SiLU and the three taps in one pass. What a channel is multiplied
 by and what is added, once the group's mean and variance are known, is computed before."""
 
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
@@ -22,13 +19,8 @@ BLOCK = 2 * 2**20
 
 def norm_conv(x: jax.Array, weights: Weights, groups: int, eps: float) -> jax.Array:
     """As `plain.norm_conv`, whose gradient it has."""
-    return _with_gradient(groups, eps)(x, weights)  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _with_gradient(groups: int, eps: float) -> Any:
-    reference = functools.partial(plain.norm_conv, groups=groups, eps=eps)
-    return with_gradient(functools.partial(kernel, groups=groups, eps=eps), reference)
+    by_kernel = with_gradient(kernel, plain.norm_conv, groups=groups, eps=eps)
+    return by_kernel(x, weights)  # type: ignore[no-any-return]
 
 
 def kernel(x: jax.Array, weights: Weights, groups: int, eps: float) -> jax.Array:
