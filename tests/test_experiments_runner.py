@@ -235,6 +235,21 @@ def test_the_command(tmp_path, finished):
     assert again.exit_code == 0 and "8 of 8 videos are there already" in again.stderr
 
 
+def test_more_seeds_for_some_methods(tmp_path):
+    common = ("--scenarios", "open-00", "--methods", "co_denoising,syncos", *SHORT)
+    seeds = ("--seeds", "1,co_denoising=3")
+    result = syncos("--out", "c", *common, *seeds, "--no-cache", "--no-plots")
+    assert result.exit_code == 0, result.output
+    assert "4 videos: 2 methods, 1 scenarios, 3 seeds" in result.stderr
+    results = json.loads((tmp_path / "c" / "results.json").read_text())
+    videos = {name: of["videos"] for name, of in results["methods"].items()}
+    assert videos == {"co_denoising": 3, "syncos": 1}
+    assert "--seeds 1,co_denoising=3" in results["about"]["command"]
+    # One seed is shared, and there is nothing to compare one with.
+    assert results["methods"]["co_denoising"]["diversity_of_seeds"] is None
+    assert all(c["difference"]["count"] == 1 for c in results["paper"] if c["difference"])
+
+
 def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path):
     result = syncos("--out", "b", "--subset", "--dry-run", "--no-cache")
     assert result.exit_code == 0, result.output
@@ -253,6 +268,9 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path):
         (["--dial", "much"], "--dial: 'much' is no list of numbers"),
         (["--dial", "2"], "strength must be a number from 0 to 1; got 2.0"),
         (["--steps", 0, "--methods", "syncos"], "steps"),
+        (["--seeds", 0], "seeds '0': '0' is no number from 1 on"),
+        (["--seeds", "2,synkos=4"], "'synkos' is none of the methods; did you mean 'syncos'?"),
+        (["--seeds", "2,syncos"], "'' is no number from 1 on"),
         (["--out", "mine.yaml", *COMMON], "mine.yaml: is not a folder"),
     ],
 )

@@ -81,11 +81,11 @@ def experiment(
         ),
     ] = False,
     seeds: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
-            metavar="N",
-            help="Videos of each method and scenario. Default: 3.",
+            metavar="N[,NAME=N...]",
+            help="Videos of each method and scenario, and after it of some methods: 2,syncos=4. "
+            "Default: 3.",
             show_default=False,
         ),
     ] = None,
@@ -163,7 +163,13 @@ def experiment(
     with user_errors():
         from syncos_jax.errors import InputError
         from syncos_jax.experiments.methods import METHODS, choose, dial_methods, read_methods
-        from syncos_jax.experiments.study import SEEDS, SUBSET_SEEDS, SUBSET_STEPS, choose_cases
+        from syncos_jax.experiments.study import (
+            SEEDS,
+            SUBSET_SEEDS,
+            SUBSET_STEPS,
+            choose_cases,
+            seeds_by_method,
+        )
 
         given = {name: value for name, value in locals().items() if name in _FLAGS}
         known = dict(METHODS)
@@ -186,7 +192,8 @@ def experiment(
             need_matplotlib()
         if out.exists() and not out.is_dir():
             raise InputError(f"{out}: is not a folder; --out names the folder of the results")
-        seeds = seeds or (SUBSET_SEEDS if subset else SEEDS)
+        count = seeds or str(SUBSET_SEEDS if subset else SEEDS)
+        own_seeds = seeds_by_method(count, [method.name for method in chosen], first_seed)
         common: dict[str, Any] = {
             "steps": SUBSET_STEPS if steps is None and subset else steps,
             "guidance": guidance,
@@ -205,8 +212,7 @@ def experiment(
                 keep_programs()
             pipeline = Pipeline.from_pretrained(model)
             ready = with_common(chosen, pipeline.model, **common)
-            numbers = range(first_seed, first_seed + seeds)
-            tasks = plan(pipeline, ready, cases, numbers)
+            tasks = plan(pipeline, ready, cases, own_seeds)
         _print_plan(phases, tasks)
         if dry_run:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,16 @@ class Task:
 
 
 def plan(
-    pipeline: Pipeline, methods: Sequence[Method], cases: Sequence[Case], seeds: Sequence[int]
+    pipeline: Pipeline,
+    methods: Sequence[Method],
+    cases: Sequence[Case],
+    seeds: Sequence[int] | Mapping[str, Sequence[int]],
 ) -> list[Task]:
     """All videos of an experiment, in the order in which they are made.
 
     Videos of one length stand together (they share compiled programs); within them seed by seed and
     scenario by scenario, all methods of each, so that what is there at any time is balanced.
+    ``seeds`` are those of every method, or of each by its name.
 
     Raises InputError where a scenario is shorter than the model's clip.
     """
@@ -80,6 +84,8 @@ def plan(
         "weights": pipeline.model.weights_sha256,
         "schedule": schedule_sha256(pipeline.model.schedule),
     }
+    own = seeds if isinstance(seeds, Mapping) else {method.name: seeds for method in methods}
+    in_order = dict.fromkeys(seed for each in own.values() for seed in each)
     tasks = []
     clips: dict[tuple[str, int], int] = {}
     for case in cases:
@@ -88,9 +94,9 @@ def plan(
                 request = pipeline.prepare(case.scenario, method.settings)
                 clips[method.name, case.frames] = request.summary.clips
     for frames in sorted({case.frames for case in cases}):
-        for seed in seeds:
+        for seed in in_order:
             for case in (case for case in cases if case.frames == frames):
-                for method in methods:
+                for method in (method for method in methods if seed in own[method.name]):
                     key = _key(model, method, case, seed)
                     tasks.append(Task(method, case, seed, key, clips[method.name, frames]))
     return tasks

@@ -46,6 +46,36 @@ def choose_cases(names: Sequence[str] | None, subset: bool) -> list[Case]:
     return choose(wanted, suite, "scenario")
 
 
+def seeds_by_method(text: str, methods: Sequence[str], first: int = 0) -> dict[str, range]:
+    """What ``2`` or ``2,syncos=4`` says: two seeds of every method, and four of ``syncos``.
+
+    Args:
+        text: a number for all methods, and after it numbers for some.
+        methods: the names of all.
+        first: the first seed of each.
+
+    Raises InputError for what is no number from 1 on, and for a method that is not there.
+    """
+    common, *others = (part.strip() for part in text.split(","))
+    counts = dict.fromkeys(methods, _seed_count(common, text))
+    for part in others:
+        name, _, count = part.partition("=")
+        if name not in counts:
+            close = did_you_mean(name, list(counts))
+            raise InputError(f"seeds {text!r}: {name!r} is none of the methods{close}")
+        counts[name] = _seed_count(count, text)
+    return {name: range(first, first + count) for name, count in counts.items()}
+
+
+def _seed_count(text: str, whole: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise InputError(
+            f"seeds {whole!r}: {text!r} is no number from 1 on; give one for all methods, and "
+            "after it those of some: 2,syncos=4"
+        )
+    return int(text)
+
+
 def with_common(methods: Sequence[Method], model: Any, **values: Any) -> list[Method]:
     """The methods with the model's steps and guidance where nothing else is given."""
     given = {name: value for name, value in values.items() if value is not None}

@@ -63,7 +63,8 @@ def summarise(
         scenario), and ``paper`` (each comparison).
     """
     values = collect(records)
-    seeds, choices = diversity_of_seeds(records), entropy_of_choices(records)
+    shared = _of_shared_seeds(records)
+    seeds, choices = diversity_of_seeds(shared), entropy_of_choices(shared)
     names = list(dict.fromkeys(record["method"] for record in records))
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     kind_of = {record["scenario"]: record["kind"] for record in records}
@@ -102,6 +103,15 @@ def summarise(
         "gains": {m: _of_gains(values[m]) for m in GAINS},
         "paper": [comparison.to_dict() for comparison in compare(values)],
     }
+
+
+def _of_shared_seeds(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records of the seeds that every method has: diversity grows with their number."""
+    by_method: dict[str, set[int]] = {}
+    for record in records:
+        by_method.setdefault(record["method"], set()).add(record["seed"])
+    shared = set.intersection(*by_method.values()) if by_method else set()
+    return [record for record in records if record["seed"] in shared]
 
 
 def _of_gains(values: Mapping[str, Mapping[Any, float | None]]) -> dict[str, Any]:
@@ -238,7 +248,8 @@ def _diversity(methods: Mapping[str, Any]) -> list[str]:
         "How different videos of the same scenario and different seeds are, and the events of one "
         "video: 1 - mean cosine of the mean pixels. Choices: how evenly the seeds of a scenario "
         "choose what its prompts leave open, the entropy as a share of the most that so many "
-        "seeds can have. The unit of the first two columns' intervals is the scenario.",
+        "seeds can have. The first two columns are of the seeds that all methods have; the unit of "
+        "their intervals is the scenario.",
         _table(["method", "of seeds", "choices", "of events"], rows),
     ]
 
