@@ -21,7 +21,7 @@ PACKAGES := syncos_jax $(wildcard kernels weights_convert)
 help:
 	@echo "make demo       a long video of five events from the built-in model, with and without synchronisation: $(OUT)"
 	@echo "make test       the tests (11 minutes on two cores)"
-	@echo "make test-full  the tests, with the slow ones"
+	@echo "make test-full  the tests, with the slow ones (half an hour on two cores)"
 	@echo "make test-accelerators  programs for TPUs and GPUs that are not there, at full size (hours)"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff fix and format"

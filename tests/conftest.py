@@ -13,6 +13,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import hypothesis
 import jax
 import pytest
+from filelock import FileLock
 from jax.experimental.compilation_cache import compilation_cache
 
 # A product of int and float, or a silent broadcast over a missing axis, is an error.
@@ -38,3 +39,11 @@ def programs_are_kept_by_the_commands_alone():
     if jax.config.jax_compilation_cache_dir is not None:
         jax.config.update("jax_compilation_cache_dir", None)
         compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def memory_to_itself(tmp_path_factory, worker_id):
+    """Tests of networks at full size take 10 GB each: one of them at a time, whatever -n says."""
+    folder = tmp_path_factory.getbasetemp()
+    with FileLock((folder if worker_id == "master" else folder.parent) / "full_size.lock"):
+        yield

@@ -10,7 +10,7 @@ import pytest
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from full_size import convert_and_compare
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("memory_to_itself")]
 
 LEVELS = {f"{way.lower()}_block_types": (f"CogVideoX{way}Block3D",) * 4 for way in ("Down", "Up")}
 NETWORKS = {

@@ -1,10 +1,11 @@
 """Checkpoints of the published sizes, with random weights: conversion, memory, one forward.
 
 Run alone, with what is measured: ``pytest -s tests/test_convert_full_size.py``. Needs 16 GB of disk
-and 8 GB of memory.
+and 10 GB of memory.
 """
 
 import ast
+import functools
 import json
 import struct
 import subprocess
@@ -21,7 +22,7 @@ from diffusers import UNet3DConditionModel
 
 from syncos_jax.weights_convert.stored import open_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("memory_to_itself")]
 EXCERPT = DATA / "openclip_vocabulary"
 
 
@@ -97,15 +98,27 @@ def report(what, seconds, cpu, peak):
 COUNTS = "unet 1,413,284,420, vae 83,653,863, text_encoder 340,387,840 parameters"
 
 
+@pytest.fixture(scope="module")
+def converted(checkpoint):
+    """By dtype: the folder, what the command said, its seconds and memory; each converted once."""
+
+    @functools.cache
+    def convert(dtype):
+        out = checkpoint.parent / dtype
+        said = command(
+            "convert", checkpoint, "--out", out, "--dtype", dtype, "--tokenizer", EXCERPT
+        )
+        return out, *said
+
+    return convert
+
+
 @pytest.mark.parametrize(
     ("dtype", "size", "most"), [("float32", 6.84, 6.2), ("bfloat16", 3.42, 3.6)]
 )
-def test_conversion_of_videocrafter2(checkpoint, dtype, size, most):
+def test_conversion_of_videocrafter2(converted, dtype, size, most):
     """The peak is the largest network (5.26 GiB in float32) and what the program itself takes."""
-    out = checkpoint.parent / dtype
-    output, *figures = command(
-        "convert", checkpoint, "--out", out, "--dtype", dtype, "--tokenizer", EXCERPT
-    )
+    _, output, *figures = converted(dtype)
     report(f"VideoCrafter2, 2,039 tensors, to {dtype}", *figures)
     assert COUNTS in output and f"{size:.2f} GiB" in output
     assert figures[-1] < most
@@ -163,7 +176,7 @@ with torch.no_grad():
 """
 
 
-def test_one_forward_of_videocrafter2(checkpoint, tmp_path):
+def test_one_forward_of_videocrafter2(checkpoint, converted, tmp_path):
     """Against diffusers' UNet with the same weights, one after the other."""
     rng = np.random.default_rng(1)
     given = {
@@ -178,7 +191,7 @@ def test_one_forward_of_videocrafter2(checkpoint, tmp_path):
     names = DATA / "vc2_key_map_full.tsv"
     run = [sys.executable, "-c", REFERENCE, str(checkpoint), str(given), str(theirs), str(names)]
     report("diffusers' forward", *measured(run)[1:])
-    folder = checkpoint.parent / "float32"
+    folder = converted("float32")[0]
     run = [sys.executable, "-c", FORWARD, str(folder), str(given), str(ours)]
     output, *figures = measured(run)
     print(output.strip())

@@ -10,7 +10,7 @@ import pytest
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from full_size import convert_and_compare
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("memory_to_itself")]
 
 SIZES = {"num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
 NETWORKS = {
