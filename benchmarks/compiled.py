@@ -26,7 +26,7 @@ from syncos_jax.scenario import Scenario
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("videocrafter2", "cogvideox-2b", "wan2.1-1.3b")
-TARGETS = ("v5e:1", "v5e:8", "v6e:8", "v5p:8", "h100:1", "h100:8")
+TARGETS = ("v5e:1", "v5e:8", "v6e:1", "v6e:8", "v5p:8", "h100:1", "h100:8")
 FRAMES = {
     "window": {"videocrafter2": 16, "cogvideox-2b": 49, "wan2.1-1.3b": 81},
     "long": {"videocrafter2": 64, "cogvideox-2b": 193, "wan2.1-1.3b": 321},
