@@ -14,6 +14,7 @@ from syncos_jax.cli.console import user_errors
 from syncos_jax.runs.progress import Phases, interruptible
 
 if TYPE_CHECKING:
+    from syncos_jax.experiments.methods import Method
     from syncos_jax.experiments.runner import Task
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -162,7 +163,6 @@ def experiment(
     """
     with user_errors():
         from syncos_jax.errors import InputError
-        from syncos_jax.experiments.methods import METHODS, choose, dial_methods, read_methods
         from syncos_jax.experiments.study import (
             SEEDS,
             SUBSET_SEEDS,
@@ -172,19 +172,7 @@ def experiment(
         )
 
         given = {name: value for name, value in locals().items() if name in _FLAGS}
-        known = dict(METHODS)
-        if settings is not None:
-            own = read_methods(settings)
-            both = sorted(set(own) & set(known))
-            if both:
-                raise InputError(
-                    f"{settings}: {both[0]}: is a built-in method; choose another name"
-                )
-            known |= own
-        of_strengths = {} if dial is None else dial_methods(_strengths(dial))
-        names = _names(methods)
-        chosen = choose(names, known | of_strengths, "method")
-        chosen += [m for m in of_strengths.values() if m not in chosen]
+        chosen = _methods(methods, settings, dial)
         cases = choose_cases(_names(scenarios), subset)
         if plots and not dry_run:
             from syncos_jax.experiments.plots import need_matplotlib
@@ -257,6 +245,23 @@ def _command(given: dict[str, Any]) -> str:
         if value is not True:
             words.append(str(value))
     return shlex.join(words)
+
+
+def _methods(names: str | None, settings: Path | None, dial: str | None) -> list[Method]:
+    """Those that --methods, --settings and --dial name."""
+    from syncos_jax.errors import InputError
+    from syncos_jax.experiments.methods import METHODS, choose, dial_methods, read_methods
+
+    known = dict(METHODS)
+    if settings is not None:
+        own = read_methods(settings)
+        both = sorted(set(own) & set(known))
+        if both:
+            raise InputError(f"{settings}: {both[0]}: is a built-in method; choose another name")
+        known |= own
+    of_strengths = {} if dial is None else dial_methods(_strengths(dial))
+    chosen = choose(_names(names), known | of_strengths, "method")
+    return chosen + [method for method in of_strengths.values() if method not in chosen]
 
 
 def _strengths(text: str) -> list[float]:
