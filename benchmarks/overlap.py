@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from syncos_jax.experiments.bench import report
-from syncos_jax.experiments.statistics import difference, estimate
+from syncos_jax.experiments.statistics import Estimate, difference, estimate
 from syncos_jax.experiments.suite import load_suite
 from syncos_jax.files import replacing
 from syncos_jax.metrics.report import evaluate
@@ -51,6 +51,8 @@ def main(given: list[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", type=int, default=2, help="of each scenario")
     options = parser.parse_args(given)
+    if options.seeds < 1:
+        parser.error("--seeds: at least 1")
     pipeline = Pipeline.from_pretrained("demo")
     videos = [(name, seed) for seed in range(options.seeds) for name in SCENARIOS]
     found: dict[int, dict[str, dict[tuple[str, int], float | None]]] = {}
@@ -81,11 +83,12 @@ def main(given: list[str] | None = None) -> int:
     return 0
 
 
-def _cell(of: object, sign: str = "") -> str:
-    mean, low, high = (getattr(of, name) for name in ("mean", "low", "high"))
-    if low is None:
-        return f"{mean:{sign}.3f}"
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+def _cell(of: Estimate | None, sign: str = "") -> str:
+    if of is None:
+        return ""
+    if of.low is None:
+        return f"{of.mean:{sign}.3f}"
+    return f"{of.mean:{sign}.3f} [{of.low:{sign}.3f}, {of.high:{sign}.3f}]"
 
 
 if __name__ == "__main__":
