@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from syncos_jax.errors import InputError
-from syncos_jax.weights_convert.stored import find_weights, open_file, open_folder
+from syncos_jax.weights_convert.weight_files import find_weights, open_file, open_folder
 
 
 def tensors():

@@ -20,7 +20,7 @@ import torch
 from checkpoints import DATA
 from diffusers import UNet3DConditionModel
 
-from syncos_jax.weights_convert.stored import open_file
+from syncos_jax.weights_convert.weight_files import open_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("memory_to_itself")]
 EXCERPT = DATA / "openclip_vocabulary"
@@ -148,7 +148,7 @@ REFERENCE = """
 import sys, numpy as np, torch
 from diffusers import UNet3DConditionModel
 from diffusers.models.embeddings import get_timestep_embedding
-from syncos_jax.weights_convert.stored import open_file
+from syncos_jax.weights_convert.weight_files import open_file
 from pathlib import Path
 checkpoint, given, out, names = map(Path, sys.argv[1:])
 with torch.device("meta"):

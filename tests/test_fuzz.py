@@ -19,7 +19,7 @@ from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.template import Template
 from syncos_jax.studio.review.approvals import read_reviews
 from syncos_jax.weights_convert.diffusers_folder import read_config
-from syncos_jax.weights_convert.stored import open_file
+from syncos_jax.weights_convert.weight_files import open_file
 
 SECONDS = 20.0
 STORY = """\

@@ -19,7 +19,7 @@ from syncos_jax.weights_convert import lvdm
 from syncos_jax.weights_convert.diffusers_config import clip_defaults, schedule_settings
 from syncos_jax.weights_convert.sources import how_to_convert, open_source
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped
-from syncos_jax.weights_convert.stored import open_file
+from syncos_jax.weights_convert.weight_files import open_file
 
 NAMES = ("conv_in.weight", "conv_in.bias", "mid_block.resnets.0.conv1.weight")
 

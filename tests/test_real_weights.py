@@ -16,7 +16,7 @@ from test_real_files import NAMES, is_state, known, opened, pipeline_folder, rea
 from syncos_jax.errors import InputError
 from syncos_jax.weights_convert.convert import _kept
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped
-from syncos_jax.weights_convert.stored import open_file, open_folder
+from syncos_jax.weights_convert.weight_files import open_file, open_folder
 
 __all__ = ["pipeline_folder"]
 

@@ -21,8 +21,9 @@ from syncos_jax.weights_convert.diffusers_config import (
     text_config,
     vae_config,
 )
-from syncos_jax.weights_convert.stored import Tensors, open_file, open_folder
+from syncos_jax.weights_convert.stored import Tensors
 from syncos_jax.weights_convert.table import Kind, Row, Table
+from syncos_jax.weights_convert.weight_files import open_file, open_folder
 
 UNET_CLASSES = ("UNet2DConditionModel", "UNetMotionModel")
 SCHEDULER = {

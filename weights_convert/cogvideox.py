@@ -18,8 +18,9 @@ from syncos_jax.weights_convert.diffusers_config import (
     schedule_settings,
     solver_settings,
 )
-from syncos_jax.weights_convert.stored import Tensors, open_folder
+from syncos_jax.weights_convert.stored import Tensors
 from syncos_jax.weights_convert.t5 import t5_config, t5_table
+from syncos_jax.weights_convert.weight_files import open_folder
 
 CLASSES = ("CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX")
 """Of ``config.json``."""

@@ -134,7 +134,6 @@ def convert(
     loras = _loras(opened, lora)
     files = _tokenizer(opened, tokenizer, only)
     warnings = list(opened.warnings)
-    total = sum(len(part.plan) for part in planned.values())
     with building_folder(target, force) as folder:
         _check_space(target, sum(part.nbytes for part in planned.values()))
         saved.write_config(folder, _noted(opened.config, loras), list(planned))
@@ -142,23 +141,7 @@ def convert(
             openclip = getattr(opened.config, "openclip_tokens", False)
             tokenizer_files.write(files, folder / saved.TOKENIZER, openclip=openclip)
             _check_tokenizer(folder / saved.TOKENIZER, opened.config)
-        done = 0
-        for name, part in planned.items():
-            weights: dict[str, jax.Array] = {}
-            for key, path, array in arrays(part.plan, part.read):
-                for one in loras.get(name, ()):
-                    array = one.merged(path, array)
-                weights[path] = _place(array, part.dtypes[key])
-                bad = _not_finite(array if part.dtypes[key].itemsize > 2 else weights[path])
-                if bad:
-                    warnings.append(
-                        f"{name}: {bad} of {array.size} values are NaN or infinite in {key}"
-                    )
-                if path == part.plan[key][-1].path:
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
-            saved.write_network(folder / name, weights)
+        warnings += _write_networks(folder, planned, loras, progress)
         saved.seal(folder)
     return Result(
         folder=target,
@@ -167,6 +150,34 @@ def convert(
         nbytes=sum(part.nbytes for part in planned.values()),
         warnings=tuple(warnings),
     )
+
+
+def _write_networks(
+    folder: Path,
+    planned: Mapping[str, _Planned],
+    loras: Mapping[str, list[Lora]],
+    progress: Callable[[int, int], None] | None,
+) -> list[str]:
+    """Writes the weights of every network, one tensor at a time; returns what to warn of."""
+    warnings: list[str] = []
+    done, total = 0, sum(len(part.plan) for part in planned.values())
+    for name, part in planned.items():
+        weights: dict[str, jax.Array] = {}
+        for key, path, array in arrays(part.plan, part.read):
+            for lora in loras.get(name, ()):
+                array = lora.merged(path, array)
+            weights[path] = _place(array, part.dtypes[key])
+            bad = _not_finite(array if part.dtypes[key].itemsize > 2 else weights[path])
+            if bad:
+                warnings.append(
+                    f"{name}: {bad} of {array.size} values are NaN or infinite in {key}"
+                )
+            if path == part.plan[key][-1].path:
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        saved.write_network(folder / name, weights)
+    return warnings
 
 
 def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None) -> Checkpoint:

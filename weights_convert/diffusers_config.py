@@ -249,40 +249,12 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
         timestep_spacing=("leading", "trailing", "linspace"),
         trained_betas=None,
     )
-    numbers: dict[str, type] = {"beta_start": float, "beta_end": float}
-    numbers |= {"num_train_timesteps": int, "steps_offset": int}
-    for key, kind in numbers.items():
-        value = config[key]
-        whole = kind is float and type(value) is int
-        good = (type(value) is kind or whole) and 0 <= value <= _MOST_STEPS
-        if not good or not math.isfinite(value):
-            raise InputError(f"{where}: {key} is {value!r}; expected a number")
-    notes = []
+    _check_numbers(config, where)
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
-    spacing = config["timestep_spacing"]
-    own = name in BETA_SOLVERS
-    if name not in _DDIM:
-        if not own:
-            notes.append(f"the folder's sampler, {name}, is not done here: it is sampled with DDIM")
-        if spacing == "linspace":  # whose last DDIM step would go from timestep 0 to itself
-            spacing = "trailing" if zero_snr else "leading"
-            config["steps_offset"] = config["steps_offset"] or 1
-            notes += [] if own else [f"with {spacing} timesteps"]
-    elif spacing == "linspace":
-        notes.append(
-            "timestep_spacing linspace: each step goes to the next timestep of the list; diffusers "
-            "goes on by num_train_timesteps // steps instead, to one that is not the next"
-        )
-        if not config["set_alpha_to_one"]:
-            notes.append(
-                "with set_alpha_to_one false the last call, at timestep 0, changes nothing; "
-                "timestep_spacing leading makes use of it"
-            )
-    elif spacing == "trailing":
-        notes.append(
-            "timestep_spacing trailing: where the steps do not divide num_train_timesteps, each "
-            "goes to the next timestep of the list, in diffusers to one beside it"
-        )
+    spacing, notes = _spacing(name, config, zero_snr)
+    offset = config["steps_offset"]
+    if spacing != config["timestep_spacing"]:
+        offset = offset or 1
     settings = {
         "betas": _BETAS[config["beta_schedule"]],
         "beta_start": config["beta_start"],
@@ -290,7 +262,7 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
         "train_steps": config["num_train_timesteps"],
         "prediction": PREDICTIONS[config["prediction_type"]],
         "spacing": spacing,
-        "offset": config["steps_offset"],
+        "offset": offset,
         "final_timestep": None if config["set_alpha_to_one"] else 0,
         "zero_terminal_snr": zero_snr,
     }
@@ -299,6 +271,49 @@ def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return settings, notes
+
+
+def _check_numbers(config: Mapping[str, Any], where: str) -> None:
+    numbers: dict[str, type] = {"beta_start": float, "beta_end": float}
+    numbers |= {"num_train_timesteps": int, "steps_offset": int}
+    for key, kind in numbers.items():
+        value = config[key]
+        whole = kind is float and type(value) is int
+        good = (type(value) is kind or whole) and 0 <= value <= _MOST_STEPS
+        if not good or not math.isfinite(value):
+            raise InputError(f"{where}: {key} is {value!r}; expected a number")
+
+
+def _spacing(name: str, config: Mapping[str, Any], zero_snr: bool) -> tuple[str, list[str]]:
+    """How the timesteps of scheduler `name` are spaced here, and what of it is done otherwise."""
+    spacing = config["timestep_spacing"]
+    if name not in _DDIM:
+        own = name in BETA_SOLVERS
+        notes = []
+        if not own:
+            notes.append(f"the folder's sampler, {name}, is not done here: it is sampled with DDIM")
+        if spacing == "linspace":  # whose last DDIM step would go from timestep 0 to itself
+            spacing = "trailing" if zero_snr else "leading"
+            notes += [] if own else [f"with {spacing} timesteps"]
+        return spacing, notes
+    if spacing == "linspace":
+        notes = [
+            "timestep_spacing linspace: each step goes to the next timestep of the list; diffusers "
+            "goes on by num_train_timesteps // steps instead, to one that is not the next"
+        ]
+        if not config["set_alpha_to_one"]:
+            notes.append(
+                "with set_alpha_to_one false the last call, at timestep 0, changes nothing; "
+                "timestep_spacing leading makes use of it"
+            )
+        return spacing, notes
+    if spacing == "trailing":
+        note = (
+            "timestep_spacing trailing: where the steps do not divide num_train_timesteps, each "
+            "goes to the next timestep of the list, in diffusers to one beside it"
+        )
+        return spacing, [note]
+    return spacing, []
 
 
 def solver_settings(

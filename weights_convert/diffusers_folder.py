@@ -39,8 +39,8 @@ from syncos_jax.weights_convert.diffusers_config import (
     vae_config,
 )
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped
-from syncos_jax.weights_convert.stored import open_folder
 from syncos_jax.weights_convert.table import Table, fill
+from syncos_jax.weights_convert.weight_files import open_folder
 
 TABLES = {"vae": tables.VAE, "text_encoder": tables.CLIP_TEXT}
 WEIGHTS = {

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.weights_convert.stored import find_weights, shards_of
+from syncos_jax.weights_convert.weight_files import find_weights, shards_of
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".npz", ".json", ".yaml"}

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.weights_convert.stored import open_file
 from syncos_jax.weights_convert.table import AnyTable, refuse
+from syncos_jax.weights_convert.weight_files import open_file
 
 _PREFIXES = ("base_model.model.", "diffusion_model.", "model.diffusion_model.", "unet.")
 _UNDERSCORED = ("lora_unet_", "lora_transformer_")

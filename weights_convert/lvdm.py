@@ -15,7 +15,8 @@ from syncos_jax.weights_convert import lvdm_config, lvdm_tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.lvdm_tables import PREFIXES, SCHEDULE_BUFFERS
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped, without_common_prefix
-from syncos_jax.weights_convert.stored import Stored, Tensors, open_file
+from syncos_jax.weights_convert.stored import Stored, Tensors
+from syncos_jax.weights_convert.weight_files import open_file
 
 _AVERAGED = "model_ema."
 _BUFFERS = ("logvar", "lvlb_weights", "ddim_sigmas", "use_scale")

@@ -13,8 +13,9 @@ from syncos_jax.models.wan.settings import WanConfig
 from syncos_jax.weights_convert import scheduler_config, wan_config, wan_tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import read_json
-from syncos_jax.weights_convert.stored import Tensors, open_file, open_folder
+from syncos_jax.weights_convert.stored import Tensors
 from syncos_jax.weights_convert.t5 import t5_config, t5_table
+from syncos_jax.weights_convert.weight_files import open_file, open_folder
 
 CLASSES = ("WanTransformer3DModel", "AutoencoderKLWan", "WanModel")
 """Of ``config.json``."""

@@ -72,11 +72,47 @@ def _small_backgrounds() -> np.ndarray:
     return halve(backgrounds())
 
 
+def _find_place(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each frame plays: the background image that is near to most pixels.
+
+    Args:
+        values: float32 ``[F, 64, 64, 3]``.
+
+    Returns:
+        index of the background, int ``[F]``; median distance from each, float
+        ``[F, len(BACKGROUNDS)]``; median difference from that one, a colour shift, ``[F, 3]``.
+    """
+    small = halve(values)[:, None] - _small_backgrounds()
+    apart = np.sqrt(square(small)).reshape(len(values), len(BACKGROUNDS), -1)
+    place = np.minimum(apart, 100).mean(axis=2).argmin(axis=1)
+    own = small[np.arange(len(values)), place].reshape(len(values), -1, 3)
+    return place, np.median(apart, axis=2), np.median(own, axis=1)
+
+
+def _find_subject(difference: np.ndarray, ground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is far from the background and nearer to a subject colour, and its piece that is the
+    subject; bool ``[F, 64, 64]`` both."""
+    soft = smooth(difference)
+    contrast = square(soft)
+    mask = contrast > _APART**2
+    found = soft[mask] + ground[mask]
+    nearest = square(found[:, None, :] - _palette()).min(axis=1)
+    mask[mask] = nearest < np.minimum(_PALETTE_LIMIT**2, contrast[mask])
+    return mask, main_blob(mask)
+
+
+def _palette() -> np.ndarray:
+    return np.asarray(list(COLOURS.values()), np.float32)
+
+
 def track(frames: np.ndarray) -> Track:
     """Read shape, colour, background and position off every frame.
 
     Args:
         frames: uint8 ``[F, 64, 64, 3]``, RGB.
+
+    Raises:
+        InputError: frames of another dtype or shape, or none.
     """
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (SIZE, SIZE, 3):
@@ -86,31 +122,13 @@ def track(frames: np.ndarray) -> Track:
     if not len(frames):
         raise InputError("there are no frames to track")
     values = frames.astype(np.float32)
-
-    # Background: the image that is near to most pixels; its median difference is a colour shift.
-    small = halve(values)[:, None] - _small_backgrounds()
-    apart = np.sqrt(square(small)).reshape(len(frames), len(BACKGROUNDS), -1)
-    place = np.minimum(apart, 100).mean(axis=2).argmin(axis=1)
-    index = np.arange(len(frames))
-    place_distance = np.median(apart, axis=2)
-    place_error = place_distance[index, place]
-    shift = np.median(small[index, place].reshape(len(frames), -1, 3), axis=1)
+    place, place_distance, shift = _find_place(values)
     values -= np.clip(shift, -_SHIFT_LIMIT, _SHIFT_LIMIT)[:, None, None, :]
-
-    # Subject: far from the background image, nearer to a subject colour, in one piece.
     ground = backgrounds()[place]
     difference = values - ground
-    soft = smooth(difference)
-    contrast_square = square(soft)
-    mask = contrast_square > _APART**2
-    palette = np.asarray(list(COLOURS.values()), np.float32)
-    found = soft[mask] + ground[mask]
-    nearest = square(found[:, None, :] - palette).min(axis=1)
-    mask[mask] = nearest < np.minimum(_PALETTE_LIMIT**2, contrast_square[mask])
-    blob = main_blob(mask)
+    mask, blob = _find_subject(difference, ground)
     median = median_colour(values, blob)
-    distances = np.sqrt(square(median[:, None, :] - palette))
-    colour, colour_error = distances.argmin(axis=1), distances.min(axis=1)
+    distances = np.sqrt(square(median[:, None, :] - _palette()))
 
     # Soft mask: the share of the subject's colour in each pixel, on the blob and close to it.
     contrast = median[:, None, None, :] - ground
@@ -120,25 +138,16 @@ def track(frames: np.ndarray) -> Track:
     alpha = np.clip(alpha, 0, 1) * near
     area = alpha.sum(axis=(1, 2))
     visible = area >= _AREA_LIMIT
-    safe = np.maximum(area, 1)
-    axis = np.arange(SIZE, dtype=np.float32)
-    x, y = alpha.sum(axis=1) @ axis / safe, alpha.sum(axis=2) @ axis / safe
-    radius = np.sqrt(safe / np.pi)
     cut = np.any(blob[:, [0, -1], :] | blob[:, :, [0, -1]].swapaxes(1, 2), axis=(1, 2))
-    fit = fit_shapes(alpha, x, y, radius, cut)
-    scores = np.where(visible[:, None], fit.score, 0)
-    voted = int(scores.sum(axis=0).argmax())
-    shape = scores.argmax(axis=1)
-    size = radius * nominal_over_radius()[voted]
-    x, y, size = (
-        np.where(visible, np.where(cut, fitted[:, voted], whole), np.nan)
-        for fitted, whole in ((fit.x, x), (fit.y, y), (fit.size, size))
-    )
+    x, y, size, scores = _fit(alpha, area, cut, visible)
+    known = visible & (scores.max(axis=1) > _SCORE_LIMIT)
+    near_colour = visible & (distances.min(axis=1) < _COLOUR_LIMIT)
+    near_place = place_distance[np.arange(len(frames)), place] < _PLACE_LIMIT
     return Track(
         visible=visible,
-        shape=np.where(visible & (scores.max(axis=1) > _SCORE_LIMIT), shape, -1),
-        colour=np.where(visible & (colour_error < _COLOUR_LIMIT), colour, -1),
-        background=np.where(place_error < _PLACE_LIMIT, place, -1),
+        shape=np.where(known, scores.argmax(axis=1), -1),
+        colour=np.where(near_colour, distances.argmin(axis=1), -1),
+        background=np.where(near_place, place, -1),
         x=x,
         y=y,
         size=size,
@@ -148,6 +157,35 @@ def track(frames: np.ndarray) -> Track:
         background_distance=place_distance,
         clutter=(mask & ~near).sum(axis=(1, 2)).astype(np.float64),
     )
+
+
+def _fit(
+    alpha: np.ndarray, area: np.ndarray, cut: np.ndarray, visible: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Position, size (for the shape that all frames vote for together) and scores of the shapes.
+
+    Args:
+        alpha: soft mask of the subject, float ``[F, 64, 64]``.
+        area: its sums, ``[F]``.
+        cut: bool ``[F]``, the subject reaches beyond the frame: the whole of it is fitted.
+        visible: bool ``[F]``; where it is False, the scores are 0 and the rest NaN.
+
+    Returns:
+        ``x, y, size``, float ``[F]``, and the scores, float ``[F, len(SHAPES)]``.
+    """
+    safe = np.maximum(area, 1)
+    axis = np.arange(SIZE, dtype=np.float32)
+    x, y = alpha.sum(axis=1) @ axis / safe, alpha.sum(axis=2) @ axis / safe
+    radius = np.sqrt(safe / np.pi)
+    fit = fit_shapes(alpha, x, y, radius, cut)
+    scores = np.where(visible[:, None], fit.score, 0)
+    voted = int(scores.sum(axis=0).argmax())
+    size = radius * nominal_over_radius()[voted]
+    x, y, size = (
+        np.where(visible, np.where(cut, fitted[:, voted], whole), np.nan)
+        for fitted, whole in ((fit.x, x), (fit.y, y), (fit.size, size))
+    )
+    return x, y, size, scores
 
 
 def _slope(time: np.ndarray, values: np.ndarray) -> float:

@@ -21,8 +21,9 @@ from syncos_jax.metrics.networks.vit import VisionTransformer, ViTConfig
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.layers import NoWeights
 from syncos_jax.weights_convert.diffusers_config import read_json
-from syncos_jax.weights_convert.stored import Tensors, open_file, open_folder
+from syncos_jax.weights_convert.stored import Tensors
 from syncos_jax.weights_convert.table import AnyTable, Network, fill
+from syncos_jax.weights_convert.weight_files import open_file, open_folder
 
 Settings = Mapping[str, Any]
 
