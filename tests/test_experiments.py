@@ -310,6 +310,22 @@ def test_tables():
             assert len({line.count("|") for line in lines}) == 1
 
 
+def test_pairs_of_methods_are_told_apart():
+    made = records({"co_denoising": 0.0, "fifo": 0.3, "syncos": 0.1})
+    made = [r for r in made if r["method"] != "fifo" or r["seed"] == 0]  # half as many videos
+    pairs = [("fifo", "syncos"), ("syncos", "fifo")]
+    summary = summarise(made, {"command": "c"}, len(made), pairs)
+    one, other = (pair["measures"] for pair in summary["pairs"])
+    apart = one["subject_consistency"]
+    assert apart["count"] == 6 and apart["mean"] == pytest.approx(0.2, abs=0.03)
+    assert apart["low"] <= apart["mean"] <= apart["high"]
+    assert other["subject_consistency"]["mean"] == -apart["mean"]
+    assert "coherence" not in one  # no video has it
+    row = next(line for line in to_markdown(summary).splitlines() if "`fifo` less `syncos`" in line)
+    assert f"{apart['mean']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]" in row
+    assert "Pairs of methods" not in to_markdown(summarise(made, {"command": "c"}, len(made)))
+
+
 def test_the_share_of_a_gain_is_that_of_pairs():
     base = {(s, 0): 10.0 * s for s in range(8)} | {(9, 0): 5.0}
     full = {key: value + 4.0 for key, value in base.items()}

@@ -237,14 +237,15 @@ def test_the_command(tmp_path, finished):
 
 def test_more_seeds_for_some_methods(tmp_path):
     common = ("--scenarios", "open-00", "--methods", "co_denoising,syncos", *SHORT)
-    seeds = ("--seeds", "1,co_denoising=3")
+    seeds = ("--seeds", "1,co_denoising=3", "--pairs", "co_denoising:syncos")
     result = syncos("--out", "c", *common, *seeds, "--no-cache", "--no-plots")
     assert result.exit_code == 0, result.output
     assert "4 videos: 2 methods, 1 scenarios, 3 seeds" in result.stderr
     results = json.loads((tmp_path / "c" / "results.json").read_text())
     videos = {name: of["videos"] for name, of in results["methods"].items()}
     assert videos == {"co_denoising": 3, "syncos": 1}
-    assert "--seeds 1,co_denoising=3" in results["about"]["command"]
+    assert "--seeds 1,co_denoising=3 --pairs co_denoising:syncos" in results["about"]["command"]
+    assert results["pairs"][0]["measures"]["coherence"]["count"] == 1
     # One seed is shared, and there is nothing to compare one with.
     assert results["methods"]["co_denoising"]["diversity_of_seeds"] is None
     assert all(c["difference"]["count"] == 1 for c in results["paper"] if c["difference"])
@@ -271,6 +272,9 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path):
         (["--seeds", 0], "seeds '0': '0' is no number from 1 on"),
         (["--seeds", "2,synkos=4"], "'synkos' is none of the methods; did you mean 'syncos'?"),
         (["--seeds", "2,syncos"], "'' is no number from 1 on"),
+        (["--pairs", "syncos"], "'syncos' is no pair of methods; give A:B,C:D"),
+        (["--pairs", "syncos:syncos"], "'syncos:syncos' is no pair of methods"),
+        (["--pairs", "syncos:fivo"], "'fivo' is none of the methods; did you mean 'fifo'?"),
         (["--out", "mine.yaml", *COMMON], "mine.yaml: is not a folder"),
     ],
 )

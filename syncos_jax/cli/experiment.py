@@ -30,6 +30,8 @@ syncos experiment --settings mine.yaml --methods co_denoising,few --scenarios op
 where mine.yaml holds, as a scenario's sampler does:
 
 few: {name: syncos, t_min: 700, iterations: 2, windows_per_step: 4}
+
+syncos experiment --methods co_denoising,fifo,syncos --pairs fifo:syncos --seeds 5 --out runs/fifo
 """
 
 
@@ -87,6 +89,14 @@ def experiment(
             metavar="N[,NAME=N...]",
             help="Videos of each method and scenario, and after it of some methods: 2,syncos=4. "
             "Default: 3.",
+            show_default=False,
+        ),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A:B,...",
+            help="Pairs of methods whose differences are told, over the videos that both have.",
             show_default=False,
         ),
     ] = None,
@@ -168,6 +178,7 @@ def experiment(
             SUBSET_SEEDS,
             SUBSET_STEPS,
             choose_cases,
+            read_pairs,
             seeds_by_method,
         )
 
@@ -181,7 +192,9 @@ def experiment(
         if out.exists() and not out.is_dir():
             raise InputError(f"{out}: is not a folder; --out names the folder of the results")
         count = seeds or str(SUBSET_SEEDS if subset else SEEDS)
-        own_seeds = seeds_by_method(count, [method.name for method in chosen], first_seed)
+        names = [method.name for method in chosen]
+        own_seeds = seeds_by_method(count, names, first_seed)
+        compared = read_pairs(pairs, names)
         common: dict[str, Any] = {
             "steps": SUBSET_STEPS if steps is None and subset else steps,
             "guidance": guidance,
@@ -212,7 +225,7 @@ def experiment(
             records = interruptible(work)
         with phases.phase("write"):
             facts = about(pipeline, tasks, _command(given))
-            written = write_results(out, tasks, records, facts, plots)
+            written = write_results(out, tasks, records, facts, plots, compared)
         typer.echo("\n".join(str(path) for path in written))
 
 
@@ -224,6 +237,7 @@ _FLAGS = (
     "scenarios",
     "subset",
     "seeds",
+    "pairs",
     "first_seed",
     "model",
     "steps",

@@ -76,6 +76,29 @@ def _seed_count(text: str, whole: str) -> int:
     return int(text)
 
 
+def read_pairs(text: str | None, methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of methods to compare.
+
+    Args:
+        text: ``A:B,C:D``, or None.
+        methods: of the experiment.
+
+    Raises:
+        InputError: what is no pair, or names something else than two of the methods.
+    """
+    pairs = []
+    for part in [] if text is None else text.split(","):
+        first, _, second = (word.strip() for word in part.partition(":"))
+        if not first or not second or first == second:
+            raise InputError(f"pairs {text!r}: {part!r} is no pair of methods; give A:B,C:D")
+        for name in (first, second):
+            if name not in methods:
+                close = did_you_mean(name, list(methods))
+                raise InputError(f"pairs {text!r}: {name!r} is none of the methods{close}")
+        pairs.append((first, second))
+    return pairs
+
+
 def with_common(methods: Sequence[Method], model: Any, **values: Any) -> list[Method]:
     """The methods with the model's steps and guidance where nothing else is given."""
     given = {name: value for name, value in values.items() if value is not None}
@@ -107,6 +130,7 @@ def write_results(
     records: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],
     plots: bool = True,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> list[Path]:
     """Writes ``results.json``, ``tables.md`` and the plots; returns their paths.
 
@@ -116,8 +140,9 @@ def write_results(
         records: of those that are finished, at least one.
         facts: from `about`.
         plots: whether to draw.
+        pairs: of methods whose difference is asked for; see `read_pairs`.
     """
-    summary = summarise(records, facts, len(tasks))
+    summary = summarise(records, facts, len(tasks), pairs)
     names: list[str] = []
     if plots:
         from syncos_jax.experiments.plots import draw

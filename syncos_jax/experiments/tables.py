@@ -48,7 +48,10 @@ MAIN = (
 
 
 def summarise(
-    records: Sequence[Mapping[str, Any]], about: Mapping[str, Any], wanted: int
+    records: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    wanted: int,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Everything that the tables and plots show, as plain values.
 
@@ -56,11 +59,13 @@ def summarise(
         records: of the finished videos.
         about: what the experiment was run on and with (command, device, versions, model).
         wanted: how many videos it consists of.
+        pairs: of methods whose difference is asked for.
 
     Returns:
         ``about``, ``videos`` (wanted and finished), ``methods`` (each with its sampler, cost,
         failures, and for each measure the mean with its interval, over all and by kind of
-        scenario), and ``paper`` (each comparison).
+        scenario), ``gains`` over co-denoising, ``pairs`` (the first less the second, by measure),
+        and ``paper`` (each comparison).
     """
     values = collect(records)
     shared = _of_shared_seeds(records)
@@ -101,6 +106,7 @@ def summarise(
         "videos": {"wanted": wanted, "finished": len(records)},
         "methods": methods,
         "gains": {m: _of_gains(values[m]) for m in GAINS},
+        "pairs": [_of_pair(values, *pair) for pair in pairs],
         "paper": [comparison.to_dict() for comparison in compare(values)],
     }
 
@@ -124,6 +130,13 @@ def _of_gains(values: Mapping[str, Mapping[Any, float | None]]) -> dict[str, Any
         if gain is not None:
             found[name] = {"gain": gain.to_dict(), "share": share.to_dict() if share else None}
     return found
+
+
+def _of_pair(values: Mapping[str, Any], first: str, second: str) -> dict[str, Any]:
+    """Each measure of one method less that of another, over the videos that both have."""
+    of = {m: difference(v.get(first, {}), v.get(second, {})) for m, v in values.items()}
+    found = {m: apart.to_dict() for m, apart in of.items() if apart is not None}
+    return {"first": first, "second": second, "measures": found}
 
 
 def _estimate(values: Any) -> dict[str, Any] | None:
@@ -167,6 +180,7 @@ def to_markdown(summary: Mapping[str, Any], plots: Sequence[str] = ()) -> str:
     parts.append(_table(header, rows))
     parts.append("\n".join(f"* {MEASURES[m].title}: {MEASURES[m].says}." for m in MAIN))
     parts += _gains(summary["gains"])
+    parts += _pairs(summary["pairs"])
     parts += _by_kind(methods)
     parts += _diversity(methods)
     parts += _paper(summary["paper"], methods)
@@ -230,6 +244,23 @@ def _gains(gains: Mapping[str, Any]) -> list[str]:
         "Differences over pairs of videos with the same scenario and seed, and the share that they "
         f"are of the gain of `{FULL}`.",
         _table(header, rows),
+    ]
+
+
+def _pairs(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not pairs:
+        return []
+    rows = [
+        [
+            f"`{pair['first']}` less `{pair['second']}`",
+            *(_interval(pair["measures"].get(m), sign=True) for m in MAIN),
+        ]
+        for pair in pairs
+    ]
+    return [
+        "## Pairs of methods",
+        "Differences over pairs of videos with the same scenario and seed.",
+        _table(["methods", *(MEASURES[m].title for m in MAIN)], rows),
     ]
 
 
