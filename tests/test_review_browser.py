@@ -97,9 +97,12 @@ def test_a_file_without_network(browser, folder, tmp_path):
         assert any("Content Security Policy" in said for said in page.complaints)
 
 
-def test_takes_play_in_step(browser, folder, tmp_path):
+@pytest.mark.parametrize("busy", [False, True])
+def test_takes_play_in_step(browser, folder, tmp_path, busy):
     with Page(browser, build_page(folder, tmp_path / "page.html").as_uri()) as page:
         tab = page.tab
+        if busy:  # nothing is drawn while the videos play
+            tab.evaluate("() => { window.requestAnimationFrame = () => 0 }")
         tab.keyboard.press(" ")
         assert tab.locator("#play").get_attribute("aria-label") == "Pause"
         page.until("document.querySelector('video').currentTime > 0.4")

@@ -83,7 +83,8 @@ def test_a_late_answer_does_not_undo_what_an_event_told(page, server):
     assert page.seen("Sampling: step 12 of 50").is_visible()
 
 
-def test_takes_play_in_step(page, server):
+@pytest.mark.parametrize("busy", [False, True])
+def test_takes_play_in_step(page, server, busy):
     example(server)
     page.go("#/videos/v1")
     page.until(
@@ -91,6 +92,8 @@ def test_takes_play_in_step(page, server):
     )
     times = "[...document.querySelectorAll('video')].map((v) => v.currentTime)"
     page.button("Repeat").click()  # off
+    if busy:  # nothing is drawn while the videos play
+        page.tab.evaluate("() => { window.requestAnimationFrame = () => 0 }")
     page.button("Play").click()
     page.until("document.querySelector('video').currentTime > 0.3")
     page.button("Pause").click()

@@ -114,6 +114,7 @@ class Stage {
     this.playing = false;
     this.sign("play", t("stage.play"));
     for (const video of this.videos) video.pause();
+    this.time = this.lead.currentTime; // not the last tick's, which is old on a busy machine
     this.seek((Math.floor(this.time * this.fps + 1e-6) + 0.5) / this.fps); // all on the same frame
   }
 

@@ -68,6 +68,7 @@
     ui.play.textContent = "▶";
     ui.play.setAttribute("aria-label", "Play");
     for (const video of videos) video.pause();
+    time = videos[lead].currentTime; // not the last tick's, which is old on a busy machine
     seek(middle(spine, frameAt(spine, time))); // all of them on the same moment
   }
 
