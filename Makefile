@@ -13,7 +13,7 @@ BESIDE  ?= co_denoising
 # Processes of `make test`; each takes up to 3 GB.
 JOBS    ?= 2
 
-PACKAGES := syncos_jax $(wildcard kernels weights_convert)
+PACKAGES := syncos_jax
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full test-accelerators bench lint format clean
@@ -29,7 +29,7 @@ help:
 	@echo "make clean      remove the virtual environment and the caches"
 
 # The stamps stand for what is installed; both are older than a changed pyproject.toml.
-$(VENV)/.run: pyproject.toml setup.py
+$(VENV)/.run: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("error: $(PYTHON) is Python %d.%d; syncos_jax needs 3.11 to 3.13: make PYTHON=python3.12 ..." % v)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing ..."

@@ -1,6 +1,7 @@
 """The package as it installs: every module is in it, under the right name."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -27,7 +28,8 @@ def test_public_names():
 @pytest.mark.parametrize("folder", RENAMED)
 def test_top_level_folders_are_subpackages(folder):
     module = importlib.import_module(f"syncos_jax.{folder}")
-    assert Path(module.__file__).parent == ROOT / folder
+    assert Path(module.__file__) == ROOT / "syncos_jax" / folder / "__init__.py"
+    assert (ROOT / folder / "__init__.py").samefile(module.__file__)
 
 
 def test_no_torch_at_run_time():
@@ -46,21 +48,17 @@ def test_version_and_scripts():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel, built from a copy, with the setuptools that is here."""
-    if importlib.util.find_spec("setuptools") is None:
-        pytest.skip("setuptools is not installed")
-    import shutil
-
+    """A wheel, built from a copy, with the hatchling that is here."""
     source = tmp_path_factory.mktemp("source")
     for name in ("syncos_jax", *RENAMED):
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignored, symlinks=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     demo = source / "syncos_jax" / "demo" / "model" / "unet"
     demo.mkdir(parents=True, exist_ok=True)
     (demo / "probe.safetensors").write_bytes(b"x")
-    code = "import setuptools.build_meta as b; print(b.build_wheel('dist'))"
+    code = "import hatchling.build as b; print(b.build_wheel('dist'))"
     (source / "dist").mkdir()
     run = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
