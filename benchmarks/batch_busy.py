@@ -24,7 +24,7 @@ from rich.console import Console
 def make(args: argparse.Namespace, overlap: bool) -> dict[str, Any]:
     """Makes the batch; returns the figures of its session."""
     from syncos_jax.pipeline import Pipeline
-    from syncos_jax.pipeline.checkpoint import Every
+    from syncos_jax.pipeline.checkpoint import SaveInterval
     from syncos_jax.runs.batch import Batch
     from syncos_jax.runs.items import read_items
     from syncos_jax.runs.outputs import Outputs
@@ -43,7 +43,7 @@ def make(args: argparse.Namespace, overlap: bool) -> dict[str, Any]:
         outputs = Outputs(Path(folder) / "videos")
         phases = Phases(Console(quiet=True))
         pipeline = Pipeline.from_pretrained(args.model)
-        batch = Batch(pipeline, args.model, outputs, ".mp4", Every(), phases)
+        batch = Batch(pipeline, args.model, outputs, ".mp4", SaveInterval(), phases)
         batch.overlap = overlap
         batch.add(read_items(lines), None, {})
         batch.open(resume=True, retry_failed=False)

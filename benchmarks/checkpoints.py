@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 
 from syncos_jax import Pipeline, Scenario
-from syncos_jax.pipeline.checkpoint import Checkpoint, Every
+from syncos_jax.pipeline.checkpoint import Checkpoint, SaveInterval
 from syncos_jax.pipeline.request import Request
 
 EVERY = 30.0
@@ -29,7 +29,9 @@ def once(pipeline: Pipeline, request: Request, rows: int) -> tuple[float, float,
     """Wall-clock and CPU seconds of a run, its saves, and the seconds that it waited for them."""
     run = pipeline.start(request)
     with tempfile.TemporaryDirectory() as folder:
-        with Checkpoint(Path(folder) / "run", request.fingerprint, every=Every(rows=rows)) as kept:
+        with Checkpoint(
+            Path(folder) / "run", request.fingerprint, every=SaveInterval(rows=rows)
+        ) as kept:
             wall, cpu = time.perf_counter(), time.process_time()
             kept.play(run)
             spent = time.perf_counter() - wall, time.process_time() - cpu

@@ -20,7 +20,7 @@ from typing import Any
 from syncos_jax.errors import InputError
 from syncos_jax.experiments.bench import report
 from syncos_jax.files import replacing
-from syncos_jax.pipeline.hardware import Report, ask, parse, roofline
+from syncos_jax.pipeline.hardware import Report, compile_in_subprocess, parse, roofline
 from syncos_jax.pipeline.hardware.report import from_dict
 from syncos_jax.scenario import Scenario
 
@@ -45,7 +45,7 @@ def compiled(model: str, target: str, frames: int) -> dict[str, Any]:
     story = Scenario.from_dict({"global": "a ball", "events": events})
     begin = time.monotonic()
     try:
-        values: dict[str, Any] = {"report": ask(target, model, story).to_dict()}
+        values: dict[str, Any] = {"report": compile_in_subprocess(target, model, story).to_dict()}
     except InputError as error:
         values = {"error": str(error)}
     seconds = round(time.monotonic() - begin)

@@ -29,7 +29,7 @@ from syncos_jax.models.unet_clip.vae import VAEConfig
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.family import Wan
 from syncos_jax.models.wan.settings import WanConfig
-from syncos_jax.pipeline.plan import living_bytes, tree_bytes
+from syncos_jax.pipeline.plan import peak_live_bytes, tree_bytes
 
 GIB = 2**30
 
@@ -106,7 +106,7 @@ def row(name: str) -> str:
     text = jax.ShapeDtypeStruct((1, tokens, features), jnp.bfloat16)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
     traced = jax.make_jaxpr(model.denoiser)(model.params, x, t, {"text": text})
-    call = living_bytes(traced.jaxpr)
+    call = peak_live_bytes(traced.jaxpr)
     columns = (denoiser, sizes["text_encoder"], sizes["vae"], sum(sizes.values()), call)
     clip = f"{geometry.frames(geometry.window)} × {geometry.height}×{geometry.width}"
     return f"| {name} | {clip} | " + " | ".join(f"{v / GIB:.1f}" for v in columns) + " |"

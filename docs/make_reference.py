@@ -41,11 +41,11 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
     ("", "syncos_jax.models", ["Model", "Geometry", "register"]),
     ("", "syncos_jax.models.unet_clip.model", ["UNetClip"]),
     ("", "syncos_jax.models.unet_clip.config", ["ModelConfig"]),
-    ("Records of videos", "syncos_jax.runs.record", ["read_sidecar", "read_provenance"]),
-    ("", "syncos_jax.runs.record", ["latents_sha256", "scenario_sha256"]),
+    ("Records of videos", "syncos_jax.runs.metadata", ["read_metadata", "read_provenance"]),
+    ("", "syncos_jax.runs.metadata", ["latents_sha256", "scenario_sha256"]),
     ("Many videos in a pipeline of your own", "syncos_jax.runs", ["VideoGenerator"]),
-    ("", "syncos_jax.runs.generator", ["Work"]),
-    ("Files and errors", "syncos_jax.pipeline.video", ["load_video"]),
+    ("", "syncos_jax.runs.generator", ["WorkerConfig"]),
+    ("Files and errors", "syncos_jax.media.video", ["load_video"]),
     ("", "syncos_jax.errors", ["InputError"]),
 ]
 

@@ -13,9 +13,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from syncos_jax.errors import InputError
+    from syncos_jax.media.video import Video
     from syncos_jax.pipeline import Pipeline
     from syncos_jax.pipeline.load import load_model
-    from syncos_jax.pipeline.video import Video
     from syncos_jax.sampling import (
         FIFO,
         CoDenoising,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from kills import ended, preload, start
 
-from syncos_jax.pipeline.video import load_video
+from syncos_jax.media.video import load_video
 from syncos_jax.runs.markers import Markers, read_status
 from syncos_jax.runs.outputs import Outputs
 

@@ -56,8 +56,8 @@ def broken(folder):
     import numpy as np
     from PIL import Image
 
+    from syncos_jax.media.video import load_video
     from syncos_jax.models import saved
-    from syncos_jax.pipeline.video import load_video
 
     readers = {".json": lambda path: json.loads(path.read_text()), ".npy": np.load}
     readers |= {".mp4": load_video, ".png": lambda path: Image.open(path).load()}

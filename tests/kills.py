@@ -114,7 +114,13 @@ def ended(process):
 
 def preload():
     """What every child would import, once. No array is made: JAX must not have started yet."""
-    for name in ("runs.cache", "runs.batch", "runs.make", "runs.record", "pipeline.pipeline"):
+    for name in (
+        "runs.cache",
+        "runs.batch",
+        "runs.generate_video",
+        "runs.metadata",
+        "pipeline.pipeline",
+    ):
         import_module(f"syncos_jax.{name}")
     import_module("orbax.checkpoint")
     import_module("fakes")

@@ -38,7 +38,13 @@ STORY = {
 
 def preload():
     """What every server would import, once. No array is made: JAX must not have started yet."""
-    for name in ("runs.cache", "runs.make", "runs.record", "pipeline.pipeline", "studio.api"):
+    for name in (
+        "runs.cache",
+        "runs.generate_video",
+        "runs.metadata",
+        "pipeline.pipeline",
+        "studio.api",
+    ):
         import_module(f"syncos_jax.{name}")
     for name in ("orbax.checkpoint", "uvicorn", "fakes", "studio_server"):
         import_module(name)
@@ -72,10 +78,10 @@ def serve(folder, port, made, row_seconds):
     from studio_server import patch
 
     from syncos_jax.cli import main
-    from syncos_jax.runs import record
+    from syncos_jax.runs import metadata
 
     patch(row_seconds)
-    write = record.write_sidecar
+    write = metadata.write_metadata
 
     def noted(path, sidecar):
         written = write(path, sidecar)
@@ -83,7 +89,7 @@ def serve(folder, port, made, row_seconds):
             file.write(f"{path}\n")
         return written
 
-    record.write_sidecar = noted
+    metadata.write_metadata = noted
     sys.argv = ["syncos", "studio", str(folder), "--model", "fake", "--port", str(port)]
     sys.argv += ["--token", TOKEN, "--checkpoint-every", "0.2"]
     main()

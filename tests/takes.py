@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from syncos_jax.demo.world import Scene, render
-from syncos_jax.pipeline.video import Video
+from syncos_jax.media.video import Video
 
 EVENTS = [
     ("the ball rolls to the left", Scene("ball", "red", "meadow", "left", 44, 44, 9, 20)),

@@ -21,7 +21,7 @@ from syncos_jax.kernels.attention.shapes import SHAPES
 from syncos_jax.models import saved
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.pipeline.hardware import ask, parse
+from syncos_jax.pipeline.hardware import compile_in_subprocess, parse
 from syncos_jax.pipeline.hardware.abstract import abstract_model
 from syncos_jax.pipeline.hardware.compile import OPTIONS
 from syncos_jax.pipeline.hardware.program import read
@@ -188,7 +188,7 @@ def test_a_small_network_compiled(target, request):
     ],
 )
 def test_videocrafter2_of_full_size(target, name, frames, moved, beside):
-    run = ask(target, name, story(frames), decode=False).run
+    run = compile_in_subprocess(target, name, story(frames), decode=False).run
     assert run.fits
     assert run.bytes <= moved
     assert run.memory.temporary <= beside
@@ -203,6 +203,6 @@ def test_videocrafter2_of_full_size(target, name, frames, moved, beside):
 def test_a_whole_run_on_eight(target, name):
     g = model(name).geometry
     frames = g.frames(4 * g.window) if name != "videocrafter2" else 64
-    report = ask(target, name, story(frames))
+    report = compile_in_subprocess(target, name, story(frames))
     assert report.run.fits and report.decode is not None
     assert set(report.run.exchanged) == {"all-gather"}

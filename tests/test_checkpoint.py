@@ -19,10 +19,10 @@ from toy import FRAME, Network, conditioning, parameters
 from syncos_jax import NoiseSchedule, Pipeline, Scenario, SynCoS, WindowLayout
 from syncos_jax.errors import InputError, Terminated
 from syncos_jax.pipeline.checkpoint import (
-    Busy,
     Checkpoint,
-    Every,
-    parse_every,
+    RunLocked,
+    SaveInterval,
+    parse_save_interval,
     run_folder,
 )
 from syncos_jax.pipeline.fingerprint import differences
@@ -36,7 +36,7 @@ LAYOUT = WindowLayout(frames=10, window=4, stride=2)
 SAMPLER = SynCoS(steps=3, iterations=3, t_min=400, windows_per_step=3, batch=2, eta=0.5)
 NETWORK = Network()
 RUN = {"seed": 0, "sampler": {"steps": 3}, "scenario": {"events": [{"prompt": "a"}]}}
-EACH = Every(rows=1)
+EACH = SaveInterval(rows=1)
 
 
 def toy_run(seed=0, params=None, mesh=None):
@@ -166,7 +166,7 @@ def test_what_a_run_is():
 
 
 def test_one_process_at_a_time(tmp_path):
-    with Checkpoint(tmp_path / "run", RUN), pytest.raises(Busy, match="another process"):
+    with Checkpoint(tmp_path / "run", RUN), pytest.raises(RunLocked, match="another process"):
         Checkpoint(tmp_path / "run", RUN)
     Checkpoint(tmp_path / "run", RUN).close()
 
@@ -207,7 +207,7 @@ def test_a_state_that_will_not_be_finite_is_not_saved_either(tmp_path):
     state = run.carry.state
     state = state._replace(x0=state.x0.at[0, 0, 0, 0].set(jnp.inf))
     run.restore(run.clips_done, run.carry._replace(state=state))
-    with Checkpoint(tmp_path / "run", RUN, every=Every(seconds=0)) as kept:
+    with Checkpoint(tmp_path / "run", RUN, every=SaveInterval(seconds=0)) as kept:
         kept._states = States(tmp_path / "run" / "rows")
         kept._pause(run)
         assert kept.saved == 0
@@ -224,7 +224,7 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, monkeypatch, undisturbed):
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", full)
     said = []
-    with Checkpoint(tmp_path / "run", RUN, every=Every(rows=9), warn=said.append) as kept:
+    with Checkpoint(tmp_path / "run", RUN, every=SaveInterval(rows=9), warn=said.append) as kept:
         assert (np.asarray(kept.play(toy_run())) == undisturbed).all()
     assert said and all("No space left on device" in line for line in said)
 
@@ -234,7 +234,7 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
     now = [0.0]
     saved = []
     monkeypatch.setattr("syncos_jax.pipeline.checkpoint.monotonic", lambda: now[0])
-    kept = Checkpoint(tmp_path / "run", RUN, every=Every(seconds=0))
+    kept = Checkpoint(tmp_path / "run", RUN, every=SaveInterval(seconds=0))
 
     class Slow:
         busy = False
@@ -271,11 +271,16 @@ def test_pipeline_keeps_a_run(tmp_path):
 
 
 def test_words_of_the_command_line():
-    assert parse_every("30") == parse_every("30s") == Every() == Every(seconds=30.0)
-    assert parse_every(" 100rows ") == Every(rows=100)
+    assert (
+        parse_save_interval("30")
+        == parse_save_interval("30s")
+        == SaveInterval()
+        == SaveInterval(seconds=30.0)
+    )
+    assert parse_save_interval(" 100rows ") == SaveInterval(rows=100)
     for text in ("", "often", "-1", "0rows", "1.5rows", "nan", "inf rows"):
         with pytest.raises(InputError):
-            parse_every(text)
+            parse_save_interval(text)
     assert run_folder("a/out.mp4") == Path("a/.out.mp4.run")
 
 

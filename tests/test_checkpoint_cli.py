@@ -110,7 +110,7 @@ def test_sigterm_is_taken_at_once_or_patiently():
         assert not signals.stop_requested()
         reports = []
         with pytest.raises(Terminated):
-            with signals.stop_between_parts(lambda *done: reports.append(done)) as progress:
+            with signals.defer_sigterm(lambda *done: reports.append(done)) as progress:
                 progress(1, 2)  # the program is compiled, and rows are being played
                 os.kill(os.getpid(), signal.SIGTERM)
                 deadline = time.monotonic() + 5
@@ -125,7 +125,7 @@ def test_after_ctrl_c_an_earlier_state_is_kept_and_named(monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("syncos_jax.runs.make.finish", interrupted)
+    monkeypatch.setattr("syncos_jax.runs.generate_video.decode_and_write", interrupted)
     result = generate()
     assert result.exit_code == 130
     said = (

@@ -18,7 +18,7 @@ import syncos_jax.pipeline.load
 from syncos_jax import __version__
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
-from syncos_jax.pipeline.video import load_video
+from syncos_jax.media.video import load_video
 
 STORY = {
     "global": "a cat",
@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line(monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device", "a.mp4")
 
-    monkeypatch.setattr("syncos_jax.pipeline.video.Video.save", full)
+    monkeypatch.setattr("syncos_jax.media.video.Video.save", full)
     result = generate("--out", "a.mp4")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == "error: a.mp4: No space left on device"

@@ -145,14 +145,14 @@ def test_batch(model):
 
 def test_a_run_goes_on_where_it_was(model):
     from syncos_jax.errors import Terminated
-    from syncos_jax.pipeline.checkpoint import Checkpoint, Every
+    from syncos_jax.pipeline.checkpoint import Checkpoint, SaveInterval
 
     pipeline = Pipeline(model)
     request = pipeline.prepare(Scenario.from_dict(STORY))
     whole = np.asarray(pipeline.latents(request))
     seen = []
     stop = lambda: seen[-1] >= 4  # noqa: E731
-    with Checkpoint("run", request.fingerprint, every=Every(rows=1), stop=stop) as kept:
+    with Checkpoint("run", request.fingerprint, every=SaveInterval(rows=1), stop=stop) as kept:
         with pytest.raises(Terminated):
             kept.play(pipeline.start(request), lambda done, total: seen.append(done))
     later = []

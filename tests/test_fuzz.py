@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from syncos_jax.errors import InputError
 from syncos_jax.models import saved
 from syncos_jax.runs.items import read_items
-from syncos_jax.runs.record import read_sidecar
+from syncos_jax.runs.metadata import read_metadata
 from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.template import Template
 from syncos_jax.studio.review.approvals import read_reviews
@@ -152,7 +152,7 @@ def documents(tmp_path):
     yield "items.jsonl", read_items
     yield "prompts.csv", read_prompt_file
     yield "prompts.json", read_prompt_file
-    yield "record.json", read_sidecar
+    yield "record.json", read_metadata
     yield "review.json", lambda path: read_reviews(path.parent)
     for name in ("unet/config.json", "vae/config.json", "text_encoder/config.json"):
         yield f"folder/{name}", lambda _path: read_config(folder)

@@ -15,7 +15,15 @@ from syncos_jax.cli.hardware import lines
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import hardware
 from syncos_jax.pipeline.flops import flops
-from syncos_jax.pipeline.hardware import Compiled, Memory, Report, answer, ask, parse, roofline
+from syncos_jax.pipeline.hardware import (
+    Compiled,
+    Memory,
+    Report,
+    compile_in_subprocess,
+    compile_worker,
+    parse,
+    roofline,
+)
 from syncos_jax.pipeline.hardware.abstract import abstract_model
 from syncos_jax.pipeline.hardware.compile import fitting
 from syncos_jax.pipeline.hardware.program import read
@@ -91,10 +99,10 @@ def test_whatever_a_compiler_raises_is_one_line(monkeypatch, capsys):
 
     question = {"target": "v5e:8", "model": "videocrafter2", "scenario": SCENARIO.to_dict()}
     question |= {"sampler": None, "dtype": "bfloat16", "weights_over": 1, "decode": True}
-    monkeypatch.setattr(answer, "parse", lambda target: target)
-    monkeypatch.setattr(answer, "report", report)
+    monkeypatch.setattr(compile_worker, "parse", lambda target: target)
+    monkeypatch.setattr(compile_worker, "report", report)
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(question)))
-    answer.main()
+    compile_worker.main()
     said = capsys.readouterr().out
     assert "v5e:8: NotImplementedError: a kernel cannot be divided" in said
 
@@ -265,7 +273,7 @@ def test_the_commands_say_what_was_found(tmp_path, monkeypatch):
         advice = "" if fits else "divide the weights (`weights_over`)"
         return Report(target, model, "bfloat16", 2, run, run, {"4": fits}, advice)
 
-    monkeypatch.setattr(hardware, "ask", answer)
+    monkeypatch.setattr(hardware, "compile_in_subprocess", answer)
     more = ["--model", "cogvideox-2b", "--weights-over", "2", "--on"]
     result = CliRunner().invoke(app, ["plan", str(file), *more, "v5e:8"])
     assert result.exit_code == 0 and "8 × TPU v5e" in result.stdout
@@ -284,7 +292,7 @@ def missing(plugin):
 @pytest.mark.skipif(not missing("libtpu"), reason="the TPU's compiler is installed here")
 def test_a_compiler_that_is_missing_is_named():
     with pytest.raises(InputError, match=r"TPU v5e is not installed.*syncos-jax\[tpu-compiler\]"):
-        ask("v5e:8", "demo", SCENARIO, dtype="float32")
+        compile_in_subprocess("v5e:8", "demo", SCENARIO, dtype="float32")
 
 
 def test_options_that_do_not_go_together(tmp_path):
@@ -308,7 +316,7 @@ needs_cuda = pytest.mark.skipif(
     "target", [pytest.param("v5e:8", marks=needs_tpu), pytest.param("h100:1", marks=needs_cuda)]
 )
 def test_the_demo_is_compiled_for_it(target):
-    report = ask(target, "demo", SCENARIO, decode=False)
+    report = compile_in_subprocess(target, "demo", SCENARIO, decode=False)
     run = report.run
     assert run.fits and report.run.memory.total < 2**30
     assert run.flops > 0 and run.bytes > 0 and run.counted > 0

@@ -21,6 +21,7 @@ LAYERS = (
     {"demo"},
     {"runs"},
     {"pipeline"},
+    {"media"},
     {"weights_convert"},
     {"models"},
     {"kernels"},
@@ -81,7 +82,7 @@ def imports(tmp_path_factory):
 
 
 def package(module: str) -> str:
-    """``syncos_jax.runs.make`` -> ``runs``; empty for ``syncos_jax`` itself."""
+    """``syncos_jax.runs.generate_video`` -> ``runs``; empty for ``syncos_jax`` itself."""
     return module.partition(".")[2].split(".")[0]
 
 

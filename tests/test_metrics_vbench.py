@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from syncos_jax.cli.app import app
 from syncos_jax.errors import InputError
+from syncos_jax.media.video import Video
 from syncos_jax.metrics import consistency, offline, vbench
 from syncos_jax.metrics.measurer import Measurer
 from syncos_jax.metrics.networks import packages
 from syncos_jax.metrics.prompts import Prompts
 from syncos_jax.metrics.sources import Sources
-from syncos_jax.pipeline.video import Video
 from syncos_jax.scenario import Scenario
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -21,10 +21,10 @@ from syncos_jax.demo.world import (
 from syncos_jax.demo.world.captions import COLOUR_WORDS, MOVES, PLACES, SHAPE_WORDS
 from syncos_jax.demo.world.tracker import track
 from syncos_jax.errors import InputError
+from syncos_jax.media.video import Video
 from syncos_jax.metrics import Expected, evaluate, expected_from_prompt, judge_video
 from syncos_jax.metrics.features import background_features, subject_features
 from syncos_jax.metrics.similarity import consistency
-from syncos_jax.pipeline.video import Video
 from syncos_jax.scenario import Scenario
 
 LEFT = Scene("ball", "red", "meadow", "left", x=44)

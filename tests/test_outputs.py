@@ -7,9 +7,9 @@ from PIL import Image
 from test_video import moving
 
 from syncos_jax.errors import InputError
-from syncos_jax.pipeline.encode import check_video_path, read_comment
-from syncos_jax.pipeline.label import render
-from syncos_jax.pipeline.video import Video, load_video
+from syncos_jax.media.encode import check_video_path, read_comment
+from syncos_jax.media.label import render
+from syncos_jax.media.video import Video, load_video
 
 COMMENT = '{"generated":true,"text":"é \\" ;=# \\\\"}'
 KINDS = ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.gif", "a"]

@@ -34,7 +34,7 @@ def test_top_level_folders_are_subpackages(folder):
 
 def test_no_torch_at_run_time():
     code = (
-        "import sys, syncos_jax.cli.generate, syncos_jax.pipeline, syncos_jax.pipeline.video;"
+        "import sys, syncos_jax.cli.generate, syncos_jax.pipeline, syncos_jax.media.video;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,7 +11,7 @@ from fakes import FakeModel
 
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline, timings
-from syncos_jax.pipeline.plan import living_bytes, measure, run_kind
+from syncos_jax.pipeline.plan import measure, peak_live_bytes, timing_key
 from syncos_jax.sampling import CoDenoising, SynCoS
 from syncos_jax.scenario import Scenario
 
@@ -132,7 +132,7 @@ def test_measures():
     assert flops == 2 * (2 * 8**3)
     assert needed == 2 * 8 * 8 * 4  # a product, and what is made of it
     one = jax.make_jaxpr(lambda x: x + 1.0)(jnp.ones(10)).jaxpr
-    assert living_bytes(one) == 40
+    assert peak_live_bytes(one) == 40
 
 
 def test_json(pipeline):
@@ -148,7 +148,7 @@ def test_json(pipeline):
 
 def test_time_is_that_of_the_last_run(pipeline):
     assert pipeline.plan(STORY).cost.seconds is None
-    kind = run_kind(pipeline.prepare(STORY))
+    kind = timing_key(pipeline.prepare(STORY))
     timings.remember(kind, timings.Speed(9.0))
     timings.remember(kind, timings.Speed(0.5, compile=2, load=1, decode_frame=0.1, write_frame=0.1))
     cost = pipeline.plan(STORY).cost
@@ -159,7 +159,7 @@ def test_time_is_that_of_the_last_run(pipeline):
 def test_time_is_scaled_from_another_batch(pipeline):
     of_two = pipeline.prepare(STORY, CoDenoising(steps=3, batch=5))
     assert of_two.tape.clips_per_call == 10
-    timings.remember(run_kind(of_two), timings.Speed(1.0))
+    timings.remember(timing_key(of_two), timings.Speed(1.0))
     cost = pipeline.plan(STORY, CoDenoising(steps=3, batch=1)).cost
     assert cost.seconds_per_call == 0.2 and cost.scaled_from == 10
     other = STORY.model_copy(update={"size": (40, 40)})
@@ -178,14 +178,14 @@ def test_a_damaged_file_is_an_empty_one(pipeline, tmp_path):
     ):
         path.write_bytes(content)
         assert pipeline.plan(STORY).cost.seconds is None
-    timings.remember(run_kind(pipeline.prepare(STORY)), timings.Speed(1.0))
-    assert timings.recall(run_kind(pipeline.prepare(STORY))) == timings.Speed(1.0)
+    timings.remember(timing_key(pipeline.prepare(STORY)), timings.Speed(1.0))
+    assert timings.recall(timing_key(pipeline.prepare(STORY))) == timings.Speed(1.0)
 
 
 def test_no_place_for_the_file_is_no_error(pipeline, monkeypatch):
     monkeypatch.setenv("SYNCOS_CACHE", "/dev/null/x")
-    timings.remember(run_kind(pipeline.prepare(STORY)), timings.Speed(1.0))
-    assert timings.recall(run_kind(pipeline.prepare(STORY))) is None
+    timings.remember(timing_key(pipeline.prepare(STORY)), timings.Speed(1.0))
+    assert timings.recall(timing_key(pipeline.prepare(STORY))) is None
 
 
 def test_stopwatch_leaves_out_the_first_report():

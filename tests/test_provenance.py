@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
-from syncos_jax.runs import record as provenance
+from syncos_jax.runs import metadata as provenance
 from syncos_jax.scenario import Scenario
 
 STORY = {
@@ -112,7 +112,7 @@ def test_the_record_and_the_same_video_again():
 
     record["latents"]["sha256"] = "0" * 64
     record["versions"]["jax"] = "0.1"
-    provenance.write_sidecar("old.json", record)
+    provenance.write_metadata("old.json", record)
     result = generate("--from", "old.json", "--out", "new.webm")
     assert result.exit_code == 0
     warning = next(line for line in result.stderr.splitlines() if line.startswith("warning"))
@@ -123,7 +123,7 @@ def test_the_record_and_the_same_video_again():
 
 def write_record(**changes):
     record = {
-        "format": provenance.RECORD.name,
+        "format": provenance.METADATA.name,
         "version": 1,
         "scenario": {"global": "g", "events": [{"prompt": "x", "seconds": 1}]},
         "sampler": {"name": "co_denoising", "steps": 3},
@@ -222,7 +222,7 @@ def test_the_hash_knows_every_weight():
 def test_a_video_of_somebody_else(tmp_path):
     from test_video import moving
 
-    from syncos_jax.pipeline.video import Video
+    from syncos_jax.media.video import Video
 
     path = Video(moving(), 8).save(tmp_path / "a.mp4", comment="holiday")
     assert provenance.read_provenance(path) is None

@@ -13,8 +13,8 @@ from checkpoints import DATA, save_ckpt, syncos, weights
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing, replacing_folder
 from syncos_jax.files.atomic import remove_leftovers, temporary_folder
+from syncos_jax.media.video import Video
 from syncos_jax.pipeline.load import load_model
-from syncos_jax.pipeline.video import Video
 
 OPTIONS = ("--config", DATA / "openclip_text_tiny.json", "--only", "text_encoder")
 

@@ -154,11 +154,11 @@ def batch_of_all_settings(folder):
     code = (
         "import syncos_jax.pipeline.load as load, sys; from fakes import FakeModel;"
         "load.load_model = lambda *_, **__: FakeModel();"
-        "import syncos_jax.runs.batch as b, numpy as np; real = b.finish;\n"
-        "def finish(pipeline, job, phases, model, latents, **rest):\n"
+        "import syncos_jax.runs.batch as b, numpy as np; real = b.decode_and_write;\n"
+        "def decode_and_write(pipeline, job, phases, model, latents, **rest):\n"
         "    np.save(job.out.with_suffix('.npy'), np.asarray(latents))\n"
         "    return real(pipeline, job, phases, model, latents, **rest)\n"
-        "b.finish = finish\n"
+        "b.decode_and_write = decode_and_write\n"
         "from syncos_jax.cli import main; main()"
     )
     arguments = ["batch", "stories.jsonl", "--out", "videos", "--model", "fake"]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from syncos_jax.cli import app
 from syncos_jax.demo.world import Scene
 from syncos_jax.errors import InputError
-from syncos_jax.pipeline.video import Video
+from syncos_jax.media.video import Video
 from syncos_jax.studio.review import add_entry, build_page
 from syncos_jax.studio.review.figures import axis, colours, levels, polyline
 from syncos_jax.studio.review.measure import measure, most_changed, reading

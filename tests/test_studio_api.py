@@ -6,8 +6,8 @@ import threading
 import pytest
 from studio_thread import BODY, STORY, serving
 
-from syncos_jax.pipeline.video import load_video
-from syncos_jax.runs.record import read_sidecar
+from syncos_jax.media.video import load_video
+from syncos_jax.runs.metadata import read_metadata
 from syncos_jax.studio.review import add_entry, read_reviews
 
 
@@ -49,7 +49,7 @@ def test_from_a_scenario_to_two_takes(served, made):
         path = folder / f"take{take['take']}.mp4"
         assert raw.content == path.read_bytes()
         assert len(load_video(path)) == 12 and take["seconds"] == 3.0
-        record = read_sidecar(path.with_suffix(".json"))
+        record = read_metadata(path.with_suffix(".json"))
         assert record["seed"] == take["seed"] and record["take"]["count"] == 2
         assert served.client.get(take["thumbnail"]).content.startswith(b"\x89PNG")
     part = served.client.get(made["takes"][0]["content"], headers={"Range": "bytes=10-19"})

@@ -7,7 +7,7 @@ from PIL import Image
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
-from syncos_jax.pipeline.video import Video, check_video_path, load_video, side_by_side
+from syncos_jax.media.video import Video, check_video_path, load_video, side_by_side
 
 
 def moving(frames=6, height=32, width=48):

@@ -19,7 +19,7 @@ from syncos_jax.runs.signals import preemptible
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from syncos_jax.runs.generator import Work
+    from syncos_jax.runs.generator import WorkerConfig
     from syncos_jax.runs.markers import Status
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -224,15 +224,15 @@ def batch(
     may be started again. syncos batch status adds up what they have done.
     """
     with user_errors(), preemptible():
-        from syncos_jax.pipeline.checkpoint import parse_every
-        from syncos_jax.pipeline.encode import SUFFIXES
+        from syncos_jax.media.encode import SUFFIXES
+        from syncos_jax.pipeline.checkpoint import parse_save_interval
         from syncos_jax.runs.items import read_items
         from syncos_jax.runs.markers import Markers
         from syncos_jax.runs.on_ray import make_on_ray
         from syncos_jax.runs.outputs import Outputs
         from syncos_jax.runs.shards import parse_shard, shard_of_environment
 
-        every = parse_every(checkpoint_every)
+        every = parse_save_interval(checkpoint_every)
         suffix = "." + suffix.lstrip(".").lower()
         if suffix not in SUFFIXES:
             raise InputError(f"--format: must be one of {', '.join(SUFFIXES)}, got {suffix[1:]!r}")
@@ -291,12 +291,12 @@ def _work(
     devices: str | None,
     work: Path | None,
     *more: Any,
-) -> Work:
+) -> WorkerConfig:
     """What the workers on Ray make, whose working directory is another."""
-    from syncos_jax.runs.generator import Work
+    from syncos_jax.runs.generator import WorkerConfig
     from syncos_jax.runs.outputs import is_remote
 
-    return Work(
+    return WorkerConfig(
         out if is_remote(out) else str(Path(out).resolve()),
         str(Path(model).resolve()) if Path(model).is_dir() else model,
         suffix,
@@ -334,7 +334,7 @@ def status(
         found = read_status(Outputs(out, make=False))
         if as_json:
             figures = {"items": found.items, "failed": found.failed, "sessions": found.sessions}
-            from syncos_jax.runs.make import json_line
+            from syncos_jax.runs.generate_video import json_line
 
             typer.echo(json_line(figures))
         else:

@@ -115,7 +115,7 @@ def measure(
     """
     from syncos_jax import metrics
     from syncos_jax.errors import InputError
-    from syncos_jax.pipeline.video import load_video
+    from syncos_jax.media.video import load_video
 
     video = load_video(path)
     sidecar = read_sidecar(path)
@@ -157,10 +157,10 @@ def _measurer(sources: Sources) -> Measurer:
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """What ``syncos generate`` wrote beside a video; None where there is nothing of the kind."""
     from syncos_jax.errors import InputError
-    from syncos_jax.runs.record import RECORD, sidecar_path
+    from syncos_jax.runs.metadata import METADATA, metadata_path
 
     try:
-        return RECORD.read(sidecar_path(path))
+        return METADATA.read(metadata_path(path))
     except (OSError, InputError):
         return None
 

@@ -178,12 +178,12 @@ def generate(
     state of the run is saved and the exit code is 75.
     """
     with user_errors(), preemptible():
-        from syncos_jax.pipeline.checkpoint import parse_every
-        from syncos_jax.pipeline.label import check_label
+        from syncos_jax.media.label import check_label
+        from syncos_jax.pipeline.checkpoint import parse_save_interval
         from syncos_jax.runs.job import Job, check_outputs, read_original
 
         begin = time.perf_counter()
-        parse_every(checkpoint_every)
+        parse_save_interval(checkpoint_every)
         check_label(label)
         windows = options.read_windows_per_call(batch)
         fit = windows == "auto"
@@ -223,7 +223,7 @@ def generate(
             job.group = out.stem if job.compared is None else f"{out.stem}-{beside}"
             job.resume, job.every = resume, checkpoint_every
             job.sheet = job.out.with_suffix(".png") if contact_sheet else None
-            job.record = job.out.with_suffix(".json") if sidecar else None
+            job.metadata = job.out.with_suffix(".json") if sidecar else None
             job.preview_every = preview_every
             job.latents = latents and _named_like(latents, job, out)
             job.preview = preview and _named_like(preview, job, out)
@@ -275,8 +275,8 @@ def _make_all(
     parallel: Parallel,
     fit: bool,
 ) -> None:
+    from syncos_jax.runs.generate_video import compare, generate_video, total
     from syncos_jax.runs.job import check_fit, check_model, fit_memory
-    from syncos_jax.runs.make import compare, make, total
 
     phases = Phases(options.console(mesh))
     with phases.phase("load"):
@@ -301,7 +301,7 @@ def _make_all(
             own = Phases(phases.console)
             own.seconds.update(phases.seconds)
             own.say(f"video {number} of {len(jobs)}: {job.out}, seed {job.used_seed}")
-        video = make(pipeline, job, own, model, typer.echo)
+        video = generate_video(pipeline, job, own, model, typer.echo)
         if job.compared is not None and video is not None and before is not None:
             compare(job, (before, video), typer.echo)
         before = video

@@ -38,12 +38,12 @@ WeightsOver = Annotated[
 
 def plan_on(on: str, model: str, takes: Sequence[Any], weights_over: int, as_json: bool) -> None:
     """Prints what the takes' programs would take of that hardware."""
-    from syncos_jax.pipeline.hardware import ask
-    from syncos_jax.runs.make import json_line
+    from syncos_jax.pipeline.hardware import compile_in_subprocess
+    from syncos_jax.runs.generate_video import json_line
 
     values = []
     for take in takes:
-        report = ask(on, model, take.scenario, weights_over=weights_over)
+        report = compile_in_subprocess(on, model, take.scenario, weights_over=weights_over)
         if as_json:
             values.append({"take": take.name, "values": dict(take.values), **report.to_dict()})
             continue
@@ -57,9 +57,9 @@ def plan_on(on: str, model: str, takes: Sequence[Any], weights_over: int, as_jso
 
 def compile_on(on: str, model: str, scenario: Scenario, weights_over: int) -> None:
     """Compiles a scenario's programs for that hardware and prints what they take of it."""
-    from syncos_jax.pipeline.hardware import ask
+    from syncos_jax.pipeline.hardware import compile_in_subprocess
 
-    report = ask(on, model, scenario, weights_over=weights_over)
+    report = compile_in_subprocess(on, model, scenario, weights_over=weights_over)
     for line in lines(report):
         typer.echo(line)
     programs = [report.run, *([report.decode] if report.decode else [])]

@@ -60,7 +60,7 @@ def plan(
     arithmetic, bytes, and the least time by the data sheet.
     """
     with user_errors():
-        from syncos_jax.runs.make import json_line
+        from syncos_jax.runs.generate_video import json_line
 
         found = scenario_options.collect(
             scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds

@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from syncos_jax.media.video import Video
     from syncos_jax.pipeline.pipeline import Pipeline
-    from syncos_jax.pipeline.video import Video
 
 __all__ = ["Pipeline", "Video"]
 
-_HOME = {"Pipeline": "pipeline", "Video": "video"}
+_HOME = {"Pipeline": "syncos_jax.pipeline.pipeline", "Video": "syncos_jax.media.video"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)

@@ -47,13 +47,13 @@ STATE = FileFormat(
     remedy_version="give `resume=False` to start anew",
 )
 
-MOST_OF_THE_TIME = 0.02
+MAX_SAVE_OVERHEAD = 0.02
 """Share of the time that a run may wait for its own checkpoints: after one that took a second, the
 next comes 50 seconds later at the earliest."""
 
 
 @dataclass(frozen=True)
-class Every:
+class SaveInterval:
     """How often the state is saved.
 
     Attributes:
@@ -69,13 +69,13 @@ class Every:
             raise InputError("checkpoints: give 0 or more seconds, or 1 or more rows")
 
 
-def parse_every(text: str) -> Every:
+def parse_save_interval(text: str) -> SaveInterval:
     """``"30"`` or ``"30s"``: seconds; ``"100rows"``: rows. Raises InputError."""
     word = text.strip().lower()
     try:
         if word.endswith("rows"):
-            return Every(rows=int(word.removesuffix("rows")))
-        return Every(seconds=float(word.removesuffix("s")))
+            return SaveInterval(rows=int(word.removesuffix("rows")))
+        return SaveInterval(seconds=float(word.removesuffix("s")))
     except ValueError:
         raise InputError(
             f"`checkpoint_every`: is {short(text)}, but expected seconds such as 30, or rows such "
@@ -89,7 +89,7 @@ def run_folder(out: str | os.PathLike[str]) -> Path:
     return path.with_name(f".{path.name}.run")
 
 
-class Busy(InputError):
+class RunLocked(InputError):
     """Another process is at the run."""
 
 
@@ -124,7 +124,7 @@ class Checkpoint:
         run: Mapping[str, Any],
         *,
         resume: bool = True,
-        every: Every = Every(),
+        every: SaveInterval = SaveInterval(),
         stop: Callable[[], bool] | None = None,
         warn: Callable[[str], Any] = warnings.warn,
     ) -> None:
@@ -167,7 +167,7 @@ class Checkpoint:
         try:
             self._lock.acquire()
         except Timeout:
-            raise Busy(
+            raise RunLocked(
                 f"{self.folder}: another process is at this run; wait for it, or choose another "
                 "output"
             ) from None
@@ -307,7 +307,7 @@ class Checkpoint:
         now = monotonic()
         self.waited += now - begin
         self._last_row = run.row
-        self._not_before = now + max(self.every.seconds, (now - begin) / MOST_OF_THE_TIME)
+        self._not_before = now + max(self.every.seconds, (now - begin) / MAX_SAVE_OVERHEAD)
 
     def _warn_of(self, what: str, error: Exception) -> None:
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,11 +12,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from syncos_jax.errors import InputError
+from syncos_jax.media.video import Video
 from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.pipeline.plan import Plan, make_plan
 from syncos_jax.pipeline.request import Request, prepare
-from syncos_jax.pipeline.video import Video
 from syncos_jax.sampling.memory import windows_that_fit
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.run import Progress, Run, play_through

@@ -238,7 +238,7 @@ def _cost(request: Request, cond: Any) -> Cost:
     flops_frame = 0.0
     if decoding is not None:  # of one latent frame, or of several that go through together
         flops_frame = measure(decoding[0], *decoding[1])[0] / decoding[1][2].shape[0]
-    speed = recall(run_kind(request))
+    speed = recall(timing_key(request))
     return Cost(
         **dataclasses.asdict(summary),
         flops_per_call=flops_call,
@@ -278,7 +278,7 @@ def abstract_call(request: Request, cond: Any, clips: int | None = None) -> list
     return [request.model.params, x, jax.ShapeDtypeStruct(each, jnp.float32), of_clips]
 
 
-def run_kind(request: Request) -> dict[str, Any]:
+def timing_key(request: Request) -> dict[str, Any]:
     """What the speed of a run depends on, beside its length: the key of
     `syncos_jax.pipeline.timings`."""
     leaves = jax.tree_util.tree_leaves_with_path(dict(request.model.weights))
@@ -302,10 +302,10 @@ def measure(function: Any, *arguments: Any) -> tuple[float, int]:
         arguments: arrays, or `jax.ShapeDtypeStruct` in their place. Nothing is compiled or run.
     """
     jaxpr = function.trace(*arguments).jaxpr.jaxpr
-    return flops_of(jaxpr), living_bytes(jaxpr)
+    return flops_of(jaxpr), peak_live_bytes(jaxpr)
 
 
-def living_bytes(jaxpr: Any) -> int:
+def peak_live_bytes(jaxpr: Any) -> int:
     """The largest sum of intermediate values that live at once, in bytes, inputs left out.
 
     Each value lives from the equation that makes it to the last one that reads it. XLA fuses and
@@ -323,7 +323,7 @@ def living_bytes(jaxpr: Any) -> int:
     made: set[Any] = set()
     living = most = 0
     for index, equation in enumerate(jaxpr.eqns):
-        inner = max((living_bytes(sub) for sub in _inner(equation.params)), default=0)
+        inner = max((peak_live_bytes(sub) for sub in _inner(equation.params)), default=0)
         out = 0
         for value in equation.outvars:
             out += _bytes(value.aval)

@@ -50,7 +50,7 @@ def timings_path() -> Path:
 
 
 def remember(kind: Mapping[str, Any], speed: Speed) -> None:
-    """Writes down the speed of runs of a kind (`syncos_jax.pipeline.plan.run_kind`)."""
+    """Writes down the speed of runs of a kind (`syncos_jax.pipeline.plan.timing_key`)."""
     entries = [entry for entry in _read() if entry["kind"] != dict(kind)]
     entries.append({"kind": dict(kind), "speed": asdict(speed), "when": int(time.time())})
     try:

@@ -16,18 +16,18 @@ from rich.console import Console
 
 from syncos_jax.errors import InputError, Terminated
 from syncos_jax.files.atomic import remove_leftovers
-from syncos_jax.pipeline.checkpoint import LATENTS, Busy, Checkpoint, Every
+from syncos_jax.pipeline.checkpoint import LATENTS, Checkpoint, RunLocked, SaveInterval
 from syncos_jax.pipeline.fingerprint import differences
-from syncos_jax.runs.finisher import Finisher
+from syncos_jax.runs.generate_video import decode_and_write
 from syncos_jax.runs.groups import IN_HAND, BatchVideo, Group, in_groups, pending, run_of
 from syncos_jax.runs.items import Item
 from syncos_jax.runs.job import Job, check_outputs
-from syncos_jax.runs.make import finish
 from syncos_jax.runs.markers import DONE, FAILED, PENDING, Markers
 from syncos_jax.runs.outputs import Outputs
-from syncos_jax.runs.player import Player
+from syncos_jax.runs.postprocess import PostprocessThread
 from syncos_jax.runs.progress import Phases, interruptible
-from syncos_jax.runs.signals import kept_run, stop_between_parts
+from syncos_jax.runs.sampler_thread import SamplerThread
+from syncos_jax.runs.signals import defer_sigterm, open_checkpoint
 from syncos_jax.runs.throughput import Session
 from syncos_jax.sampling.faults import DeviceMemoryError, NonFiniteError
 
@@ -62,7 +62,7 @@ class Batch:
         model: str,
         outputs: Outputs,
         suffix: str,
-        every: Every,
+        every: SaveInterval,
         phases: Phases,
         shard: str = "0/1",
     ) -> None:
@@ -78,8 +78,8 @@ class Batch:
         self.videos: list[BatchVideo] = []
         self.markers = Markers(outputs)
         self.session = Session(shard, pipeline.placement.mesh.size)
-        self._player = Player(pipeline, self.session.sampler)
-        self._finisher = Finisher()
+        self._player = SamplerThread(pipeline, self.session.sampler)
+        self._finisher = PostprocessThread()
         self._decode_beside = pipeline.placement.mesh.size == 1
         self._rows = self._total_rows = 0
 
@@ -104,7 +104,7 @@ class Batch:
             take=replace(take, scenario=take.scenario.with_sampler(sampler, **changes)),
             out=path,
             sheet=path.with_suffix(".png") if self.contact_sheet else None,
-            record=path.with_suffix(".json"),
+            metadata=path.with_suffix(".json"),
             template=video.item.file,
             group=video.name.removesuffix(f"-{take.name}") if take.name else video.name,
         )
@@ -130,7 +130,7 @@ class Batch:
             if folder.exists():
                 try:
                     Checkpoint(folder, run).close()
-                except Busy:
+                except RunLocked:
                     continue
 
     def _compare(
@@ -196,7 +196,7 @@ class Batch:
         that, and halves of files that a later process, which made them, left alone for being at
         work."""
         jobs = [video.job for group in made for video in group if video.job is not None]
-        written = [path for job in jobs for path in (job.out, job.sheet, job.latents, job.record)]
+        written = [path for job in jobs for path in (job.out, job.sheet, job.latents, job.metadata)]
         remove_leftovers(self.outputs.work, [path for path in written if path is not None])
         for group in made:
             folder, run = self._run_of(group)
@@ -210,7 +210,7 @@ class Batch:
         for number, group in enumerate(groups, 1):
             try:
                 self._make(group, groups[number] if number < len(groups) else [], progress)
-            except Busy:
+            except RunLocked:
                 busy.append(group)
                 continue
             self._rows += len(group[0].request.tape)
@@ -222,7 +222,7 @@ class Batch:
             try:
                 self._sample(group, after, progress)
                 return
-            except Busy:
+            except RunLocked:
                 raise
             except NonFiniteError as error:  # one of them diverges; the others go on without it
                 wrong = group[min(error.video, len(group) - 1)]
@@ -242,7 +242,9 @@ class Batch:
         begin = time.perf_counter()
         folder, run = self._run_of(group)
         with ExitStack() as stack:
-            keeping = kept_run(folder, run, self.phases.say, resume=self._resume, every=self.every)
+            keeping = open_checkpoint(
+                folder, run, self.phases.say, resume=self._resume, every=self.every
+            )
             checkpoint = stack.enter_context(keeping)
             self._look_again(group)
             missing = pending(group)
@@ -250,7 +252,7 @@ class Batch:
                 checkpoint.remove()
                 return
             then = [video.request for video in after] if self._starts_beside(after) else []
-            with stop_between_parts(partial(self._report, progress)) as watched:
+            with defer_sigterm(partial(self._report, progress)) as watched:
                 requests = [video.request for video in group]
                 play = partial(self._player.latents, requests, checkpoint, watched, then)
                 latents = interruptible(play)
@@ -304,8 +306,8 @@ class Batch:
         quiet = Phases(Console(quiet=True))
         with quiet.phase("decode"):
             frames = self._decoded(latents)
-        finish(self.pipeline, video.job, quiet, self.model, latents, frames=frames)
-        for path in (video.job.sheet, video.job.record, video.job.out):
+        decode_and_write(self.pipeline, video.job, quiet, self.model, latents, frames=frames)
+        for path in (video.job.sheet, video.job.metadata, video.job.out):
             if path is not None:
                 self.outputs.publish(path)
         video.made += 1

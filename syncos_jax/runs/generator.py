@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerConfig:
     """What a worker makes, and how.
 
     Attributes:
@@ -41,7 +41,7 @@ class Work:
       changes: settings in place of theirs: steps, guidance, strength, batch.
       devices: of a worker, which share each video.
       work: with an object store, where videos are made before they are sent.
-      checkpoint_every: how often the state of a run is saved (`parse_every`).
+      checkpoint_every: how often the state of a run is saved (`parse_save_interval`).
       contact_sheet: whether stills are written, too.
       resume: whether what is made already is left, and what was killed goes on.
       retry_failed: whether what failed while it was made is tried again.
@@ -70,7 +70,7 @@ class Worker:
       name: of this worker, for the markers.
     """
 
-    def __init__(self, work: Work, name: str = "worker") -> None:
+    def __init__(self, work: WorkerConfig, name: str = "worker") -> None:
         self.work = work
         self.name = name
 
@@ -81,7 +81,7 @@ class Worker:
         Raises InputError for a model or a place that is not there.
         """
         from syncos_jax.pipeline import Pipeline
-        from syncos_jax.pipeline.checkpoint import parse_every
+        from syncos_jax.pipeline.checkpoint import parse_save_interval
         from syncos_jax.runs.batch import Batch
         from syncos_jax.runs.cache import keep_programs
         from syncos_jax.runs.outputs import Outputs
@@ -100,7 +100,7 @@ class Worker:
             work.model,
             Outputs(work.out, work.work),
             work.suffix,
-            parse_every(work.checkpoint_every),
+            parse_save_interval(work.checkpoint_every),
             Phases(Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=False)),
             self.name,
         )
@@ -137,8 +137,8 @@ class VideoGenerator:
     Args:
       out: where the videos go: a folder that all workers see, or ``s3://bucket/videos``.
       model: ``"demo"``, or the folder of a model.
-      options: of `Work`: suffix, sampler, changes, devices, work, checkpoint_every, contact_sheet,
-        resume, retry_failed, cache.
+      options: of `WorkerConfig`: suffix, sampler, changes, devices, work, checkpoint_every,
+        contact_sheet, resume, retry_failed, cache.
 
     Raises InputError for a model or a place that is not there, TypeError for another option.
     """
@@ -146,7 +146,7 @@ class VideoGenerator:
     def __init__(
         self, out: str | os.PathLike[str], model: str | os.PathLike[str] = "demo", **options: Any
     ) -> None:
-        self.worker = Worker(Work(str(out), str(model), **options), "map_batches")
+        self.worker = Worker(WorkerConfig(str(out), str(model), **options), "map_batches")
         _ = self.worker.batch
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable
 from syncos_jax.files.text import short
+from syncos_jax.media.encode import check_rate
+from syncos_jax.media.label import render
 from syncos_jax.pipeline.checkpoint import RUN, run_folder
-from syncos_jax.pipeline.encode import check_rate
-from syncos_jax.pipeline.label import render
 from syncos_jax.runs.progress import Phases, interruptible
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.template import Take
@@ -36,14 +36,14 @@ class Job:
         out: the video: a file, or a folder for PNG frames.
         sheet: the contact sheet, .png.
         latents: the latents, .npy or .npz.
-        record: the sidecar, .json.
+        metadata: the metadata file, .json.
         template: the scenario's file.
         scale, label: as `Video.save` has them; scale None for what makes small videos visible.
         sampler, seed: in place of the scenario's.
         request: all that follows from these for a pipeline; `prepare` makes it.
         original: of a video that is made again, its record's file and the record.
         resume: whether to go on with what a killed run has left.
-        every: how often the run's state is saved (`parse_every`).
+        every: how often the run's state is saved (`parse_save_interval`).
         preview: a PNG to look at while it is being made; preview_every: rows between looks.
         compared: a PNG of the job before and this one, the same story by another sampler, side by
             side; titles: what stands above them.
@@ -53,7 +53,7 @@ class Job:
     out: Path
     sheet: Path | None = None
     latents: Path | None = None
-    record: Path | None = None
+    metadata: Path | None = None
     template: Path | None = None
     scale: int | None = None
     label: str | None = None
@@ -86,25 +86,25 @@ class Job:
 
 def check_outputs(jobs: list[Job]) -> None:
     """Makes sure, before hours of work, that every file can be written; raises InputError."""
-    from syncos_jax.pipeline.video import check_video_path
-    from syncos_jax.runs.record import RECORD
+    from syncos_jax.media.video import check_video_path
+    from syncos_jax.runs.metadata import METADATA
 
     for job in jobs:
         check_video_path(job.out)
         if job.latents is not None and job.latents.suffix.lower() not in (".npy", ".npz"):
             raise InputError(f"{job.latents}: the name of the latents must end in .npy or .npz")
-        for path in (job.sheet, job.latents, job.record, job.preview, job.compared):
+        for path in (job.sheet, job.latents, job.metadata, job.preview, job.compared):
             if path is not None:
                 check_writable(path)
-        if job.record is not None and job.record.exists():
-            if job.original is not None and job.record.resolve() == job.original[0].resolve():
+        if job.metadata is not None and job.metadata.exists():
+            if job.original is not None and job.metadata.resolve() == job.original[0].resolve():
                 raise InputError(
-                    f"`out={job.out}` would replace {job.record}, the record that `original` "
+                    f"`out={job.out}` would replace {job.metadata}, the record that `original` "
                     "reads; choose another name"
                 )
-            if not RECORD.holds(job.record):
+            if not METADATA.holds(job.metadata):
                 raise InputError(
-                    f"{job.record} is where the record of {job.out} goes, but is another file; "
+                    f"{job.metadata} is where the record of {job.out} goes, but is another file; "
                     "choose another name for `out`, or give `record=None`"
                 )
 
@@ -157,10 +157,10 @@ def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
 
     Raises InputError where the record lacks what that needs.
     """
-    from syncos_jax.runs.record import read_sidecar
+    from syncos_jax.runs.metadata import read_metadata
     from syncos_jax.sampling.settings import settings_from_dict
 
-    record = read_sidecar(path)
+    record = read_metadata(path)
     scale, label = record["video"].get("scale"), record["video"].get("label")
     if scale is not None and (type(scale) is not int or not 1 <= scale <= 64):
         raise InputError(f"{path}: video.scale: is {short(scale)}, but expected 1 to 64")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.runs.generator import Work, Worker
+from syncos_jax.runs.generator import Worker, WorkerConfig
 from syncos_jax.runs.items import Item
 from syncos_jax.runs.markers import DONE, FAILED, PENDING, Markers
 from syncos_jax.runs.outputs import Outputs
@@ -143,7 +143,7 @@ def resources(ray: Any, devices: int, workers: int | None) -> tuple[dict[str, An
 
 
 def make_on_ray(
-    work: Work,
+    work: WorkerConfig,
     items: Sequence[Item],
     phases: Phases,
     address: str = "auto",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from syncos_jax.errors import Terminated
 
 if TYPE_CHECKING:
-    from syncos_jax.pipeline.checkpoint import Checkpoint, Every
+    from syncos_jax.pipeline.checkpoint import Checkpoint, SaveInterval
 
 _requested = threading.Event()
 _between_parts = False
@@ -21,7 +21,7 @@ _handled = False
 
 @contextmanager
 def preemptible() -> Iterator[None]:
-    """Within it, SIGTERM raises `Terminated`: at once, or within `stop_between_parts` when the
+    """Within it, SIGTERM raises `Terminated`: at once, or within `defer_sigterm` when the
     run's state is saved. A second one does not wait."""
     global _handled
     if threading.current_thread() is not threading.main_thread():
@@ -44,7 +44,7 @@ def _on_sigterm(*_: Any) -> None:
 
 
 @contextmanager
-def stop_between_parts(
+def defer_sigterm(
     progress: Callable[[int, int], None],
 ) -> Iterator[Callable[[int, int], None]]:
     """Within it a run is played, which saves its state and ends where `stop_requested` says so.
@@ -75,13 +75,13 @@ def stop_requested() -> bool:
 
 
 @contextmanager
-def kept_run(
+def open_checkpoint(
     folder: Path,
     run: Mapping[str, Any],
     say: Callable[[str], None],
     *,
     resume: bool,
-    every: Every,
+    every: SaveInterval,
 ) -> Iterator[Checkpoint]:
     """The opened checkpoint of a run; prints from where it resumes, and after a stop, how to.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from syncos_jax.pipeline.plan import abstract_call, abstract_carry, living_bytes, run_kind
+from syncos_jax.pipeline.plan import abstract_call, abstract_carry, peak_live_bytes, timing_key
 from syncos_jax.pipeline.plan import tree_bytes as bytes_of
 from syncos_jax.pipeline.timings import recall
 from syncos_jax.scenario import Scenario
@@ -28,7 +28,7 @@ _tokenizing = threading.Lock()
 def plan(order: Order) -> dict[str, Any]:
     """What ``POST /v1/plan`` answers; nothing is compiled or run."""
     request, takes = order.request, len(order.seeds)
-    speed = recall(run_kind(request))
+    speed = recall(timing_key(request))
     seconds = None
     if speed is not None:
         once = speed.load + speed.compile
@@ -74,7 +74,7 @@ def _bytes_of_calls(request: Request) -> tuple[int, int]:
             cond = jax.eval_shape(lambda: model.encode_prompts([""]))
             denoise = jax.jit(model.denoiser)
             one, two = (
-                living_bytes(denoise.trace(*abstract_call(request, cond, clips)).jaxpr.jaxpr)
+                peak_live_bytes(denoise.trace(*abstract_call(request, cond, clips)).jaxpr.jaxpr)
                 for clips in (1, 2)
             )
             _call_bytes[key] = (one, two)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncos_jax.errors import InputError
-from syncos_jax.pipeline.checkpoint import parse_every
+from syncos_jax.pipeline.checkpoint import parse_save_interval
 
 PORT = 8188
 LEAST_TOKEN = 16
@@ -44,7 +44,7 @@ class StudioSettings:
         body_bytes: of a request's body, at most.
         events, seconds, takes: of a video, at most.
         clips: predictions of the network for one take, at most.
-        every: how often the state of a run is saved, as for `parse_every`.
+        every: how often the state of a run is saved, as for `parse_save_interval`.
         cache: whether compiled programs are kept for the next start.
         llm, llm_model: address of an OpenAI-compatible server and its model, which split stories;
             None for rules.
@@ -72,7 +72,7 @@ class StudioSettings:
     llm_model: str | None = None
 
     def __post_init__(self) -> None:
-        parse_every(self.every)
+        parse_save_interval(self.every)
         least = (
             "workers",
             "queue",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from syncos_jax.errors import InputError, Terminated
-from syncos_jax.pipeline.checkpoint import Busy, Checkpoint, parse_every, run_folder
+from syncos_jax.pipeline.checkpoint import Checkpoint, RunLocked, parse_save_interval, run_folder
 from syncos_jax.runs.job import Job
 from syncos_jax.runs.progress import Phases
 from syncos_jax.scenario import Scenario
@@ -195,43 +195,43 @@ class Making:
             take=ScenarioTake(own, values, varies, "", self.take.take - 1, count),
             out=self.out,
             sheet=self.out.with_suffix(".png"),
-            record=self.out.with_suffix(".json"),
+            metadata=self.out.with_suffix(".json"),
             template=Path(f"{self.video.template}.yaml") if self.video.template else None,
             group=self.video.id,
         )
 
     def make(self, stop: Callable[[], bool], settings: Any) -> float:
         """Makes the take, unless its record says that it was; returns the seconds it plays."""
-        from syncos_jax.runs.make import finish
-        from syncos_jax.runs.record import read_sidecar
+        from syncos_jax.runs.generate_video import decode_and_write
+        from syncos_jax.runs.metadata import read_metadata
 
         self.folder.mkdir(parents=True, exist_ok=True)
         job = self.job()
-        assert job.record is not None
+        assert job.metadata is not None
         # The record is written last: a process that was killed after it has made the video.
-        if not (job.record.is_file() and self.out.is_file()):
+        if not (job.metadata.is_file() and self.out.is_file()):
             request = job.prepare(self.pipeline)
             phases = _Phases(self, request, stop)
             with self._kept(request, stop, settings) as kept:
                 with phases.phase("sample", "calls", first="compile") as progress:
                     latents = self._latents(request, progress, kept, stop)
-                finish(self.pipeline, job, phases, settings.model, latents, phases.row)
+                decode_and_write(self.pipeline, job, phases, settings.model, latents, phases.row)
                 kept.remove()
         shutil.rmtree(run_folder(self.out), ignore_errors=True)
         if not thumbnail_file(self.folder, self.take.take).is_file():
             write_thumbnail(self.out, thumbnail_file(self.folder, self.take.take))
-        return float(read_sidecar(job.record)["video"]["seconds"])
+        return float(read_metadata(job.metadata)["video"]["seconds"])
 
     @contextmanager
     def _kept(self, request: Request, stop: Callable[[], bool], settings: Any) -> Iterator[Any]:
         """The state of the run; that of another run (of an older version, say) is begun anew."""
         folder = run_folder(self.out)
-        every = parse_every(settings.every)
+        every = parse_save_interval(settings.every)
         try:
             kept = Checkpoint(
                 folder, request.fingerprint, every=every, stop=stop, warn=_log.warning
             )
-        except Busy:
+        except RunLocked:
             raise
         except InputError:
             kept = Checkpoint(
@@ -371,7 +371,7 @@ class _Phases(Phases):
 
 
 def _known_speed(request: Request) -> Any:
-    from syncos_jax.pipeline.plan import run_kind
+    from syncos_jax.pipeline.plan import timing_key
     from syncos_jax.pipeline.timings import recall
 
-    return recall(run_kind(request))
+    return recall(timing_key(request))

@@ -1,6 +1,6 @@
 """A request's programs, compiled for devices that are not there. Nothing is run, no weight is held.
 
-A process that has done so is of little use afterwards: `syncos_jax.pipeline.hardware.ask` does it
+A process that has done so is of little use afterwards: `compile_client` does it
 in another one.
 """
 

@@ -24,7 +24,7 @@ from markupsafe import Markup
 from syncos_jax import __version__
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
-from syncos_jax.runs.record import sidecar_path
+from syncos_jax.runs.metadata import metadata_path
 from syncos_jax.studio.review.approvals import Reviews, read_reviews
 from syncos_jax.studio.review.figures import data_uri, ramp_png
 from syncos_jax.studio.review.measure import measure
@@ -74,7 +74,7 @@ class Gallery:
             notes.append(f"Not shown, because browsers do not play them: {names}.")
         result = []
         for index, path in enumerate(paths):
-            stamp = (_stamp(path), _stamp(sidecar_path(path)))
+            stamp = (_stamp(path), _stamp(metadata_path(path)))
             if path not in self._known or self._known[path][0] != stamp:
                 report = progress(path, index, len(paths)) if progress else None
                 try:

@@ -17,7 +17,7 @@ from av.error import FFmpegError
 from PIL import Image
 
 from syncos_jax.errors import InputError
-from syncos_jax.runs.record import RECORD, read_provenance, sidecar_path
+from syncos_jax.runs.metadata import METADATA, metadata_path, read_provenance
 from syncos_jax.studio.review.approvals import file_sha256
 
 #: What browsers play -> its media type. The H.264 in a .mov plays under the type of .mp4.
@@ -56,8 +56,8 @@ class Take:
             videos); where pixels were enlarged, from the size before that.
         stills: frame -> JPEG, ``STILLS`` of each event.
         events: never empty: one that holds all frames where nothing is known.
-        sidecar: the JSON beside the video (`syncos_jax.runs.record`). Where there is none that can
-            be used, the seed, sampler and model that the video's own metadata name, or nothing;
+        sidecar: the video's metadata file (`syncos_jax.runs.metadata`). Without a usable one,
+            the seed, sampler and model that the video's own metadata name, or nothing;
             it has no ``format`` then.
         notes: in plain words, what is missing or does not fit.
     """
@@ -192,9 +192,9 @@ def _read_sidecar(path: Path) -> tuple[dict[str, Any], list[str]]:
     little: dict[str, Any] = {
         key: inside[key] for key in ("seed", "sampler", "model") if key in inside
     }
-    notes = sidecar_path(path)
+    notes = metadata_path(path)
     try:
-        data = RECORD.read(notes)
+        data = METADATA.read(notes)
     except FileNotFoundError:
         return little, [f"There is no {notes.name} beside this video: its prompts are unknown."]
     except InputError as error:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from syncos_jax.runs.record import sidecar_path
+from syncos_jax.runs.metadata import metadata_path
 from syncos_jax.studio.review.approvals import Reviews
 from syncos_jax.studio.review.figures import axis, data_uri, heat_png, levels, polyline
 from syncos_jax.studio.review.measure import Measured, reading
@@ -76,7 +76,7 @@ def card(index: int, item: Shown, reviews: Reviews, src: str, low: float) -> dic
         "approve_command": shlex.join(["syncos", "review", "approve", path, *decide[:2]]),
         "reject_command": shlex.join(["syncos", "review", "reject", path, *decide]),
         "again_command": shlex.join(
-            ["syncos", "generate", "--from", str(sidecar_path(take.path)), "--out"]
+            ["syncos", "generate", "--from", str(metadata_path(take.path)), "--out"]
         )
         + " again"
         + take.path.suffix,

@@ -50,14 +50,14 @@ import syncos_jax
 from syncos_jax.errors import InputError
 from syncos_jax.files.text import short
 from syncos_jax.files.versioned import FileFormat
-from syncos_jax.pipeline.encode import read_comment
+from syncos_jax.media.encode import read_comment
 from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.scenario import Scenario
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline.request import Request
 
-RECORD = FileFormat(
+METADATA = FileFormat(
     "syncos_jax.video",
     "the record of a video",
     "give the .json file beside a video that syncos generate made",
@@ -66,7 +66,7 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmic
 """IPTC's term for what a trained model made, as other tools look for it."""
 
 
-def sidecar_path(video: str | os.PathLike[str]) -> Path:
+def metadata_path(video: str | os.PathLike[str]) -> Path:
     """``out.mp4`` -> ``out.json``; a folder of frames has its sidecar beside it."""
     return Path(video).with_suffix(".json")
 
@@ -98,7 +98,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
 
     model, layout, geometry = request.model, request.layout, request.model.geometry
     return {
-        **RECORD.head,
+        **METADATA.head,
         "generated": True,
         "generator": {"name": "syncos_jax", "version": syncos_jax.__version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -137,7 +137,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
     }
 
 
-def comment(sidecar: Mapping[str, Any]) -> str:
+def video_comment(sidecar: Mapping[str, Any]) -> str:
     """What goes into the video's own metadata: one line of JSON, without prompts or paths."""
     model = sidecar["model"]
     label = f"syncos_jax {sidecar['generator']['version']}"
@@ -171,15 +171,15 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("generated") is True else None
 
 
-def write_sidecar(path: str | os.PathLike[str], sidecar: Mapping[str, Any]) -> Path:
+def write_metadata(path: str | os.PathLike[str], sidecar: Mapping[str, Any]) -> Path:
     """Writes the sidecar as JSON, in place only when complete."""
-    return RECORD.write(path, sidecar)
+    return METADATA.write(path, sidecar)
 
 
-def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a sidecar; raises InputError where it is none, or lacks what a run needs."""
     try:
-        data = RECORD.read(path)
+        data = METADATA.read(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     for key in ("scenario", "sampler", "model", "latents", "versions", "device", "video", "files"):

@@ -1,4 +1,4 @@
-"""The process that `ask` starts: a question as JSON in, the report as JSON out."""
+"""Subprocess of `compile_in_subprocess`: reads a JSON question, prints the report as JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import sys
 
 from syncos_jax.errors import InputError
-from syncos_jax.pipeline.hardware.ask import ANSWER
 from syncos_jax.pipeline.hardware.compile import report
+from syncos_jax.pipeline.hardware.compile_client import ANSWER
 from syncos_jax.pipeline.hardware.targets import parse
 from syncos_jax.sampling.settings import settings_from_dict
 from syncos_jax.scenario import Scenario

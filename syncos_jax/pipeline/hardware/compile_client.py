@@ -18,7 +18,7 @@ from syncos_jax.scenario import Scenario
 ANSWER = "answer: "
 
 
-def ask(
+def compile_in_subprocess(
     target: str,
     model: str,
     scenario: Scenario,
@@ -46,7 +46,7 @@ def ask(
     }
     with tempfile.TemporaryDirectory() as folder:  # the TPU's compiler locks a file in it
         done = subprocess.run(
-            [sys.executable, "-m", "syncos_jax.pipeline.hardware.answer"],
+            [sys.executable, "-m", "syncos_jax.pipeline.hardware.compile_worker"],
             input=json.dumps(question),
             capture_output=True,
             text=True,

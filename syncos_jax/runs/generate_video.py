@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncos_jax.files import replacing
-from syncos_jax.pipeline.checkpoint import Checkpoint, parse_every, run_folder
+from syncos_jax.pipeline.checkpoint import Checkpoint, parse_save_interval, run_folder
 from syncos_jax.runs.job import Job, scale_of
 from syncos_jax.runs.progress import Phases, interruptible
-from syncos_jax.runs.signals import kept_run, stop_between_parts
+from syncos_jax.runs.signals import defer_sigterm, open_checkpoint
 
 if TYPE_CHECKING:
     import jax
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _compiled: set[str] = set()  # kinds of runs that this process has compiled already
 
 
-def make(
+def generate_video(
     pipeline: Pipeline, job: Job, phases: Phases, model_id: str, report: Callable[[str], Any]
 ) -> Video | None:
     """Samples, decodes and writes one video, and returns it where this process writes.
@@ -51,19 +51,19 @@ def make(
         f"{len(request.scenario.events)} events, {sampler.name}, {sampler.steps} steps"
     )
     note = partial(_position, request.tape)
-    with kept_run(
+    with open_checkpoint(
         run_folder(job.out),
         request.fingerprint,
         phases.say,
         resume=job.resume,
-        every=parse_every(job.every),
+        every=parse_save_interval(job.every),
     ) as checkpoint:
         with phases.phase("sample", "calls", first="compile", note=note) as progress:
             watch = Stopwatch(progress)
-            with stop_between_parts(watch) as watched:
+            with defer_sigterm(watch) as watched:
                 sampling = partial(_sample, pipeline, job, request, watched, checkpoint, phases.say)
                 latents = interruptible(sampling)
-        video = finish(pipeline, job, phases, model_id, latents, watch.row, report)
+        video = decode_and_write(pipeline, job, phases, model_id, latents, watch.row, report)
         checkpoint.remove()
     return video
 
@@ -96,7 +96,7 @@ def _sample(
     return latents
 
 
-def finish(
+def decode_and_write(
     pipeline: Pipeline,
     job: Job,
     phases: Phases,
@@ -107,10 +107,10 @@ def finish(
     *,
     frames: np.ndarray | None = None,
 ) -> Video | None:
-    """Decodes a job's latents and writes all that belongs to its video; arguments as in `make`,
+    """Decodes latents and writes the video; arguments as in `generate_video`,
     `row_seconds`: what a call of the network took, where that is to be remembered; `frames`: the
     latents decoded, where that has been done."""
-    from syncos_jax.runs import record as records
+    from syncos_jax.runs.metadata import describe, video_comment, write_metadata
     from syncos_jax.sampling.hosts import is_main_process
 
     request = job.prepare(pipeline)
@@ -120,9 +120,9 @@ def finish(
     if not is_main_process():  # of several, the first one writes
         return None
     video = pipeline.video(request, frames)
-    record = records.describe(request, latents, model_id)
+    record = describe(request, latents, model_id)
     with phases.phase("write"):
-        scale = _write(job, video, latents, records.comment(record))
+        scale = _write(job, video, latents, video_comment(record))
     record.update(
         files={
             "video": job.out.name,
@@ -135,8 +135,8 @@ def finish(
         timings={name: round(value, 3) for name, value in phases.seconds.items()},
         made_from=_compare_with_original(job, record, phases),
     )
-    if job.record is not None:
-        records.write_sidecar(job.record, record)
+    if job.metadata is not None:
+        write_metadata(job.metadata, record)
     if row_seconds is not None:
         _record_speed(request, phases.seconds, row_seconds, len(frames))
     report(_summary(job, record["video"]))
@@ -145,10 +145,10 @@ def finish(
 
 def _record_speed(request: Request, seconds: dict[str, float], row: float, frames: int) -> None:
     """Writes down how long a run took; plans read it."""
-    from syncos_jax.pipeline.plan import run_kind
+    from syncos_jax.pipeline.plan import timing_key
     from syncos_jax.pipeline.timings import Speed, recall, remember
 
-    kind = run_kind(request)
+    kind = timing_key(request)
     before = recall(kind) if str(kind) in _compiled else None
     _compiled.add(str(kind))
     speed = Speed(
@@ -230,7 +230,7 @@ def _compare_with_original(
     job: Job, record: dict[str, Any], phases: Phases
 ) -> dict[str, Any] | None:
     """Reports whether the latents are those of the video that was to be made again."""
-    from syncos_jax.runs.record import differences
+    from syncos_jax.runs.metadata import differences
 
     if job.original is None:
         return None
@@ -245,7 +245,7 @@ def _compare_with_original(
 
 
 def _summary(job: Job, measures: dict[str, Any]) -> str:
-    beside = [("stills", job.sheet), ("latents", job.latents), ("record", job.record)]
+    beside = [("stills", job.sheet), ("latents", job.latents), ("record", job.metadata)]
     written = "".join(f", {name} in {path}" for name, path in beside if path is not None)
     return (
         f"{job.out}: {measures['frames']} frames of {measures['width']}×{measures['height']}, "
@@ -255,7 +255,7 @@ def _summary(job: Job, measures: dict[str, Any]) -> str:
 
 def compare(job: Job, videos: Sequence[Video], report: Callable[[str], Any]) -> None:
     """Writes stills of the videos of one story side by side, as `job` says."""
-    from syncos_jax.pipeline.video import side_by_side
+    from syncos_jax.media.video import side_by_side
 
     assert job.compared is not None
     titles = [title.replace("_", "-") for title in job.titles]

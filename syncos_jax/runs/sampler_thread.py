@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from syncos_jax.sampling.run import Progress, Run
 
 
-class Player:
+class SamplerThread:
     """Plays the runs of a batch.
 
     Args:

@@ -151,7 +151,7 @@ def _finished(
 
 
 def _overlay(label: str, height: int, width: int) -> Image.Image:
-    from syncos_jax.pipeline.label import render
+    from syncos_jax.media.label import render
 
     return render(label, height, width)
 

@@ -1,4 +1,4 @@
-"""Work beside the sampler: decoding and writing one video while the next is sampled."""
+"""WorkerConfig beside the sampler: decoding and writing one video while the next is sampled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POLL = 0.2  # seconds; the main thread takes signals in between
 _GRACE = 10.0
 
 
-class Finisher:
+class PostprocessThread:
     """A thread that does pieces of work in the order in which they come.
 
     At most one piece waits while another is done, so that latents do not pile up. What a piece

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
-from syncos_jax.pipeline.encode import check_video_path, png_comment, write
+from syncos_jax.media.encode import check_video_path, png_comment, write
 
 __all__ = ["Video", "check_video_path", "load_video", "side_by_side"]
 

@@ -1,0 +1,1 @@
+"""Pictures and clips in; video files, contact sheets and labels out."""
