@@ -1,7 +1,7 @@
 """What the commands share: errors as one line in the words of the command line, exit codes.
 
-The library's errors name Python arguments in backquotes, such as `` `resume=False` ``, and know no
-option. `OPTIONS` says which option each of them is; `worded` puts it in.
+The library's errors name Python arguments (`syncos_jax.errors.Argument`). `OPTIONS` says which
+option each of them is; `flag` words an argument as that option.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from syncos_jax.errors import MISSING, Argument, InputError
 from syncos_jax.runs import exits
 from syncos_jax.runs.exits import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
 
@@ -58,6 +59,21 @@ OPTIONS = {
 }
 """Argument of the library, or argument with its value -> option of the command line."""
 
+
+def flag(argument: Argument) -> str:
+    """An argument as its option: ``Argument("only", "unet")`` becomes ``--only unet``."""
+    name, value = argument
+    if value is MISSING:
+        return OPTIONS.get(name, str(argument))
+    if f"{name}={value}" in OPTIONS:
+        return OPTIONS[f"{name}={value}"]
+    if name not in OPTIONS:
+        return str(argument)
+    if isinstance(value, dict):  # an option takes a mapping as NAME=VALUE
+        return " ".join(f"{OPTIONS[name]} {key}={item}" for key, item in value.items())
+    return f"{OPTIONS[name]} {value}"
+
+
 _ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")
 _ITEM = re.compile(r"\{'(\w+)': (.*)\}")  # of a mapping, which an option takes as NAME=VALUE
 
@@ -78,9 +94,13 @@ def worded(message: str) -> str:
     return _ARGUMENT.sub(option, message)
 
 
-def fail(message: str) -> None:
-    """One line on stderr."""
-    exits.fail(worded(message))
+def fail(message: str | InputError) -> None:
+    """One line on stderr for each error."""
+    if isinstance(message, InputError):
+        for error in message.all_errors:
+            exits.fail(worded(error.line(flag)))
+    else:
+        exits.fail(worded(message))
 
 
 @contextmanager

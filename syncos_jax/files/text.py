@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = _repr.maxlong = 60
-_repr.maxdict = _repr.maxlist = _repr.maxlevel = 3
-
-
-def short(value: Any) -> str:
-    """``repr(value)``, cut to a few dozen characters, however large or nested the value is."""
-    try:
-        return _repr.repr(value)
-    except ValueError:  # a whole number of more than 4300 digits
-        return "a very large number"
+from syncos_jax.errors import short as short
 
 
 def key_path(location: Iterable[str | int]) -> str:

@@ -17,13 +17,14 @@ TERMINATED = 75
 INTERRUPTED = 130
 
 
-def fail(message: str) -> None:
+def fail(message: str | InputError) -> None:
     """One line on stderr."""
+    message = str(message)
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")
 
 
 @contextmanager
-def exit_on_error(report: Callable[[str], None] = fail) -> Iterator[None]:
+def exit_on_error(report: Callable[[str | InputError], None] = fail) -> Iterator[None]:
     """Turns what a user can do something about into one line and an exit code, without a trace.
 
     InputError and OSError (no space, no permission) exit with 2, a device out of memory with 1,
@@ -35,7 +36,7 @@ def exit_on_error(report: Callable[[str], None] = fail) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        report(str(error))
+        report(error)
         raise SystemExit(_at_once(BAD_INPUT)) from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
@@ -57,7 +58,7 @@ def exit_on_error(report: Callable[[str], None] = fail) -> Iterator[None]:
         raise SystemExit(FAILED) from None
 
 
-def _report_platform(error: BaseException, report: Callable[[str], None]) -> None:
+def _report_platform(error: BaseException, report: Callable[[str | InputError], None]) -> None:
     """Ends with one line where JAX has no device of the platform that it was told to use."""
     if "jax" not in sys.modules:
         return
@@ -69,7 +70,7 @@ def _report_platform(error: BaseException, report: Callable[[str], None]) -> Non
         raise SystemExit(BAD_INPUT) from None
 
 
-def _interrupted(stop: KeyboardInterrupt, report: Callable[[str], None]) -> int:
+def _interrupted(stop: KeyboardInterrupt, report: Callable[[str | InputError], None]) -> int:
     terminated = isinstance(stop, Terminated)
     how_to_go_on = f"; {stop}" if str(stop) else ""
     verb = "terminated" if terminated else "interrupted"
