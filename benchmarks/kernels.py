@@ -3,9 +3,9 @@
     python benchmarks/kernels.py                 # on a CPU in little, elsewhere at full size
     python benchmarks/kernels.py --size small --only attention
 
-Attentions are those of `kernels/attention/shapes.py`, layers those of `kernels/layers.py`; the
-others are VideoCrafter2's at its finest level. Writes benchmarks/results/kernels-KIND-OF-DEVICE.md;
-the way that is taken where nothing is said is marked.
+Attention shapes come from `kernels/attention/shapes.py`, layers from `kernels/bench_shapes.py`;
+the others are VideoCrafter2's at its finest level. Writes
+benchmarks/results/kernels-KIND-OF-DEVICE.md; the default implementation is marked.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from syncos_jax.experiments.bench import report
 from syncos_jax.experiments.bench.device import kind, machine
 from syncos_jax.experiments.bench.measure import Work, measure
 from syncos_jax.files import replacing
-from syncos_jax.kernels.attention import IMPLEMENTATIONS, attention, choose, why_not
+from syncos_jax.kernels.attention import IMPLEMENTATIONS, attention, choose, unsupported_reason
 from syncos_jax.kernels.attention.shapes import SHAPES
+from syncos_jax.kernels.bench_shapes import LAYERS, Layer, layers
 from syncos_jax.kernels.feed_forward import plain as unit
-from syncos_jax.kernels.layers import LAYERS, Layer, layers
 from syncos_jax.kernels.quantized import quantize, quantized_product
 from syncos_jax.kernels.temporal_conv import plain as over_frames
 
@@ -57,7 +57,7 @@ def attentions(size: str, platform: str) -> Iterator[tuple[str, list[Way]]]:
         ways: list[Way] = []
         for name in IMPLEMENTATIONS:
             elsewhere = OF_PLATFORM.get(name, platform) != platform
-            if not elsewhere and why_not(name, q, shape.S) is None:
+            if not elsewhere and unsupported_reason(name, q, shape.S) is None:
                 way = partial(attention, implementation=name)
                 ways.append((name, name == taken, way, (q, k, v)))
         yield shape.name, ways

@@ -11,6 +11,8 @@ import jax
 from syncos_jax.errors import InputError
 
 Function = Callable[..., jax.Array]
+Shaped = jax.Array | jax.ShapeDtypeStruct
+"""Anything with a shape and a dtype."""
 
 PLAIN = "plain"
 """The implementation that is the reference and runs everywhere."""
@@ -93,7 +95,7 @@ def with_gradient(kernel: Function, reference: Function, **static: Any) -> Any:
     return function
 
 
-def divided() -> str | None:
+def mesh_unsupported_reason() -> str | None:
     """Why no kernel can stand in a program of this mesh; None where one can."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types or (), strict=True)

@@ -6,7 +6,7 @@ LEAST = 8.0
 """Compute capability from which their matrix units take bfloat16 (Ampere)."""
 
 
-def why_not() -> str | None:
+def unsupported_reason() -> str | None:
     """Why none can run on this process's GPU; None where they can. A process without one compiles
     for another machine."""
     if jax.default_backend() != "gpu":

@@ -7,7 +7,7 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from syncos_jax.kernels.choice import divided
+from syncos_jax.kernels.choice import mesh_unsupported_reason
 
 FAST_MEMORY = 48 * 2**20
 """Bytes of a core's fast memory (VMEM) that a kernel may use; from v5e on there are 64 MiB or
@@ -35,9 +35,9 @@ def bytes_of(*arrays: Any) -> int:
     return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(arrays))
 
 
-def why_not(weights: Any) -> str | None:
+def unsupported_reason(weights: Any) -> str | None:
     """Why no kernel can hold these weights in a program of this mesh; None where one can."""
-    reason = _too_old() or divided()
+    reason = _too_old() or mesh_unsupported_reason()
     if reason:
         return reason
     held = bytes_of(weights)

@@ -132,7 +132,7 @@ class InputError(ValueError):
     def within(self: _Error, *place: str | os.PathLike[str]) -> _Error:
         """The same error in an outer place, such as the file that was read."""
         made = copy.copy(self)
-        made.place = (*map(os.fspath, place), *self.place)
+        made.place = (*(os.fspath(part) for part in place), *self.place)
         made._together = tuple(one.within(*place) for one in self._together)
         return made
 

@@ -15,7 +15,7 @@ from networks import quickly
 from syncos_jax.errors import InputError
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig
 from syncos_jax.models.cogvideox.transformer import CogVideoXTransformer
-from syncos_jax.models.layers import NoWeights
+from syncos_jax.models.layers import AbstractRngs
 from syncos_jax.models.weights import leaves
 from syncos_jax.weights_convert.cogvideox_config import transformer_config
 from syncos_jax.weights_convert.cogvideox_tables import transformer_table
@@ -89,7 +89,7 @@ def torch_transformer(settings, seed=0):
 
 
 def build(config, dtype=jnp.float32):
-    return nnx.eval_shape(lambda: CogVideoXTransformer(config, dtype=dtype, rngs=NoWeights()))
+    return nnx.eval_shape(lambda: CogVideoXTransformer(config, dtype=dtype, rngs=AbstractRngs()))
 
 
 def port(model, dtype=jnp.float32):
@@ -177,7 +177,7 @@ def test_times_of_frames():
 def test_sizes_that_do_not_fit():
     text, t = jnp.zeros((1, 5, 10)), jnp.zeros(1)
     patches, learned = (
-        CogVideoXTransformer(transformer_config(SETTINGS[name]), rngs=NoWeights())
+        CogVideoXTransformer(transformer_config(SETTINGS[name]), rngs=AbstractRngs())
         for name in ("1.5", "5B-I2V")
     )
     with pytest.raises(InputError, match="3 frames, 6 x 8 cells cannot be divided"):

@@ -13,7 +13,7 @@ from networks import quickly
 from syncos_jax.errors import InputError
 from syncos_jax.models.cogvideox.config import CogVideoXVAEConfig
 from syncos_jax.models.cogvideox.vae import CogVideoXVAE, pieces
-from syncos_jax.models.layers import NoWeights
+from syncos_jax.models.layers import AbstractRngs
 from syncos_jax.models.weights import leaves
 from syncos_jax.weights_convert.cogvideox_config import vae_config
 from syncos_jax.weights_convert.cogvideox_tables import VAE
@@ -57,7 +57,7 @@ def torch_vae(settings, random=True):
 
 
 def build(config, dtype=jnp.float32):
-    return nnx.eval_shape(lambda: CogVideoXVAE(config, dtype=dtype, rngs=NoWeights()))
+    return nnx.eval_shape(lambda: CogVideoXVAE(config, dtype=dtype, rngs=AbstractRngs()))
 
 
 def port(model, dtype=jnp.float32):

@@ -11,7 +11,14 @@ from jax.experimental import pallas
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from syncos_jax.errors import InputError
-from syncos_jax.kernels.attention import attention, choose, chunked, flash, plain, why_not
+from syncos_jax.kernels.attention import (
+    attention,
+    choose,
+    chunked,
+    flash,
+    plain,
+    unsupported_reason,
+)
 from syncos_jax.kernels.attention.shapes import SHAPES, Shape
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -169,7 +176,7 @@ def test_devices_that_the_compiler_divides_among_have_the_kernel_too(b, N, sides
 @pytest.mark.parametrize("shape", [s for s in SMALL if s.dtype == "bfloat16"], ids=name)
 def test_cudnn_is_attention(shape):
     q, k, v = drawn(shape)
-    if why_not("cudnn", q, shape.S):
+    if unsupported_reason("cudnn", q, shape.S):
         pytest.skip("not for these heads")
     found = attention(q, k, v, implementation="cudnn")
     np.testing.assert_allclose(

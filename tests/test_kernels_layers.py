@@ -15,8 +15,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels import tpu
-from syncos_jax.kernels.attention_layer import by_cells, over_frames, to_text
-from syncos_jax.kernels.layers import LAYERS, layers
+from syncos_jax.kernels.attention_layer import temporal_pallas_tpu, temporal_triton, text_pallas_tpu
+from syncos_jax.kernels.bench_shapes import LAYERS, layers
 from syncos_jax.models.attention import SpatialTransformer, TemporalTransformer
 from syncos_jax.models.quantize import quantized
 from syncos_jax.pipeline.flops import flops
@@ -213,12 +213,14 @@ def test_a_transformer_is_the_same_on_every_platform(kind, platform, integers, l
 def test_what_no_kernel_can_compute_is_an_error_or_plain():
     (unit, _, frames, text, conv) = layers("", (1, 40, 4, 4, 64), 2, words=600, dtype="float32")
     x, weights = drawn(frames)
-    assert "40 frames is longer than 32" in over_frames.why_not(x, weights, 2)
+    assert "40 frames is longer than 32" in temporal_pallas_tpu.unsupported_reason(x, weights, 2)
     with pytest.raises(InputError, match="attention over frames: fused cannot be used: a clip of"):
         frames.function(x, weights, implementation="fused")
     assert frames.function(x, weights).shape == x.shape
     arrays = drawn(text)
-    assert "600 tokens is longer" in to_text.why_not(arrays[0], 600, arrays[-1], 2)
+    assert "600 tokens is longer" in text_pallas_tpu.unsupported_reason(
+        arrays[0], 600, arrays[-1], 2
+    )
     with pytest.raises(InputError, match="attention to a text: fused cannot be used"):
         text.function(*arrays, implementation="fused")
     with pytest.raises(InputError, match="no implementation 'fast'; known: plain, fused"):
@@ -258,8 +260,8 @@ def test_a_device_that_is_too_old_has_the_plain_layer(backend, kind, able, monke
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     x, weights = layers("", (1, 16, 8, 8, 128), 2)[2].arrays
     reasons = {
-        "fused": over_frames.why_not(x, weights, 2),
-        "triton": by_cells.why_not(x, weights, 2),
+        "fused": temporal_pallas_tpu.unsupported_reason(x, weights, 2),
+        "triton": temporal_triton.unsupported_reason(x, weights, 2),
     }
     assert {name for name, reason in reasons.items() if reason is None} == able
 

@@ -53,7 +53,7 @@ def torch_twin(state, config, x):
 
 def random_state(config, seed=0):
     """A checkpoint with random tensors, shaped as the network wants them."""
-    network = random_network(lambda: EfficientNet(config, rngs=read.NoWeights()))
+    network = random_network(lambda: EfficientNet(config, rngs=read.AbstractRngs()))
     from syncos_jax.weights_convert.table import leaves
 
     rng = np.random.default_rng(seed)
@@ -76,7 +76,7 @@ def random_state(config, seed=0):
 def compared(state, config, x):
     """Ours and the twin's features and logits of images ``[B, H, W, 3]``."""
     network = fill(
-        nnx.eval_shape(lambda: EfficientNet(config, rngs=read.NoWeights())),
+        nnx.eval_shape(lambda: EfficientNet(config, rngs=read.AbstractRngs())),
         tables.efficientnet(config),
         state,
         state.__getitem__,

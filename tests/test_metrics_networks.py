@@ -155,7 +155,7 @@ def test_sizes_of_the_published_models():
     """Parameters, from their papers and model cards."""
 
     def millions(config):
-        network = nnx.eval_shape(lambda: VisionTransformer(config, rngs=read.NoWeights()))
+        network = nnx.eval_shape(lambda: VisionTransformer(config, rngs=read.AbstractRngs()))
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))) / 1e6
 
     assert millions(ViTConfig.dino_vitb16()) == pytest.approx(85.8, abs=0.05)

@@ -11,7 +11,7 @@ from diffusers import WanTransformer3DModel
 from flax import nnx
 
 from syncos_jax.errors import InputError
-from syncos_jax.models.layers import NoWeights
+from syncos_jax.models.layers import AbstractRngs
 from syncos_jax.models.wan.config import WanTransformerConfig
 from syncos_jax.models.wan.transformer import WanTransformer
 from syncos_jax.weights_convert import wan_tables
@@ -67,7 +67,7 @@ def torch_transformer(config: WanTransformerConfig) -> WanTransformer3DModel:
 
 
 def build(config: WanTransformerConfig, dtype=jnp.float32) -> WanTransformer:
-    return nnx.eval_shape(lambda: WanTransformer(config, dtype=dtype, rngs=NoWeights()))
+    return nnx.eval_shape(lambda: WanTransformer(config, dtype=dtype, rngs=AbstractRngs()))
 
 
 def port(reference, config, dtype=jnp.float32):

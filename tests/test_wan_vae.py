@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan
 from flax import nnx
 
 from syncos_jax.errors import InputError
-from syncos_jax.models.layers import NoWeights
+from syncos_jax.models.layers import AbstractRngs
 from syncos_jax.models.wan.config import WanVAEConfig
 from syncos_jax.models.wan.vae import WanVAE
 from syncos_jax.weights_convert import wan_tables
@@ -66,7 +66,7 @@ def torch_vae(config: WanVAEConfig) -> AutoencoderKLWan:
 
 
 def build(config: WanVAEConfig, dtype=jnp.float32) -> WanVAE:
-    return nnx.eval_shape(lambda: WanVAE(config, dtype=dtype, rngs=NoWeights()))
+    return nnx.eval_shape(lambda: WanVAE(config, dtype=dtype, rngs=AbstractRngs()))
 
 
 def port(reference, config, dtype=jnp.float32):

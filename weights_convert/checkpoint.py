@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.weights_convert.stored import Stored
+from syncos_jax.weights_convert.stored import LazyTensor
 from syncos_jax.weights_convert.table import AnyTable
 
 
@@ -23,7 +23,7 @@ class Part:
     """
 
     where: str
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, LazyTensor]
     table: AnyTable
     names: tuple[AnyTable, ...] = ()
 

@@ -316,9 +316,7 @@ def _spacing(name: str, config: Mapping[str, Any], zero_snr: bool) -> tuple[str,
     return spacing, []
 
 
-def solver_settings(
-    config: Mapping[str, Any], schedule: Mapping[str, Any]
-) -> dict[str, Mapping[str, Any]]:
+def solver_settings(config: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, Any]:
     """What `ModelConfig` calls ``solver`` and ``levels``; empty where DDIM samples the model.
 
     Args:

@@ -109,7 +109,8 @@ def _read_whole_config(
     names = [source, folder.name, index.get("_name_or_path"), unet.get("_name_or_path")]
     clip, assumed = clip_defaults(unet, vae_sizes, [str(name) for name in names if name])
     said = {"sampling": "; ".join(notes)} if notes else {}
-    values = {"name": folder.name, "source": str(folder), **FAMILY_DEFAULTS, **clip, **extra}
+    values: dict[str, Any] = {"name": folder.name, "source": str(folder)}
+    values |= {**FAMILY_DEFAULTS, **clip, **extra}
     if said:
         values["notes"] = {**values.get("notes", {}), **said}
     try:
@@ -157,7 +158,7 @@ def open_pipeline(
         table = _table(name, config)
         tensors, said = unwrapped(
             open_folder(place, dataclasses.replace(choice, network=name)),
-            lambda key, table=table: bool(table.targets(key)),
+            table.targets,
             str(place),
             dataclasses.replace(choice, network=name),
         )

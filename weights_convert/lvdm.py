@@ -15,7 +15,7 @@ from syncos_jax.weights_convert import lvdm_config, lvdm_tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.lvdm_tables import PREFIXES, SCHEDULE_BUFFERS
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped, without_common_prefix
-from syncos_jax.weights_convert.stored import Stored, Tensors
+from syncos_jax.weights_convert.stored import LazyTensor, Tensors
 from syncos_jax.weights_convert.weight_files import open_file
 
 _AVERAGED = "model_ema."
@@ -139,7 +139,7 @@ def split(tensors: Tensors) -> tuple[dict[str, Tensors], Tensors]:
     return groups, rest
 
 
-def _compare(buffers: Mapping[str, Stored], config: ModelConfig) -> list[str]:
+def _compare(buffers: Mapping[str, LazyTensor], config: ModelConfig) -> list[str]:
     """Warnings where the checkpoint's own buffers say something else than the configuration."""
     schedule = config.noise_schedule()
     ours = {"sqrt_one_minus_alphas_cumprod": schedule.noise}

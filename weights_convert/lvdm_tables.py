@@ -165,7 +165,7 @@ def vae_table(config: VAEConfig) -> NamedTable:
     ]
     for level in range(levels):
         down = f"encoder.down.{level}", f"encoder.down_blocks.{level}"
-        # Stored in the order of the levels, finest first, but run from the last to the first.
+        # LazyTensor in the order of the levels, finest first, but run from the last to the first.
         up = f"decoder.up.{level}", f"decoder.up_blocks.{levels - 1 - level}"
         for (theirs, ours), blocks in ((down, count), (up, count + 1)):
             for i in range(blocks):

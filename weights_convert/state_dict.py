@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.weights_convert.stored import Stored, Tensors
+from syncos_jax.weights_convert.stored import LazyTensor, Tensors
 
 _DEEPEST = 4
 _SHOWN = 8
@@ -91,7 +91,7 @@ def _described(content: Any) -> str:
 
 def _sets(content: Mapping[Any, Any], name: str, depth: int = 0) -> Iterator[tuple[str, Tensors]]:
     """The mappings within `content` that hold tensors, by their dotted keys."""
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Stored)}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, LazyTensor)}
     if tensors:
         yield name, tensors
     if depth < _DEEPEST:
@@ -138,7 +138,7 @@ def _nothing(path: Path, content: Mapping[Any, Any]) -> Tensors:
 
 
 def unwrapped(
-    tensors: Tensors, known: Callable[[str], bool], where: str, choice: Choice
+    tensors: Tensors, known: Callable[[str], Any], where: str, choice: Choice
 ) -> tuple[Tensors, str]:
     """The tensors under the names that a table knows, and a word on what was taken off.
 
@@ -148,7 +148,7 @@ def unwrapped(
 
     Args:
         tensors: by the names of the file.
-        known: whether the table has a name.
+        known: true for the names of the table.
         where: names the file in errors.
         choice: what is wanted.
 
@@ -160,7 +160,7 @@ def unwrapped(
     if any(known(key) for key in clean):
         return clean, ""
     counts = {
-        prefix: sum(known(key[len(prefix) :]) for key in clean if key.startswith(prefix))
+        prefix: sum(bool(known(key[len(prefix) :])) for key in clean if key.startswith(prefix))
         for prefix in _prefixes(clean)
     }
     best = max(counts.values(), default=0)

@@ -1,6 +1,6 @@
 """Tensors in files: where they lie, read one at a time.
 
-A `Stored` tensor knows its shape and dtype from the file's header; its data is read when it is
+A `LazyTensor` tensor knows its shape and dtype from the file's header; its data is read when it is
 turned into an array, and kept by nobody. Nothing here maps a file into memory, so the memory of a
 process is what it holds, not what it has looked at.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 
-Tensors = dict[str, "Stored"]
+Tensors = dict[str, "LazyTensor"]
 
 _MAX_HEADER = 100_000_000
 """Bytes; what the safetensors library allows."""
@@ -40,7 +40,7 @@ _SAFETENSORS_DTYPES: dict[str, np.dtype] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class LazyTensor:
     """A tensor in a file.
 
     Attributes:
@@ -119,14 +119,14 @@ def read_safetensors(path: Path, size: int) -> Tensors:
     return tensors
 
 
-def _entry(path: Path, base: int, value: dict[str, Any]) -> Stored:
+def _entry(path: Path, base: int, value: dict[str, Any]) -> LazyTensor:
     begin, end = value["data_offsets"]
     shape = tuple(value["shape"])
     if value["dtype"] not in _SAFETENSORS_DTYPES:
         raise InputError(f"{path}: has tensors of type {value['dtype']}, which is not supported")
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
         raise ValueError("negative or fractional sizes")
-    stored = Stored(path, base + begin, _SAFETENSORS_DTYPES[value["dtype"]], shape)
+    stored = LazyTensor(path, base + begin, _SAFETENSORS_DTYPES[value["dtype"]], shape)
     if end - begin != stored.nbytes:
         raise ValueError(f"{end - begin} bytes for a tensor of shape {shape}")
     return stored

@@ -242,7 +242,7 @@ def fill(
         module: from ``nnx.eval_shape``; shapes and dtypes are taken from it.
         table: of this kind of checkpoint.
         keys: all names in the checkpoint.
-        read: the tensor of a name: an array, or one that is still in its file (`Stored`).
+        read: the tensor of a name: an array, or one that is still in its file (`LazyTensor`).
         what: names the checkpoint in errors.
         put: places an array on devices; default: the default device, in the module's dtype.
 

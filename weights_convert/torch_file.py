@@ -25,7 +25,7 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.weights_convert import pickle_names as names
-from syncos_jax.weights_convert.stored import Stored
+from syncos_jax.weights_convert.stored import LazyTensor
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
@@ -41,7 +41,7 @@ def recognises(head: bytes) -> bool:
 
 
 def read(path: Path) -> Any:
-    """What a checkpoint holds: plain values as they are, tensors as `Stored`, the rest inert.
+    """What a checkpoint holds: plain values as they are, tensors as `LazyTensor`, the rest inert.
 
     Raises:
         InputError: damaged, truncated, of an unknown layout, or a pickle that would run code.
@@ -143,7 +143,7 @@ class _Storage:
 
 def _tensor(
     storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
-) -> Stored:
+) -> LazyTensor:
     """``torch._utils._rebuild_tensor_v2``."""
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without a storage")
@@ -155,7 +155,7 @@ def _tensor(
         step *= n
     where = storage.offset + offset * storage.dtype.itemsize
     shape, strides = tuple(shape), tuple(strides)
-    stored = Stored(storage.path, where, storage.dtype, shape, None if dense else strides)
+    stored = LazyTensor(storage.path, where, storage.dtype, shape, None if dense else strides)
     if offset + stored.span > storage.count:
         raise ValueError(f"a tensor of shape {shape} that is larger than its storage")
     return stored
@@ -170,7 +170,7 @@ def _bare_tensor(
     _hooks: Any,
     dtype: Any,
     *_: Any,
-) -> Stored:
+) -> LazyTensor:
     """``torch._utils._rebuild_tensor_v3``, whose storage is one of bytes."""
     if not isinstance(dtype, np.dtype) or not isinstance(storage, _Storage):
         raise _Unreadable("holds tensors of a type that is not read; save them as float32")

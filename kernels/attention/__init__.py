@@ -16,7 +16,7 @@ from syncos_jax.kernels.attention.choice import (
     Implementation,
     attention,
     choose,
-    why_not,
+    unsupported_reason,
 )
 
-__all__ = ["IMPLEMENTATIONS", "Implementation", "attention", "choose", "why_not"]
+__all__ = ["IMPLEMENTATIONS", "Implementation", "attention", "choose", "unsupported_reason"]

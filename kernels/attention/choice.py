@@ -45,7 +45,7 @@ def attention(
         NotImplementedError: the program is lowered for a platform that it does not run on.
     """
     if implementation is not None:
-        reason = why_not(implementation, q, k.shape[1])
+        reason = unsupported_reason(implementation, q, k.shape[1])
         if reason is not None:
             raise InputError(f"attention: {implementation} cannot be used: {reason}")
     return _attention(q, k, v, implementation)
@@ -76,18 +76,20 @@ def choose(q: Any, keys: int, platform: str) -> Implementation:
     b, T, N, _ = q.shape
     if T * keys <= SMALL or (platform == "cpu" and 4 * b * N * T * keys <= CPU_SCORES):
         return "plain"
-    if platform == "cuda" and cudnn.why_not(q, keys) is None:
+    if platform == "cuda" and cudnn.unsupported_reason(q, keys) is None:
         return "cudnn"
-    if platform == "tpu" and flash.why_not(q, keys) is None:
+    if platform == "tpu" and flash.unsupported_reason(q, keys) is None:
         return "flash"
     return "chunked"
 
 
-def why_not(implementation: str, q: Any, keys: int) -> str | None:
+def unsupported_reason(implementation: str, q: Any, keys: int) -> str | None:
     """Why an implementation cannot compute q of a shape and dtype; None where it can."""
     if implementation not in IMPLEMENTATIONS:
         return f"there is none of that name; known: {', '.join(IMPLEMENTATIONS)}"
-    of_kernel: Any = {"cudnn": cudnn.why_not, "flash": flash.why_not}.get(implementation)
+    of_kernel: Any = {"cudnn": cudnn.unsupported_reason, "flash": flash.unsupported_reason}.get(
+        implementation
+    )
     return None if of_kernel is None else of_kernel(q, keys)
 
 

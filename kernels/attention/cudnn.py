@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from syncos_jax.kernels import cuda
+from syncos_jax.kernels.choice import Shaped
 
 MOST = 128
 """Largest head size."""
@@ -15,7 +16,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
 
 
-def why_not(q: jax.ShapeDtypeStruct, keys: int) -> str | None:
+def unsupported_reason(q: Shaped, keys: int) -> str | None:
     """Why it cannot compute `q` with as many keys; None where it can."""
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes in half precision, not in {q.dtype}"
@@ -23,7 +24,7 @@ def why_not(q: jax.ShapeDtypeStruct, keys: int) -> str | None:
         return f"heads have {q.shape[-1]} features, but it takes multiples of 8 to {MOST}"
     if not _installed():
         return "the CUDA plugin of JAX, which brings cuDNN, is not installed"
-    return cuda.why_not()
+    return cuda.unsupported_reason()
 
 
 def _installed() -> bool:

@@ -8,6 +8,8 @@ block belong to another segment, which no query looks at.
 import jax
 import jax.numpy as jnp
 
+from syncos_jax.kernels.choice import Shaped
+
 LANES = 128
 BLOCKS = (1024, 512, 256, 128)
 """Queries, and keys, of a block: the largest that fills up at most an eighth."""
@@ -58,7 +60,7 @@ def block_of(length: int, head_size: int) -> int:
     return fitting[0] if fitting else BLOCKS[-1]
 
 
-def why_not(q: jax.ShapeDtypeStruct, keys: int) -> str | None:
+def unsupported_reason(q: Shaped, keys: int) -> str | None:
     """Why it cannot compute `q` with as many keys; None where it can."""
     if q.dtype not in (jnp.bfloat16, jnp.float32):
         return f"it computes in bfloat16 and float32, not in {q.dtype}"

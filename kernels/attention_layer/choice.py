@@ -5,16 +5,25 @@ from typing import Literal
 
 import jax
 
-from syncos_jax.kernels.attention_layer import by_cells, over_frames, plain, to_text
-from syncos_jax.kernels.attention_layer.plain import OverFrames, ToText
+from syncos_jax.kernels.attention_layer import (
+    plain,
+    temporal_pallas_tpu,
+    temporal_triton,
+    text_pallas_tpu,
+)
+from syncos_jax.kernels.attention_layer.plain import TemporalWeights, TextWeights
 from syncos_jax.kernels.choice import Kernel, compute
 
 Implementation = Literal["plain", "fused", "triton"]
 
 
 @partial(jax.jit, static_argnames=("heads", "implementation"))  # traced once for equal shapes
-def attend_over_frames(
-    x: jax.Array, weights: OverFrames, *, heads: int, implementation: Implementation | None = None
+def temporal_attention(
+    x: jax.Array,
+    weights: TemporalWeights,
+    *,
+    heads: int,
+    implementation: Implementation | None = None,
 ) -> jax.Array:
     """Norm and attention among the frames of each cell, added to `x`.
 
@@ -32,21 +41,29 @@ def attend_over_frames(
         InputError: the one named is unknown or cannot compute these shapes.
         NotImplementedError: the program is lowered for a platform that it does not run on.
     """
-    plainly = partial(plain.over_frames, heads=heads)
+    plainly = partial(plain.temporal, heads=heads)
     given = (x, weights, heads)
     kernels = {
-        "fused": Kernel("tpu", partial(over_frames.add, heads=heads), over_frames.why_not(*given)),
-        "triton": Kernel("cuda", partial(by_cells.add, heads=heads), by_cells.why_not(*given)),
+        "fused": Kernel(
+            "tpu",
+            partial(temporal_pallas_tpu.add, heads=heads),
+            temporal_pallas_tpu.unsupported_reason(*given),
+        ),
+        "triton": Kernel(
+            "cuda",
+            partial(temporal_triton.add, heads=heads),
+            temporal_triton.unsupported_reason(*given),
+        ),
     }
     return compute("attention over frames", plainly, kernels, implementation, x, weights)
 
 
 @partial(jax.jit, static_argnames=("heads", "implementation"))
-def attend_to_text(
+def text_attention(
     x: jax.Array,
     k: jax.Array,
     v: jax.Array,
-    weights: ToText,
+    weights: TextWeights,
     *,
     heads: int,
     implementation: Implementation | None = None,
@@ -56,16 +73,16 @@ def attend_to_text(
     Args:
         x: ``[B, T, C]``.
         k, v: the text's keys and values ``[B, S, N D]``.
-        weights, heads: as of `attend_over_frames`.
+        weights, heads: as of `temporal_attention`.
         implementation: "plain" or "fused" (TPU); None as there.
 
     Returns:
         Like `x`; statistics in float32.
 
     Raises:
-        InputError, NotImplementedError: as of `attend_over_frames`.
+        InputError, NotImplementedError: as of `temporal_attention`.
     """
-    plainly = partial(plain.to_text, heads=heads)
-    reason = to_text.why_not(x, k.shape[1], weights, heads)
-    kernels = {"fused": Kernel("tpu", partial(to_text.add, heads=heads), reason)}
+    plainly = partial(plain.text, heads=heads)
+    reason = text_pallas_tpu.unsupported_reason(x, k.shape[1], weights, heads)
+    kernels = {"fused": Kernel("tpu", partial(text_pallas_tpu.add, heads=heads), reason)}
     return compute("attention to a text", plainly, kernels, implementation, x, k, v, weights)

@@ -5,6 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from syncos_jax.kernels.choice import Shaped
+
 LANES = 128
 
 
@@ -48,7 +50,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, size: int, allowed: jax.Arr
     return total
 
 
-def why_not(x: jax.ShapeDtypeStruct, size: int) -> str | None:
+def unsupported_reason(x: Shaped, size: int) -> str | None:
     """Why the kernels cannot compute heads of a size; None where they can."""
     if x.dtype not in (jnp.bfloat16, jnp.float32):
         return f"it computes in bfloat16 and float32, not in {x.dtype}"

@@ -8,7 +8,7 @@ from syncos_jax.kernels.attention import attention
 from syncos_jax.kernels.layer_norm import layer_norm
 
 
-class OverFrames(NamedTuple):
+class TemporalWeights(NamedTuple):
     """Weights of an attention over frames, with N heads of D features.
 
     Attributes:
@@ -27,7 +27,7 @@ class OverFrames(NamedTuple):
     bias_out: jax.Array
 
 
-class ToText(NamedTuple):
+class TextWeights(NamedTuple):
     """Weights of an attention to a text, with N heads of D features.
 
     Attributes:
@@ -44,7 +44,7 @@ class ToText(NamedTuple):
     bias_out: jax.Array
 
 
-def over_frames(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
+def temporal(x: jax.Array, weights: TemporalWeights, heads: int) -> jax.Array:
     """``x [B, F, L, C]`` and what the frames of each of its L cells attend to among themselves."""
     B, F, L, C = x.shape
     y = layer_norm(x, weights.scale, weights.shift).swapaxes(1, 2).reshape(B * L, F, C)
@@ -57,7 +57,7 @@ def over_frames(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
     return x + y.reshape(B, L, F, C).swapaxes(1, 2)
 
 
-def to_text(x: jax.Array, k: jax.Array, v: jax.Array, weights: ToText, heads: int) -> jax.Array:
+def text(x: jax.Array, k: jax.Array, v: jax.Array, weights: TextWeights, heads: int) -> jax.Array:
     """``x [B, T, C]`` and what its tokens attend to among ``k`` and ``v`` ``[B, S, N D]``."""
     y = layer_norm(x, weights.scale, weights.shift) @ weights.to_q
     q, k, v = (a.reshape(*a.shape[:2], heads, -1) for a in (y, k, v))

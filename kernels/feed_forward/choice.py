@@ -33,5 +33,5 @@ def feed_forward(
         InputError: the one named is unknown or cannot compute these shapes.
         NotImplementedError: the program is lowered for a platform that it does not run on.
     """
-    kernels = {"fused": Kernel("tpu", _fused, fused.why_not(x, weights))}
+    kernels = {"fused": Kernel("tpu", _fused, fused.unsupported_reason(x, weights))}
     return compute("feed-forward", plain.add, kernels, implementation, x, weights)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from syncos_jax.kernels import tpu
+from syncos_jax.kernels.choice import Shaped
 from syncos_jax.kernels.feed_forward.plain import Weights, gelu
 from syncos_jax.kernels.layer_norm import layer_norm
 
@@ -69,11 +70,11 @@ def step_of(inner: int) -> int:
     return max(fitting, default=inner)
 
 
-def why_not(x: jax.ShapeDtypeStruct, weights: Weights) -> str | None:
+def unsupported_reason(x: Shaped, weights: Weights) -> str | None:
     """Why it cannot compute it; None where it can."""
     if x.dtype not in (jnp.bfloat16, jnp.float32):
         return f"it computes in bfloat16 and float32, not in {x.dtype}"
     inner = weights.kernel_out.shape[0]
     if inner % LANES:
         return f"the {inner} features between its products are no multiple of {LANES}"
-    return tpu.why_not(weights)
+    return tpu.unsupported_reason(weights)

@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from syncos_jax.kernels import cuda
-from syncos_jax.kernels.choice import divided
+from syncos_jax.kernels.choice import Shaped, mesh_unsupported_reason
 
 ROWS = 128
 FEATURES = 64
@@ -26,7 +26,7 @@ ERF_RATE = 0.3275911
 
 
 def geglu(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """As `plain.geglu`; ``x [..., C]`` of shapes that `why_not` has nothing against."""
+    """As `plain.geglu`; ``x [..., C]`` of shapes that `unsupported_reason` has nothing against."""
     rows = x.reshape(-1, x.shape[-1])
     count, channels = rows.shape
     inner = kernel.shape[1] // 2
@@ -85,7 +85,7 @@ def gelu(x: jax.Array) -> jax.Array:
     return 0.5 * (x + jnp.abs(x) * erf)
 
 
-def why_not(x: jax.ShapeDtypeStruct, kernel: jax.ShapeDtypeStruct) -> str | None:
+def unsupported_reason(x: Shaped, kernel: Shaped) -> str | None:
     """Why it cannot compute it; None where it can."""
     if x.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes in half precision, not in {x.dtype}"
@@ -94,4 +94,4 @@ def why_not(x: jax.ShapeDtypeStruct, kernel: jax.ShapeDtypeStruct) -> str | None
     for name, (count, block) in {**sides, "features": (inner, FEATURES)}.items():
         if count % block:
             return f"{count} {name} are no multiple of {block}"
-    return cuda.why_not() or divided()
+    return cuda.unsupported_reason() or mesh_unsupported_reason()

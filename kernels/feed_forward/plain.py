@@ -57,7 +57,7 @@ def geglu(
         InputError: the one named is unknown or cannot compute these shapes.
         NotImplementedError: the program is lowered for a platform that it does not run on.
     """
-    kernels = {"triton": Kernel("cuda", _triton, gated.why_not(x, kernel))}
+    kernels = {"triton": Kernel("cuda", _triton, gated.unsupported_reason(x, kernel))}
     return compute("gated unit", by_products, kernels, implementation, x, kernel, bias)
 
 

@@ -39,8 +39,7 @@ def norm_conv(
         InputError: the one named is unknown or cannot compute these shapes.
         NotImplementedError: the program is lowered for a platform that it does not run on.
     """
-    options = {"groups": groups, "eps": eps}
-    kernel = Kernel("tpu", partial(fused.norm_conv, **options), fused.why_not(x, weights))
-    plainly = partial(plain.norm_conv, **options)
-    kernels = {"fused": kernel}
+    fast = partial(fused.norm_conv, groups=groups, eps=eps)
+    plainly = partial(plain.norm_conv, groups=groups, eps=eps)
+    kernels = {"fused": Kernel("tpu", fast, fused.unsupported_reason(x, weights))}
     return compute("norm and convolution", plainly, kernels, implementation, x, weights)

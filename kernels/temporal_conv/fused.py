@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from syncos_jax.kernels import tpu
-from syncos_jax.kernels.choice import with_gradient
+from syncos_jax.kernels.choice import Shaped, with_gradient
 from syncos_jax.kernels.group_norm import factors
 from syncos_jax.kernels.temporal_conv import plain
 from syncos_jax.kernels.temporal_conv.plain import Weights
@@ -76,8 +76,8 @@ def cells_of(frames: int, channels: int, length: int) -> int:
     return max(1, most // TILE) * TILE
 
 
-def why_not(x: jax.ShapeDtypeStruct, weights: Weights) -> str | None:
+def unsupported_reason(x: Shaped, weights: Weights) -> str | None:
     """Why it cannot compute it; None where it can."""
     if x.dtype not in (jnp.bfloat16, jnp.float32):
         return f"it computes in bfloat16 and float32, not in {x.dtype}"
-    return tpu.why_not(weights)
+    return tpu.unsupported_reason(weights)

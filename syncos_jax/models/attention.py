@@ -9,12 +9,12 @@ from flax import nnx
 
 from syncos_jax.kernels.attention import attention
 from syncos_jax.kernels.attention_layer import (
-    OverFrames,
-    ToText,
-    attend_over_frames,
-    attend_to_text,
-    by_cells,
-    over_frames,
+    TemporalWeights,
+    TextWeights,
+    temporal_attention,
+    temporal_pallas_tpu,
+    temporal_triton,
+    text_attention,
 )
 from syncos_jax.kernels.feed_forward import Weights, feed_forward, gelu
 from syncos_jax.models.layers import DType, GroupNorm, LayerNorm, Linear
@@ -122,17 +122,17 @@ class TransformerBlock(nnx.Module):
         if context is None or not _dense(attn.to_q, attn.to_out[0]):
             return x + attn(norm(x), context)
         k, v = attn.to_k(context), attn.to_v(context)
-        weights = ToText(*_arrays(norm, attn.to_q, attn.to_out[0]))
-        return attend_to_text(x, k, v, weights, heads=attn.heads)
+        weights = TextWeights(*_arrays(norm, attn.to_q, attn.to_out[0]))
+        return text_attention(x, k, v, weights, heads=attn.heads)
 
-    def frame_weights(self) -> list[tuple[OverFrames, int]] | None:
+    def frame_weights(self) -> list[tuple[TemporalWeights, int]] | None:
         """Weights and heads of both attentions, as the kernel takes them; None where it cannot."""
         found = []
         for norm, attn in ((self.norm1, self.attn1), (self.norm2, self.attn2)):
             layers = (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])
             if attn.bias or not _dense(*layers):
                 return None
-            found.append((OverFrames(*_arrays(norm, *layers)), attn.heads))
+            found.append((TemporalWeights(*_arrays(norm, *layers)), attn.heads))
         return found
 
     def feed_forward(self, x: jax.Array) -> jax.Array:
@@ -244,8 +244,8 @@ class TemporalTransformer(nnx.Module):
         layers = [layer for own in found for layer in own or ()]
         return [
             platform
-            for platform, kernel in (("tpu", over_frames), ("cuda", by_cells))
-            if all(kernel.why_not(shape, *layer) is None for layer in layers)
+            for platform, kernel in (("tpu", temporal_pallas_tpu), ("cuda", temporal_triton))
+            if all(kernel.unsupported_reason(shape, *layer) is None for layer in layers)
         ]
 
     def _in_place(self, y: jax.Array) -> jax.Array:
@@ -253,7 +253,7 @@ class TemporalTransformer(nnx.Module):
         y = self.proj_in(y)
         for block in self.transformer_blocks:
             for weights, heads in block.frame_weights() or ():
-                y = attend_over_frames(y, weights, heads=heads)
+                y = temporal_attention(y, weights, heads=heads)
             y = block.feed_forward(y)
         return self.proj_out(y)
 

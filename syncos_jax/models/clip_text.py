@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from syncos_jax.models.layers import DType, LayerNorm, Linear, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType, LayerNorm, Linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Embeddings(nnx.Module):
 
     def __init__(self, config: CLIPTextConfig, *, dtype, rngs):
         kw = {"dtype": dtype, "param_dtype": dtype, "rngs": rngs}
-        shapes_only = isinstance(rngs, NoWeights)
+        shapes_only = isinstance(rngs, AbstractRngs)
         init = nnx.initializers.zeros_init() if shapes_only else nnx.initializers.normal(0.02)
         self.token_embedding = nnx.Embed(
             config.vocabulary, config.features, embedding_init=init, **kw

@@ -19,7 +19,7 @@ from syncos_jax.kernels.temporal_conv import temporal_conv
 DType = jnp.dtype | type | str
 
 
-class NoWeights:
+class AbstractRngs:
     """Stands for ``nnx.Rngs`` where only shapes are wanted (``nnx.eval_shape``).
 
     The counters of real ones take time with the square of the layers: 5 s for a UNet of 7 million
@@ -35,8 +35,8 @@ class NoWeights:
         return self._key
 
 
-def _kernel_init(rngs: nnx.Rngs | NoWeights, **axes: int | tuple[int, ...]) -> Any:
-    if isinstance(rngs, NoWeights):
+def _kernel_init(rngs: nnx.Rngs | AbstractRngs, **axes: int | tuple[int, ...]) -> Any:
+    if isinstance(rngs, AbstractRngs):
         return nnx.initializers.zeros_init()
     return nnx.initializers.lecun_normal(**axes)
 

@@ -27,13 +27,13 @@ class NetworkModel(Model):
     raises `MissingPart`, an InputError that says so, and ``hasattr`` is False.
 
     Attributes:
-        divided: the networks whose weights may be divided among devices; the first is the
+        shardable: the networks whose weights may be divided among devices; the first is the
             denoiser.
         denoisers: the networks that `quantize` quantizes, those that are called at every step.
         config: sizes and sampling defaults; of `config_class`.
     """
 
-    divided: ClassVar[tuple[str, ...]]
+    shardable: ClassVar[tuple[str, ...]]
     denoisers: ClassVar[tuple[str, ...]]
 
     def __init__(self, config: Any, schedule: NoiseSchedule, parts: Mapping[str, Any]) -> None:
@@ -79,12 +79,12 @@ class NetworkModel(Model):
     def place(self, placement: Placement) -> None:
         for name in self._networks:
             graphdef, weights = self._split(name)
-            where = placement.place_weights if name in self.divided else placement.place
+            where = placement.place_weights if name in self.shardable else placement.place
             self._placed[name] = graphdef, where(weights)
 
     @property
     def params(self) -> Any:  # type: ignore[override]
-        return self._split(self.divided[0])[1]
+        return self._split(self.shardable[0])[1]
 
     @property
     def weights(self) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class QuantizedConv(_Quantized):
 
     def __init__(self, layer: nnx.Conv) -> None:
         super().__init__(layer, layer.kernel[...])
-        self.strides, self.padding = layer.strides, layer.padding
+        self.strides: Any = layer.strides
+        self.padding: Any = layer.padding
 
     def __call__(self, x: jax.Array) -> jax.Array:
         weights = self.values[...], self.scale[...]

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
-from syncos_jax.models.layers import DType, Linear, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType, Linear
 
 Activation = Literal["gelu_tanh", "gelu", "relu", "silu"]
 
@@ -96,7 +96,7 @@ def relative_buckets(tokens: int, buckets: int, max_distance: int) -> np.ndarray
 
 
 def _embedding(entries: int, features: int, *, dtype: DType, rngs: Any) -> nnx.Embed:
-    shapes_only = isinstance(rngs, NoWeights)
+    shapes_only = isinstance(rngs, AbstractRngs)
     init = nnx.initializers.zeros_init() if shapes_only else nnx.initializers.normal(0.02)
     return nnx.Embed(
         entries, features, embedding_init=init, dtype=dtype, param_dtype=dtype, rngs=rngs

@@ -126,7 +126,7 @@ def _divided(mesh: jax.sharding.Mesh | None, rules: Rules) -> Callable[[type[Mod
     everywhere = placement(mesh)
 
     def of_network(family: type[Model], name: str) -> Where:
-        if mesh is None or rules.feature is None or name not in getattr(family, "divided", ()):
+        if mesh is None or rules.feature is None or name not in getattr(family, "shardable", ()):
             return lambda shape: everywhere
         return lambda shape: rules.weights(mesh, shape)
 

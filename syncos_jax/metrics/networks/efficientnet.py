@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from syncos_jax.models.layers import DType, Linear, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType, Linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ConvNorm(nnx.Module):
         dtype: DType,
         rngs: nnx.Rngs,
     ):
-        zeros = isinstance(rngs, NoWeights)
+        zeros = isinstance(rngs, AbstractRngs)
         init = nnx.initializers.zeros_init() if zeros else nnx.initializers.lecun_normal()
         self.conv = nnx.Conv(
             channels_in,

@@ -5,7 +5,7 @@ Nothing that a checkpoint holds is executed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from syncos_jax.metrics.networks.efficientnet import EfficientNet, EfficientNetC
 from syncos_jax.metrics.networks.sentence import BERTConfig, SentenceEncoder
 from syncos_jax.metrics.networks.vit import VisionTransformer, ViTConfig
 from syncos_jax.models.clip_text import CLIPTextConfig
-from syncos_jax.models.layers import NoWeights
+from syncos_jax.models.layers import AbstractRngs
 from syncos_jax.weights_convert.diffusers_config import read_json
 from syncos_jax.weights_convert.stored import Tensors
 from syncos_jax.weights_convert.table import AnyTable, Network, fill
@@ -39,7 +39,7 @@ def read_vit(folder: Path) -> VisionTransformer:
     config = _config(folder, "a DINO or DINOv2", ("vit", "dinov2"))
     tensors = open_folder(folder)
     kind = vit_config(config, "pooler.dense.weight" in tensors, str(folder))
-    build = lambda: VisionTransformer(kind, rngs=NoWeights())  # type: ignore[arg-type]  # noqa: E731
+    build = lambda: VisionTransformer(kind, rngs=AbstractRngs())  # type: ignore[arg-type]  # noqa: E731
     return _filled(build, tables.vit(kind), tensors, folder)
 
 
@@ -71,7 +71,7 @@ def vit_config(config: Settings, pooler: bool, where: str) -> ViTConfig:
 def read_clip(folder: Path) -> CLIP:
     """CLIP with both towers (``CLIPModel``) from its folder; errors as `read_vit`."""
     config = clip_config(_config(folder, "a CLIP", ("clip",)), str(folder))
-    build = lambda: CLIP(config, rngs=NoWeights())  # type: ignore[arg-type]  # noqa: E731
+    build = lambda: CLIP(config, rngs=AbstractRngs())  # type: ignore[arg-type]  # noqa: E731
     return _filled(build, tables.clip(config), open_folder(folder), folder)
 
 
@@ -128,14 +128,14 @@ def read_sentence_encoder(folder: Path) -> SentenceEncoder:
         eps=config.get("layer_norm_eps", 1e-12),
         pooler="pooler.dense.weight" in tensors,
     )
-    build = lambda: SentenceEncoder(kind, rngs=NoWeights())  # type: ignore[arg-type]  # noqa: E731
+    build = lambda: SentenceEncoder(kind, rngs=AbstractRngs())  # type: ignore[arg-type]  # noqa: E731
     return _filled(build, tables.bert(kind), tensors, folder)
 
 
 def read_lite0(path: Path) -> EfficientNet:
     """EfficientNet-lite0 from its torch checkpoint, see `packages.lite0_file`."""
     config = EfficientNetConfig()
-    build = lambda: EfficientNet(config, rngs=NoWeights())  # type: ignore[arg-type]  # noqa: E731
+    build = lambda: EfficientNet(config, rngs=AbstractRngs())  # type: ignore[arg-type]  # noqa: E731
     return _filled(build, tables.efficientnet(config), open_file(path), path)
 
 
@@ -197,6 +197,8 @@ def _side(config: Settings, key: str, default: int, where: str) -> int:
     return next(iter(sides))
 
 
-def _filled(build: Any, table: AnyTable, tensors: Tensors, where: Path) -> Network:
+def _filled(
+    build: Callable[[], Network], table: AnyTable, tensors: Tensors, where: Path
+) -> Network:
     abstract: Network = nnx.eval_shape(build)
     return fill(abstract, table, tensors, tensors.__getitem__, what=str(where))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from syncos_jax.models.layers import DType, LayerNorm, Linear, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType, LayerNorm, Linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class SentenceEncoder(nnx.Module):
     def __init__(self, config: BERTConfig, *, dtype: DType = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         kw: dict[str, Any] = {"dtype": jnp.dtype(dtype), "rngs": rngs}
-        zeros = isinstance(rngs, NoWeights)
+        zeros = isinstance(rngs, AbstractRngs)
         init = nnx.initializers.zeros_init() if zeros else nnx.initializers.normal(0.02)
         self.words, self.positions, self.types = (
             nnx.Param(init(rngs.params(), (rows, config.features), kw["dtype"]))

@@ -16,7 +16,7 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.metrics.networks.resample import sampling_matrix
-from syncos_jax.models.layers import DType, LayerNorm, Linear, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType, LayerNorm, Linear
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -171,7 +171,7 @@ class VisionTransformer(nnx.Module):
         self.config = config
         size = config.features
         kw: dict[str, Any] = {"dtype": jnp.dtype(dtype), "rngs": rngs}
-        zeros = isinstance(rngs, NoWeights)
+        zeros = isinstance(rngs, AbstractRngs)
         init = nnx.initializers.zeros_init() if zeros else nnx.initializers.normal(0.02)
         self.patches = nnx.Conv(
             3,

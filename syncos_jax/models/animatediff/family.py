@@ -9,7 +9,7 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.animatediff.unet import MotionUNet, MotionUNetConfig
-from syncos_jax.models.layers import DType, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.model import UNetClip
 
@@ -33,7 +33,7 @@ class AnimateDiffConfig(ModelConfig):
         """A network without weights (``nnx.eval_shape``)."""
         if network != "unet":
             return super().build(network, dtype)
-        rngs: Any = NoWeights()
+        rngs: Any = AbstractRngs()
         sizes: Any = self.unet
         return nnx.eval_shape(lambda: MotionUNet(sizes, dtype=dtype, rngs=rngs))
 

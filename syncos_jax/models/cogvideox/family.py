@@ -64,7 +64,7 @@ class CogVideoX(NetworkModel):
 
     family = "cogvideox"
     config_class = CogVideoXConfig
-    divided = ("transformer", "text_encoder")
+    shardable = ("transformer", "text_encoder")
     denoisers = ("transformer",)
     config: CogVideoXConfig
     geometry: CogVideoXGeometry

@@ -14,7 +14,7 @@ from syncos_jax.models.cogvideox.transformer import CogVideoXTransformer
 from syncos_jax.models.cogvideox.vae import CogVideoXVAE
 from syncos_jax.models.family import Geometry
 from syncos_jax.models.from_mapping import from_mapping
-from syncos_jax.models.layers import DType, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType
 from syncos_jax.models.t5 import T5Config, T5Encoder
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.solvers import Solver
@@ -105,7 +105,7 @@ class CogVideoXConfig:
 
     def build(self, network: str, dtype: DType) -> Any:
         """A network without weights (``nnx.eval_shape``)."""
-        rngs: Any = NoWeights()
+        rngs: Any = AbstractRngs()
         makers: dict[str, Any] = {
             "transformer": lambda: CogVideoXTransformer(self.transformer, dtype=dtype, rngs=rngs),
             "vae": lambda: CogVideoXVAE(self.vae, dtype=dtype, rngs=rngs),

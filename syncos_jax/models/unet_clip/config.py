@@ -13,7 +13,7 @@ from syncos_jax.files.text import short
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from syncos_jax.models.family import Geometry
 from syncos_jax.models.from_mapping import from_mapping
-from syncos_jax.models.layers import DType, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -87,7 +87,7 @@ class ModelConfig:
 
     def build(self, network: str, dtype: DType) -> Any:
         """A network without weights (``nnx.eval_shape``)."""
-        rngs: Any = NoWeights()
+        rngs: Any = AbstractRngs()
         makers: dict[str, Any] = {
             "unet": lambda: UNet3D(self.unet, dtype=dtype, rngs=rngs),
             "vae": lambda: AutoencoderKL(self.vae, dtype=dtype, rngs=rngs),

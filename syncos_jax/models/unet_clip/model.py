@@ -73,7 +73,7 @@ class UNetClip(NetworkModel):
 
     family = "unet_clip"
     config_class = ModelConfig
-    divided = ("unet",)
+    shardable = ("unet",)
     denoisers = ("unet",)
     config: ModelConfig
 

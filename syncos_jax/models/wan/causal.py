@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from syncos_jax.kernels.attention import attention
-from syncos_jax.models.layers import Conv, DType, Linear, NoWeights, upsample_nearest
+from syncos_jax.models.layers import AbstractRngs, Conv, DType, Linear, upsample_nearest
 
 Kept = tuple[jax.Array, ...]
 """The last input frames of every layer that looks back, in the order in which they are called."""
@@ -75,7 +75,7 @@ class CausalConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         init: Any = nnx.initializers.lecun_normal(in_axis=(0, 1, 2))
-        if isinstance(rngs, NoWeights):
+        if isinstance(rngs, AbstractRngs):
             init = nnx.initializers.zeros_init()
         shape = (size, size, taps * channels_in, channels_out)
         self.kernel = nnx.Param(init(rngs.params(), shape, dtype))

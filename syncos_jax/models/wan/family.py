@@ -54,7 +54,7 @@ class Wan(NetworkModel):
 
     family = "wan"
     config_class = WanConfig
-    divided = ("transformer", "transformer_2", "text_encoder")
+    shardable = ("transformer", "transformer_2", "text_encoder")
     denoisers = ("transformer", "transformer_2")
     config: WanConfig
 

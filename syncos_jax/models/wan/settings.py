@@ -11,7 +11,7 @@ from flax import nnx
 
 from syncos_jax.models.family import Geometry
 from syncos_jax.models.from_mapping import from_mapping
-from syncos_jax.models.layers import DType, NoWeights
+from syncos_jax.models.layers import AbstractRngs, DType
 from syncos_jax.models.t5 import T5Config, T5Encoder
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.transformer import WanTransformer
@@ -64,7 +64,7 @@ class WanConfig:
 
     def build(self, network: str, dtype: DType) -> Any:
         """A network without weights (``nnx.eval_shape``)."""
-        rngs: Any = NoWeights()
+        rngs: Any = AbstractRngs()
         makers: dict[str, Any] = {
             "transformer": lambda: WanTransformer(self.transformer, dtype=dtype, rngs=rngs),
             "vae": lambda: WanVAE(self.vae, dtype=dtype, rngs=rngs),

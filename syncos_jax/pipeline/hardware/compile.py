@@ -278,12 +278,12 @@ class Job:
     def _others(self) -> int:
         """Bytes of all other weights, which every device has."""
         model = self.model
-        divided = model.divided if isinstance(model, NetworkModel) else ("denoiser",)
+        shardable = model.shardable if isinstance(model, NetworkModel) else ("denoiser",)
         names = {"text": "text_encoder"}
         return sum(
             _bytes(tree)
             for name, tree in model.weights.items()
-            if names.get(name, name) not in divided
+            if names.get(name, name) not in shardable
         )
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 
 from syncos_jax.kernels.attention_layer import (
-    OverFrames,
-    ToText,
-    attend_over_frames,
-    attend_to_text,
+    TemporalWeights,
+    TextWeights,
+    temporal_attention,
+    text_attention,
 )
 from syncos_jax.kernels.feed_forward import Weights as FeedForward
 from syncos_jax.kernels.feed_forward import feed_forward, geglu
@@ -60,12 +60,12 @@ def layers(
     """
     B, F, H, W, C = sides
 
-    def array(*shape: int) -> jax.ShapeDtypeStruct:
+    def array(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     norm, square, row = (array(C), array(C)), array(C, C), array(C)
     text = array(B, words, C)
-    over_frames = OverFrames(*norm, square, square, square, square, row)
+    temporal = TemporalWeights(*norm, square, square, square, square, row)
     unit = FeedForward(*norm, array(C, 8 * C), array(8 * C), array(4 * C, C), row)
     conv = NormConv(*norm, array(3, C, C), row)
     cells, tokens = array(B, F, H * W, C), array(B, F * H * W, C)
@@ -77,15 +77,15 @@ def layers(
         Layer(
             "attention over frames",
             where,
-            partial(attend_over_frames, heads=heads),
-            (cells, over_frames),
+            partial(temporal_attention, heads=heads),
+            (cells, temporal),
             {"fused": "tpu", "triton": "cuda"},
         ),
         Layer(
             "attention to the text",
             where,
-            partial(attend_to_text, heads=heads),
-            (tokens, text, text, ToText(*norm, square, square, row)),
+            partial(text_attention, heads=heads),
+            (tokens, text, text, TextWeights(*norm, square, square, row)),
             {"fused": "tpu"},
         ),
         Layer(

@@ -10,8 +10,8 @@ from jax.experimental import pallas as pl
 from syncos_jax.kernels import tpu
 from syncos_jax.kernels.attention_layer import heads as lanes
 from syncos_jax.kernels.attention_layer import plain
-from syncos_jax.kernels.attention_layer.plain import ToText
-from syncos_jax.kernels.choice import with_gradient
+from syncos_jax.kernels.attention_layer.plain import TextWeights
+from syncos_jax.kernels.choice import Shaped, with_gradient
 from syncos_jax.kernels.layer_norm import layer_norm
 
 ROWS = 512
@@ -20,13 +20,13 @@ WORDS = 512
 """At most: of longer texts the scores belong to a kernel that goes through them in parts."""
 
 
-def add(x: jax.Array, k: jax.Array, v: jax.Array, weights: ToText, heads: int) -> jax.Array:
-    """As `plain.to_text`, whose gradient it has."""
-    by_kernel = with_gradient(kernel, plain.to_text, heads=heads)
+def add(x: jax.Array, k: jax.Array, v: jax.Array, weights: TextWeights, heads: int) -> jax.Array:
+    """As `plain.text`, whose gradient it has."""
+    by_kernel = with_gradient(kernel, plain.text, heads=heads)
     return by_kernel(x, k, v, weights)  # type: ignore[no-any-return]
 
 
-def kernel(x: jax.Array, k: jax.Array, v: jax.Array, weights: ToText, heads: int) -> jax.Array:
+def kernel(x: jax.Array, k: jax.Array, v: jax.Array, weights: TextWeights, heads: int) -> jax.Array:
     """`add`, without a gradient."""
     B, T, C = x.shape
     words, inner = k.shape[1:]
@@ -68,8 +68,10 @@ def _kernel(
     out_ref[0] = total.astype(x.dtype)
 
 
-def why_not(x: jax.ShapeDtypeStruct, words: int, weights: ToText, heads: int) -> str | None:
+def unsupported_reason(x: Shaped, words: int, weights: TextWeights, heads: int) -> str | None:
     """Why it cannot compute it; None where it can."""
     if words > WORDS:
         return f"a text of {words} tokens is longer than {WORDS}"
-    return lanes.why_not(x, weights.to_q.shape[1] // heads) or tpu.why_not(weights)
+    return lanes.unsupported_reason(x, weights.to_q.shape[1] // heads) or tpu.unsupported_reason(
+        weights
+    )

@@ -16,8 +16,8 @@ from jax.experimental.pallas import tpu as pltpu
 from syncos_jax.kernels import tpu
 from syncos_jax.kernels.attention_layer import heads as lanes
 from syncos_jax.kernels.attention_layer import plain
-from syncos_jax.kernels.attention_layer.plain import OverFrames
-from syncos_jax.kernels.choice import with_gradient
+from syncos_jax.kernels.attention_layer.plain import TemporalWeights
+from syncos_jax.kernels.choice import Shaped, with_gradient
 from syncos_jax.kernels.layer_norm import layer_norm
 
 CELLS = 8
@@ -28,13 +28,13 @@ SCRATCH = 10 * 2**20
 """Bytes of queries, keys, values and their sums, float32, that a block may have."""
 
 
-def add(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
-    """As `plain.over_frames`, whose gradient it has."""
-    by_kernel = with_gradient(kernel, plain.over_frames, heads=heads)
+def add(x: jax.Array, weights: TemporalWeights, heads: int) -> jax.Array:
+    """As `plain.temporal`, whose gradient it has."""
+    by_kernel = with_gradient(kernel, plain.temporal, heads=heads)
     return by_kernel(x, weights)  # type: ignore[no-any-return]
 
 
-def kernel(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
+def kernel(x: jax.Array, weights: TemporalWeights, heads: int) -> jax.Array:
     """`add`, without a gradient."""
     B, F, L, C = x.shape
     inner = weights.to_q.shape[1]
@@ -107,8 +107,10 @@ def cells_of(frames: int, wide: int, length: int) -> int:
     return max(1, most // tile) * tile
 
 
-def why_not(x: jax.ShapeDtypeStruct, weights: OverFrames, heads: int) -> str | None:
+def unsupported_reason(x: Shaped, weights: TemporalWeights, heads: int) -> str | None:
     """Why it cannot compute it; None where it can."""
     if x.shape[1] > FRAMES:
         return f"a clip of {x.shape[1]} frames is longer than {FRAMES}"
-    return lanes.why_not(x, weights.to_q.shape[1] // heads) or tpu.why_not(weights)
+    return lanes.unsupported_reason(x, weights.to_q.shape[1] // heads) or tpu.unsupported_reason(
+        weights
+    )

@@ -11,8 +11,8 @@ from jax.experimental.pallas import triton
 
 from syncos_jax.kernels import cuda
 from syncos_jax.kernels.attention_layer import plain
-from syncos_jax.kernels.attention_layer.plain import OverFrames
-from syncos_jax.kernels.choice import divided, with_gradient
+from syncos_jax.kernels.attention_layer.plain import TemporalWeights
+from syncos_jax.kernels.choice import Shaped, mesh_unsupported_reason, with_gradient
 from syncos_jax.kernels.layer_norm import layer_norm
 
 FRAMES = (16, 32, 64)
@@ -23,13 +23,13 @@ CELLS = 8
 """Of a block, at most."""
 
 
-def add(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
-    """As `plain.over_frames`, whose gradient it has."""
-    by_kernel = with_gradient(layer, plain.over_frames, heads=heads)
+def add(x: jax.Array, weights: TemporalWeights, heads: int) -> jax.Array:
+    """As `plain.temporal`, whose gradient it has."""
+    by_kernel = with_gradient(layer, plain.temporal, heads=heads)
     return by_kernel(x, weights)  # type: ignore[no-any-return]
 
 
-def layer(x: jax.Array, weights: OverFrames, heads: int) -> jax.Array:
+def layer(x: jax.Array, weights: TemporalWeights, heads: int) -> jax.Array:
     """`add`, without a gradient."""
     y = layer_norm(x, weights.scale, weights.shift)
     # One product reads what is projected once, and the kernel finds its parts.
@@ -86,7 +86,7 @@ def _kernel(qkv_ref, out_ref) -> None:  # type: ignore[no-untyped-def]
     jax.lax.fori_loop(0, cells, attend, 0)
 
 
-def why_not(x: jax.ShapeDtypeStruct, weights: OverFrames, heads: int) -> str | None:
+def unsupported_reason(x: Shaped, weights: TemporalWeights, heads: int) -> str | None:
     """Why it cannot compute it; None where it can."""
     if x.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes in half precision, not in {x.dtype}"
@@ -95,4 +95,4 @@ def why_not(x: jax.ShapeDtypeStruct, weights: OverFrames, heads: int) -> str | N
     size = weights.to_q.shape[1] // heads
     if size not in SIZES:
         return f"a head has {size} features, not one of {SIZES}"
-    return cuda.why_not() or divided()
+    return cuda.unsupported_reason() or mesh_unsupported_reason()
