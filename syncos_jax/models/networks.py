@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
@@ -18,6 +22,39 @@ from syncos_jax.sampling.schedule import NoiseSchedule
 
 class MissingPart(InputError, AttributeError):
     """A network, or the tokenizer, that a model was converted without."""
+
+
+@dataclass(frozen=True)
+class TextDenoiser:
+    """A network ``(x, t, text, **others)`` as a function. Two of the same architecture are equal:
+    traced once."""
+
+    graphdef: Any
+
+    def __call__(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
+        others = {name: value for name, value in cond.items() if name != "text"}
+        prediction: jax.Array = nnx.merge(self.graphdef, params)(x, t, cond["text"], **others)
+        return prediction
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(graphdef: Any, params: Any, *arrays: jax.Array) -> jax.Array:
+    output: jax.Array = nnx.merge(graphdef, params)(*arrays)
+    return output
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=3)
+def _decode_piece(
+    graphdef: Any, params: Any, latents: jax.Array, state: Any
+) -> tuple[jax.Array, Any]:
+    """Frames uint8 ``[F, H, W, 3]`` of a piece of a stream of unscaled latents ``[f, h, w, C]``."""
+    frames, state = nnx.merge(graphdef, params).decode_piece(latents[None], state)
+    return to_uint8(frames[0]), state
+
+
+def to_uint8(frames: jax.Array) -> jax.Array:
+    """Pixels from -1..1 to 0..255."""
+    return jnp.round((jnp.clip(frames, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
 class NetworkModel(Model):
@@ -67,6 +104,33 @@ class NetworkModel(Model):
         if name not in self._placed:
             self._placed[name] = nnx.split(getattr(self, name))
         return self._placed[name]
+
+    def _encode_text(self, *arrays: np.ndarray, batch: int) -> jax.Array:
+        """The text encoder's output for arrays ``[n, S]``, `batch` rows per call."""
+        count = len(arrays[0])
+        rows = -(-count // batch) * batch
+        padded = [np.pad(a, ((0, rows - count), (0, 0)), mode="edge") for a in arrays]
+        split = self._split("text_encoder")
+        calls = [tuple(a[i : i + batch] for a in padded) for i in range(0, rows, batch)]
+        return jnp.concatenate([_apply(*split, *call) for call in calls])[:count]
+
+    def _decode_pieces(
+        self, unscaled: np.ndarray, bounds: Iterator[tuple[int, int]], placement: Placement
+    ) -> Iterator[np.ndarray]:
+        """Decodes latent frames ``[f, h, w, C]`` piece by piece, carrying the decoder's state."""
+        split, state = self._split("vae"), None
+        for start, stop in bounds:
+            with placement.compiling():
+                frames, state = _decode_piece(*split, placement.place(unscaled[start:stop]), state)
+            yield np.asarray(frames)
+
+    def _piece_decoding(self, frames: int, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:
+        """The jitted function that decodes so many latent frames in mid-video, and abstract
+        arguments of it; for plans."""
+        piece = jax.ShapeDtypeStruct((frames, *frame_shape), jnp.float32)
+        split = self._split("vae")
+        state = jax.eval_shape(partial(_decode_piece, split[0]), split[1], piece, None)[1]
+        return _decode_piece, (*split, piece, state)
 
     def quantize(self, how: str) -> None:
         for name in self.denoisers:

@@ -47,3 +47,4 @@ class AnimateDiff(UNetClip):
 
     family = "animatediff"
     config_class = AnimateDiffConfig
+    unet: MotionUNet  # type: ignore[assignment]

@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
+from syncos_jax.models.arguments import check_denoiser_inputs
 from syncos_jax.models.attention import SpatialTransformer, TransformerBlock
 from syncos_jax.models.layers import (
     Conv,
@@ -275,8 +276,12 @@ class MotionUNet(nnx.Module):
             The prediction, like ``x``.
 
         Raises:
-            InputError: more frames than there are positions, or ``fps`` given.
+            InputError: an argument of another shape, more frames than there are positions, or
+                ``fps`` given.
         """
+        check_denoiser_inputs(
+            x, t, text, channels=self.config.in_channels, features=self.config.text_features
+        )
         if fps is not None:
             raise InputError("this UNet takes no fps (fps_embedding=False)")
         if x.shape[1] > self.config.positions:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig
+from syncos_jax.models.rotary import Rotation
 
 THETA = 10000.0
 """Base of the frequencies."""
@@ -51,9 +52,6 @@ def sincos_positions(config: CogVideoXTransformerConfig, grid: Grid) -> jax.Arra
         table(grid[2], space, config.spatial_scale),
     )
     return _over_grid(tables, grid, (0, 2, 1))
-
-
-Rotation = tuple[jax.Array, jax.Array]
 
 
 def rotation(config: CogVideoXTransformerConfig, grid: Grid, text: int) -> Rotation:
@@ -102,12 +100,3 @@ def axis_positions(config: CogVideoXTransformerConfig, grid: Grid) -> tuple[np.n
         stop = (start + size) * (count - 1) / count
         places.append(np.linspace(start, stop, count).astype(np.float32))
     return places[0], places[1]
-
-
-def rotate(x: jax.Array, angle: Rotation) -> jax.Array:
-    """Turns the feature pairs ``(0, 1), (2, 3), ...`` of ``x [b, T, N, D]``."""
-    cos, sin = (table[None, :, None] for table in angle)
-    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
-    even, odd = pairs[..., 0], pairs[..., 1]
-    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
-    return turned.reshape(x.shape).astype(x.dtype)

@@ -17,15 +17,15 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels.attention import attention
+from syncos_jax.models.arguments import check_denoiser_inputs
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig
 from syncos_jax.models.cogvideox.positions import (
     Grid,
-    Rotation,
-    rotate,
     rotation,
     sincos_positions,
 )
 from syncos_jax.models.layers import DType, LayerNorm, Linear, TimestepEmbedding
+from syncos_jax.models.rotary import Rotation, rotate
 
 OFFSET = 2.0
 """What CogVideoX 1.5's image-to-video is given as its offset."""
@@ -232,8 +232,12 @@ class CogVideoXTransformer(nnx.Module):
             ``[b, f, h, w, out_channels]`` float32.
 
         Raises:
-            InputError: the latents' size cannot be divided into patches.
+            InputError: an argument of another shape, or latents that cannot be divided into
+                patches.
         """
+        check_denoiser_inputs(
+            x, t, text, channels=self.config.in_channels, features=self.config.text_features
+        )
         config, grid = self.config, self._grid(*x.shape[1:4])
         times = t if t.ndim == 2 else t[:, None]
         if times.shape[1] > 1:

@@ -4,7 +4,6 @@ ModelScope, ZeroScope, the demo model."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
+from syncos_jax.models.clip_text import CLIPTextEncoder
 from syncos_jax.models.family import Model
-from syncos_jax.models.networks import NetworkModel
+from syncos_jax.models.networks import NetworkModel, TextDenoiser, to_uint8
 from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
+from syncos_jax.models.unet_clip.unet3d import UNet3D
+from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.schedule import NoiseSchedule
 
@@ -34,25 +36,9 @@ def unet_clip(model: Model) -> UNetClip:
     return model
 
 
-@dataclass(frozen=True)
-class _Denoiser:
-    """The UNet as a function. Two of the same architecture are equal: traced once."""
-
-    graphdef: Any
-
-    def __call__(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
-        return nnx.merge(self.graphdef, params)(x, t, cond["text"], fps=cond.get("fps"))
-
-
-@partial(jax.jit, static_argnums=0)
-def _encode(graphdef: Any, params: Any, ids: jax.Array) -> jax.Array:
-    return nnx.merge(graphdef, params)(ids)
-
-
 @partial(jax.jit, static_argnums=0)
 def _decode(graphdef: Any, params: Any, latents: jax.Array) -> jax.Array:
-    images = nnx.merge(graphdef, params).decode(latents)
-    return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+    return to_uint8(nnx.merge(graphdef, params).decode(latents))
 
 
 class UNetClip(NetworkModel):
@@ -76,6 +62,10 @@ class UNetClip(NetworkModel):
     shardable = ("unet",)
     denoisers = ("unet",)
     config: ModelConfig
+    unet: UNet3D
+    vae: AutoencoderKL
+    text_encoder: CLIPTextEncoder
+    tokenizer: PromptTokenizer
 
     def __init__(
         self,
@@ -108,8 +98,8 @@ class UNetClip(NetworkModel):
         return {name: self._split(network)[1] for name, network in names.items()}
 
     @property
-    def denoiser(self) -> _Denoiser:
-        return _Denoiser(self._split("unet")[0])
+    def denoiser(self) -> TextDenoiser:
+        return TextDenoiser(self._split("unet")[0])
 
     @property
     def embeds_fps(self) -> bool:
@@ -119,11 +109,7 @@ class UNetClip(NetworkModel):
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, jax.Array]:
         """``text [n, S, D]`` and, where the UNet embeds the frame rate, ``fps [n]``."""
         ids = np.asarray(self.tokenizer(list(prompts)), np.int32)
-        rows = -(-len(ids) // _PROMPTS_PER_CALL) * _PROMPTS_PER_CALL
-        ids = np.pad(ids, ((0, rows - len(ids)), (0, 0)), mode="edge")
-        split = self._split("text_encoder")
-        parts = [_encode(*split, part) for part in np.split(ids, rows // _PROMPTS_PER_CALL)]
-        cond = {"text": jnp.concatenate(parts)[: len(prompts)]}
+        cond = {"text": self._encode_text(ids, batch=_PROMPTS_PER_CALL)}
         if self.embeds_fps:
             cond["fps"] = jnp.full(len(prompts), self.geometry.fps, jnp.float32)
         return cond

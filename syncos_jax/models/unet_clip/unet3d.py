@@ -13,6 +13,7 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels.temporal_conv import Weights, norm_conv
+from syncos_jax.models.arguments import check_denoiser_inputs
 from syncos_jax.models.attention import SpatialTransformer, TemporalTransformer
 from syncos_jax.models.layers import (
     Conv,
@@ -287,8 +288,12 @@ class UNet3D(nnx.Module):
             The prediction, like ``x``.
 
         Raises:
-            InputError: ``fps`` given to a network without it, or missing.
+            InputError: an argument of another shape; ``fps`` given to a network without it, or
+                missing.
         """
+        check_denoiser_inputs(
+            x, t, text, channels=self.config.in_channels, features=self.config.text_features
+        )
         if (fps is None) == self.config.fps_embedding:
             need = "needs fps [B]" if self.config.fps_embedding else "takes no fps"
             raise InputError(f"this UNet {need} (fps_embedding={self.config.fps_embedding})")

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from syncos_jax.models.family import Model
 from syncos_jax.models.networks import NetworkModel
 from syncos_jax.models.saved import TOKENIZER
+from syncos_jax.models.t5 import T5Encoder
+from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.wan.denoiser import WanDenoiser
 from syncos_jax.models.wan.settings import WanConfig
+from syncos_jax.models.wan.transformer import WanTransformer
+from syncos_jax.models.wan.vae import WanVAE
 from syncos_jax.sampling.placement import Placement
 
 _PROMPTS_PER_CALL = 4
-
-
-@partial(jax.jit, static_argnums=0)
-def _encode(graphdef: Any, params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Features ``[n, S, D]``, zero behind each prompt's end."""
-    features = nnx.merge(graphdef, params)(ids, mask)
-    return features * (mask > 0)[..., None].astype(features.dtype)
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _decode(graphdef: Any, params: Any, latents: jax.Array, kept: Any) -> tuple[jax.Array, Any]:
-    """Frames uint8 ``[F, H, W, 3]`` of a piece of a stream of unscaled latents ``[f, h, w, C]``."""
-    frames, kept = nnx.merge(graphdef, params).decode_piece(latents[None], kept)
-    return jnp.round((frames[0] + 1.0) * 127.5).astype(jnp.uint8), kept
 
 
 class Wan(NetworkModel):
@@ -57,6 +45,11 @@ class Wan(NetworkModel):
     shardable = ("transformer", "transformer_2", "text_encoder")
     denoisers = ("transformer", "transformer_2")
     config: WanConfig
+    transformer: WanTransformer
+    transformer_2: WanTransformer
+    vae: WanVAE
+    text_encoder: T5Encoder
+    tokenizer: T5Tokenizer
 
     def __init__(self, config: WanConfig, *, tokenizer: Any = None, **networks: Any) -> None:
         super().__init__(config, config.noise_schedule(), {**networks, TOKENIZER: tokenizer})
@@ -66,8 +59,6 @@ class Wan(NetworkModel):
         """The model of a folder; arguments as in `Model.from_networks`."""
         tokenizer = None
         if "text_encoder" in networks and (folder / TOKENIZER).is_dir():
-            from syncos_jax.models.t5_tokenizer import T5Tokenizer
-
             tokenizer = T5Tokenizer(folder / TOKENIZER, config.text_tokens)
         return cls(config, **networks, tokenizer=tokenizer)
 
@@ -94,13 +85,8 @@ class Wan(NetworkModel):
         """``text [n, S, D]``: S is ``config.text_tokens`` (512), and behind a prompt's end all
         features are zero, as they were in training."""
         ids, mask = self.tokenizer(list(prompts))
-        rows = -(-len(ids) // _PROMPTS_PER_CALL) * _PROMPTS_PER_CALL
-        ids, mask = (np.pad(y, ((0, rows - len(y)), (0, 0)), mode="edge") for y in (ids, mask))
-        split, parts = self._split("text_encoder"), []
-        for first in range(0, rows, _PROMPTS_PER_CALL):
-            few = slice(first, first + _PROMPTS_PER_CALL)
-            parts.append(_encode(*split, ids[few], mask[few]))
-        return {"text": jnp.concatenate(parts)[: len(prompts)]}
+        features = self._encode_text(ids, mask, batch=_PROMPTS_PER_CALL)
+        return {"text": features * (mask > 0)[..., None].astype(features.dtype)}
 
     def conditioning_shapes(self, count: int) -> dict[str, jax.ShapeDtypeStruct]:
         shape = (count, self.config.text_tokens, self.config.text.features)
@@ -117,17 +103,10 @@ class Wan(NetworkModel):
         self, latents: np.ndarray, placement: Placement, batch: int | None = None
     ) -> Iterator[np.ndarray]:
         piece = max(1, (batch or 1) // self.geometry.temporal)
-        unscaled, split, kept = self.unscaled(latents), self._split("vae"), None
+        unscaled = self.unscaled(latents)
         ends = [1, *range(1 + piece, len(unscaled), piece), len(unscaled)]
-        for first, end in zip([0, *ends], ends, strict=False):
-            if first < end:
-                with placement.compiling():
-                    frames, kept = _decode(*split, placement.place(unscaled[first:end]), kept)
-                yield np.asarray(frames)
+        bounds = ((start, stop) for start, stop in pairwise([0, *ends]) if start < stop)
+        return self._decode_pieces(unscaled, bounds, placement)
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:
-        """The jitted function that decodes a latent frame in mid-video, and abstract arguments of
-        it; for plans."""
-        one, split = jax.ShapeDtypeStruct((1, *frame_shape), jnp.float32), self._split("vae")
-        kept = jax.eval_shape(partial(_decode, split[0]), split[1], one, None)[1]
-        return _decode, (*split, one, kept)
+        return self._piece_decoding(1, frame_shape)

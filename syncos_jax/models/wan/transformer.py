@@ -17,6 +17,7 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels.attention import attention
+from syncos_jax.models.arguments import check_denoiser_inputs
 from syncos_jax.models.layers import (
     DType,
     LayerNorm,
@@ -24,6 +25,7 @@ from syncos_jax.models.layers import (
     TimestepEmbedding,
     timestep_features,
 )
+from syncos_jax.models.rotary import Rotation, rotate
 from syncos_jax.models.wan.config import WanTransformerConfig
 
 THETA = 10000.0
@@ -52,9 +54,6 @@ def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, eps: float)
     return (y * (1.0 + scale) + shift).astype(x.dtype)
 
 
-Rotation = tuple[jax.Array, jax.Array]
-
-
 def rotation(config: WanTransformerConfig, f: int, h: int, w: int) -> Rotation:
     """Cosines and sines ``[1, f h w, 1, D / 2]`` of the tokens' angles, float32.
 
@@ -75,15 +74,6 @@ def rotation(config: WanTransformerConfig, f: int, h: int, w: int) -> Rotation:
         return jnp.concatenate(parts, axis=-1).reshape(1, f * h * w, 1, -1)
 
     return over_tokens(np.cos), over_tokens(np.sin)
-
-
-def rotate(x: jax.Array, angle: Rotation) -> jax.Array:
-    """Turns the feature pairs ``(0, 1), (2, 3), ...`` of ``x [b, T, N, D]``."""
-    cos, sin = angle
-    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
-    even, odd = pairs[..., 0], pairs[..., 1]
-    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
-    return turned.reshape(x.shape).astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -222,8 +212,12 @@ class WanTransformer(nnx.Module):
             ``[b, f, h, w, C]`` float32.
 
         Raises:
-            InputError: the latents' size cannot be divided into patches, or is too large.
+            InputError: an argument of another shape, or latents that cannot be divided into
+                patches or are too large.
         """
+        check_denoiser_inputs(
+            x, t, text, channels=self.config.in_channels, features=self.config.text_features
+        )
         b, f, h, w = x.shape[:4]
         tokens = self._tokens(f, h, w)
         per_frame = (t if t.ndim == 2 else t[:, None]).astype(jnp.float32)
