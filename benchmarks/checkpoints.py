@@ -56,7 +56,7 @@ def main() -> None:
     request = pipeline.prepare(scenario)
     run = pipeline.start(request)
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(run.carry))
-    rows = run.total
+    rows = run.num_calls
     print(f"{args.model}, {args.frames} frames, {rows} rows, {os.cpu_count()} cores")
     print(f"a state: {state / 1e6:.2f} MB")
     once(pipeline, request, 2 * rows)  # compiles

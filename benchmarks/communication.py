@@ -1,4 +1,4 @@
-"""Bytes that devices exchange for one row of the tape, read from the compiled program.
+"""Bytes that devices exchange for one row of the call_schedule, read from the compiled program.
 
     python benchmarks/communication.py [--out benchmarks/results/communication.md]
 
@@ -22,7 +22,7 @@ import jax.numpy as jnp  # noqa: E402
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout  # noqa: E402
 from syncos_jax.sampling import start  # noqa: E402
 from syncos_jax.sampling.devices import make_mesh  # noqa: E402
-from syncos_jax.sampling.methods import make_tape  # noqa: E402
+from syncos_jax.sampling.methods import make_call_schedule  # noqa: E402
 
 FRAME = (40, 64, 4)
 LAYOUT = WindowLayout(frames=64, window=16, stride=4)
@@ -111,9 +111,9 @@ def table() -> str:
 def report() -> str:
     frame = 4 * FRAME[0] * FRAME[1] * FRAME[2]
     gathered, fused = 2 * LAYOUT.count * LAYOUT.window * frame, LAYOUT.frames * frame
-    tape = make_tape(LAYOUT, NoiseSchedule.from_betas(), SynCoS(steps=50))
-    passes = tape.describe().co_denoising_rounds
-    rounds = tape.describe().refinement_rounds
+    call_schedule = make_call_schedule(LAYOUT, NoiseSchedule.from_betas(), SynCoS(steps=50))
+    passes = call_schedule.describe().passes
+    rounds = call_schedule.describe().optimizer_steps
     less = f"{gathered / (2 * fused):.1f}"
     saved = passes * (1 - 2 * fused / gathered) / (passes + rounds)
     return f"""# Exchange between devices, VideoCrafter2's shapes

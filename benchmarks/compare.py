@@ -42,7 +42,7 @@ from syncos_jax.experiments.bench.work import Case, scenario
 from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import model_folder
-from syncos_jax.sampling import CoDenoising, Settings, SynCoS, noise, sample
+from syncos_jax.sampling import CoDenoising, SamplerConfig, SynCoS, noise, sample
 from syncos_jax.sampling.devices import make_mesh, provide_cpu_devices
 from syncos_jax.weights_convert.diffusers_folder import write_networks
 
@@ -107,7 +107,7 @@ class Comparison:
         request = self.pipeline.prepare(scenario(case), CoDenoising(steps=options.steps))
         table = self.pipeline.conditioning(request)
         self.cond, self.uncond = (
-            jax.tree.map(lambda leaf, index=index: leaf[index], table) for index in request.texts
+            jax.tree.map(lambda leaf, index=index: leaf[index], table) for index in request.cond_index
         )
         if "fps" in self.cond:
             raise SystemExit("error: diffusers' UNet has no frame rate; give --model modelscope")
@@ -140,7 +140,7 @@ class Comparison:
     def _torch(self, value: Any) -> torch.Tensor:
         return torch.from_numpy(np.array(value, np.float32)).to(self.options.device)
 
-    def _settings(self, name: str) -> Settings:
+    def _settings(self, name: str) -> SamplerConfig:
         o = self.options
         common: dict[str, Any] = {
             "steps": o.steps,

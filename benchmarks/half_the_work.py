@@ -27,12 +27,12 @@ from syncos_jax.files import replacing
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import CoDenoising
-from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.sampler_config import SamplerConfig
 
 RESULTS = Path(__file__).parent / "results"
 COMMON: dict[str, Any] = {"steps": 25, "guidance": 3.0}
 PLAIN = "all of it"
-WAYS: dict[str, tuple[str, Settings]] = {
+WAYS: dict[str, tuple[str, SamplerConfig]] = {
     PLAIN: ("demo", CoDenoising(**COMMON)),
     "int8": ("demo@int8", CoDenoising(**COMMON)),
     "reuse 0.02": ("demo", CoDenoising(**COMMON, reuse=0.02)),
@@ -47,7 +47,7 @@ HEADER = ("", "clips", "latents differ by", *(MEASURES[name].title for name in S
 KINDS = ("motion", "background", "colour")
 
 
-def made(pipeline: Pipeline, case: Any, seed: int, sampler: Settings) -> dict[str, Any]:
+def made(pipeline: Pipeline, case: Any, seed: int, sampler: SamplerConfig) -> dict[str, Any]:
     """A video's latents, its measures, and the clips it took."""
     request = pipeline.prepare(case.scenario, sampler, seed)
     run = pipeline.start(request)
@@ -55,7 +55,7 @@ def made(pipeline: Pipeline, case: Any, seed: int, sampler: Settings) -> dict[st
     latents = run.latents()
     video = pipeline.video(request, pipeline.decode(latents))
     values = measure(evaluate(video.frames, video.fps, case.expected, matrix=False))
-    clips = request.summary.clips - run.clips_spared
+    clips = request.summary.samples - run.num_skipped
     return {"latents": np.asarray(latents), "measures": values, "clips": clips}
 
 

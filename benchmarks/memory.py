@@ -48,8 +48,8 @@ def measured(run: Run) -> dict[str, int]:
         "latents": latents,
         "predictions": carry.predictions.nbytes,
         "rest": size(carry) - latents - carry.predictions.nbytes,
-        "tape": size((run.rows, run.rounds)),
-        "program": program_bytes(run, run.tape.clips_per_call),
+        "tape": size((run.calls, run.updates)),
+        "program": program_bytes(run, run.call_schedule.samples_per_call),
     }
 
 

@@ -19,7 +19,7 @@ from syncos_jax.sampling import FIFO, sample, sample_batch, start, start_batch
 from syncos_jax.sampling.devices import make_mesh
 from syncos_jax.sampling.hosts import is_main_process
 from syncos_jax.sampling.placement import Rules
-from syncos_jax.sampling.run import NonFiniteError, play_through
+from syncos_jax.sampling.failures import NonFiniteError, run_to_end
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -32,12 +32,12 @@ SAMPLER = SynCoS(
 
 
 class Counting(Network):
-    """Notes how many clips a device's traced calls have."""
+    """Notes how many samples a device's traced calls have."""
 
-    clips: set[int] = set()
+    samples: set[int] = set()
 
     def __call__(self, params, x, t, cond):
-        self.clips.add(x.shape[0])
+        self.samples.add(x.shape[0])
         return super().__call__(params, x, t, cond)
 
 
@@ -78,13 +78,13 @@ def one_video():
     for devices in (1, 2, 3, 4, 8):
         mesh = make_mesh(devices)
         for parallel in ("shard_map", "pmap"):
-            NETWORK.clips.clear()
+            NETWORK.samples.clear()
             result = run(mesh=mesh, parallel=parallel)
-            tape = start(NETWORK, **single(mesh=mesh, parallel=parallel)).tape
+            call_schedule = start(NETWORK, **single(mesh=mesh, parallel=parallel)).call_schedule
             found["runs"][f"{devices} {parallel}"] = {
                 "difference": difference(result, plain),
-                "clips": sorted(NETWORK.clips),
-                "of_call": tape.clips_per_call,
+                "samples": sorted(NETWORK.samples),
+                "of_call": call_schedule.samples_per_call,
                 "devices": len(result.sharding.device_set),
                 "replicated": result.is_fully_replicated,
             }
@@ -107,37 +107,37 @@ def reused():
     sampler = SAMPLER.replace(steps=8, t_min=850, reuse=0.3)
     plain = start(NETWORK, **single(sampler=sampler))
     plain.advance()
-    found = {"of_all": plain.tape.describe().clips, "spared": [plain.clips_spared]}
+    found = {"of_all": plain.call_schedule.describe().samples, "num_skipped": [plain.num_skipped]}
     for parallel in ("shard_map", "pmap"):
         shared = start(NETWORK, **single(sampler=sampler, mesh=make_mesh(4), parallel=parallel))
         shared.advance()
         found[parallel] = difference(shared.latents(), plain.latents())
-        found["spared"].append(shared.clips_spared)
+        found["num_skipped"].append(shared.num_skipped)
     parts = start(NETWORK, **single(sampler=sampler, mesh=make_mesh(3)))
     parts.advance(parts.total - 8)
     other = start(NETWORK, **single(sampler=sampler, mesh=make_mesh(2)))
-    other.restore(parts.clips_done, jax.tree.map(np.asarray, parts.carry))
+    other.restore(parts.samples_done, jax.tree.map(np.asarray, parts.carry))
     other.advance()
     found["taken_over"] = difference(other.latents(), plain.latents())
-    found["spared"].append(other.clips_spared)
+    found["num_skipped"].append(other.num_skipped)
     return found
 
 
 def in_parts():
-    """Played in parts on 3 devices, its state brought over to 4 and to one, in mid-round."""
+    """Played in parts on 3 devices, its state brought over to 4 and to one, in mid-update."""
     plain = np.asarray(run())
     parts = start(NETWORK, **(given := single(mesh=make_mesh(3))))
     parts.advance(2)
     parts.advance(1)
-    while parts.tape.rows.first[parts.row]:
+    while parts.call_schedule.calls.first[parts.call]:
         parts.advance(1)
     parts.check()
-    kept = parts.clips_done, jax.tree.map(np.asarray, parts.carry)
-    found = {"in_round": not bool(parts.tape.rows.first[parts.row])}
+    kept = parts.samples_done, jax.tree.map(np.asarray, parts.carry)
+    found = {"in_round": not bool(parts.call_schedule.calls.first[parts.call])}
     for name, mesh in (("4", make_mesh(4)), ("plain", None)):
         other = start(NETWORK, **(given | {"mesh": mesh}))
         other.restore(*kept)
-        play_through(other)
+        run_to_end(other)
         found[name] = difference(other.latents(), plain)
     return found
 
@@ -168,7 +168,7 @@ def several_videos():
     try:
         run_of_two.check()
     except NonFiniteError as error:
-        named = {"video": error.video, "row": error.row, "windows": error.windows}
+        named = {"video": error.video, "call": error.call, "windows": error.windows}
     traces = NETWORK.traces - traces
     return {
         "named": named,
@@ -180,7 +180,7 @@ def several_videos():
 
 
 def fifo():
-    """Diagonal denoising on several devices, in parts, restored in the clip and in the queue."""
+    """FIFOMethod denoising on several devices, in parts, restored in the clip and in the queue."""
     sampler = FIFO(steps=4, guidance=2.0)
     given = single(sampler=sampler) | {
         "cond": conditioning(LAYOUT.frames),
@@ -193,18 +193,18 @@ def fifo():
             traces = NETWORK.traces
             how = {"mesh": make_mesh(devices), "parallel": parallel}
             parts = start(NETWORK, **given, **how)
-            for rows in (1, 3, 2):
-                parts.advance(rows)
-            play_through(parts, progress=lambda done, total: None)
+            for calls in (1, 3, 2):
+                parts.advance(calls)
+            run_to_end(parts, progress=lambda done, total: None)
             found["runs"][f"{devices} {parallel}"] = {
                 "difference": difference(parts.latents(), plain),
                 "traces": NETWORK.traces - traces,
             }
-    for name, rows in (("clip", 2), ("queue", 9)):
+    for name, calls in (("clip", 2), ("queue", 9)):
         parts = start(NETWORK, **given, mesh=make_mesh(2))
-        parts.advance(rows)
-        iteration = int(parts.tape.rounds.iteration[parts.tape.rows.round[parts.row]])
-        kept = parts.clips_done, jax.tree.map(np.asarray, parts.carry)
+        parts.advance(calls)
+        iteration = int(parts.call_schedule.updates.iteration[parts.call_schedule.calls.update[parts.call]])
+        kept = parts.samples_done, jax.tree.map(np.asarray, parts.carry)
         other = start(NETWORK, **given, mesh=make_mesh(8))
         other.restore(*kept)
         other.advance()

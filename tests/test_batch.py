@@ -19,7 +19,7 @@ from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.runs.items import read_items
 from syncos_jax.runs.markers import Markers, read_status
 from syncos_jax.runs.outputs import Outputs
-from syncos_jax.sampling.run import NonFiniteError
+from syncos_jax.sampling.failures import NonFiniteError
 
 STORY = {
     "global": "a cat",

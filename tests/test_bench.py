@@ -135,8 +135,8 @@ def test_rows_and_videos_count_the_clips_they_have():
     assert decoding.flops == 8 * case.flops_of_frame
     assert total.flops == sampling.flops + decoding.flops
     request = Pipeline(model).prepare(scenario(case), settings, 0)
-    rows, places = request.summary.rows, request.summary.clips_per_call
-    assert request.summary.clips == 9
+    rows, places = request.summary.calls, request.summary.samples_per_call
+    assert request.summary.samples == 9
     assert work.flops == pytest.approx(9 / rows * one)
     assert work.unit == f"{9 / rows:.3g} clips in {places} places"
     program = work.lower().compile()

@@ -28,7 +28,7 @@ from syncos_jax.pipeline.checkpoint import (
 from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.pipeline.states import States
 from syncos_jax.sampling import start
-from syncos_jax.sampling.run import NonFiniteError
+from syncos_jax.sampling.failures import NonFiniteError
 from syncos_jax.sampling.solvers import Solver
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)
@@ -206,7 +206,7 @@ def test_a_state_that_will_not_be_finite_is_not_saved_either(tmp_path):
     run.advance(4)
     state = run.carry.state
     state = state._replace(x0=state.x0.at[0, 0, 0, 0].set(jnp.inf))
-    run.restore(run.clips_done, run.carry._replace(state=state))
+    run.restore(run.samples_done, run.carry._replace(state=state))
     with Checkpoint(tmp_path / "run", RUN, every=SaveInterval(seconds=0)) as kept:
         kept._states = States(tmp_path / "run" / "rows")
         kept._pause(run)

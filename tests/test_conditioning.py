@@ -12,7 +12,7 @@ from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.conditioning import window_prompts
 
 EVENTS = [{"prompt": "a", "frames": 12}, {"prompt": "b", "frames": 12}]
-LAYOUT = WindowLayout(frames=24, window=4, stride=2)  # 11 windows, middles 2, 4, ..., 22
+LAYOUT = WindowLayout(frames=24, window=4, stride=2)  # 11 windows, centers 2, 4, ..., 22
 
 
 def of(layout=LAYOUT, **changes):
@@ -110,7 +110,7 @@ def test_features_are_mixed_as_the_weights_say():
     scenario = Scenario.from_dict(data)
     request = pipeline.prepare(scenario)
     table = np.asarray(pipeline.conditioning(request)["text"])
-    cond, uncond = ({"text": table[index]} for index in request.texts)
+    cond, uncond = ({"text": table[index]} for index in request.cond_index)
     encoded = pipeline.model.encode_prompts(["a", "b", "dark", ""])["text"]
     a, b, dark, empty = (np.asarray(row) for row in encoded)
     np.testing.assert_array_equal(cond["text"][3], a)

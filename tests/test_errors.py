@@ -8,7 +8,7 @@ import pytest
 
 from syncos_jax.cli.console import fail, flag
 from syncos_jax.errors import MISSING, Argument, InputError
-from syncos_jax.sampling.faults import NonFiniteError
+from syncos_jax.sampling.failures import NonFiniteError
 
 RESUME = Argument("resume", False)
 

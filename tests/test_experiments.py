@@ -38,7 +38,7 @@ from syncos_jax.experiments.suite import KINDS, SUBSET, load_suite, make_suite, 
 from syncos_jax.experiments.tables import summarise, to_markdown
 from syncos_jax.metrics import expected_from_prompt
 from syncos_jax.sampling import FIFO, CoDenoising, FlowLong, FreeNoise, RefinementOnly, SynCoS
-from syncos_jax.sampling.settings import settings_to_dict
+from syncos_jax.sampling.sampler_config import sampler_to_dict
 
 # -- the suite -----------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ def test_the_methods_are_the_papers():
     changed = {"no_t_min": "t_min", "no_grounded_timestep": "grounded_timestep"}
     changed["no_fixed_noise"] = "fixed_noise"
     for name, field in changed.items():
-        own, theirs = (settings_to_dict(METHODS[n].settings) for n in (name, "syncos"))
+        own, theirs = (sampler_to_dict(METHODS[n].settings) for n in (name, "syncos"))
         assert [f for f in theirs if own[f] != theirs[f]] == [field]
         assert not own[field]  # 0 or False: switched off
     papers = {name for rows in TABLES.values() for name in rows}

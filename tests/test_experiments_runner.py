@@ -103,7 +103,7 @@ def test_what_a_video_costs(pipeline, tasks):
     assert [task.clips for task in one_seed] == [4 * 8 + 4 * 20 * 8, 4 * 20 * 8]
     for task in tasks:  # what is foretold is what is played
         request = pipeline.prepare(task.scenario, task.method.settings, task.seed)
-        assert request.summary.clips == task.clips == request.tape.used.sum()
+        assert request.summary.samples == task.clips == request.call_schedule.used.sum()
 
 
 def test_programs_are_shared(finished):

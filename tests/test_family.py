@@ -90,7 +90,7 @@ def test_a_scenario_on_latent_frames(model):
     # 16 + 11 frames are 1 + 4 * 7 = 29 decoded ones; windows of 3 latent frames are 9 frames.
     assert request.frames == 27 and request.layout.frames == 8
     assert request.layout.starts.tolist() == [0, 2, 4, 5]
-    # The middles 1, 3, 5, 6 begin at frames 1, 9, 17, 21; the second event at frame 16.
+    # The centers 1, 3, 5, 6 begin at frames 1, 9, 17, 21; the second event at frame 16.
     assert request.prompts.events.tolist() == [0, 0, 1, 1]
     assert request.sampler == SynCoS(steps=5, guidance=2.0, iterations=2, t_min=700)
     plan = pipeline.plan(request)
@@ -110,7 +110,7 @@ def test_a_scenario_on_latent_frames(model):
 
 def test_a_mixture_has_the_letters_of_both(model):
     cond = model.encode_prompts(["ab", "abcd"])
-    mixed = model.mix(cond, np.asarray([[0.25, 0.75], [1.0, 0.0]], np.float32))
+    mixed = model.interpolate_conditioning(cond, np.asarray([[0.25, 0.75], [1.0, 0.0]], np.float32))
     assert mixed["mask"].sum(axis=1).tolist() == [4, 2]
     expected = 0.25 * cond["text"][0] + 0.75 * cond["text"][1]
     np.testing.assert_allclose(mixed["text"][0], expected, atol=1e-6)

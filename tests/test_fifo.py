@@ -1,4 +1,4 @@
-"""Diagonal denoising: against a plain loop, and on the demo model.
+"""FIFOMethod denoising: against a plain loop, and on the demo model.
 
 That the UNet takes a timestep for each frame as FIFO's own does: tests/test_convert_fixtures.py.
 """
@@ -14,8 +14,8 @@ from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import FIFO, CoDenoising, sample, start
 from syncos_jax.sampling.fifo import fifo_schedule, make_method
-from syncos_jax.sampling.methods import make_tape
-from syncos_jax.sampling.run import NonFiniteError, play_through
+from syncos_jax.sampling.methods import make_call_schedule
+from syncos_jax.sampling.failures import NonFiniteError, run_to_end
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
@@ -124,13 +124,13 @@ def test_in_parts_and_put_back_in_the_clip_and_in_the_queue():
     whole = run(4, SHORT)
     before = network.traces
     parts, other = (start(network, **arguments(4, SHORT)) for _ in range(2))
-    assert parts.tape.clips_per_call == 2
-    for row in (3, 8, 14, 31):
-        parts.advance(row - parts.row)
-        other.restore(parts.clips_done, jax.tree.map(np.asarray, parts.carry))
+    assert parts.call_schedule.samples_per_call == 2
+    for call in (3, 8, 14, 31):
+        parts.advance(call - parts.call)
+        other.restore(parts.samples_done, jax.tree.map(np.asarray, parts.carry))
         other.advance()
         np.testing.assert_array_equal(other.latents(), whole)
-    play_through(parts, pause=lambda run: None, pause_seconds=0, part_seconds=0.0)
+    run_to_end(parts, pause=lambda run: None, pause_seconds=0, part_seconds=0.0)
     np.testing.assert_array_equal(parts.latents(), whole)
     assert network.traces == before
 
@@ -153,7 +153,7 @@ def test_what_diverges_is_named():
 
     with pytest.raises(NonFiniteError, match="the prediction for 0 is not finite") as caught:
         sample(breaks, **arguments(4, SHORT))
-    assert caught.value.row == 8  # after the clip's steps
+    assert caught.value.call == 8  # after the clip's steps
 
 
 def test_a_window_has_the_prompt_of_the_frames_that_it_updates():
@@ -165,12 +165,12 @@ def test_a_window_has_the_prompt_of_the_frames_that_it_updates():
     # In the last iteration frame 19 leaves the queue; all behind it are past the video's end.
     assert table[-1].tolist() == [19, 19, 19, 19] and table[0].tolist() == [0, 0, 1, 3]
     assert (np.diff(table, axis=0) >= 0).all() and (np.diff(table, axis=1) >= 0).all()
-    tape = make_tape(WindowLayout(20, 4, 2), SCHEDULE, FIFO(steps=8, guidance=2.0))
-    assert tape.describe().windows == 24 * 4 + 8
-    texts, rounds = tape.rows.texts[tape.used], np.repeat(tape.rows.round, tape.used.sum(axis=1))
-    assert (texts[rounds < 8] == [2, 22] * 8).all()  # of the clip's middle frame
+    call_schedule = make_call_schedule(WindowLayout(20, 4, 2), SCHEDULE, FIFO(steps=8, guidance=2.0))
+    assert call_schedule.describe().windows == 24 * 4 + 8
+    cond_index, updates = call_schedule.calls.cond_index[call_schedule.used], np.repeat(call_schedule.calls.update, call_schedule.used.sum(axis=1))
+    assert (cond_index[updates < 8] == [2, 22] * 8).all()  # of the clip's middle frame
     each = np.stack([table, table + 20], axis=2).ravel()  # prompt and negative one
-    assert (texts[rounds >= 8] == each).all()
+    assert (cond_index[updates >= 8] == each).all()
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8, 50])

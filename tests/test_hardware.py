@@ -203,7 +203,7 @@ class FakeJob:
         target = parse("v5e:1")
         chip = dataclasses.replace(target.chip, memory=memory)
         self.target = dataclasses.replace(target, chip=chip)
-        self.placement = type("P", (), {"shares": 1})()
+        self.placement = type("P", (), {"num_clip_shards": 1})()
         self.asked = []
 
     def prepare(self, scenario, sampler):

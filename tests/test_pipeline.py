@@ -97,7 +97,7 @@ def test_each_window_has_the_text_of_its_event(story):
     pipeline = Pipeline(model)
     request = pipeline.prepare(story)
     table = np.asarray(pipeline.conditioning(request)["text"])
-    cond, uncond = (table[index] for index in request.texts)
+    cond, uncond = (table[index] for index in request.cond_index)
     assert model.tokenized == [["a cat, sleeps", "a cat, wakes", ""]]  # each prompt once
     encoded = model.encode_prompts(["a cat, sleeps", "a cat, wakes", ""])
     sleeps, wakes, empty = encoded["text"]

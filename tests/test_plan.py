@@ -57,12 +57,12 @@ def test_the_run_does_what_the_plan_says(pipeline, sampler, monkeypatch):
     watch = lambda done, total: seen.append((done, total))  # noqa: E731
     video = pipeline(STORY, sampler=sampler, progress=watch)
 
-    assert seen[-1] == (plan.cost.rows, plan.cost.rows)
+    assert seen[-1] == (plan.cost.calls, plan.cost.calls)
     request = pipeline.prepare(STORY, sampler)
-    tape = request.tape
-    assert tape.used.shape == (plan.cost.rows, plan.cost.clips_per_call)
-    assert int(tape.used.sum()) == plan.cost.clips == 2 * plan.cost.windows
-    assert int((~tape.used).sum()) == plan.cost.empty
+    call_schedule = request.call_schedule
+    assert call_schedule.used.shape == (plan.cost.calls, plan.cost.samples_per_call)
+    assert int(call_schedule.used.sum()) == plan.cost.samples == 2 * plan.cost.windows
+    assert int((~call_schedule.used).sum()) == plan.cost.padding
     assert video.frames.shape == (plan.frames, plan.height, plan.width, 3)
     assert video.fps == plan.fps and video.seconds == plan.seconds
     assert video.events == tuple((event.start, event.prompt) for event in plan.events)
@@ -70,14 +70,14 @@ def test_the_run_does_what_the_plan_says(pipeline, sampler, monkeypatch):
     assert texts | {event.negative for event in plan.events} <= set(calls[0])
 
     layout, table = request.layout, pipeline.conditioning(request)["text"]
-    assert len(plan.windows) == layout.count == len(request.texts[0])
+    assert len(plan.windows) == layout.count == len(request.cond_index[0])
     for window in plan.windows:
         assert window.start == layout.starts[window.index] and window.stop == window.start + 4
         features = encode([text for text, _ in window.prompts])["text"]
         mixed = sum(
             share * np.asarray(f) for (_, share), f in zip(window.prompts, features, strict=True)
         )
-        np.testing.assert_allclose(table[request.texts[0][window.index]], mixed, atol=1e-5)
+        np.testing.assert_allclose(table[request.cond_index[0][window.index]], mixed, atol=1e-5)
 
 
 def test_events_windows_transitions(pipeline):
@@ -116,8 +116,8 @@ def test_errors_are_those_of_the_run(pipeline):
 def test_cost(pipeline):
     cost = pipeline.plan(STORY).cost
     unet = 2 * 2 * 4  # the tint: text [n, 2] @ [2, 4], n clips
-    assert cost.flops_per_call == cost.clips_per_call * unet
-    assert cost.flops == cost.flops_per_call * cost.rows + cost.flops_decode_frame * 11
+    assert cost.flops_per_call == cost.samples_per_call * unet
+    assert cost.flops == cost.flops_per_call * cost.calls + cost.flops_decode_frame * 11
     assert cost.weights_bytes == 4 * (8 + 1 + 128 * 2)
     layout = pipeline.prepare(STORY).layout
     latent = 4 * 2 * 3 * 4  # bytes of a latent frame
@@ -140,7 +140,7 @@ def test_json(pipeline):
 
     plan = pipeline.plan(STORY)
     data = json.loads(json.dumps(plan.to_dict(), allow_nan=False))
-    assert data["cost"]["rows"] == plan.cost.rows and data["windows"][2]["event"] == 1
+    assert data["cost"]["rows"] == plan.cost.calls and data["windows"][2]["event"] == 1
 
 
 # -- time ------------------------------------------------------------------------------------------
@@ -152,13 +152,13 @@ def test_time_is_that_of_the_last_run(pipeline):
     timings.remember(kind, timings.Speed(9.0))
     timings.remember(kind, timings.Speed(0.5, compile=2, load=1, decode_frame=0.1, write_frame=0.1))
     cost = pipeline.plan(STORY).cost
-    assert cost.seconds == pytest.approx(3 + cost.rows * 0.5 + 11 * 0.2)
+    assert cost.seconds == pytest.approx(3 + cost.calls * 0.5 + 11 * 0.2)
     assert cost.seconds_per_call == 0.5 and cost.scaled_from is None
 
 
 def test_time_is_scaled_from_another_batch(pipeline):
     of_two = pipeline.prepare(STORY, CoDenoising(steps=3, batch=5))
-    assert of_two.tape.clips_per_call == 10
+    assert of_two.call_schedule.samples_per_call == 10
     timings.remember(timing_key(of_two), timings.Speed(1.0))
     cost = pipeline.plan(STORY, CoDenoising(steps=3, batch=1)).cost
     assert cost.seconds_per_call == 0.2 and cost.scaled_from == 10

@@ -41,20 +41,20 @@ def test_one_generate_derives_each_once(monkeypatch, tmp_path):
 
         monkeypatch.setattr(request, name, call)
 
-    for name in ("_layout", "window_prompts", "make_tape"):
+    for name in ("_layout", "window_prompts", "make_call_schedule"):
         counted(name)
-    resolve = request.Settings.resolved
+    resolve = request.SamplerConfig.resolved
 
     def resolved(self, **own):
         if own:  # with the model's steps and guidance
             counts["settings"] = counts.get("settings", 0) + 1
         return resolve(self, **own)
 
-    monkeypatch.setattr(request.Settings, "resolved", resolved)
+    monkeypatch.setattr(request.SamplerConfig, "resolved", resolved)
     arguments = ["generate", "story.yaml", "--model", "fake", "--out", "a.mp4", "--steps", "2"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert counts == {"_layout": 1, "window_prompts": 1, "make_tape": 1, "settings": 1}
+    assert counts == {"_layout": 1, "window_prompts": 1, "make_call_schedule": 1, "settings": 1}
     record = json.loads(Path("a.json").read_text())
     assert record["cost"]["rows"] > 0 and record["layout"]["windows"] == 5
 
@@ -63,7 +63,7 @@ def test_plan_record_and_run_read_the_request():
     pipeline = Pipeline(FakeModel())
     made = pipeline.prepare(Scenario.from_dict(STORY), SynCoS(steps=3, t_min=400, iterations=2))
     plan, run = pipeline.plan(made), pipeline.start(made)
-    assert run.tape is made.tape and plan.cost.rows == run.total == made.summary.rows
+    assert run.call_schedule is made.call_schedule and plan.cost.calls == run.num_calls == made.summary.calls
     assert made.fingerprint["sampler"]["steps"] == 3 and made.fingerprint["seed"] == 3
     assert [event.prompt for event in plan.events] == ["sleeps", "wakes"]
     np.testing.assert_array_equal(
@@ -78,10 +78,10 @@ def test_fifo_is_a_run_like_the_others(tmp_path):
     assert made.sampler == FIFO(steps=8, guidance=2.0)
     seen = []
     video = pipeline(story, progress=lambda *at: seen.append(at), checkpoint=tmp_path / "run")
-    assert seen[-1] == (len(made.tape), len(made.tape)) and video.frames.shape[0] == 11
+    assert seen[-1] == (len(made.call_schedule), len(made.call_schedule)) and video.frames.shape[0] == 11
     assert len(made.texts[0]) == 11 and len(made.prompts.events) == made.layout.count
     np.testing.assert_array_equal(pipeline(story).frames, video.frames)
-    assert pipeline.plan(story).cost.refinement_rounds == 0
+    assert pipeline.plan(story).cost.optimizer_steps == 0
 
 
 def test_equal_programs_are_told_from_others():
@@ -145,7 +145,7 @@ def with_change(name):
 
 def batch_of_all_settings(folder):
     """Every setting of the sampler, one by one, beside the default, two at a time."""
-    from syncos_jax.sampling.settings import SAMPLERS
+    from syncos_jax.sampling.sampler_config import SAMPLERS
 
     assert set(CHANGES) == set(SAMPLERS["syncos"])
     lines = [{"name": "default", **with_change(None)}]

@@ -8,9 +8,9 @@ from jax._src import monitoring
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import CoDenoising, SynCoS, faults, memory, sample, start
+from syncos_jax.sampling import CoDenoising, SynCoS, failures, memory, sample, start
 from syncos_jax.sampling import run as runs
-from syncos_jax.sampling.run import DeviceMemoryError, NonFiniteError, play_through
+from syncos_jax.sampling.run import DeviceMemoryError, NonFiniteError, run_to_end
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -47,12 +47,12 @@ def whole():
 def test_parts_of_every_length_are_one_program_and_the_same_video(whole):
     before = NETWORK.traces
     run = fresh()
-    for rows in (1, 1, 3, 0, 2):  # across the ends of rounds and steps
-        run.advance(rows)
-    assert run.row == 7 < run.total
+    for calls in (1, 1, 3, 0, 2):  # across the ends of updates and steps
+        run.advance(calls)
+    assert run.call == 7 < run.num_calls
     run.wait()
     run.advance()
-    assert run.row == run.total
+    assert run.call == run.num_calls
     run.advance()  # nothing is left
     np.testing.assert_array_equal(run.latents(), whole)
     assert NETWORK.traces == before
@@ -61,44 +61,44 @@ def test_parts_of_every_length_are_one_program_and_the_same_video(whole):
 def test_a_state_kept_on_the_host_goes_on_bit_for_bit(whole):
     run, other = fresh(), fresh(key=jax.random.key(0, impl="rbg"))
     run.advance(5)
-    assert not run.tape.rows.first[5]  # in the middle of a round
+    assert not run.call_schedule.calls.first[5]  # in the middle of a update
     kept = jax.tree.map(np.asarray, run.carry)
     other.advance(2)
-    other.restore(run.clips_done, kept)
-    assert other.row == 5
-    play_through(other)
+    other.restore(run.samples_done, kept)
+    assert other.call == 5
+    run_to_end(other)
     np.testing.assert_array_equal(other.latents(), whole)
-    other.restore(run.clips_done, kept)  # `kept` has not been given away; the rest as one part
+    other.restore(run.samples_done, kept)  # `kept` has not been given away; the rest as one part
     other.advance()
     np.testing.assert_array_equal(other.latents(), whole)
 
 
 def test_a_state_goes_on_with_other_numbers_of_clips(whole):
-    """From every row of calls of 2, 3 and 4 windows, to calls of other sizes."""
+    """From every call of calls of 2, 3 and 4 windows, to calls of other sizes."""
     sizes = {batch: fresh(sampler=PARTIAL.replace(batch=batch)) for batch in (1, 2, 4)}
-    assert [run.tape.clips_per_call for run in sizes.values()] == [1, 2, 4]
+    assert [run.call_schedule.samples_per_call for run in sizes.values()] == [1, 2, 4]
     run = sizes[1]
-    total = run.clips_done + sum(run.tape.used.sum(axis=1))
-    for row in (1, 2, 5, 6, 11):
-        run.advance(row - run.row)
-        done, kept = run.clips_done, jax.tree.map(np.asarray, run.carry)
+    total = run.samples_done + sum(run.call_schedule.used.sum(axis=1))
+    for call in (1, 2, 5, 6, 11):
+        run.advance(call - run.call)
+        done, kept = run.samples_done, jax.tree.map(np.asarray, run.carry)
         for batch in (2, 4):
             other = sizes[batch]
             other.restore(done, kept)
-            # Where no call begins there, from the beginning of the round, 4 clips each.
+            # Where no call begins there, from the beginning of the update, 4 samples each.
             exact = done % batch == 0
-            assert other.clips_done == (done if exact else done // 4 * 4)
+            assert other.samples_done == (done if exact else done // 4 * 4)
             other.advance()
             np.testing.assert_allclose(other.latents(), whole, rtol=0, atol=1e-5)
-            assert other.clips_done == total
+            assert other.samples_done == total
         run.restore(done, kept)
 
 
 def test_a_state_at_the_end_is_the_result(whole):
     run, other = fresh(), fresh()
     run.advance()
-    other.restore(run.clips_done, run.carry)
-    assert other.row == other.total
+    other.restore(run.samples_done, run.carry)
+    assert other.call == other.total
     np.testing.assert_array_equal(other.latents(), whole)
 
 
@@ -110,13 +110,13 @@ def test_a_state_of_another_run_is_refused():
         run.restore(1, longer)
     with pytest.raises(InputError, match="the carry is that of another run"):
         run.restore(1, state)
-    total = int(run.tape.used.sum())
-    for clips in (-1, total + 1):
+    total = int(run.call_schedule.used.sum())
+    for samples in (-1, total + 1):
         with pytest.raises(
-            InputError, match=f"{clips} clips are not on this run's tape of {total}"
+            InputError, match=f"{samples} samples are not on this run's call_schedule of {total}"
         ):
-            run.restore(clips, run.carry)
-    with pytest.raises(InputError, match="rows have not been played yet"):
+            run.restore(samples, run.carry)
+    with pytest.raises(InputError, match="calls have not been played yet"):
         run.latents()
 
 
@@ -125,17 +125,17 @@ def test_progress_and_pauses():
 
     def pause(run):
         run.check()
-        paused.append((run.row, bool(jnp.isfinite(run.carry.state.x).all())))
+        paused.append((run.call, bool(jnp.isfinite(run.carry.state.x).all())))
 
     run = fresh()
-    play_through(run, progress=lambda *at: seen.append(at), pause=pause, pause_seconds=0)
-    assert seen[0] == (1, run.total) and seen[-1] == (run.total, run.total)
+    run_to_end(run, progress=lambda *at: seen.append(at), pause=pause, pause_seconds=0)
+    assert seen[0] == (1, run.num_calls) and seen[-1] == (run.num_calls, run.num_calls)
     assert seen == sorted(set(seen))
     assert paused == [(done, True) for done, _ in seen]
 
     rare = []
-    play_through(fresh(), pause=lambda run: rare.append(run.row), pause_seconds=3600)
-    assert rare == [run.total]
+    run_to_end(fresh(), pause=lambda run: rare.append(run.call), pause_seconds=3600)
+    assert rare == [run.num_calls]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -146,9 +146,9 @@ def test_what_is_raised_between_parts_stops_the_run_and_it_can_go_on(error, whol
 
     run = fresh()
     with pytest.raises(error):
-        play_through(run, progress=stop, part_seconds=0.0)
-    assert 2 <= run.row < run.total
-    play_through(run)
+        run_to_end(run, progress=stop, part_seconds=0.0)
+    assert 2 <= run.call < run.num_calls
+    run_to_end(run)
     np.testing.assert_array_equal(run.latents(), whole)
 
 
@@ -169,18 +169,18 @@ def marked(window):
 def test_a_prediction_that_is_not_finite_is_named(watched):
     sampler = SynCoS(steps=3, iterations=1, t_min=900, batch=3)
     given = arguments(sampler=sampler, cond=marked(3))
-    tape = start(breaks_at_low_noise, **given).tape
-    t = tape.rounds.t[tape.rows.round]
-    expected = next(row for row in range(len(tape)) if t[row] < 700 and 3 in tape.rows.windows[row])
-    step = int(tape.rounds.step[tape.rows.round[expected]]) + 1
+    call_schedule = start(breaks_at_low_noise, **given).call_schedule
+    t = call_schedule.updates.t[call_schedule.calls.update]
+    expected = next(call for call in range(len(call_schedule)) if t[call] < 700 and 3 in call_schedule.calls.windows[call])
+    step = int(call_schedule.updates.step[call_schedule.calls.update[expected]]) + 1
     watch = {"progress": lambda done, total: None} if watched else {}
     with pytest.raises(NonFiniteError) as caught:
         sample(breaks_at_low_noise, **given, **watch)
     error = caught.value
     assert isinstance(error, InputError)
-    assert error.row == expected and error.windows == (3,) and error.video == 0
+    assert error.call == expected and error.windows == (3,) and error.video == 0
     assert (
-        f"row {expected + 1} of {len(tape)}, step {step} of 3, timestep {t[expected]:g} "
+        f"call {expected + 1} of {len(call_schedule)}, step {step} of 3, timestep {t[expected]:g} "
         "(co-denoising), windows 2-3 of 0-3: the prediction for 3 is not finite" in str(error)
     )
     assert "lower the sampler's learning_rate" in str(error)
@@ -193,18 +193,18 @@ def test_the_last_good_state_is_kept():
     kept = []
 
     def keep(run):
-        kept.append((run.row, jax.tree.map(np.asarray, run.carry)))
+        kept.append((run.call, jax.tree.map(np.asarray, run.carry)))
 
     with pytest.raises(NonFiniteError) as caught:
-        play_through(run, pause=keep, pause_seconds=0, part_seconds=0.0)
-    row, carry = kept[-1]
-    assert 0 < row <= caught.value.row
+        run_to_end(run, pause=keep, pause_seconds=0, part_seconds=0.0)
+    call, carry = kept[-1]
+    assert 0 < call <= caught.value.call
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(carry))
 
 
 def test_a_last_step_that_diverges_is_said():
     sampler = SynCoS(steps=2, iterations=1, t_min=0, learning_rate=3e38, weight_decay=1e5)
-    with pytest.raises(NonFiniteError, match="diverged in row"):
+    with pytest.raises(NonFiniteError, match="diverged in call"):
         sample(NETWORK, **arguments(sampler=sampler))
 
 
@@ -222,7 +222,7 @@ def test_the_most_windows_that_fit():
     with pytest.raises(InputError, match=r"one window for each device needs .* GiB beside"):
         memory.largest_batch(run, room=needs[1] - 1)
     assert memory.free_bytes(run) > 2**20
-    assert run.row == 0 and not run.carry.state.x.is_deleted()
+    assert run.call == 0 and not run.carry.state.x.is_deleted()
 
 
 @pytest.mark.parametrize(("room", "windows"), [(None, 4), (4, 4), (3, 2), (1, 1)])
@@ -230,13 +230,13 @@ def test_a_run_has_as_many_windows_as_the_device_has_memory_for(monkeypatch, roo
     run = fresh(layout=LAYOUT, sampler=CoDenoising(steps=2))
     needed = None if room is None else memory.program_bytes(run, room)
     monkeypatch.setattr(memory, "_whole_room", lambda run: needed)
-    assert memory.windows_that_fit(run) == windows
+    assert memory.choose_batch(run) == windows
     assert memory._held(run) >= run.carry.predictions.nbytes
 
 
 @pytest.mark.parametrize("changes", [{"steps": 5}, {"t_min": 850.0}, {"refine_steps": 0}])
 def test_runs_of_other_lengths_are_the_same_program(whole, changes):
-    """More steps, and fewer of them or none refined: the tape is longer or shorter, no more."""
+    """More steps, and fewer of them or none refined: the call_schedule is longer or shorter, no more."""
     before = NETWORK.traces
     shorter = np.asarray(sample(NETWORK, **arguments(sampler=PARTIAL.replace(**changes))))
     assert NETWORK.traces == before
@@ -251,7 +251,7 @@ def test_a_run_without_refined_steps_is_co_denoising(whole):
 
 def test_a_program_that_was_looked_into_is_not_compiled_again():
     run = fresh(layout=LAYOUT, sampler=SynCoS(steps=3, iterations=1, t_min=900))
-    memory.program_bytes(run, run.tape.clips_per_call)
+    memory.program_bytes(run, run.call_schedule.samples_per_call)
     compiled = []
     listener = lambda event, *_, **__: compiled.append(event)  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listener)
@@ -270,8 +270,8 @@ def test_out_of_memory_says_what_would_fit(monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
 
     monkeypatch.setattr(runs, "compiled", lambda *of: full)
-    fit = memory.Fit(windows=2, of=4, devices=1, needed=2**30, room=2**31)
-    monkeypatch.setattr(faults, "largest_batch", lambda run: fit)
+    fit = memory.BatchFit(windows=2, of=4, devices=1, needed=2**30, room=2**31)
+    monkeypatch.setattr(failures, "largest_batch", lambda run: fit)
     with pytest.raises(DeviceMemoryError, match=r"a call had 4 windows; by estimate at most 2 fit"):
         run.advance()
 

@@ -8,7 +8,7 @@ from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS, noise, sample, start
-from syncos_jax.sampling.run import play_through
+from syncos_jax.sampling.run import run_to_end
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -76,9 +76,9 @@ def test_a_run_is_one_program_watched_or_not_or_in_parts(case):
     whole = sample(network, **given)
     watched = sample(network, **given, progress=lambda done, total: None)
     parts = start(network, **given)
-    for rows in (1, 3, 2):
-        parts.advance(rows)
-    play_through(parts, pause=lambda run: None, pause_seconds=0, part_seconds=0.0)
+    for calls in (1, 3, 2):
+        parts.advance(calls)
+    run_to_end(parts, pause=lambda run: None, pause_seconds=0, part_seconds=0.0)
     np.testing.assert_array_equal(watched, whole)
     np.testing.assert_array_equal(parts.latents(), whole)
     assert network.traces == 1
@@ -141,13 +141,13 @@ def test_networks_in_half_precision_and_without_conditioning():
 
 def test_progress_reports_every_row_without_tracing_again():
     network = Network()
-    rows = start(network, **arguments()).total
+    calls = start(network, **arguments()).total
     seen, again = [], []
     silent = run(network)
     first = run(network, progress=lambda done, total: seen.append((done, total)))
     run(network, progress=lambda done, total: again.append(done))
     np.testing.assert_array_equal(silent, first)
-    assert seen[-1] == (rows, rows) and again[-1] == rows
+    assert seen[-1] == (calls, calls) and again[-1] == calls
     assert seen == sorted(set(seen))
     assert network.traces == 1
 

@@ -7,7 +7,7 @@ from benchmark_scripts import benchmark
 
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
 from syncos_jax.sampling import start
-from syncos_jax.sampling.run import play_through
+from syncos_jax.sampling.run import run_to_end
 
 SIZE = (8, 8, 4)
 memory = benchmark("memory")
@@ -43,8 +43,8 @@ def test_memory_grows_with_the_latents_only(found):
         assert long[name] <= 1.02 * (4800 / 640) * middle[name] + kernel[name]
         assert middle[name] <= 1.02 * (640 / 64) * short[name] + kernel[name]
     assert kernel["program"] < 0.1 * 4800 * 40 * 64 * 4 * 4  # little beside VideoCrafter2's latents
-    # A row for each call has the windows of the call, a round those of its optimiser step.
-    assert long["tape"] <= 8.5 * middle["tape"] and long["tape"] < long["latents"]
+    # A call for each call has the windows of the call, a update those of its optimiser step.
+    assert long["call_schedule"] <= 8.5 * middle["call_schedule"] and long["call_schedule"] < long["latents"]
 
 
 def test_ten_minutes_with_a_toy_network():
@@ -60,7 +60,7 @@ def test_ten_minutes_with_a_toy_network():
     )
     assert layout.count == 1197 and run.windows == 63  # 19 calls, no place unused
     seen = []
-    play_through(run, progress=lambda done, total: seen.append(done))
+    run_to_end(run, progress=lambda done, total: seen.append(done))
     result = np.asarray(run.latents())
     assert result.shape == (4800, 2, 2, 1) and np.isfinite(result).all() and result.std() > 0.01
-    assert seen[-1] == run.total > 90
+    assert seen[-1] == run.num_calls > 90

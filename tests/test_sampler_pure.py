@@ -55,7 +55,7 @@ def test_vmap_over_seeds_is_separate_runs(name):
 def test_windows_drawn_by_a_seed_are_the_same_for_all_keys():
     run = Sampling(NETWORK, **arguments(MINIBATCH), seed=(3, 4))
     other = Sampling(NETWORK, **arguments(MINIBATCH), seed=(5,))
-    assert not np.array_equal(run.rows.windows, other.rows.windows)
+    assert not np.array_equal(run.calls.windows, other.calls.windows)
     of_key = tuple(np.asarray(jax.random.key_data(KEY)).tolist())
     by_seed = Sampling(NETWORK, **arguments(MINIBATCH), seed=of_key)(KEY)
     alone = sample(NETWORK, **arguments(MINIBATCH), key=KEY)
@@ -66,8 +66,8 @@ def test_windows_drawn_by_a_seed_are_the_same_for_all_keys():
 def test_step_by_step_it_is_the_whole():
     run = Sampling(NETWORK, **arguments())
     step, carry = jax.jit(run.step), run.init(KEY)
-    for i in range(len(run.rows.index)):
-        carry = step(carry, jax.tree.map(lambda column, i=i: column[i], run.rows))
+    for i in range(len(run.calls.index)):
+        carry = step(carry, jax.tree.map(lambda column, i=i: column[i], run.calls))
     np.testing.assert_allclose(run.result(carry), run(KEY), rtol=0, atol=1e-5)
 
 
@@ -107,26 +107,26 @@ def finite(tree):
 
 @pytest.mark.parametrize("sampler", [SHORT, MINIBATCH, FIFO(steps=4)], ids=["all", "one", "fifo"])
 def test_gradients_of_one_step_are_finite(sampler):
-    """Of a row of stage 1 and one of stage 2 (for FIFO of the clip, and of the queue)."""
+    """Of a call of stage 1 and one of stage 2 (for FIFO of the clip, and of the queue)."""
     given = arguments(sampler)
     latents = jax.random.normal(KEY, (4 if sampler.lookahead else 8, *FRAME))
 
     def after(at, params, cond, latents):
         run = Sampling(NETWORK, **given | {"params": params, "cond": cond}, seed=(0,))
         carry = run.init(KEY, latents)
-        row = jax.tree.map(lambda column: column[at], run.rows)
-        state = run.step(carry, row).carry.state
+        call = jax.tree.map(lambda column: column[at], run.calls)
+        state = run.step(carry, call).carry.state
         return sum(jnp.square(leaf).sum() for leaf in (state[0], state[1]))
 
     run = Sampling(NETWORK, **given, seed=(0,))
-    stage_2 = run.rounds.refine if sampler.lookahead is None else run.rounds.iteration >= 0
-    stage_2 = np.asarray(stage_2[run.rows.round])
-    ends = np.asarray(run.rows.last)
-    rows = [int(np.argmax(ends & (stage_2 == second))) for second in (False, True)]
-    assert rows[0] < rows[1]
+    stage_2 = run.updates.refine if sampler.lookahead is None else run.updates.iteration >= 0
+    stage_2 = np.asarray(stage_2[run.calls.update])
+    ends = np.asarray(run.calls.last)
+    calls = [int(np.argmax(ends & (stage_2 == second))) for second in (False, True)]
+    assert calls[0] < calls[1]
     gradient = jax.jit(jax.grad(after, argnums=(1, 2, 3)))
-    for row in rows:
-        of_params, of_cond, of_latents = gradient(row, given["params"], given["cond"], latents)
+    for call in calls:
+        of_params, of_cond, of_latents = gradient(call, given["params"], given["cond"], latents)
         for tree in (of_params, of_cond, of_latents):
             assert finite(tree)
             assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(tree))

@@ -19,7 +19,7 @@ from syncos_jax.sampling import (
     WindowLayout,
     sample,
 )
-from syncos_jax.sampling.coupled_tape import make_tape
+from syncos_jax.sampling.syncos_calls import make_call_schedule
 from syncos_jax.sampling.schedule import decode, encode
 from syncos_jax.sampling.solvers import Solver
 
@@ -92,7 +92,7 @@ def test_one_window_equals_diffusers(name, prediction):
 
 @pytest.mark.parametrize("prediction", SCHEDULES)
 def test_20_steps_are_closer_to_200_than_ddims(prediction):
-    layout = WindowLayout(frames=128, window=4, stride=4)  # 32 clips of their own
+    layout = WindowLayout(frames=128, window=4, stride=4)  # 32 samples of their own
     latents = np.random.default_rng(2).normal(size=(128, *FRAME)).astype(np.float32)
 
     def result(solver, steps):
@@ -110,11 +110,11 @@ def test_20_steps_are_closer_to_200_than_ddims(prediction):
 
 def test_a_step_after_a_refined_one_looks_back_at_none():
     settings = SynCoS(steps=12, solver="unipc", refine_steps=4, iterations=2)
-    rounds = make_tape(ONE, SCHEDULES["flow"], settings).rounds
-    back = np.abs(rounds.of_x0[:, 1:]).sum(axis=1) > 0
-    for step, looks in zip(rounds.step, back, strict=True):
+    updates = make_call_schedule(ONE, SCHEDULES["flow"], settings).updates
+    back = np.abs(updates.x0_coefs[:, 1:]).sum(axis=1) > 0
+    for step, looks in zip(updates.step, back, strict=True):
         assert looks == (4 < step < 11)  # the first free step is 4; the last goes to x0 itself
-    assert not rounds.sigma.any()
+    assert not updates.sigma.any()
     assert np.isfinite(made("flow", settings)).all()
 
 
@@ -153,13 +153,13 @@ def test_fresh_noise_takes_the_place_of_the_solver(solver):
     np.testing.assert_allclose(never, run(CoDenoising(steps=8, solver=solver)), atol=1e-6)
     always = run(FlowLong(steps=8, solver=solver, fresh_noise_t_min=0))
     assert np.abs(always - never).max() > 0.1
-    tape = make_tape(
+    call_schedule = make_call_schedule(
         long, SCHEDULES["flow"], FlowLong(steps=8, solver=solver, fresh_noise_t_min=900)
     )
-    early = np.asarray(tape.rounds.t) > 900
+    early = np.asarray(call_schedule.updates.t) > 900
     assert 0 < early.sum() < len(early)
-    np.testing.assert_array_equal(tape.rounds.renoise, early)
-    np.testing.assert_array_equal(tape.rounds.keep[early], 0)
+    np.testing.assert_array_equal(call_schedule.updates.renoise, early)
+    np.testing.assert_array_equal(call_schedule.updates.keep[early], 0)
     # The first step by the solver after them looks back at none before.
-    first, looks_back = int(early.sum()), np.abs(tape.rounds.of_x0[:, 1:]).max(axis=1)
+    first, looks_back = int(early.sum()), np.abs(call_schedule.updates.x0_coefs[:, 1:]).max(axis=1)
     assert looks_back[first] == 0 < looks_back[first + 1]

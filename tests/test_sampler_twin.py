@@ -145,12 +145,12 @@ def test_equals_the_plain_loop(case):
 
 @pytest.mark.parametrize("case", [case for case in CASES if "reuse" in case])
 def test_some_clips_are_spared_and_some_are_not(case):
-    """So that the cases above say something; nothing is spared at a threshold of 0."""
+    """So that the cases above say something; nothing is num_skipped at a threshold of 0."""
     sampler, changes = CASES[case]
     given = arguments(sampler, **changes)
     ran = start(Network(), given.pop("cond"), params=parameters(), **given)
     ran.advance()
-    assert 0 < ran.clips_spared < ran.tape.describe().clips / 2
+    assert 0 < ran.num_skipped < ran.call_schedule.describe().samples / 2
     never, always = (run(sampler.replace(reuse=value), **changes) for value in (0.0, None))
     np.testing.assert_allclose(never, always, rtol=0, atol=1e-6)
 
@@ -168,8 +168,8 @@ def test_a_clip_that_is_spared_is_not_computed():
     ran.advance()
     ran.wait()
     jax.effects_barrier()
-    # Two rows a pass: the first two steps and the last are computed, five of eight are not.
-    assert len(calls) == 2 * 3 and ran.clips_spared == 5 * LAYOUT.count
+    # Two calls a pass: the first two steps and the last are computed, five of eight are not.
+    assert len(calls) == 2 * 3 and ran.num_skipped == 5 * LAYOUT.count
     assert sorted(set(calls), reverse=True) == [float(t) for t in EPSILON.steps(8).t[[0, 1, 7]]]
 
 
@@ -255,9 +255,9 @@ def test_played_in_parts_it_is_the_same_bit_for_bit():
     whole = start(network, cond, **given)
     whole.advance()
     parts = start(network, cond, **given)
-    assert not parts.tape.rows.first[[3, 9]].any()  # in the middle of rounds
-    while parts.row < parts.total:
+    assert not parts.call_schedule.calls.first[[3, 9]].any()  # in the middle of updates
+    while parts.call < parts.total:
         parts.advance(3)
         carry = jax.tree.map(np.asarray, parts.carry)  # through the host
-        parts.restore(parts.clips_done, carry)
+        parts.restore(parts.samples_done, carry)
     np.testing.assert_array_equal(parts.latents(), whole.latents())

@@ -114,7 +114,7 @@ def test_one_window_equals_diffusers(name, change, monkeypatch, steps=13):
         key=key,
         latents=start,
     )
-    steps_here = schedule.steps_of(schedule.solver, steps)
+    steps_here = schedule.solver_steps(schedule.solver, steps)
     np.testing.assert_allclose(steps_here.t, scheduler.timesteps.numpy(), rtol=1e-5, atol=2e-3)
     np.testing.assert_allclose(found, x.numpy(), rtol=0, atol=2e-4 * float(x.abs().max()))
 

@@ -1,4 +1,4 @@
-"""Settings: checked, hashable, readable from a scenario file."""
+"""SamplerConfig: checked, hashable, readable from a scenario file."""
 
 import dataclasses
 
@@ -20,14 +20,14 @@ from syncos_jax.sampling import (
     RefinementOnly,
     SynCoS,
 )
-from syncos_jax.sampling.methods import make_tape
+from syncos_jax.sampling.methods import make_call_schedule
 from syncos_jax.sampling.presets import FULL_STRENGTH
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import (
+from syncos_jax.sampling.sampler_config import (
     SAMPLERS,
-    Settings,
-    settings_from_dict,
-    settings_to_dict,
+    SamplerConfig,
+    sampler_from_dict,
+    sampler_to_dict,
 )
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
@@ -48,10 +48,10 @@ def test_defaults_are_the_published_settings():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_read_and_written(name):
-    settings = settings_from_dict({"name": name, "steps": 7, "guidance": 3})
-    assert list(settings_to_dict(settings)) == ["name", *SAMPLERS[name]]
+    settings = sampler_from_dict({"name": name, "steps": 7, "guidance": 3})
+    assert list(sampler_to_dict(settings)) == ["name", *SAMPLERS[name]]
     assert (settings.name, settings.steps, settings.guidance) == (name, 7, 3.0)
-    assert settings_from_dict(settings_to_dict(settings)) == settings
+    assert sampler_from_dict(sampler_to_dict(settings)) == settings
     assert hash(settings) == hash(dataclasses.replace(settings))
 
 
@@ -72,7 +72,7 @@ def test_read_and_written(name):
 )
 def test_bad_dictionaries(values, message):
     with pytest.raises(InputError, match=message):
-        settings_from_dict(values)
+        sampler_from_dict(values)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_bad_dictionaries(values, message):
         (lambda: FIFO(eta=2), "sampler fifo: eta must be a number"),
         (lambda: FlowLong(fresh_noise_t_min=None), "flowlong: fresh_noise_t_min must be a number"),
         (lambda: FreeNoise(fresh_noise_t_min=5), "freenoise: unknown key 'fresh_noise_t_min'"),
-        (lambda: Settings(shuffled_noise=True, fresh_noise_t_min=5.0), "goes with no other noise"),
-        (lambda: Settings(lookahead=True, fresh_noise_t_min=5.0), "fifo: fresh_noise_t_min and"),
+        (lambda: SamplerConfig(shuffled_noise=True, fresh_noise_t_min=5.0), "goes with no other noise"),
+        (lambda: SamplerConfig(lookahead=True, fresh_noise_t_min=5.0), "fifo: fresh_noise_t_min and"),
         (lambda: CoDenoising(reuse=-1), "reuse must be a number, 0 or more"),
         (lambda: CoDenoising(reuse=0.1, eta=0.5), "co_denoising: reuse is of steps that add no"),
         (lambda: FreeNoise(reuse=0.1, solver="sde-dpm++"), "freenoise: reuse is of steps that add"),
@@ -126,7 +126,7 @@ def test_bad_values(make, message):
 
 def windows_predicted(sampler, count):
     layout = WindowLayout(frames=13 + 4 * (count - 1), window=13, stride=4)
-    return make_tape(layout, NoiseSchedule.from_betas(), sampler).describe().windows
+    return make_call_schedule(layout, NoiseSchedule.from_betas(), sampler).describe().windows
 
 
 @given(count=st.integers(4, 80), steps=st.integers(10, 60), strengths=st.tuples(UNIT, UNIT))
@@ -141,16 +141,16 @@ def test_dial_goes_from_co_denoising_upwards_and_stays_cheap(count, steps, stren
 
 
 def test_dial_in_a_scenario_file():
-    read = settings_from_dict({"name": "syncos", "strength": 0.5, "steps": 30})
+    read = sampler_from_dict({"name": "syncos", "strength": 0.5, "steps": 30})
     assert read == SynCoS.dial(0.5, steps=30)
-    assert settings_from_dict(settings_to_dict(read)) == read
+    assert sampler_from_dict(sampler_to_dict(read)) == read
     assert SynCoS.fast(guidance=3.0) == SynCoS.dial(FULL_STRENGTH, guidance=3.0)
     with pytest.raises(InputError, match="strength decides t_min, .*; leave out strength or t_min"):
-        settings_from_dict({"name": "syncos", "strength": 0.5, "t_min": 700})
+        sampler_from_dict({"name": "syncos", "strength": 0.5, "t_min": 700})
     with pytest.raises(InputError, match="unknown key 'strenght' .did you mean 'strength'"):
-        settings_from_dict({"name": "syncos", "strenght": 0.5})
+        sampler_from_dict({"name": "syncos", "strenght": 0.5})
     with pytest.raises(InputError, match="unknown key 'strength'"):
-        settings_from_dict({"name": "co_denoising", "strength": 0.5})
+        sampler_from_dict({"name": "co_denoising", "strength": 0.5})
 
 
 def test_dial_replaces_what_it_decides_and_the_other_way_round():
@@ -181,4 +181,4 @@ def test_one_end_of_the_refinement_replaces_the_others():
     assert by_steps.refinement.t_min is None
     assert by_steps.replace(t_min=800) == SynCoS(t_min=800, iterations=3)
     assert by_steps.replace(steps=9).refinement.refine_steps == 8
-    assert settings_from_dict(settings_to_dict(by_steps)) == by_steps
+    assert sampler_from_dict(sampler_to_dict(by_steps)) == by_steps

@@ -12,7 +12,7 @@ from diffusers import (
 )
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.levels import Levels, beta_levels, flow_levels
+from syncos_jax.sampling.sigmas import SigmaSchedule, beta_sigmas, flow_sigmas
 from syncos_jax.sampling.schedule import NoiseSchedule, decode, encode
 from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
 
@@ -34,11 +34,11 @@ def clean(x, a, b):
     return (weights[..., None] * (MODES[None] + a * 0.3**2 / variance * away)).sum(1)
 
 
-def play(table: Coefficients, levels: Levels, x=START, noise=None):
+def play(table: Coefficients, sigmas: SigmaSchedule, x=START, noise=None):
     """What the scan does with a table: the plain loop."""
     past: list[np.ndarray] = []
-    for i in range(len(levels.t)):
-        past = [clean(x, levels.a[i], levels.b[i]), *past][: 1 + table.history]
+    for i in range(len(sigmas.t)):
+        past = [clean(x, sigmas.a[i], sigmas.b[i]), *past][: 1 + table.history]
         weights = table.x0[i]
         assert not weights[len(past) :].any(), "reads a step that was never made"
         x = table.x[i] * x + sum(w * m for w, m in zip(weights, past, strict=False))
@@ -53,14 +53,14 @@ def reference(scheduler, prediction):
     flow = prediction == "flow"
     sigma = scheduler.sigmas.numpy()
     a = 1 - sigma if flow else 1 / np.sqrt(sigma**2 + 1)
-    levels = Levels(scheduler.timesteps.double().numpy(), a, sigma if flow else sigma * a)
+    sigmas = SigmaSchedule(scheduler.timesteps.double().numpy(), a, sigma if flow else sigma * a)
     x = torch.from_numpy(START)
     for i, t in enumerate(scheduler.timesteps):
-        a, b = levels.a[i], levels.b[i]
+        a, b = sigmas.a[i], sigmas.b[i]
         x0 = clean(x.numpy(), a, b)
         value = np.asarray(encode(prediction, x0, (x.numpy() - a * x0) / b, a, b))
         x = scheduler.step(torch.from_numpy(value), t, x, return_dict=False)[0].double()
-    return x.numpy(), levels
+    return x.numpy(), sigmas
 
 
 def close(ours, theirs, tolerance):
@@ -98,18 +98,18 @@ def test_multistep_solvers_equal_diffusers(name, prediction, steps):
     flow = {"use_flow_sigmas": True, "flow_shift": 3.0} if prediction == "flow" else BETAS
     scheduler = made(prediction_type=DIFFUSERS[prediction], **flow, **settings)
     scheduler.set_timesteps(steps)
-    expected, levels = reference(scheduler, prediction)
+    expected, sigmas = reference(scheduler, prediction)
     # DPMSolverMultistep casts its latents to float32.
-    close(play(coefficients(solver, levels.a, levels.b), levels), expected, 2e-6)
+    close(play(coefficients(solver, sigmas.a, sigmas.b), sigmas), expected, 2e-6)
     rule = "unipc" if solver.name == "unipc" else "dpm++"
     end = settings.get("final_sigmas_type") != "sigma_min"
     ours = (
-        flow_levels(steps, rule=rule, shift=3.0, end_clean=end)
+        flow_sigmas(steps, rule=rule, shift=3.0, end_clean=end)
         if prediction == "flow"
-        else beta_levels(SCHEDULE.signal, SCHEDULE.noise, steps, end_clean=end)
+        else beta_sigmas(SCHEDULE.signal, SCHEDULE.noise, steps, end_clean=end)
     )
-    np.testing.assert_array_equal(ours.t, levels.t)
-    np.testing.assert_allclose(ours.b, levels.b, rtol=2e-5, atol=0)  # betas in float32
+    np.testing.assert_array_equal(ours.t, sigmas.t)
+    np.testing.assert_allclose(ours.b, sigmas.b, rtol=2e-5, atol=0)  # betas in float32
     close(play(coefficients(solver, ours.a, ours.b), ours), expected, 1e-5)
 
 
@@ -121,11 +121,11 @@ def test_runs_that_end_at_the_least_noise(made, spacing):
         timestep_spacing=spacing, steps_offset=1, final_sigmas_type="sigma_min", **BETAS
     )
     scheduler.set_timesteps(13)
-    expected, levels = reference(scheduler, "epsilon")
-    ours = beta_levels(
+    expected, sigmas = reference(scheduler, "epsilon")
+    ours = beta_sigmas(
         SCHEDULE.signal, SCHEDULE.noise, 13, spacing=spacing, offset=1, end_clean=False
     )
-    np.testing.assert_array_equal(ours.t, levels.t)
+    np.testing.assert_array_equal(ours.t, sigmas.t)
     solver = Solver("unipc" if unipc else "dpm++")
     close(play(coefficients(solver, ours.a, ours.b), ours), expected, 1e-5)
 
@@ -143,7 +143,7 @@ def test_no_signal_at_the_first_level(made):
     schedule = NoiseSchedule.from_betas(
         "scaled_linear", beta_start=0.00085, beta_end=0.012, zero_terminal_snr=True, prediction="v"
     )
-    ours = beta_levels(schedule.signal, schedule.noise, 20, spacing="trailing")
+    ours = beta_sigmas(schedule.signal, schedule.noise, 20, spacing="trailing")
     solver = Solver("unipc" if made is UniPCMultistepScheduler else "dpm++")
     close(play(coefficients(solver, ours.a, ours.b), ours), expected, 1e-4)
     # With truly no signal the second step cannot look back; what comes out is close all the same.
@@ -171,8 +171,8 @@ def test_euler_equals_diffusers(settings, steps):
     scheduler = FlowMatchEulerDiscreteScheduler(**settings)
     dynamic = 0.9 if "use_dynamic_shifting" in settings else None
     scheduler.set_timesteps(steps, **({} if dynamic is None else {"mu": dynamic}))
-    expected, levels = reference(scheduler, "flow")
-    ours = flow_levels(
+    expected, sigmas = reference(scheduler, "flow")
+    ours = flow_sigmas(
         steps,
         rule="euler",
         shift=settings.get("shift", 1.0),
@@ -180,7 +180,7 @@ def test_euler_equals_diffusers(settings, steps):
         dynamic_kind=settings.get("time_shift_type", "exponential"),
         terminal=settings.get("shift_terminal"),
     )
-    np.testing.assert_allclose(ours.t, levels.t, rtol=1e-6)
+    np.testing.assert_allclose(ours.t, sigmas.t, rtol=1e-6)
     close(play(coefficients(Solver("euler"), ours.a, ours.b), ours), expected, 1e-5)
 
 
@@ -194,14 +194,14 @@ def test_ddim_equals_diffusers(prediction):
     )
     scheduler.set_timesteps(20)
     steps = NoiseSchedule.from_betas(spacing="trailing").steps(20)
-    levels = Levels(steps.t, np.append(steps.a, steps.a_next[-1]), np.append(steps.b, 0.0))
+    sigmas = SigmaSchedule(steps.t, np.append(steps.a, steps.a_next[-1]), np.append(steps.b, 0.0))
     x = torch.from_numpy(START)
     for i, t in enumerate(scheduler.timesteps):
-        a, b = levels.a[i], levels.b[i]
+        a, b = sigmas.a[i], sigmas.b[i]
         x0 = clean(x.numpy(), a, b)
         value = encode(prediction, x0, (x.numpy() - a * x0) / b, a, b)
         x = scheduler.step(torch.from_numpy(value), t, x).prev_sample
-    close(play(coefficients(Solver("ddim"), levels.a, levels.b), levels), x.numpy(), 1e-5)
+    close(play(coefficients(Solver("ddim"), sigmas.a, sigmas.b), sigmas), x.numpy(), 1e-5)
 
 
 def test_the_stochastic_solver_equals_cogvideox(monkeypatch):
@@ -212,7 +212,7 @@ def test_the_stochastic_solver_equals_cogvideox(monkeypatch):
     fresh = np.random.default_rng(3).normal(size=(10, 2, *START.shape))  # two draws a step
     product = scheduler.alphas_cumprod.numpy()
     t = scheduler.timesteps.numpy()
-    levels = Levels(t, np.append(product[t], 1.0) ** 0.5, np.append(1 - product[t], 0.0) ** 0.5)
+    sigmas = SigmaSchedule(t, np.append(product[t], 1.0) ** 0.5, np.append(1 - product[t], 0.0) ** 0.5)
     x, old, drawn, used = torch.from_numpy(START), None, [], []
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_dpm_cogvideox.randn_tensor",
@@ -220,23 +220,23 @@ def test_the_stochastic_solver_equals_cogvideox(monkeypatch):
     )
     for i in range(10):
         drawn = list(fresh[i])
-        a, b = levels.a[i], levels.b[i]
+        a, b = sigmas.a[i], sigmas.b[i]
         x0 = clean(x.numpy(), a, b)
         value = torch.from_numpy(encode("v", x0, (x.numpy() - a * x0) / b, a, b))
         back = int(t[i - 1]) if i else None
         x, old = scheduler.step(value, old, int(t[i]), back, x)
         used.append(fresh[i][1 - len(drawn)])
-    table = coefficients(Solver("sde-dpm++"), levels.a, levels.b)
+    table = coefficients(Solver("sde-dpm++"), sigmas.a, sigmas.b)
     assert table.noise[0] > 0 and table.noise[-1] == 0
-    close(play(table, levels, noise=used), x.numpy(), 1e-5)
+    close(play(table, sigmas, noise=used), x.numpy(), 1e-5)
 
 
 def test_restarting_is_starting_anew():
     """After a restart the rest of a run is that of a run which begins there."""
-    levels = flow_levels(12, shift=3.0)
+    sigmas = flow_sigmas(12, shift=3.0)
     for solver in (Solver("unipc"), Solver("dpm++", 3)):
-        table = coefficients(solver, levels.a, levels.b, restart=np.arange(12) == 5)
-        rest = coefficients(solver, levels.a[5:], levels.b[5:])
+        table = coefficients(solver, sigmas.a, sigmas.b, restart=np.arange(12) == 5)
+        rest = coefficients(solver, sigmas.a[5:], sigmas.b[5:])
         for whole, part in zip(table, rest, strict=True):
             np.testing.assert_array_equal(whole[5:], part)
 
@@ -246,10 +246,10 @@ def test_multistep_solvers_in_20_steps_are_closer_than_ddim(flow):
     starts = np.random.default_rng(5).normal(size=(64, SIZE))
 
     def result(solver, n):
-        levels = (
-            flow_levels(n, shift=3.0) if flow else beta_levels(SCHEDULE.signal, SCHEDULE.noise, n)
+        sigmas = (
+            flow_sigmas(n, shift=3.0) if flow else beta_sigmas(SCHEDULE.signal, SCHEDULE.noise, n)
         )
-        return play(coefficients(solver, levels.a, levels.b), levels, starts)
+        return play(coefficients(solver, sigmas.a, sigmas.b), sigmas, starts)
 
     exact = result(Solver("ddim"), 200)
     distance = {
@@ -263,12 +263,12 @@ def test_multistep_solvers_in_20_steps_are_closer_than_ddim(flow):
 
 def test_a_step_keeps_the_noise_and_the_signal():
     """Each row maps ``a x0 + b eps`` to ``a' x0 + b' eps`` where all clean latents agree."""
-    levels = flow_levels(20, shift=5.0)
+    sigmas = flow_sigmas(20, shift=5.0)
     for solver, _ in KINDS.values():
-        table = coefficients(solver, levels.a, levels.b)
-        np.testing.assert_allclose(table.x * levels.b[:-1], levels.b[1:], rtol=1e-12)
-        kept = table.x * levels.a[:-1] + table.x0.sum(axis=1)
-        np.testing.assert_allclose(kept, levels.a[1:], rtol=1e-9)
+        table = coefficients(solver, sigmas.a, sigmas.b)
+        np.testing.assert_allclose(table.x * sigmas.b[:-1], sigmas.b[1:], rtol=1e-12)
+        kept = table.x * sigmas.a[:-1] + table.x0.sum(axis=1)
+        np.testing.assert_allclose(kept, sigmas.a[1:], rtol=1e-9)
         assert table.history == solver.history
 
 
@@ -288,12 +288,12 @@ def test_decode_and_encode_agree_with_the_denoiser():
         (lambda: coefficients(Solver(), [1.0], [1.0]), "same length"),
         (lambda: coefficients(Solver(), [0.1, 0.0], [0.9, 0.0]), "only the first signal"),
         (
-            lambda: coefficients(Solver("unipc", lower_order_final=False), *flow_levels(5)[1:3]),
+            lambda: coefficients(Solver("unipc", lower_order_final=False), *flow_sigmas(5)[1:3]),
             "lower_order_final",
         ),
-        (lambda: flow_levels(0), "0 steps"),
-        (lambda: flow_levels(5, shift=0.0), "shift must be"),
-        (lambda: beta_levels([1.0], [1.0], 5), "5 steps"),
+        (lambda: flow_sigmas(0), "0 steps"),
+        (lambda: flow_sigmas(5, shift=0.0), "shift must be"),
+        (lambda: beta_sigmas([1.0], [1.0], 5), "5 steps"),
     ],
 )
 def test_errors(call, message):

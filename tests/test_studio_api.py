@@ -66,7 +66,7 @@ def test_the_plan_is_the_pipelines_own(served):
     request = pipeline.prepare(Scenario.from_dict(plan["scenario"]))
     own = pipeline.plan(request)
     assert plan["frames"] == own.frames and plan["windows"] == len(own.windows)
-    assert plan["calls"] == 3 * own.cost.rows
+    assert plan["calls"] == 3 * own.cost.calls
     assert plan["memory_bytes"] == pytest.approx(own.cost.memory_bytes, rel=0.05)
     assert [event["frames"] for event in plan["events"]] == [8, 4]
     assert not served.client.get("/v1/videos?search=nothing-of-the-kind").json()["items"]

@@ -19,7 +19,7 @@ from wan_folders import FLOW, TRANSFORMER, VAE_CONFIG, save, tiny_pipeline
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.sampling.devices import make_mesh
-from syncos_jax.sampling.levels import flow_levels
+from syncos_jax.sampling.sigmas import flow_sigmas
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.schedule import decode
 from syncos_jax.sampling.solvers import Solver, coefficients
@@ -112,7 +112,7 @@ def test_a_clip_equals_the_pipelines(name, pipeline, model):
     scheduler = SCHEDULERS[name]()
     expected = expected_latents(pipeline, scheduler)
     said = {"_class_name": type(scheduler).__name__, **scheduler.config}
-    levels = flow_levels(STEPS, **scheduler_config.flow_settings(said))
+    levels = flow_sigmas(STEPS, **scheduler_config.flow_settings(said))
     found = play(model, levels, scheduler_config.solver(said), GUIDANCE)
     assert relative(found, expected) < 1e-4
 
@@ -122,7 +122,7 @@ def test_the_folders_own_scheduler(model):
     assert model.config.schedule["shift"] == 3.0 and model.schedule.flow_shift == 3.0
     scheduler = SCHEDULERS["unipc"]()
     scheduler.set_timesteps(7)
-    steps = model.schedule.steps_of(model.schedule.solver, 7)
+    steps = model.schedule.solver_steps(model.schedule.solver, 7)
     assert steps.t.tolist() == scheduler.timesteps.tolist()
 
 
@@ -201,7 +201,7 @@ def test_two_transformers(tmp_path):
     model = load_model(tmp_path / "out")
     assert model.config.boundary == 0.875 and set(model.params) == {"high", "low"}
     expected = expected_latents(two, UniPCMultistepScheduler(**FLOW))
-    levels = flow_levels(STEPS, **model.config.schedule)
+    levels = flow_sigmas(STEPS, **model.config.schedule)
     assert (levels.t > 875).any() and (levels.t < 875).any()
     assert relative(play(model, levels, model.config.default_solver(), GUIDANCE), expected) < 1e-4
     # Clips on both sides of it in one call.

@@ -26,7 +26,7 @@ from many_devices import (  # noqa: E402
 )
 
 from syncos_jax.sampling import sample_batch, start  # noqa: E402
-from syncos_jax.sampling.run import play_through  # noqa: E402
+from syncos_jax.sampling.run import run_to_end  # noqa: E402
 
 plain = run()  # by each process alone, on its first device
 mesh = make_mesh()
@@ -35,7 +35,7 @@ found["shard_map"] = difference(run(mesh=mesh), plain)
 found["pmap"] = difference(run(mesh=mesh, parallel="pmap"), plain)
 
 parts = start(NETWORK, **single(mesh=mesh))
-play_through(parts)
+run_to_end(parts)
 found["parts"] = difference(parts.latents(), plain)
 
 both = sample_batch(

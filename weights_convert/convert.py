@@ -23,8 +23,8 @@ from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.sampling.settings import Settings
-from syncos_jax.sampling.walk import solver_of, steps_of, table_of
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.solver_choice import resolve_solver, timesteps_for, solver_coefficients
 from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.lora import Lora, open_lora, parse
@@ -216,9 +216,9 @@ def _check_sampling(opened: Checkpoint) -> None:
     if not {"unet", "transformer"} & set(opened.parts):
         return
     config = opened.config
-    schedule, settings = config.noise_schedule(), Settings(steps=config.steps)
-    steps = steps_of(schedule, settings)
-    table_of(solver_of(schedule, settings), steps, np.zeros(len(steps.t), bool))
+    schedule, settings = config.noise_schedule(), SamplerConfig(steps=config.steps)
+    steps = timesteps_for(schedule, settings)
+    solver_coefficients(resolve_solver(schedule, settings), steps, np.zeros(len(steps.t), bool))
 
 
 def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:

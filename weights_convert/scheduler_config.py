@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.levels import LEAST_SIGNAL
+from syncos_jax.sampling.sigmas import LEAST_SIGNAL
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.solvers import Solver
 
@@ -88,7 +88,7 @@ def solver_values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flow_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `syncos_jax.sampling.levels.flow_levels` from a scheduler of a flow model.
+    """Arguments of `syncos_jax.sampling.sigmas.flow_sigmas` from a scheduler of a flow model.
 
     Raises:
         InputError: it is of no flow model, or has settings that are not there.
@@ -118,7 +118,7 @@ def flow_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def beta_solver(config: Mapping[str, Any], schedule: NoiseSchedule) -> dict[str, Mapping[str, Any]]:
     """For a model with betas, what `ModelConfig` calls ``solver`` and ``levels``: the solver as
-    plain values, and arguments of `syncos_jax.sampling.levels.beta_levels`.
+    plain values, and arguments of `syncos_jax.sampling.sigmas.beta_sigmas`.
 
     Args:
         config: the entries of one of `BETA_SOLVERS`, its defaults among them.

@@ -147,7 +147,7 @@ def _measure(
 
     from syncos_jax.experiments.bench import device, networks, report
     from syncos_jax.experiments.bench.work import Case, jobs
-    from syncos_jax.sampling.settings import settings_from_dict
+    from syncos_jax.sampling.sampler_config import sampler_from_dict
     from syncos_jax.sampling.windows import WindowLayout
 
     with phases.phase("load"):
@@ -156,7 +156,7 @@ def _measure(
     frames = frames or 4 * geometry.frames(geometry.window)
     layout = WindowLayout(geometry.latents(frames), geometry.window, geometry.stride)
     batch = min(batch or (1 if name in networks.RANDOM[1:] else layout.count), layout.count)
-    settings = settings_from_dict(
+    settings = sampler_from_dict(
         {"name": sampler, "steps": steps, "guidance": loaded.guidance, "batch": batch}
     )
     case = Case(loaded, frames, batch, (False, True) if guided is None else (guided,), settings)

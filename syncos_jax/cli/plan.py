@@ -101,7 +101,7 @@ def _print(plans: list[Plan], names: list[str]) -> None:
             shown.append(content)
     if len(plans) > 1:
         costs = [plan.cost for plan in plans]
-        rows = sum(cost.rows for cost in costs)
+        rows = sum(cost.calls for cost in costs)
         # The model is loaded once, and what is alike is compiled once.
         known = [cost.seconds - cost.seconds_start for cost in costs if cost.seconds is not None]
         start = max(cost.seconds_start for cost in costs)
@@ -183,9 +183,9 @@ def _conditioned(window: PlannedWindow, plan: Plan) -> str:
 
 def _cost(cost: Cost) -> list[str]:
     lines = [
-        f"calls    {cost.rows:,} of the network, {cost.clips_per_call} clips each "
-        f"({cost.windows:,} windows predicted by {cost.clips:,} clips; {cost.steps} steps, "
-        f"{cost.co_denoising_rounds} passes over the video, {cost.refinement_rounds} optimiser "
+        f"calls    {cost.calls:,} of the network, {cost.samples_per_call} clips each "
+        f"({cost.windows:,} windows predicted by {cost.samples:,} clips; {cost.steps} steps, "
+        f"{cost.passes} passes over the video, {cost.optimizer_steps} optimiser "
         "steps)",
         f"work     {amount(cost.flops, 'FLOP')}: {amount(cost.flops_per_call, 'FLOP')} a call, "
         f"{amount(cost.flops_decode_frame, 'FLOP')} for decoding a frame",

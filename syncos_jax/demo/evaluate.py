@@ -35,7 +35,7 @@ from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.runs.exits import exit_on_error
 from syncos_jax.sampling import CoDenoising, SynCoS, make_mesh
-from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.scenario import Scenario
 
 ATTRIBUTES = ("colour", "background", "motion", "shape")
@@ -123,7 +123,7 @@ def open_colour_scenario(seed: int) -> Scenario:
     )
 
 
-def colour_held(pipeline: Pipeline, settings: Settings, seeds: Iterable[int]) -> dict[str, Any]:
+def colour_held(pipeline: Pipeline, settings: SamplerConfig, seeds: Iterable[int]) -> dict[str, Any]:
     """Share of all frames on the video's most frequent colour, mean over videos.
 
     Frames in which no subject is visible count as not on it.
@@ -159,7 +159,7 @@ def main(
         figures["autoencoder"] = autoencoder_right(pipeline, min(clips, 48), seed)
         print(f"autoencoder alone: {json.dumps(figures['autoencoder'])}", flush=True)
     if videos:
-        samplers: dict[str, Settings] = {
+        samplers: dict[str, SamplerConfig] = {
             "co-denoising": CoDenoising(**common),
             "SynCoS, published settings": SynCoS(**common),
             "SynCoS, fast": SynCoS.fast(**common),

@@ -19,11 +19,11 @@ from syncos_jax.sampling import (
     RefinementOnly,
     SynCoS,
 )
-from syncos_jax.sampling.settings import (
+from syncos_jax.sampling.sampler_config import (
     SAMPLERS,
-    Settings,
-    settings_from_dict,
-    settings_to_dict,
+    SamplerConfig,
+    sampler_from_dict,
+    sampler_to_dict,
 )
 
 
@@ -39,7 +39,7 @@ class Method:
     """
 
     name: str
-    settings: Settings
+    settings: SamplerConfig
     structured: bool = True
     title: str = ""
 
@@ -58,7 +58,7 @@ class Method:
 
     def to_dict(self) -> dict[str, Any]:
         """All that decides what this method makes."""
-        return {"sampler": settings_to_dict(self.settings), "structured": self.structured}
+        return {"sampler": sampler_to_dict(self.settings), "structured": self.structured}
 
 
 _PAPER = SynCoS.paper()
@@ -132,7 +132,7 @@ def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:
                 f"{path}: {name}: structured is {short(structured)}; expected true or false"
             )
         try:
-            settings = settings_from_dict(rest)
+            settings = sampler_from_dict(rest)
         except (InputError, TypeError) as error:
             raise InputError(f"{path}: {name}: {error}") from error
         methods[name] = Method(name, settings, structured, title=name)

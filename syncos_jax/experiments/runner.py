@@ -22,7 +22,7 @@ from syncos_jax.files import replacing
 from syncos_jax.metrics.report import VERSION as METRICS_VERSION
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling.run import NonFiniteError
+from syncos_jax.sampling.failures import NonFiniteError
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.scenario import Scenario
 
@@ -92,7 +92,7 @@ def plan(
         for method in methods:
             if (method.name, case.frames) not in clips:
                 request = pipeline.prepare(case.scenario, method.settings)
-                clips[method.name, case.frames] = request.summary.clips
+                clips[method.name, case.frames] = request.summary.samples
     for frames in sorted({case.frames for case in cases}):
         for seed in in_order:
             for case in (case for case in cases if case.frames == frames):
@@ -210,7 +210,7 @@ def _make(pipeline: Pipeline, task: Task, out: Path, videos: bool) -> dict[str, 
         run = pipeline.start(request)
         run.advance()
         latents = run.latents()
-        record["clips"] -= run.clips_spared
+        record["clips"] -= run.num_skipped
     except NonFiniteError as error:  # that, too, is a result of the method
         return record | {"failed": str(error)}
     video = pipeline.video(request, pipeline.decode(latents))

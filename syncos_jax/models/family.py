@@ -146,8 +146,8 @@ class Model:
         tokenizer; for plans."""
         return jax.eval_shape(lambda: self.encode_prompts([""] * count))
 
-    def mix(self, cond: Any, weights: np.ndarray) -> Any:
-        """Conditionings that are mixtures of others, as in a cross-fade.
+    def interpolate_conditioning(self, cond: Any, weights: np.ndarray) -> Any:
+        """Conditionings that are prompt_weights of others, as in a cross-fade.
 
         Args:
             cond: a pytree with leading axis ``P``.

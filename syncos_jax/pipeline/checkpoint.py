@@ -36,8 +36,8 @@ from syncos_jax.files.versioned import FileFormat
 from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.pipeline.states import States
 from syncos_jax.sampling.hosts import broadcast
-from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, play_through
-from syncos_jax.sampling.scan import Carry
+from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, run_to_end
+from syncos_jax.sampling.loop import Carry
 
 RUN, ROWS, LATENTS, LOCK = "run.json", "rows", "latents.npy", "lock"
 STATE = FileFormat(
@@ -58,7 +58,7 @@ class SaveInterval:
 
     Attributes:
       seconds: about this often; less often where saving takes more than 2 % of the time.
-      rows: instead of that, every so many rows of the tape. The run is then played row by row.
+      rows: instead of that, every so many calls of the network. The run is then played row by row.
     """
 
     seconds: float = 30.0
@@ -223,7 +223,7 @@ class Checkpoint:
 
         Args:
           run: one before its first row.
-          progress, part_seconds: as for `play_through`; `stop` is asked after each part.
+          progress, part_seconds: as for `run_to_end`; `stop` is asked after each part.
 
         Raises:
           Terminated: once `stop` says so; the state is saved.
@@ -232,7 +232,7 @@ class Checkpoint:
         if self._main:
             self._states = States(self.folder / ROWS)
         self._restore(run)
-        self._last_row = run.row
+        self._last_row = run.next_call
         by_row = self.every.rows is not None
         self._not_before = monotonic() + self.every.seconds
         # Several processes agree after each part whether to stop: they have to pause at the same
@@ -246,7 +246,7 @@ class Checkpoint:
                 raise _Stopping
 
         try:
-            play_through(
+            run_to_end(
                 run,
                 progress=watched,
                 pause=self._pause,
@@ -257,7 +257,7 @@ class Checkpoint:
             run.check()  # a part may have been dispatched beyond the one that was reported
             if self._main:
                 self._save(run, wait=True)
-            raise Terminated(f"row {run.row} of {run.total} is saved") from None
+            raise Terminated(f"row {run.next_call} of {run.num_calls} is saved") from None
         latents = run.latents()
         if self._main:
             with replacing(self.folder / LATENTS) as temporary, temporary.open("wb") as file:
@@ -288,9 +288,9 @@ class Checkpoint:
         return bool(np.any(multihost_utils.process_allgather(np.int32(own))))
 
     def _pause(self, run: Run) -> None:
-        if not self._main or run.row == run.total:  # at the end the latents are saved instead
+        if not self._main or run.next_call == run.num_calls:  # at the end the latents are saved instead
             return
-        if self.every.rows is not None and run.row - self._last_row < self.every.rows:
+        if self.every.rows is not None and run.next_call - self._last_row < self.every.rows:
             return
         if self.every.rows is None and monotonic() < self._not_before:
             return
@@ -301,12 +301,12 @@ class Checkpoint:
             return  # the disk is slower than that: rather skip one than wait
         begin = monotonic()
         try:
-            self.saved += self._states.save(run.row, run.clips_done, run.carry, wait=wait)
+            self.saved += self._states.save(run.next_call, run.samples_done, run.carry, wait=wait)
         except Exception as error:  # tensorstore has no class of its own for a full disk
             self._warn_of("could not be saved", error)
         now = monotonic()
         self.waited += now - begin
-        self._last_row = run.row
+        self._last_row = run.next_call
         self._not_before = now + max(self.every.seconds, (now - begin) / MAX_SAVE_OVERHEAD)
 
     def _warn_of(self, what: str, error: Exception) -> None:

@@ -17,12 +17,12 @@ from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.pipeline.plan import Plan, make_plan
 from syncos_jax.pipeline.request import Request, prepare
-from syncos_jax.sampling.memory import windows_that_fit
+from syncos_jax.sampling.memory import choose_batch
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
-from syncos_jax.sampling.run import Progress, Run, play_through
-from syncos_jax.sampling.sampler import Part, batch_run, default_mesh
+from syncos_jax.sampling.run import Progress, Run, run_to_end
+from syncos_jax.sampling.sampler import VideoProgram, batch_run, default_mesh
 from syncos_jax.sampling.sampler import prepare as prepare_part
-from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.scenario import Scenario
 
 
@@ -96,7 +96,7 @@ class Pipeline:
         events: Sequence[str] | None = None,
         *,
         seconds: float | None = None,
-        sampler: Settings | None = None,
+        sampler: SamplerConfig | None = None,
         seed: int | None = None,
         progress: Progress | None = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
@@ -145,7 +145,7 @@ class Pipeline:
         return Scenario.from_dict({"global": prompt, "events": rows})
 
     def prepare(
-        self, scenario: Scenario, sampler: Settings | None = None, seed: int | None = None
+        self, scenario: Scenario, sampler: SamplerConfig | None = None, seed: int | None = None
     ) -> Request:
         """All that follows from a scenario, derived once; arguments as in a call.
 
@@ -156,7 +156,7 @@ class Pipeline:
     def plan(
         self,
         request: Request | Scenario,
-        sampler: Settings | None = None,
+        sampler: SamplerConfig | None = None,
         seed: int | None = None,
     ) -> Plan:
         """What making a video would do, and what it would cost; nothing is run. Of a scenario,
@@ -169,7 +169,7 @@ class Pipeline:
     def latents(
         self,
         request: Request | Scenario,
-        sampler: Settings | None = None,
+        sampler: SamplerConfig | None = None,
         seed: int | None = None,
         progress: Progress | None = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
@@ -182,7 +182,7 @@ class Pipeline:
             if progress is None:
                 run.advance()
             else:
-                play_through(run, progress=progress)
+                run_to_end(run, progress=progress)
             return run.latents()
         if not isinstance(checkpoint, Checkpoint):
             with Checkpoint(checkpoint, request.fingerprint) as opened:
@@ -195,7 +195,7 @@ class Pipeline:
     def start(
         self,
         request: Request | Scenario,
-        sampler: Settings | None = None,
+        sampler: SamplerConfig | None = None,
         seed: int | None = None,
     ) -> Run:
         """The run before its first row, of a request or of a scenario; arguments as in a call.
@@ -207,7 +207,7 @@ class Pipeline:
         run = self._run(request)
         if request.sampler.batch is not None:
             return run
-        windows = windows_that_fit(run)
+        windows = choose_batch(run)
         if windows == run.windows:
             return run
         fewer = request.sampler.replace(batch=windows)
@@ -215,7 +215,7 @@ class Pipeline:
 
     def _run(self, request: Request) -> Run:
         part = self._part(request)
-        return Run([part.tape], part.carry, part.inputs, part.program, self.placement)
+        return Run([part.call_schedule], part.carry, part.inputs, part.program, self.placement)
 
     def start_batch(self, requests: Sequence[Request]) -> Run:
         """The run of several requests of a `batched` pipeline, side by side: one for each place on
@@ -230,7 +230,7 @@ class Pipeline:
     def _request(
         self,
         given: Request | Scenario,
-        sampler: Settings | None = None,
+        sampler: SamplerConfig | None = None,
         seed: int | None = None,
     ) -> Request:
         if not isinstance(given, Request):
@@ -239,12 +239,12 @@ class Pipeline:
             raise InputError("pipeline: a request has its sampler and its seed already")
         return given
 
-    def _part(self, request: Request) -> Part:
+    def _part(self, request: Request) -> VideoProgram:
         """What plays a request."""
         return prepare_part(
             self.model.denoiser,
             self.conditioning(request),
-            request.tape,
+            request.call_schedule,
             params=self.model.params,
             layout=request.layout,
             frame_shape=request.frame_shape,
@@ -253,19 +253,19 @@ class Pipeline:
             key=request.key,
             latents=None,
             step_noise=None,
-            axes=self.placement.split,
+            axes=self.placement.clip_axes,
         )
 
     def conditioning(self, request: Request) -> Any:
         """The table of conditionings: a pytree with leading axis ``K``, rows as
-        ``request.mixtures`` has them. Equal prompts are encoded once."""
+        ``request.prompt_weights`` has them. Equal prompts are encoded once."""
         prompts = [*request.prompts.prompts, *request.prompts.negatives]
         unique = list(dict.fromkeys(prompts))
         row = {prompt: index for index, prompt in enumerate(unique)}
         encoded = self.model.encode_prompts(unique)
         index = np.asarray([row[prompt] for prompt in prompts])
         each = jax.tree.map(lambda leaf: leaf[index], encoded)
-        return self.model.mix(each, request.mixtures)
+        return self.model.interpolate_conditioning(each, request.prompt_weights)
 
     def decode(
         self,

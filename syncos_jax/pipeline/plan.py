@@ -19,8 +19,8 @@ from syncos_jax.pipeline.flops import flops_of
 from syncos_jax.pipeline.request import Request
 from syncos_jax.pipeline.timings import recall
 from syncos_jax.pipeline.versions import device_of
-from syncos_jax.sampling.scan import init_carry
-from syncos_jax.sampling.settings import settings_to_dict
+from syncos_jax.sampling.loop import init_carry
+from syncos_jax.sampling.sampler_config import sampler_to_dict
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 
@@ -73,9 +73,9 @@ class Cost:
     """What a run takes.
 
     Attributes:
-        rows: calls of the network.
-        clips_per_call, clips, empty, windows: as `TapeSummary` counts them.
-        steps, co_denoising_rounds, refinement_rounds: likewise.
+        calls: network calls.
+        samples_per_call, samples, padding, windows: as `CallSummary` counts them.
+        steps, passes, optimizer_steps: likewise.
         flops_per_call: floating-point operations of one call (`syncos_jax.pipeline.flops`).
         flops_decode_frame: of decoding one latent frame; 0 where the model does not say.
         flops: of the whole run, calls and decoding.
@@ -90,14 +90,14 @@ class Cost:
         scaled_from: clips of a call in that run, where it was another number.
     """
 
-    rows: int
-    clips_per_call: int
-    clips: int
-    empty: int
+    calls: int
+    samples_per_call: int
+    samples: int
+    padding: int
     windows: int
     steps: int
-    co_denoising_rounds: int
-    refinement_rounds: int
+    passes: int
+    optimizer_steps: int
     flops_per_call: float
     flops_decode_frame: float
     flops: float
@@ -165,7 +165,7 @@ def make_plan(request: Request) -> Plan:
         height=request.height,
         window=layout.window,
         stride=layout.stride,
-        sampler=settings_to_dict(request.sampler),
+        sampler=sampler_to_dict(request.sampler),
         seed=request.seed,
         events=events,
         windows=tuple(_windows(request)),
@@ -179,8 +179,8 @@ def _windows(request: Request) -> Iterator[PlannedWindow]:
     layout, of, geometry = request.layout, request.prompts, request.model.geometry
     starts = geometry.first_frame(layout.starts).tolist()
     stops = geometry.first_frame(layout.starts + layout.window).tolist()
-    middles = geometry.first_frame(layout.middles).tolist()
-    for index, (start, stop, middle) in enumerate(zip(starts, stops, middles, strict=True)):
+    centers = geometry.first_frame(layout.centers).tolist()
+    for index, (start, stop, middle) in enumerate(zip(starts, stops, centers, strict=True)):
         share = of.weights[index]
         mixture = sorted(np.flatnonzero(share).tolist(), key=lambda p: -share[p])
         override = int(of.overrides[index])
@@ -243,11 +243,11 @@ def _cost(request: Request, cond: Any) -> Cost:
         **dataclasses.asdict(summary),
         flops_per_call=flops_call,
         flops_decode_frame=flops_frame,
-        flops=flops_call * summary.rows + flops_frame * request.layout.frames,
+        flops=flops_call * summary.calls + flops_frame * request.layout.frames,
         weights_bytes=tree_bytes(dict(model.weights)),
         state_bytes=tree_bytes(abstract_carry(request)),
         call_bytes=call_bytes,
-        seconds=None if speed is None else speed.total(summary.rows, request.frames),
+        seconds=None if speed is None else speed.total(summary.calls, request.frames),
         seconds_start=0.0 if speed is None else speed.load + speed.compile,
         seconds_per_call=None if speed is None else speed.row,
         scaled_from=None if speed is None else speed.scaled_from,
@@ -269,7 +269,7 @@ def abstract_call(request: Request, cond: Any, clips: int | None = None) -> list
     """Abstract arguments of one call of the network; `cond` as of any number of prompts.
 
     With `clips`, of a call of so many, in place of the run's own number."""
-    count, window = clips or request.tape.clips_per_call, request.layout.window
+    count, window = clips or request.call_schedule.samples_per_call, request.layout.window
     each = (count,) if request.sampler.lookahead is None else (count, window)
     of_clips = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), cond
@@ -288,7 +288,7 @@ def timing_key(request: Request) -> dict[str, Any]:
         "networks": hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16],
         "window": request.layout.window,
         "latent": list(request.frame_shape),
-        "clips": request.tape.clips_per_call,
+        "clips": request.call_schedule.samples_per_call,
         "device": device["kind"],
         "devices": device["count"],
     }

@@ -48,7 +48,7 @@ def colours(latents: np.ndarray, frames: np.ndarray, chosen: np.ndarray) -> np.n
 
 
 class Preview:
-    """Writes a strip of the video, as far as it is, every `every` rows of the tape.
+    """Writes a strip of the video, as far as it is, every `every` calls of the network.
 
     Args:
         pipeline: whose VAE decodes.
@@ -66,9 +66,9 @@ class Preview:
 
     def __call__(self, run: Run) -> None:
         """To be called between parts of a run; writes only when `every` rows have passed."""
-        if run.row < self._next and run.row < run.total:
+        if run.next_call < self._next and run.next_call < run.num_calls:
             return
-        self._next = run.row + self._every
+        self._next = run.next_call + self._every
         self.write(np.asarray(run.clean, np.float32))
 
     def write(self, latents: np.ndarray) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 from syncos_jax.errors import InputError
 from syncos_jax.models.family import Model
 from syncos_jax.pipeline.versions import device_of, versions
-from syncos_jax.sampling.methods import conditioned, make_method, make_tape
+from syncos_jax.sampling.methods import conditioning_layout, make_method, make_call_schedule
 from syncos_jax.sampling.noise import seed_words
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.presets import SynCoS
-from syncos_jax.sampling.settings import Settings, settings_to_dict
-from syncos_jax.sampling.tape import Tape, TapeSummary
+from syncos_jax.sampling.sampler_config import SamplerConfig, sampler_to_dict
+from syncos_jax.sampling.call_schedule import CallSchedule, CallSummary
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.conditioning import WindowPrompts, window_prompts
@@ -42,16 +42,16 @@ class Request:
         height, width: of its frames, pixels.
         layout: the windows, in latent frames.
         prompts: what each window is conditioned on.
-        texts: rows of the table of conditionings, of the prompts and of the negative ones of
+        cond_index: rows of the table of conditionings, of the prompts and of the negative ones of
             each window (for diagonal denoising of each latent frame): int32 ``[N]`` each.
-        mixtures: which mixture of `prompts.prompts`, and behind them of `prompts.negatives`, each
+        prompt_weights: which mixture of `prompts.prompts`, and behind them of `prompts.negatives`, each
             row of the table is: float32 ``[K, P + Q]``.
         frame_shape: ``(h, w, C)`` of a latent frame.
-        tape: the run.
+        call_schedule: the run.
     """
 
     scenario: Scenario
-    sampler: Settings
+    sampler: SamplerConfig
     seed: int
     model: Model
     placement: Placement
@@ -61,15 +61,15 @@ class Request:
     width: int
     layout: WindowLayout
     prompts: WindowPrompts
-    texts: tuple[np.ndarray, np.ndarray]
-    mixtures: np.ndarray
+    cond_index: tuple[np.ndarray, np.ndarray]
+    prompt_weights: np.ndarray
     frame_shape: tuple[int, int, int]
-    tape: Tape
+    call_schedule: CallSchedule
 
     @cached_property
-    def summary(self) -> TapeSummary:
+    def summary(self) -> CallSummary:
         """What the run consists of."""
-        return self.tape.describe()
+        return self.call_schedule.describe()
 
     @property
     def key(self) -> jax.Array:
@@ -80,8 +80,8 @@ class Request:
     def program(self) -> tuple:
         """Two requests of one pipeline with equal values here are played by one compiled program,
         and may be played side by side."""
-        method = make_method(self.layout, self.model.schedule, self.sampler, self.tape)
-        return method, self.frame_shape, self.mixtures.shape[0], self.tape.structure
+        method = make_method(self.layout, self.model.schedule, self.sampler, self.call_schedule)
+        return method, self.frame_shape, self.prompt_weights.shape[0], self.call_schedule.structure
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ class Request:
         device, found = device_of(self.placement), versions()
         return {
             "scenario": {k: v for k, v in scenario.items() if k not in ("sampler", "seed")},
-            "sampler": settings_to_dict(self.sampler),
+            "sampler": sampler_to_dict(self.sampler),
             "seed": self.seed,
             "model": {
                 "name": self.model.name,
@@ -130,7 +130,7 @@ def prepare(
     model: Model,
     placement: Placement,
     scenario: Scenario,
-    sampler: Settings | None = None,
+    sampler: SamplerConfig | None = None,
     seed: int | None = None,
 ) -> Request:
     """Derives all that follows from a scenario.
@@ -155,21 +155,21 @@ def prepare(
         raise InputError(
             "throwaway: is for windows that are fused; the sampler fifo fuses none, leave it out"
         )
-    each = conditioned(layout, settings)
+    each = conditioning_layout(layout, settings)
     of_windows = _prompts(model, scenario, layout)
     of_each = of_windows if each is layout else _prompts(model, scenario, each)
-    texts, mixtures = _table(of_each, 2 * each.count)
+    cond_index, prompt_weights = _table(of_each, 2 * each.count)
     height, width = geometry.height, geometry.width
     if scenario.size is not None:
         width, height = scenario.size
     cells = geometry.latent_size(height, width, exact=scenario.size is None)
-    tape = make_tape(
+    call_schedule = make_call_schedule(
         layout,
         model.schedule,
         settings,
         seed_words(jax.random.key(seed)),
-        texts=texts,
-        shares=placement.shares,
+        cond_index=cond_index,
+        num_shards=placement.num_clip_shards,
     )
     return Request(
         scenario=scenario,
@@ -183,10 +183,10 @@ def prepare(
         width=width,
         layout=layout,
         prompts=of_windows,
-        texts=texts,
-        mixtures=mixtures,
+        cond_index=cond_index,
+        prompt_weights=prompt_weights,
         frame_shape=(*cells, geometry.channels),
-        tape=tape,
+        call_schedule=call_schedule,
     )
 
 
@@ -217,18 +217,18 @@ def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
         )
     latents = geometry.latents(frames)
     layout = WindowLayout(
-        frames=latents, window=window, stride=stride, throwaway=scenario.throwaway
+        frames=latents, window=window, stride=stride, drop_leading=scenario.throwaway
     )
     return layout, frames
 
 
 def _prompts(model: Model, scenario: Scenario, layout: WindowLayout) -> WindowPrompts:
-    middles = model.geometry.first_frame(layout.middles)
-    return window_prompts(scenario, layout, model.geometry.fps, middles)
+    centers = model.geometry.first_frame(layout.centers)
+    return window_prompts(scenario, layout, model.geometry.fps, centers)
 
 
 def _table(of: WindowPrompts, most: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """`Request.texts` and `Request.mixtures`; at most `most` rows are needed."""
+    """`Request.cond_index` and `Request.prompt_weights`; at most `most` rows are needed."""
     count = of.weights.shape[1] + of.negative_weights.shape[1]
     both = np.zeros((2, len(of.weights), count), np.float32)
     both[0, :, : of.weights.shape[1]] = of.weights
@@ -236,6 +236,6 @@ def _table(of: WindowPrompts, most: int) -> tuple[tuple[np.ndarray, np.ndarray],
     rows, index = np.unique(both.reshape(-1, count), axis=0, return_inverse=True)
     # Scenarios of a few prompts more or less share a compiled program.
     size = min(most, max(16, 1 << (len(rows) - 1).bit_length()))
-    mixtures = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+    prompt_weights = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
     prompts, negatives = index.reshape(2, -1).astype(np.int32)
-    return (prompts, negatives), mixtures
+    return (prompts, negatives), prompt_weights

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from syncos_jax.models.saved import orbax_quiet
-from syncos_jax.sampling.scan import Carry
+from syncos_jax.sampling.loop import Carry
 
 CLIPS = "clips_done"
 
@@ -56,7 +56,7 @@ class States:
 
         Args:
           row: the next row.
-          clips: clips done, which is the place on a tape with other rows (`Run.clips_done`).
+          clips: clips done, which is the place on a call schedule with other calls (`Run.samples_done`).
           carry: the state before the row; may be donated as soon as this returns.
           wait: also waits until it is written.
 

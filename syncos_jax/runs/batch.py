@@ -29,7 +29,7 @@ from syncos_jax.runs.progress import Phases, interruptible
 from syncos_jax.runs.sampler_thread import SamplerThread
 from syncos_jax.runs.signals import defer_sigterm, open_checkpoint
 from syncos_jax.runs.throughput import Session
-from syncos_jax.sampling.faults import DeviceMemoryError, NonFiniteError
+from syncos_jax.sampling.failures import DeviceMemoryError, NonFiniteError
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
@@ -169,7 +169,7 @@ class Batch:
         groups = in_groups(self.videos, self.side_by_side)
         self._remove_leftovers([group for group in groups if not pending(group)])
         missing = [group for group in groups if pending(group)]
-        self._rows, self._total_rows = 0, sum(len(group[0].request.tape) for group in missing)
+        self._rows, self._total_rows = 0, sum(len(group[0].request.call_schedule) for group in missing)
         shapes = len({group[0].request.program for group in missing})
         count = sum(len(pending(group)) for group in missing)
         at_a_time = f", {self.side_by_side} at a time" if self.side_by_side > 1 else ""
@@ -213,7 +213,7 @@ class Batch:
             except RunLocked:
                 busy.append(group)
                 continue
-            self._rows += len(group[0].request.tape)
+            self._rows += len(group[0].request.call_schedule)
         return busy
 
     def _make(self, group: Group, after: Group, progress: Any) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline, Video
     from syncos_jax.pipeline.request import Request
     from syncos_jax.sampling.run import Progress
-    from syncos_jax.sampling.tape import Tape
+    from syncos_jax.sampling.call_schedule import CallSchedule
 
 _compiled: set[str] = set()  # kinds of runs that this process has compiled already
 
@@ -50,7 +50,7 @@ def generate_video(
         f"{request.frames} frames in {layout.count} windows of {layout.window}, "
         f"{len(request.scenario.events)} events, {sampler.name}, {sampler.steps} steps"
     )
-    note = partial(_position, request.tape)
+    note = partial(_position, request.call_schedule)
     with open_checkpoint(
         run_folder(job.out),
         request.fingerprint,
@@ -92,7 +92,7 @@ def _sample(
 
     latents = checkpoint.play(run, progress)
     if request.sampler.reuse is not None:
-        say(f"{run.clips_spared:,} of {request.summary.clips:,} clips spared by reuse")
+        say(f"{run.num_skipped:,} of {request.summary.samples:,} clips spared by reuse")
     return latents
 
 
@@ -161,11 +161,11 @@ def _record_speed(request: Request, seconds: dict[str, float], row: float, frame
     remember(kind, speed)
 
 
-def _position(tape: Tape, done: int) -> str:
+def _position(call_schedule: CallSchedule, done: int) -> str:
     """The next row's step, timestep and stage, in words."""
-    rounds, at = tape.rounds, tape.rows.round[min(done, len(tape) - 1)]
-    step, steps = int(rounds.step[at]) + 1, int(rounds.step[-1]) + 1
-    stage = "refining" if rounds.refine[at] else "denoising"
+    updates, at = call_schedule.updates, call_schedule.calls.update[min(done, len(call_schedule) - 1)]
+    step, steps = int(updates.step[at]) + 1, int(updates.step[-1]) + 1
+    stage = "refining" if updates.refine[at] else "denoising"
     return f"step {step} of {steps}, t = {rounds.t[at]:.0f}, {stage}"
 
 

@@ -22,7 +22,7 @@ from syncos_jax.scenario.template import Take
 if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
     from syncos_jax.pipeline.request import Request
-    from syncos_jax.sampling.settings import Settings
+    from syncos_jax.sampling.sampler_config import SamplerConfig
 
 _PIXELS = 256  # small videos grow to about this height
 
@@ -57,7 +57,7 @@ class Job:
     template: Path | None = None
     scale: int | None = None
     label: str | None = None
-    sampler: Settings | None = None
+    sampler: SamplerConfig | None = None
     seed: int | None = None
     request: Request | None = None
     original: tuple[Path, dict[str, Any]] | None = None
@@ -158,7 +158,7 @@ def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
     Raises InputError where the record lacks what that needs.
     """
     from syncos_jax.runs.metadata import read_metadata
-    from syncos_jax.sampling.settings import settings_from_dict
+    from syncos_jax.sampling.sampler_config import sampler_from_dict
 
     record = read_metadata(path)
     scale, label = record["video"].get("scale"), record["video"].get("label")
@@ -168,7 +168,7 @@ def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
         raise InputError(f"{path}: video.label: is {short(label)}, but expected text or null")
     try:
         scenario = Scenario.from_dict(record["scenario"])
-        settings = settings_from_dict(record["sampler"])
+        settings = sampler_from_dict(record["sampler"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Take(scenario), settings, record["seed"], record

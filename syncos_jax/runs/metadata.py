@@ -20,7 +20,7 @@ sampler            name and every setting
 seed               the seed
 model              id (as given), name, weights_sha256, dtype, window, fps, width, height
 layout             frames, window, stride, throwaway, windows, events_of_windows
-cost               what `Tape.describe` counts
+cost               what `CallSchedule.describe` counts
 latents            sha256 of the float32 values, shape, dtype
 versions           of syncos_jax, jax, jaxlib, flax, numpy, av, python
 device             platform, kind, count
@@ -94,7 +94,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
         latents: ``[f, h, w, C]``.
         model_id: name or folder of the model, as the user gave it.
     """
-    from syncos_jax.sampling.settings import settings_to_dict
+    from syncos_jax.sampling.sampler_config import sampler_to_dict
 
     model, layout, geometry = request.model, request.layout, request.model.geometry
     return {
@@ -106,7 +106,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
         "events": request.events,
         "scenario": request.scenario.to_dict(),
         "scenario_sha256": scenario_sha256(request.scenario),
-        "sampler": settings_to_dict(request.sampler),
+        "sampler": sampler_to_dict(request.sampler),
         "seed": request.seed,
         "model": {
             "id": model_id or model.name,
@@ -122,7 +122,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
             "frames": layout.frames,
             "window": layout.window,
             "stride": layout.stride,
-            "throwaway": layout.throwaway,
+            "throwaway": layout.drop_leading,
             "windows": layout.count,
             "events_of_windows": request.prompts.events.tolist(),
         },

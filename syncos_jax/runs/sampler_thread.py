@@ -52,7 +52,7 @@ class SamplerThread:
         Args:
           requests: of a group.
           checkpoint: from which it goes on.
-          progress: as for `play_through`.
+          progress: as for `run_to_end`.
           then: the group that comes next, if its prompts are to be encoded meanwhile.
         """
         saved = checkpoint.latents()

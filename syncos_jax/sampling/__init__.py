@@ -1,4 +1,4 @@
-"""The method, in pure JAX: schedules, windows, the tape, the scan. Knows no model."""
+"""The method, in pure JAX: schedules, windows, the call_schedule, the scan. Knows no model."""
 
 from syncos_jax.sampling.devices import make_mesh
 from syncos_jax.sampling.presets import (
@@ -12,7 +12,7 @@ from syncos_jax.sampling.presets import (
 from syncos_jax.sampling.pure import Sampling
 from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import Refinement, Settings
+from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig
 from syncos_jax.sampling.windows import WindowLayout
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "Refinement",
     "RefinementOnly",
     "Sampling",
-    "Settings",
+    "SamplerConfig",
     "SynCoS",
     "WindowLayout",
     "make_mesh",

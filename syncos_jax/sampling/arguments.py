@@ -1,4 +1,4 @@
-"""What a run is made from: arguments checked, the table of conditionings, tape and first carry."""
+"""What a run is made from: arguments checked, the table of conditionings, call_schedule and first carry."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling.methods import make_method
-from syncos_jax.sampling.scan import Carry, Denoise, Inputs, Program, init_carry
+from syncos_jax.sampling.loop import Carry, Denoise, Inputs, Program, init_carry
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import Settings
-from syncos_jax.sampling.tape import Tape
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.call_schedule import CallSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
 
-class Part(NamedTuple):
+class VideoProgram(NamedTuple):
     """One video of a `Run`."""
 
-    tape: Tape
+    call_schedule: CallSchedule
     carry: Carry
     inputs: Inputs
     program: Program
 
 
-def texts_of(entries: int, uncond: Any) -> list[np.ndarray]:
-    """Indices into `table_of`, of the prompts and of the negative ones where there are any."""
+def cond_indices(entries: int, uncond: Any) -> list[np.ndarray]:
+    """Indices into `conditioning_table`, of the prompts and of the negative ones where there are any."""
     each = np.arange(entries, dtype=np.int32)
     return [each] if uncond is None else [each, each + entries]
 
 
-def table_of(cond: Any, uncond: Any) -> Any:
+def conditioning_table(cond: Any, uncond: Any) -> Any:
     """The table of conditionings: those of `cond`, and behind them those of `uncond`."""
     if uncond is None:
         return jax.tree.map(jnp.asarray, cond)
@@ -45,31 +45,31 @@ def table_of(cond: Any, uncond: Any) -> Any:
 def prepare(
     denoise: Denoise,
     table: Any,
-    tape: Tape,
+    call_schedule: CallSchedule,
     *,
     params: Any,
     layout: WindowLayout,
     frame_shape: Sequence[int],
     schedule: NoiseSchedule,
-    sampler: Settings,
+    sampler: SamplerConfig,
     key: jax.Array,
     latents: Any,
     step_noise: Any,
     axes: tuple[str, ...] = (),
-) -> Part:
-    """What plays `tape` with the conditionings of `table`; other arguments as for `sample`."""
+) -> VideoProgram:
+    """What plays `call_schedule` with the conditionings of `table`; other arguments as for `sample`."""
     shape = checked_shape(frame_shape)
-    method = make_method(layout, schedule, sampler, tape)
-    latents, step_noise = checked_noise(latents, step_noise, tape, layout, shape, sampler)
-    inputs = Inputs(params, table, key, step_noise, tape.constants)
+    method = make_method(layout, schedule, sampler, call_schedule)
+    latents, step_noise = checked_noise(latents, step_noise, call_schedule, layout, shape, sampler)
+    inputs = Inputs(params, table, key, step_noise, call_schedule.constants)
     state = method.init(key, shape, latents)
     carry = init_carry(state, method.windows, (method.window, *shape))
-    return Part(tape, carry, inputs, Program(checked_denoise(denoise), method, axes))
+    return VideoProgram(call_schedule, carry, inputs, Program(checked_denoise(denoise), method, axes))
 
 
 def check_settings(sampler: Any) -> None:
-    """InputError where it is no `Settings`."""
-    if not isinstance(sampler, Settings):
+    """InputError where it is no `SamplerConfig`."""
+    if not isinstance(sampler, SamplerConfig):
         raise InputError(
             f"sample: sampler must be settings such as SynCoS(steps=50); got {sampler!r}"
         )
@@ -100,10 +100,10 @@ def checked_denoise(denoise: Denoise) -> Denoise:
 def checked_noise(
     latents: Any,
     step_noise: Any,
-    tape: Tape,
+    call_schedule: CallSchedule,
     layout: WindowLayout,
     shape: tuple[int, ...],
-    sampler: Settings,
+    sampler: SamplerConfig,
 ) -> tuple[jax.Array | None, jax.Array | None]:
     """`latents` and `step_noise` as arrays; InputError where they have not their shapes."""
     if latents is not None:
@@ -112,7 +112,7 @@ def checked_noise(
     if step_noise is not None:
         if sampler.lookahead is not None:
             raise InputError("sample: FIFO takes no step_noise; it draws its own from the key")
-        steps = int(tape.rounds.step.max()) + 1
+        steps = int(call_schedule.updates.step.max()) + 1
         step_noise = _array("step_noise", step_noise, (steps, layout.frames, *shape))
     return latents, step_noise
 

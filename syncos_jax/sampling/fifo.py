@@ -1,9 +1,9 @@
 """FIFO-Diffusion as a method of the scan: diagonal denoising (Kim et al., arXiv 2405.11473).
 
 Windows do not share a timestep here. A queue holds a run of frames, the first almost clean, the
-last pure noise, each at a timestep of its own. One iteration, a round of the tape, denoises all of
+last pure noise, each at a timestep of its own. One iteration, a update of the call_schedule, denoises all of
 them by one step, takes the first frame out and puts noise in at the end. The queue starts from a
-clip of one window, sampled by DDIM in the first rounds and noised anew.
+clip of one window, sampled by DDIM in the first updates and noised anew.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from jax import lax
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.scan import Inputs
+from syncos_jax.sampling.loop import Inputs
 from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
-from syncos_jax.sampling.settings import Settings
-from syncos_jax.sampling.tape import (
-    MOST_CLIPS,
-    Clips,
-    Tape,
-    choose_clips_per_call,
-    clips_of,
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.call_schedule import (
+    MAX_SAMPLES_PER_CALL,
+    Samples,
+    CallSchedule,
+    choose_samples_per_call,
+    make_samples,
     pack,
 )
 
@@ -35,9 +35,9 @@ _STREAM = 0xF1F0  # sets the queue's draws of noise apart from those of the clip
 _QUEUE, _ENTER, _STEP = 0, 1, 2  # draws: of the first queue, of what enters it, of each iteration
 
 
-class Round(NamedTuple):
-    """A step of the first clip, or an iteration of the queue; on a `Tape` each array has the
-    rounds as an axis in front."""
+class UpdateStep(NamedTuple):
+    """A step of the first clip, or an iteration of the queue; on a `CallSchedule` each array has the
+    updates as an axis in front."""
 
     step: Any
     """Denoising step of the clip, or of an iteration the last step; int32."""
@@ -48,7 +48,7 @@ class Round(NamedTuple):
     iteration: Any
     """Iteration of the queue, from 0; -1 for the clip; int32."""
     queue: Any
-    """Whether the queue is made from the clip at the end of the round; bool."""
+    """Whether the queue is made from the clip at the end of the update; bool."""
 
 
 class Rates(NamedTuple):
@@ -63,17 +63,17 @@ class Rates(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the method keeps from row to row."""
+    """What the method keeps from call to call."""
 
     held: jax.Array
-    """Context and queue; during the first rounds the clip in its last places; float32
+    """Context and queue; during the first updates the clip in its last places; float32
     ``[p + S, H, W, C]``."""
     x: jax.Array
     """Frames that have left the queue, float32 ``[F, H, W, C]``."""
 
 
 @dataclass(frozen=True)
-class Diagonal:
+class FIFOMethod:
     """The method, as far as it is fixed when the scan is compiled.
 
     Attributes:
@@ -122,7 +122,7 @@ class Diagonal:
     def init(
         self, key: jax.Array, frame_shape: Sequence[int], latents: jax.Array | None = None
     ) -> State:
-        """The state before the first round; `latents`: initial noise of the first clip
+        """The state before the first update; `latents`: initial noise of the first clip
         ``[w, H, W, C]``, or None."""
         shape = tuple(frame_shape)
         if latents is None:
@@ -131,30 +131,30 @@ class Diagonal:
         held = held.at[self.places - self.window :].set(jnp.asarray(latents, jnp.float32))
         return State(held=held, x=jnp.zeros((self.frames, *shape), jnp.float32))
 
-    def begin(self, state: State, round: Round, inputs: Inputs) -> State:
-        """Nothing: what enters the queue does so at the end of a round."""
+    def begin(self, state: State, update: UpdateStep, inputs: Inputs) -> State:
+        """Nothing: what enters the queue does so at the end of a update."""
         return state
 
-    def clips(self, state: State, round: Round, windows: jax.Array, inputs: Inputs) -> Any:
+    def network_input(self, state: State, update: UpdateStep, windows: jax.Array, inputs: Inputs) -> Any:
         """The frames of the windows, and a timestep for each of them."""
         in_queue = windows * self.updated
-        first = jnp.where(round.iteration < 0, self.places - self.window, in_queue)
+        first = jnp.where(update.iteration < 0, self.places - self.window, in_queue)
         at = first[:, None] + jnp.arange(self.window, dtype=jnp.int32)[None]
-        in_clip = jnp.broadcast_to(round.t, at.shape)
-        return state.held[at], jnp.where(round.iteration < 0, in_clip, inputs.constants.t[at])
+        in_clip = jnp.broadcast_to(update.t, at.shape)
+        return state.held[at], jnp.where(update.iteration < 0, in_clip, inputs.constants.t[at])
 
     def skips(self, state: State) -> None:
         """Every prediction is read."""
 
-    def spared(self, state: State) -> None:
-        """None is spared."""
+    def num_skipped(self, state: State) -> None:
+        """None is num_skipped."""
 
-    def finish(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
+    def finish(self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs) -> State:
         """One step of DDIM for the clip, or for all frames of the queue."""
         return lax.cond(
-            round.iteration < 0,
-            lambda: self._clip(state, predictions, round, inputs),
-            lambda: self._iterate(state, predictions, round, inputs),
+            update.iteration < 0,
+            lambda: self._clip(state, predictions, update, inputs),
+            lambda: self._iterate(state, predictions, update, inputs),
         )
 
     def clean(self, state: State) -> jax.Array:
@@ -165,19 +165,19 @@ class Diagonal:
         """The clean latent ``[F, H, W, C]``."""
         return state.x
 
-    def _clip(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
+    def _clip(self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs) -> State:
         # The clip's rates at step i are those of the queue's place that has i steps behind it.
-        place = self.places - 1 - round.step
+        place = self.places - 1 - update.step
         rates = jax.tree.map(lambda column: column[place], inputs.constants)
         first = self.places - self.window
         x0, eps = decode(self.prediction, predictions[0], state.held[first:], rates.a, rates.b)
         x = rates.a_next * x0 + rates.keep * eps
         if self.ancestral:
-            draw = 2 * round.step.astype(jnp.uint32) + jnp.uint32(noise.ddim_draw(0))
+            draw = 2 * update.step.astype(jnp.uint32) + jnp.uint32(noise.ddim_draw(0))
             x = x + rates.sigma * self._noise(inputs.key, draw, state, self.window)
         held = state.held.at[first:].set(x)
         held = lax.cond(
-            round.queue, lambda: self._fill(state._replace(held=held), inputs), lambda: held
+            update.queue, lambda: self._fill(state._replace(held=held), inputs), lambda: held
         )
         return state._replace(held=held)
 
@@ -188,14 +188,14 @@ class Diagonal:
         drawn = self._noise(self._stream(inputs), jnp.uint32(_QUEUE), state, self.places)
         return _each(inputs.constants.a, clean) * clean + _each(inputs.constants.b, clean) * drawn
 
-    def _iterate(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
+    def _iterate(self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs) -> State:
         held, context = state.held, self.context
         # Of each window the frames that it updates; end to end they are the queue.
         value = predictions[:, context:].reshape(-1, *held.shape[1:])
         rates = jax.tree.map(lambda column: _each(column[context:], held), inputs.constants)
         x0, eps = decode(self.prediction, value, held[context:], rates.a, rates.b)
         queue = rates.a_next * x0 + rates.keep * eps
-        stream, k = self._stream(inputs), round.iteration.astype(jnp.uint32)
+        stream, k = self._stream(inputs), update.iteration.astype(jnp.uint32)
         if self.ancestral:
             fresh = self._noise(stream, k + jnp.uint32(_STEP), state, self.steps)
             queue = queue + rates.sigma * fresh
@@ -203,7 +203,7 @@ class Diagonal:
         enters = jax.random.normal(jax.random.fold_in(of_draw, k), held.shape[1:], jnp.float32)
         held = jnp.concatenate([held[:context], queue, enters[None]])[1:]
         # What leaves before the clip's own frames is overwritten by the first of these.
-        place = jnp.maximum(round.iteration - (self.steps - self.window), 0)
+        place = jnp.maximum(update.iteration - (self.steps - self.window), 0)
         return State(held=held, x=state.x.at[place].set(queue[0]))
 
     @staticmethod
@@ -226,7 +226,7 @@ def fifo_schedule(schedule: NoiseSchedule) -> NoiseSchedule:
     return replace(schedule, spacing="linspace", final_timestep=None)
 
 
-def make_method(frames: int, window: int, schedule: NoiseSchedule, settings: Settings) -> Diagonal:
+def make_method(frames: int, window: int, schedule: NoiseSchedule, settings: SamplerConfig) -> FIFOMethod:
     """The shape of a run.
 
     Raises:
@@ -241,7 +241,7 @@ def make_method(frames: int, window: int, schedule: NoiseSchedule, settings: Set
     updated = window // 2 if settings.lookahead else window
     count = max(-(-window // updated), round(settings.steps / updated))
     steps = fifo_schedule(schedule).steps(count * updated, eta=settings.eta)
-    return Diagonal(
+    return FIFOMethod(
         frames=frames,
         window=window,
         updated=updated,
@@ -251,32 +251,32 @@ def make_method(frames: int, window: int, schedule: NoiseSchedule, settings: Set
     )
 
 
-def make_tape(
-    method: Diagonal,
+def make_call_schedule(
+    method: FIFOMethod,
     schedule: NoiseSchedule,
-    settings: Settings,
+    settings: SamplerConfig,
     *,
-    texts: Sequence[np.ndarray] | None = None,
-    shares: int = 1,
-) -> Tape:
-    """Writes a run down; `texts` as for `coupled.make_tape`, but of each *frame*: ``[F]``."""
+    cond_index: Sequence[np.ndarray] | None = None,
+    num_shards: int = 1,
+) -> CallSchedule:
+    """Writes a run down; `cond_index` as for `coupled.make_call_schedule`, but of each *frame*: ``[F]``."""
     settings = settings.resolved()
     steps = fifo_schedule(schedule).steps(method.steps, eta=settings.eta)
-    if texts is None:
+    if cond_index is None:
         everything = np.arange(method.frames, dtype=np.int32)
-        texts = (everything, everything + method.frames)
-    guidance = settings.guidance if settings.guidance != 1.0 and len(texts) > 1 else None
-    rounds: list[Round] = []
-    clips: list[Clips] = []
+        cond_index = (everything, everything + method.frames)
+    guidance = settings.guidance if settings.guidance != 1.0 and len(cond_index) > 1 else None
+    updates: list[UpdateStep] = []
+    samples: list[Samples] = []
     last = len(steps.t) - 1
 
     def add(step: int, t: float, iteration: int, frame_of_window: np.ndarray) -> None:
-        of_window = [of_frame[frame_of_window] for of_frame in texts]
+        of_window = [of_frame[frame_of_window] for of_frame in cond_index]
         windows = np.arange(len(frame_of_window), dtype=np.int32)
-        clips.append(clips_of(windows, of_window, guidance))
+        samples.append(make_samples(windows, of_window, guidance))
         queue = iteration < 0 and step == last
-        rounds.append(
-            Round(
+        updates.append(
+            UpdateStep(
                 np.int32(step), np.float32(t), np.bool_(False), np.int32(iteration), np.bool_(queue)
             )
         )
@@ -287,16 +287,16 @@ def make_tape(
     for k in range(method.iterations):
         add(last, steps.t[0], k, method.frame_of_window(k))
 
-    most = MOST_CLIPS
+    most = MAX_SAMPLES_PER_CALL
     if settings.batch is not None:
         most = settings.batch * (1 if guidance is None else 2)
-    b = choose_clips_per_call([len(c.windows) for c in clips], most, shares)
-    rows, used = pack(clips, b)
-    table = Round(*(np.stack(column) for column in zip(*rounds, strict=True)))
-    return Tape(rows, used, table, constants=_rates(steps, method))
+    b = choose_samples_per_call([len(c.windows) for c in samples], most, num_shards)
+    calls, used = pack(samples, b)
+    table = UpdateStep(*(np.stack(column) for column in zip(*updates, strict=True)))
+    return CallSchedule(calls, used, table, constants=_rates(steps, method))
 
 
-def _rates(steps: Any, method: Diagonal) -> Rates:
+def _rates(steps: Any, method: FIFOMethod) -> Rates:
     keep = np.sqrt(np.maximum(steps.b_next**2 - steps.sigma**2, 0.0))
     columns = (steps.t, steps.a, steps.b, steps.a_next, keep, steps.sigma)
     # The context in front is taken for as noisy as the first frame of the queue, which it was

@@ -22,12 +22,12 @@ SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Fit:
+class BatchFit:
     """What fits.
 
     Attributes:
       windows: windows of a call, of all devices together.
-      of: windows of the longest round, more than which no call can have.
+      of: windows of the longest update, more than which no call can have.
       devices: devices that share a call.
       needed: bytes that the program takes on each device beside its arguments.
       room: bytes that it may take.
@@ -47,14 +47,14 @@ class Fit:
         )
 
 
-def largest_batch(run: Run, room: int | None = None) -> Fit:
+def largest_batch(run: Run, room: int | None = None) -> BatchFit:
     """The most windows of a call with which `run`'s program fits; compiles it two to four times.
 
     Two sizes give a straight line, the line a guess, and the guess is compiled to see whether it
     holds. Of the sizes with as few calls the smallest is taken, which has the fewest unused places.
 
     Args:
-      run: with any number of clips in a call; not advanced.
+      run: with any number of samples in a call; not advanced.
       room: bytes free on each device; None to ask the device.
 
     Raises:
@@ -68,8 +68,8 @@ def largest_batch(run: Run, room: int | None = None) -> Fit:
 
     def needs(share: int) -> int:  # windows of each device
         if share not in points:
-            clips = min(-(-of * each // devices), share * each)
-            points[share] = program_bytes(run, clips * devices)
+            samples = min(-(-of * each // devices), share * each)
+            points[share] = program_bytes(run, samples * devices)
         return points[share]
 
     if needs(1) > room:
@@ -92,10 +92,10 @@ def largest_batch(run: Run, room: int | None = None) -> Fit:
         guess = min(max(int(x0 + (room - y0) / slope), good + 1), bad - 1)
     calls = -(-of // (good * devices))
     windows = -(-of // calls)
-    return Fit(windows, of, devices, points[good], room)
+    return BatchFit(windows, of, devices, points[good], room)
 
 
-def windows_that_fit(run: Run) -> int:
+def choose_batch(run: Run) -> int:
     """Windows of a call that `run` should have: its own number, or where the device's memory is
     smaller than that needs, as many as fit. The same on every start, since it goes by the memory
     that the device has, not by what is free; on a CPU, its own.
@@ -104,7 +104,7 @@ def windows_that_fit(run: Run) -> int:
       InputError: if not even one window for each device fits.
     """
     room = _whole_room(run)
-    if room is None or program_bytes(run, run.tape.clips_per_call) <= room:
+    if room is None or program_bytes(run, run.call_schedule.samples_per_call) <= room:
         return run.windows
     return min(run.windows, largest_batch(run, room).windows)
 
@@ -121,17 +121,17 @@ def _whole_room(run: Run) -> int | None:
 
 def _held(run: Run) -> int:
     """Bytes of the run's own arrays on each device."""
-    leaves = jax.tree.leaves((run.carry, run.rows, run.rounds, run.inputs))
+    leaves = jax.tree.leaves((run.carry, run.calls, run.updates, run.inputs))
     arrays = [leaf for leaf in leaves if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in arrays
     )
 
 
-def program_bytes(run: Run, clips: int) -> int:
+def program_bytes(run: Run, samples: int) -> int:
     """Bytes on each device that `run`'s program would need beside its arguments, with as many
-    clips in a call."""
-    compiled = run.lower(clips).compile()
+    samples in a call."""
+    compiled = run.lower(samples).compile()
     analysis = compiled.memory_analysis()
     if analysis is None:
         raise InputError("this device's compiler does not say what a program needs; give a number")
@@ -164,16 +164,16 @@ def _free_ram() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def resized(run: Run, clips: int) -> tuple[Any, Any]:
-    """Shapes of the carry and rows that `run` would have with `clips` in a call (but for the number
-    of rows, which says nothing about the memory)."""
-    carry, rows = jax.tree.map(_shape, (run.carry, run.rows))
-    last = rows.windows.ndim - 1
+def resized(run: Run, samples: int) -> tuple[Any, Any]:
+    """Shapes of the carry and calls that `run` would have with `samples` in a call (but for the number
+    of calls, which says nothing about the memory)."""
+    carry, calls = jax.tree.map(_shape, (run.carry, run.calls))
+    last = calls.windows.ndim - 1
     columns = {
-        name: _with_axis(getattr(rows, name), last, clips)
-        for name in ("windows", "texts", "weights")
+        name: _with_axis(getattr(calls, name), last, samples)
+        for name in ("windows", "cond_index", "weights")
     }
-    return carry, rows._replace(**columns)
+    return carry, calls._replace(**columns)
 
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:

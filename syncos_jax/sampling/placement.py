@@ -1,6 +1,6 @@
 """Placement: which device has which arrays, and the scan as a program of many devices.
 
-The clips of a row are divided over the devices; each calls the network on its share, and one
+The samples of a call are divided over the devices; each calls the network on its share, and one
 ``all_gather`` of the predictions gives every device all of them. What follows (guidance, fusing,
 the collaborative score, the optimiser) is small beside the network and computed by every device for
 itself. Fusing locally and a sum (``psum``) would exchange fewer bytes in a pass of co-denoising,
@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec as P
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling.devices import DATA, SEGMENT
-from syncos_jax.sampling.scan import Carry, Failure, Inputs, Program, play
+from syncos_jax.sampling.loop import Carry, Failure, Inputs, Program, run_calls
 
 Parallel = Literal["shard_map", "pmap"]
 
@@ -36,7 +36,7 @@ class Rules:
 
     Attributes:
       video: videos of a batch.
-      window: clips of a row.
+      window: samples of a call.
       feature: last axis of each weight that has more than one axis and can be divided so. With
         ``"model"``, a network that is too large for one device is spread over that axis; XLA
         inserts the exchange.
@@ -77,7 +77,7 @@ class Rules:
 
 
 REPLICATED = Rules()
-"""The default: clips and videos are divided, every device has all the weights."""
+"""The default: samples and videos are divided, every device has all the weights."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,19 @@ class Placement:
             raise InputError("Rules: video is None; a batch of videos needs a mesh axis")
 
     @property
-    def split(self) -> tuple[str, ...]:
-        """Mesh axes that a row's clips are divided over."""
+    def clip_axes(self) -> tuple[str, ...]:
+        """Mesh axes that a call's samples are divided over."""
         if self.parallel == "pmap":
             return (SEGMENT,)
         axes = (self.rules.window,) if self.batched else (self.rules.video, self.rules.window)
         return tuple(axis for axis in axes if axis is not None)
 
     @property
-    def shares(self) -> int:
-        """Devices that divide a row's clips."""
+    def num_clip_shards(self) -> int:
+        """Devices that divide a call's samples."""
         if self.parallel == "pmap":
             return self.mesh.size
-        return math.prod(self.mesh.shape[axis] for axis in self.split)
+        return math.prod(self.mesh.shape[axis] for axis in self.clip_axes)
 
     @property
     def videos(self) -> int:
@@ -204,13 +204,13 @@ def put(x: Any, sharding: NamedSharding) -> jax.Array:
 
 @lru_cache(maxsize=32)
 def compiled(program: Program, placement: Placement) -> Callable[..., tuple[Carry, Failure]]:
-    """`play` as a program of the placement's devices, ``(carry, rows, rounds, start, stop, inputs)
+    """`run_calls` as a program of the placement's devices, ``(carry, calls, updates, start, stop, inputs)
     -> (carry, failure)``: the failure on all devices, the carry donated."""
 
     def part(
-        carry: Carry, rows: Any, rounds: Any, start: Any, stop: Any, inputs: Inputs
+        carry: Carry, calls: Any, updates: Any, start: Any, stop: Any, inputs: Inputs
     ) -> tuple[Carry, Failure]:
-        return play(carry, rows, rounds, start, stop, inputs, program)
+        return run_calls(carry, calls, updates, start, stop, inputs, program)
 
     if placement.parallel == "pmap":
         return _pmapped(part, placement)
@@ -228,14 +228,14 @@ def _shard_mapped(function: Callable, placement: Placement) -> Callable:
     of_inputs = Inputs(**each)
 
     def per_device(
-        carry: Any, rows: Any, rounds: Any, start: Any, stop: Any, inputs: Inputs
+        carry: Any, calls: Any, updates: Any, start: Any, stop: Any, inputs: Inputs
     ) -> Any:
         if not batched:
-            return function(carry, rows, rounds, start, stop, inputs)
+            return function(carry, calls, updates, start, stop, inputs)
         # A device has one video of the batch; its leading axis is taken off and put back.
         first = partial(jax.tree.map, lambda leaf: leaf[0])
         own = inputs._replace(**{name: first(getattr(inputs, name)) for name in PER_VIDEO})
-        carry, failure = function(first(carry), first(rows), first(rounds), start, stop, own)
+        carry, failure = function(first(carry), first(calls), first(updates), start, stop, own)
         failure = jax.tree.map(lambda leaf: lax.all_gather(leaf, placement.rules.video), failure)
         return jax.tree.map(lambda leaf: leaf[None], carry), failure
 

@@ -19,19 +19,19 @@ from syncos_jax.sampling.arguments import (
     checked_denoise,
     checked_noise,
     checked_shape,
-    table_of,
-    texts_of,
+    conditioning_table,
+    cond_indices,
 )
-from syncos_jax.sampling.methods import conditioned, make_method, make_tape
-from syncos_jax.sampling.scan import Denoise, Inputs, Program
+from syncos_jax.sampling.methods import conditioning_layout, make_method, make_call_schedule
+from syncos_jax.sampling.loop import Denoise, Inputs, Program
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import Settings
-from syncos_jax.sampling.tape import Row
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.call_schedule import NetworkCall
 from syncos_jax.sampling.windows import WindowLayout
 
 
 class PureCarry(NamedTuple):
-    """What a run keeps from row to row."""
+    """What a run keeps from call to call."""
 
     carry: scan.Carry
     key: jax.Array
@@ -45,7 +45,7 @@ class Sampling:
         run = Sampling(denoise, cond, params=params, layout=layout, frame_shape=(H, W, C),
                        schedule=schedule, sampler=SynCoS(steps=50))
         carry = run.init(jax.random.key(0))
-        carry, _ = jax.lax.scan(lambda carry, row: (run.step(carry, row), None), carry, run.rows)
+        carry, _ = jax.lax.scan(lambda carry, call: (run.step(carry, call), None), carry, run.calls)
         latents = run.result(carry)
 
     which is what ``run(jax.random.key(0))`` does. Nothing is read on the host once it is made, so
@@ -62,8 +62,8 @@ class Sampling:
         for all keys, whose noise differs. None where nothing is drawn.
 
     Attributes:
-      rows: the tape, a pytree of arrays with the rows in front.
-      rounds: what the rows belong to, a pytree of arrays with the rounds in front.
+      calls: the call_schedule, a pytree of arrays with the calls in front.
+      updates: what the calls belong to, a pytree of arrays with the updates in front.
 
     Raises:
       InputError: if shapes or settings do not fit together, or a seed is missing.
@@ -79,7 +79,7 @@ class Sampling:
         layout: WindowLayout,
         frame_shape: Sequence[int],
         schedule: NoiseSchedule,
-        sampler: Settings,
+        sampler: SamplerConfig,
         seed: Sequence[int] | None = None,
         step_noise: Any = None,
     ) -> None:
@@ -90,25 +90,25 @@ class Sampling:
                 "key cannot decide; make a syncos_jax.sampling.pure.Sampling with a seed, or "
                 "call sample outside of jit and vmap"
             )
-        entries = conditioned(layout, sampler).count
+        entries = conditioning_layout(layout, sampler).count
         check_conditioning(cond, uncond, entries)
-        texts = texts_of(entries, uncond)
-        tape = make_tape(layout, schedule, sampler, seed or (0,), texts=texts)
+        cond_index = cond_indices(entries, uncond)
+        call_schedule = make_call_schedule(layout, schedule, sampler, seed or (0,), cond_index=cond_index)
         shape = checked_shape(frame_shape)
         self._checked = partial(
-            checked_noise, tape=tape, layout=layout, shape=shape, sampler=sampler
+            checked_noise, call_schedule=call_schedule, layout=layout, shape=shape, sampler=sampler
         )
         _, step_noise = self._checked(None, step_noise)
-        self._method = make_method(layout, schedule, sampler, tape)
+        self._method = make_method(layout, schedule, sampler, call_schedule)
         self._program = Program(checked_denoise(denoise), self._method)
         self._shape = shape
-        self.rounds = jax.tree.map(jnp.asarray, tape.rounds)
-        self._given = (params, table_of(cond, uncond), step_noise)
-        self._constants = jax.tree.map(jnp.asarray, tape.constants)
-        self.rows: Row = jax.tree.map(jnp.asarray, tape.rows)
+        self.updates = jax.tree.map(jnp.asarray, call_schedule.updates)
+        self._given = (params, conditioning_table(cond, uncond), step_noise)
+        self._constants = jax.tree.map(jnp.asarray, call_schedule.constants)
+        self.calls: NetworkCall = jax.tree.map(jnp.asarray, call_schedule.calls)
 
     def init(self, key: jax.Array, latents: jax.Array | np.ndarray | None = None) -> PureCarry:
-        """The carry before the first row.
+        """The carry before the first call.
 
         Args:
           key: typed scalar key; seeds the noise.
@@ -121,25 +121,25 @@ class Sampling:
         carry = scan.init_carry(state, method.windows, (method.window, *self._shape))
         return PureCarry(carry, key)
 
-    def step(self, carry: PureCarry, row: Row) -> PureCarry:
-        """One row of `rows`: one call of the network, and what follows from it."""
+    def step(self, carry: PureCarry, call: NetworkCall) -> PureCarry:
+        """One call of `calls`: one call of the network, and what follows from it."""
         params, table, step_noise = self._given
         inputs = Inputs(params, table, carry.key, step_noise, self._constants)
-        new = scan.play_row(carry.carry, row, self.rounds, inputs, self._program)
+        new = scan.run_call(carry.carry, call, self.updates, inputs, self._program)
         return PureCarry(new, carry.key)
 
     def result(self, carry: PureCarry) -> jax.Array:
-        """The clean latent after the last row, float32 ``[F, H, W, C]``."""
+        """The clean latent after the last call, float32 ``[F, H, W, C]``."""
         return self._method.result(carry.carry.state)
 
     def __call__(self, key: jax.Array, latents: jax.Array | np.ndarray | None = None) -> jax.Array:
-        """All rows, as one ``lax.scan``."""
+        """All calls, as one ``lax.scan``."""
         carry = self.init(key, latents)
-        carry, _ = lax.scan(lambda carry, row: (self.step(carry, row), None), carry, self.rows)
+        carry, _ = lax.scan(lambda carry, call: (self.step(carry, call), None), carry, self.calls)
         return self.result(carry)
 
 
-def _draws(sampler: Settings, layout: WindowLayout) -> bool:
+def _draws(sampler: SamplerConfig, layout: WindowLayout) -> bool:
     """Whether windows or timesteps are drawn at random."""
     refinement = sampler.refinement
     if refinement is None:

@@ -18,25 +18,25 @@ from jax.sharding import Mesh
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
 from syncos_jax.sampling.arguments import (
-    Part,
+    VideoProgram,
     check_conditioning,
     check_settings,
     prepare,
-    table_of,
-    texts_of,
+    conditioning_table,
+    cond_indices,
 )
 from syncos_jax.sampling.devices import default_mesh
-from syncos_jax.sampling.methods import conditioned, make_tape
+from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.pure import Sampling
-from syncos_jax.sampling.run import Progress, Run, play_through
-from syncos_jax.sampling.scan import Denoise, Inputs
+from syncos_jax.sampling.run import Progress, Run, run_to_end
+from syncos_jax.sampling.loop import Denoise, Inputs
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.windows import WindowLayout
 
 __all__ = [
-    "Part",
+    "VideoProgram",
     "batch_run",
     "default_mesh",
     "prepare",
@@ -56,7 +56,7 @@ def sample(
     layout: WindowLayout,
     frame_shape: Sequence[int],
     schedule: NoiseSchedule,
-    sampler: Settings,
+    sampler: SamplerConfig,
     key: jax.Array,
     latents: jax.Array | np.ndarray | None = None,
     step_noise: jax.Array | np.ndarray | None = None,
@@ -96,7 +96,7 @@ def sample(
         ``[steps, F, H, W, C]``; drawn from `key` where None; not read where ``eta = 0``.
       progress: called as ``progress(done_rows, total_rows)`` between parts of the run, about every
         0.7 seconds.
-      mesh: devices (`syncos_jax.make_mesh`), over which the clips of each call are divided; None
+      mesh: devices (`syncos_jax.make_mesh`), over which the samples of each call are divided; None
         for JAX's default device. The result does not depend on it but for rounding.
       parallel: how the devices are driven: ``"shard_map"``, or ``"pmap"`` for code built on it.
       rules: which mesh axis each axis of the arrays is split over; weights are replicated.
@@ -139,7 +139,7 @@ def sample(
     if progress is None:
         run.advance()
     else:
-        play_through(run, progress=progress)
+        run_to_end(run, progress=progress)
     return run.latents()
 
 
@@ -152,7 +152,7 @@ def start(
     layout: WindowLayout,
     frame_shape: Sequence[int],
     schedule: NoiseSchedule,
-    sampler: Settings,
+    sampler: SamplerConfig,
     key: jax.Array,
     latents: jax.Array | np.ndarray | None = None,
     step_noise: jax.Array | np.ndarray | None = None,
@@ -160,7 +160,7 @@ def start(
     parallel: Parallel = "shard_map",
     rules: Rules = REPLICATED,
 ) -> Run:
-    """A run before its first row, to be played in parts: `Run.advance`, `play_through`.
+    """A run before its first call, to be played in parts: `Run.advance`, `run_to_end`.
 
     Arguments and errors are those of `sample`. Runs of the same shapes and the same `denoise`
     share one compiled program, whatever the lengths of their parts.
@@ -180,7 +180,7 @@ def start(
         latents=latents,
         step_noise=step_noise,
     )
-    return Run([part.tape], part.carry, part.inputs, part.program, placement)
+    return Run([part.call_schedule], part.carry, part.inputs, part.program, placement)
 
 
 def start_batch(
@@ -192,7 +192,7 @@ def start_batch(
     layout: WindowLayout,
     frame_shape: Sequence[int],
     schedule: NoiseSchedule,
-    sampler: Settings | Sequence[Settings],
+    sampler: SamplerConfig | Sequence[SamplerConfig],
     keys: Sequence[jax.Array],
     latents: Sequence[jax.Array | np.ndarray] | None = None,
     mesh: Mesh,
@@ -200,7 +200,7 @@ def start_batch(
 ) -> Run:
     """A run of several videos at once, as many as the axis ``data`` of `mesh` is long.
 
-    Each video has its own part of the devices, and plays its own tape. Arguments as in `sample`,
+    Each video has its own part of the devices, and plays its own call_schedule. Arguments as in `sample`,
     but for `conds`, `unconds`, `keys` and `latents`, which have one entry a video, and `sampler`,
     which may. ``Run.latents()`` is ``[V, F, H, W, C]``; each equals what `sample` makes of it
     alone, up to rounding.
@@ -211,7 +211,7 @@ def start_batch(
     """
     placement = Placement(mesh, rules=rules, batched=True)
     count = placement.videos
-    samplers = [sampler] * count if isinstance(sampler, Settings) else list(sampler)
+    samplers = [sampler] * count if isinstance(sampler, SamplerConfig) else list(sampler)
     given = {"conds": conds, "unconds": unconds, "keys": keys, "latents": latents}
     for name, value in (given | {"sampler": samplers}).items():
         if value is not None and len(value) != count:
@@ -248,31 +248,31 @@ def _part(
     *,
     layout: WindowLayout,
     schedule: NoiseSchedule,
-    sampler: Settings,
+    sampler: SamplerConfig,
     **others: Any,
-) -> Part:
-    """One video: its tape, and what plays it; `others` as for `prepare`."""
+) -> VideoProgram:
+    """One video: its call_schedule, and what plays it; `others` as for `prepare`."""
     check_settings(sampler)
-    entries = conditioned(layout, sampler).count
+    entries = conditioning_layout(layout, sampler).count
     check_conditioning(cond, uncond, entries)
     key = noise.as_key(key)
-    tape = make_tape(
+    call_schedule = make_call_schedule(
         layout,
         schedule,
         sampler,
         noise.seed_words(key),
-        texts=texts_of(entries, uncond),
-        shares=placement.shares,
+        cond_index=cond_indices(entries, uncond),
+        num_shards=placement.num_clip_shards,
     )
     return prepare(
         denoise,
-        table_of(cond, uncond),
-        tape,
+        conditioning_table(cond, uncond),
+        call_schedule,
         layout=layout,
         schedule=schedule,
         sampler=sampler,
         key=key,
-        axes=placement.split,
+        axes=placement.clip_axes,
         **others,
     )
 
@@ -287,11 +287,11 @@ def _traced_value(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def batch_run(parts: Sequence[Part], placement: Placement) -> Run:
-    """The run of several videos at once; InputError where their programs or tapes differ."""
+def batch_run(parts: Sequence[VideoProgram], placement: Placement) -> Run:
+    """The run of several videos at once; InputError where their programs or call_schedules differ."""
     one = parts[0]
     for part in parts[1:]:
-        if part.program != one.program or part.tape.structure != one.tape.structure:
+        if part.program != one.program or part.call_schedule.structure != one.call_schedule.structure:
             raise InputError(
                 "start_batch: the videos' samplers need different programs, so that they cannot be "
                 "played side by side; give those that differ in other runs"
@@ -308,11 +308,11 @@ def batch_run(parts: Sequence[Part], placement: Placement) -> Run:
         for name in Inputs._fields
         if name != "params"
     }
-    tapes = [part.tape for part in parts]
-    return Run(tapes, carry, one.inputs._replace(**together), one.program, placement)
+    call_schedules = [part.call_schedule for part in parts]
+    return Run(call_schedules, carry, one.inputs._replace(**together), one.program, placement)
 
 
-def _shapes(part: Part) -> tuple:
+def _shapes(part: VideoProgram) -> tuple:
     leaves, structure = jax.tree.flatten((part.carry, part.inputs._replace(params=None)))
     return str(structure), [(leaf.shape, leaf.dtype) for leaf in leaves]
 
@@ -335,7 +335,7 @@ def sample_batch(
       denoise, conds, unconds, keys, latents, mesh, rules: as for `start_batch`, but with any
         number of entries. Where the last videos are fewer than there are places, the last one is
         computed in the free places, too.
-      progress: called with (rows done, rows in all), of all videos.
+      progress: called with (calls done, calls in all), of all videos.
       **shared: `params`, `layout`, `frame_shape`, `schedule` and `sampler`, as for `start_batch`.
 
     Returns:
@@ -362,7 +362,7 @@ def sample_batch(
         if progress is None:
             run.advance()
         else:
-            play_through(run, progress=_within(progress, group, groups))
+            run_to_end(run, progress=_within(progress, group, groups))
         results.append(run.latents()[: min(places, total - group * places)])
     return jnp.concatenate(results)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.levels import Levels, beta_levels, flow_levels
+from syncos_jax.sampling.sigmas import SigmaSchedule, beta_sigmas, flow_sigmas
 from syncos_jax.sampling.solvers import Solver
 
 Prediction = Literal["epsilon", "v", "x0", "flow"]
@@ -66,9 +66,9 @@ class NoiseSchedule:
         VideoCrafter2 and Stable Diffusion), whose small noise then stays in the result.
       flow_shift: for flow models, the time shift; None for all others.
       solver: the model's own, where the settings name none.
-      flow_settings: for flow models, further arguments of `flow_levels` where a multistep solver or
+      flow_settings: for flow models, further arguments of `flow_sigmas` where a multistep solver or
         Euler's walks the schedule.
-      beta_settings: for all others, arguments of `beta_levels` where such a solver walks it; empty
+      beta_settings: for all others, arguments of `beta_sigmas` where such a solver walks it; empty
         for `spacing`, `offset` and `final_timestep` as they are.
     """
 
@@ -194,7 +194,7 @@ class NoiseSchedule:
     def flow(cls, *, shift: float = 1.0, prediction: Prediction = "flow") -> NoiseSchedule:
         """Rectified flow: ``a = 1 - s``, ``b = s``, timestep ``1000 s``, ``s`` from 1 towards 0.
 
-        The levels of `steps` are ``s = shift u / (1 + (shift - 1) u)`` for ``u = 1 - i/n``
+        The sigmas of `steps` are ``s = shift u / (1 + (shift - 1) u)`` for ``u = 1 - i/n``
         (Esser et al., arXiv 2403.03206, eq. 23); the last step goes to the clean latent.
         """
         if not shift > 0:
@@ -257,11 +257,11 @@ class NoiseSchedule:
         sigma = eta * b_next / b * np.sqrt(np.maximum(fresh, 0.0))
         return Steps(t=t, a=a, b=b, a_next=a_next, b_next=b_next, sigma=sigma)
 
-    def steps_of(self, solver: Solver, n: int) -> Steps:
+    def solver_steps(self, solver: Solver, n: int) -> Steps:
         """The timesteps of a run of `n` steps of a solver.
 
         A model whose own solver is one of the published multistep ones, or Euler's, is walked as
-        their schedulers do, each by its own rule (`syncos_jax.sampling.levels`); any other solver
+        their schedulers do, each by its own rule (`syncos_jax.sampling.sigmas`); any other solver
         of any other model takes the timesteps of `steps`.
 
         Raises:
@@ -274,10 +274,10 @@ class NoiseSchedule:
             by_rule |= {"euler", "sde-dpm++"}
         if not {self.solver.name, solver.name} <= by_rule:
             return self.steps(n)
-        levels: Levels
+        sigmas: SigmaSchedule
         if self.flow_shift is not None:
             settings = {"shift": self.flow_shift, **self.flow_settings, "rule": solver.name}
-            levels = flow_levels(n, **settings)
+            sigmas = flow_sigmas(n, **settings)
         else:
             settings = {
                 "spacing": "leading" if self.spacing == "every" else self.spacing,
@@ -285,15 +285,15 @@ class NoiseSchedule:
                 "end_clean": self.final_timestep is None,
                 **self.beta_settings,
             }
-            levels = beta_levels(self.signal, self.noise, n, **settings)
+            sigmas = beta_sigmas(self.signal, self.noise, n, **settings)
         return Steps(
-            t=levels.t,
-            a=levels.a[:-1],
-            b=levels.b[:-1],
-            a_next=levels.a[1:],
-            b_next=levels.b[1:],
+            t=sigmas.t,
+            a=sigmas.a[:-1],
+            b=sigmas.b[:-1],
+            a_next=sigmas.a[1:],
+            b_next=sigmas.b[1:],
             sigma=np.zeros(n),
-            start=levels.start if solver.name == "euler" else 1.0,
+            start=sigmas.start if solver.name == "euler" else 1.0,
         )
 
     def _timesteps(self, n: int) -> np.ndarray:

@@ -204,15 +204,15 @@ def _dpm(
     i: int, order: int, a: np.ndarray, b: np.ndarray, log_snr: np.ndarray, variant: str
 ) -> list[float]:
     """DPM-Solver++ with clean latents ``m0, m1, m2`` (arXiv 2211.01095, algorithm 2)."""
-    of_x, phi = _first(i, a, b)  # phi = a' (1 - exp(-h))
+    x_coef, phi = _first(i, a, b)  # phi = a' (1 - exp(-h))
     if order == 1:
-        return [of_x, phi]
+        return [x_coef, phi]
     h = log_snr[i + 1] - log_snr[i]
     inverse = h / (log_snr[i] - log_snr[i - 1])  # 1 / r0
     first = a[i + 1] * (1.0 - phi / (a[i + 1] * h))  # a' ((exp(-h) - 1) / h + 1)
     if order == 2:
         slope = (0.5 * phi if variant == "midpoint" else first) * inverse  # D1 = (m0 - m1) / r0
-        return [of_x, phi + slope, -slope]
+        return [x_coef, phi + slope, -slope]
     inverse_1 = h / (log_snr[i - 1] - log_snr[i - 2])  # 1 / r1
     r0, r1 = 1.0 / inverse, 1.0 / inverse_1
     # D1_0 = (m0 - m1) / r0 and D1_1 = (m1 - m2) / r1, over (m0, m1, m2)
@@ -221,7 +221,7 @@ def _dpm(
     d1 = d10 + r0 / (r0 + r1) * (d10 - d11)
     d2 = (d10 - d11) / (r0 + r1)
     second = a[i + 1] * ((h - phi / a[i + 1]) / h**2 - 0.5)  # a' ((exp(-h) - 1 + h) / h^2 - 1/2)
-    return [of_x, *(np.array([phi, 0.0, 0.0]) + first * d1 - second * d2)]
+    return [x_coef, *(np.array([phi, 0.0, 0.0]) + first * d1 - second * d2)]
 
 
 def _stochastic(
@@ -229,11 +229,11 @@ def _stochastic(
 ) -> list[float]:
     """SDE-DPM-Solver++ of order 1 or 2 (arXiv 2211.01095, appendix; midpoint)."""
     shrink = (b[i + 1] / b[i]) * (a[i] / a[i + 1])  # exp(-h)
-    of_x, phi = b[i + 1] / b[i] * shrink, a[i + 1] * (1.0 - shrink**2)
+    x_coef, phi = b[i + 1] / b[i] * shrink, a[i + 1] * (1.0 - shrink**2)
     if order == 1:
-        return [of_x, phi]
+        return [x_coef, phi]
     slope = 0.5 * phi * (log_snr[i + 1] - log_snr[i]) / (log_snr[i] - log_snr[i - 1])
-    return [of_x, phi + slope, -slope]
+    return [x_coef, phi + slope, -slope]
 
 
 def _unipc(
@@ -270,8 +270,8 @@ def _unipc(
         change[1] += corrected[-1]  # D_t = m_0 - m_1
         change[2] -= corrected[-1]
         row -= a[i] * scale * change
-    of_x, phi = _first(i, a, b)
-    row *= of_x
+    x_coef, phi = _first(i, a, b)
+    row *= x_coef
     row[1] += phi
     if order > 1:
         h = log_snr[i + 1] - log_snr[i]

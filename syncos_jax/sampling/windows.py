@@ -29,7 +29,7 @@ class WindowLayout:
       stride: distance of two neighbouring windows, ``1 <= stride <= window``.
       weighting: how much a window's frame counts in `fuse`: ``"uniform"`` (the method as
         published) or ``"triangle"`` (1, 2, ..., 2, 1: the middle of a window counts most).
-      throwaway: frames at the beginning of each window but the video's first that are predicted and
+      drop_leading: frames at the beginning of each window but the video's first that are predicted and
         thrown away. To a model that is causal in time a clip's first latent frame is the beginning
         of a scene; in mid-video it is not, and the windows before cover that frame.
 
@@ -41,7 +41,7 @@ class WindowLayout:
     window: int
     stride: int
     weighting: str = "uniform"
-    throwaway: int = 0
+    drop_leading: int = 0
 
     def __post_init__(self) -> None:
         for name in ("frames", "window", "stride"):
@@ -59,9 +59,9 @@ class WindowLayout:
                 f"WindowLayout: stride {self.stride} is larger than the window {self.window} and "
                 f"would leave frames uncovered; choose 1 to {self.window}"
             )
-        if self.throwaway < 0 or self.stride > self.window - self.throwaway:
+        if self.drop_leading < 0 or self.stride > self.window - self.drop_leading:
             raise InputError(
-                f"WindowLayout: throwaway {self.throwaway} and stride {self.stride} together are "
+                f"WindowLayout: drop_leading {self.drop_leading} and stride {self.stride} together are "
                 f"more than the window of {self.window}, which would leave frames uncovered"
             )
         if self.weighting not in WEIGHTINGS:
@@ -82,7 +82,7 @@ class WindowLayout:
         return np.asarray(starts, np.int32)
 
     @property
-    def middles(self) -> np.ndarray:
+    def centers(self) -> np.ndarray:
         """The frame that decides which event a window belongs to, ``start + w // 2``; int32
         ``[N]``."""
         return self.starts + np.int32(self.window // 2)
@@ -126,7 +126,7 @@ class WindowLayout:
             place[frames, used[frames]] = np.arange(self.window)
             weight[frames, used[frames]] = self.weights
             if n:
-                begins = frames[: self.throwaway]
+                begins = frames[: self.drop_leading]
                 weight[begins, used[begins]] = 0.0
             used[frames] += 1
         return window, place, weight
@@ -195,7 +195,7 @@ class WindowLayout:
                 f"the events are {lengths.sum()} latent frames long together, the video "
                 f"{self.frames}; make them equal"
             )
-        return np.searchsorted(np.cumsum(lengths), self.middles, side="right").astype(np.int32)
+        return np.searchsorted(np.cumsum(lengths), self.centers, side="right").astype(np.int32)
 
     def _check(self, x: jax.Array, leading: tuple[int, ...], what: str) -> None:
         if tuple(np.shape(x)[: len(leading)]) != leading:

@@ -43,7 +43,7 @@ def window_prompts(
     scenario: Scenario,
     layout: WindowLayout,
     fps: float,
-    middles: np.ndarray | None = None,
+    centers: np.ndarray | None = None,
 ) -> WindowPrompts:
     """What the windows of `layout` are conditioned on.
 
@@ -51,19 +51,19 @@ def window_prompts(
         scenario: whose events and overrides.
         layout: the windows.
         fps: the model's frame rate.
-        middles: the frame of the video that each window's middle (`WindowLayout.middles`) begins
+        centers: the frame of the video that each window's middle (`WindowLayout.centers`) begins
             at, int ``[N]``; None where latent frames and frames are the same.
 
     Raises:
         InputError: an override that lies outside the video, or that no window has its middle in.
     """
     lengths = scenario.event_frames(fps)
-    middles = layout.middles if middles is None else middles
-    of_middle = np.searchsorted(np.cumsum(lengths), middles, side="right")
+    centers = layout.centers if centers is None else centers
+    of_middle = np.searchsorted(np.cumsum(lengths), centers, side="right")
     # A video is rounded up to whole latent frames: its last ones may lie behind the last event.
     events = np.minimum(of_middle, len(lengths) - 1).astype(np.int32)
     share = _crossfaded(events, len(lengths), scenario.crossfade)
-    overrides = _overridden(scenario, middles, sum(lengths), scenario.fps or fps)
+    overrides = _overridden(scenario, centers, sum(lengths), scenario.fps or fps)
     texts = scenario.prompts() + [scenario.text(other.prompt) for other in scenario.overrides]
     weights = np.zeros((layout.count, len(texts)), np.float32)
     weights[:, : len(lengths)] = share

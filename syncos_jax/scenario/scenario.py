@@ -258,9 +258,9 @@ class Scenario(BaseModel):
         """
         if self.sampler is None:
             return None
-        from syncos_jax.sampling.settings import settings_from_dict
+        from syncos_jax.sampling.sampler_config import sampler_from_dict
 
-        return settings_from_dict({**defaults, **self.sampler})
+        return sampler_from_dict({**defaults, **self.sampler})
 
     def with_sampler(self, name: str | None = None, **settings: Any) -> Scenario:
         """The same scenario with another sampler, or with some of its settings replaced.
@@ -268,14 +268,14 @@ class Scenario(BaseModel):
         Settings that are None stay as they are. Another sampler takes over steps, guidance with its
         interval, batch and solver, as far as it has them. Raises InputError as ``settings`` does.
         """
-        from syncos_jax.sampling.settings import SAMPLERS, replaced
+        from syncos_jax.sampling.sampler_config import SAMPLERS, merge_sampler_dict
 
         settings = {key: value for key, value in settings.items() if value is not None}
         if name is None and not settings:
             return self
         old = self.sampler or {}
         if name is None or name == old.get("name", "syncos"):
-            new: dict[str, Any] = {"name": "syncos", **replaced(old, settings)}
+            new: dict[str, Any] = {"name": "syncos", **merge_sampler_dict(old, settings)}
         else:
             kept = [key for key in _KEPT if key in old and key in SAMPLERS.get(name, ())]
             new = {"name": name, **{key: old[key] for key in kept}}

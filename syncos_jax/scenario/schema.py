@@ -20,12 +20,12 @@ from syncos_jax.sampling.presets import (
     RefinementOnly,
     SynCoS,
 )
-from syncos_jax.sampling.settings import (
+from syncos_jax.sampling.sampler_config import (
     SAMPLERS,
     Refinement,
-    Settings,
-    make_settings,
-    settings_to_dict,
+    SamplerConfig,
+    make_sampler,
+    sampler_to_dict,
 )
 from syncos_jax.scenario.scenario import EXPECTED, Event, Override, Scenario
 from syncos_jax.scenario.variables import EXPECTED as OF_VARIABLES
@@ -106,13 +106,13 @@ _PRESETS: dict[str, type] = {
 
 
 def _sampler() -> dict[str, Any]:
-    both = (*dataclasses.fields(Settings), *dataclasses.fields(Refinement))
+    both = (*dataclasses.fields(SamplerConfig), *dataclasses.fields(Refinement))
     types_of = {field.name: str(field.type) for field in both}
-    words = _attributes(Settings) | _attributes(Refinement)
+    words = _attributes(SamplerConfig) | _attributes(Refinement)
     kinds = []
     for name, names in SAMPLERS.items():
         properties: dict[str, Any] = {"name": {"const": name}}
-        defaults = settings_to_dict(make_settings(name, {}))
+        defaults = sampler_to_dict(make_sampler(name, {}))
         for field in names:
             parts = re.split(r"\s*\|\s*", types_of[field])
             types = [_KINDS[part] for part in parts if part in _KINDS]

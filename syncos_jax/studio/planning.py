@@ -32,13 +32,13 @@ def plan(order: Order) -> dict[str, Any]:
     seconds = None
     if speed is not None:
         once = speed.load + speed.compile
-        each = speed.total(request.summary.rows, request.frames) - once
+        each = speed.total(request.summary.calls, request.frames) - once
         seconds = round(speed.compile + takes * each, 1)
     return {
         "frames": request.frames,
         "seconds": request.frames / request.fps,
         "windows": request.layout.count,
-        "calls": request.summary.rows * takes,
+        "calls": request.summary.calls * takes,
         "memory_bytes": memory_bytes(request),
         "estimated_seconds": seconds,
         "events": [
@@ -62,7 +62,7 @@ def memory_bytes(request: Request) -> int:
     """
     weights = bytes_of(dict(request.model.weights))
     one, two = _bytes_of_calls(request)
-    clips = request.tape.clips_per_call
+    clips = request.call_schedule.samples_per_call
     return weights + bytes_of(abstract_carry(request)) + one + (clips - 1) * (two - one)
 
 

@@ -135,7 +135,7 @@ class Worker(threading.Thread):
 
     def _outcome(self, pipeline: Pipeline, video: Video, take: Take) -> tuple[Any, ...]:
         """(status, seconds, (message, remedy)) of a take; makes it."""
-        from syncos_jax.sampling.faults import DeviceMemoryError, NonFiniteError
+        from syncos_jax.sampling.failures import DeviceMemoryError, NonFiniteError
 
         self._live.set(video.id, Progress(take.take), soon=True)
         try:
@@ -274,7 +274,7 @@ class _Look:
         import numpy as np
 
         begin = time.monotonic()
-        if self._preview is None or begin < self._next or run.row == run.total:
+        if self._preview is None or begin < self._next or run.next_call == run.num_calls:
             return
         try:
             self._preview.write(np.asarray(run.clean, np.float32))
@@ -294,7 +294,7 @@ class _Phases(Phases):
         self._making = making
         self._stop = stop
         self._request = request
-        self._steps = request.tape.rounds.step[request.tape.rows.round]
+        self._steps = request.call_schedule.updates.step[request.call_schedule.calls.update]
         self._count = int(self._steps[-1]) + 1
         self._speed = _known_speed(request)
         self._preview = 0
@@ -352,9 +352,9 @@ class _Phases(Phases):
 
     def _tell(self, phase: str, left: float | None, each: float | None = None) -> None:
         if left is None and self._speed is not None:
-            rows = len(self._request.tape) if phase in ("compile", "load") else 0
+            rows = len(self._request.call_schedule) if phase in ("compile", "load") else 0
             left = rows * self._speed.row + self._after_sampling()
-            each = len(self._request.tape) * self._speed.row + self._after_sampling()
+            each = len(self._request.call_schedule) * self._speed.row + self._after_sampling()
         self._making.live.set(
             self._making.video.id,
             Progress(

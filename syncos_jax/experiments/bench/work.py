@@ -18,7 +18,7 @@ from syncos_jax.experiments.bench.measure import Measurement, Work, measure, sum
 from syncos_jax.models import Model
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.flops import flops
-from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
 
@@ -41,7 +41,7 @@ class Case:
     frames: int
     batch: int
     guided: tuple[bool, ...]
-    sampler: Settings
+    sampler: SamplerConfig
 
     @property
     def layout(self) -> WindowLayout:
@@ -175,13 +175,13 @@ def row_work(case: Case) -> Work:
     request = pipeline.prepare(scenario(case), case.sampler, 0)
     run = pipeline.start(request)
     carry, row, summary = run.carry, 0, request.summary
-    clips = summary.clips / summary.rows
+    clips = summary.samples / summary.calls
 
     def call(program: Any) -> Any:
         nonlocal carry, row
         bounds = np.int32(row), np.int32(row + 1)
-        carry, _ = program(carry, run.rows, run.rounds, *bounds, run.inputs)
-        row = (row + 1) % run.total  # after the last row from the start again
+        carry, _ = program(carry, run.calls, run.updates, *bounds, run.inputs)
+        row = (row + 1) % run.num_calls  # after the last row from the start again
         return carry.predictions
 
     return Work(
@@ -190,7 +190,7 @@ def row_work(case: Case) -> Work:
         lower=run.lower,
         call=call,
         flops=_times(clips, case.flops_of_clip),
-        unit=f"{clips:.3g} clips in {summary.clips_per_call} places",
+        unit=f"{clips:.3g} clips in {summary.samples_per_call} places",
     )
 
 
@@ -211,10 +211,10 @@ def measure_video(case: Case, *, repeat: int, peak_flops: float | None) -> Itera
         decoding.append(seconds(lambda: pipeline.decode(latents[0])))  # noqa: B023
     name = f"video {case.sampler.name}"
     frames = f"{case.frames} frames"
-    network = _times(summary.clips, case.flops_of_clip)
+    network = _times(summary.samples, case.flops_of_clip)
     decoder = _times(request.layout.frames, case.flops_of_frame)
     for part, unit, times, count in (
-        ("sampling", f"{frames}, {summary.clips} clips", sampling, network),
+        ("sampling", f"{frames}, {summary.samples} clips", sampling, network),
         ("decoding", frames, decoding, decoder),
         (
             "in all",

@@ -60,7 +60,7 @@ class CogVideoXConfig:
         transformer, vae, text: sizes of the networks.
         schedule: arguments of ``NoiseSchedule.from_betas``.
         solver: arguments of `syncos_jax.sampling.solvers.Solver`.
-        levels: arguments of `syncos_jax.sampling.levels.beta_levels` for that solver; empty for the
+        levels: arguments of `syncos_jax.sampling.sigmas.beta_sigmas` for that solver; empty for the
             timesteps of the schedule.
         window: latent frames of a clip, the length of a window (13 are 49 frames).
         stride: default distance in latent frames between the starts of two windows.

@@ -30,7 +30,7 @@ class ModelConfig:
         schedule: arguments of ``NoiseSchedule.from_betas``; ``signal_scale`` may be
             ``{start, end, steps}``: linear over the first ``steps`` timesteps, constant after.
         solver: arguments of `syncos_jax.sampling.solvers.Solver`; empty for DDIM.
-        levels: arguments of `syncos_jax.sampling.levels.beta_levels` for that solver.
+        levels: arguments of `syncos_jax.sampling.sigmas.beta_sigmas` for that solver.
         latent_scale: the UNet sees latents times this.
         window: frames of a clip, the length of a window.
         stride: default distance in frames between the starts of two windows.
@@ -121,7 +121,7 @@ class ModelConfig:
             return schedule
         own = from_mapping(Solver, self.solver, "solver")
         schedule = dataclasses.replace(schedule, solver=own, beta_settings=self.levels)
-        schedule.steps_of(own, self.steps)  # or an error
+        schedule.solver_steps(own, self.steps)  # or an error
         return schedule
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class WanConfig:
     Attributes:
         name: for people.
         transformer, vae, text: sizes of the networks; both transformers have the same.
-        schedule: arguments of `syncos_jax.sampling.levels.flow_levels`, its ``rule`` among them.
+        schedule: arguments of `syncos_jax.sampling.sigmas.flow_sigmas`, its ``rule`` among them.
         solver: arguments of `syncos_jax.sampling.solvers.Solver`.
         boundary: share of the timesteps above which the first of two transformers is used, and
             below it the second; None where there is but one.

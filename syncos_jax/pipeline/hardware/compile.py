@@ -30,8 +30,8 @@ from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.sampling.devices import MODEL, make_mesh
 from syncos_jax.sampling.methods import make_method
 from syncos_jax.sampling.placement import REPLICATED, Placement, Rules, compiled
-from syncos_jax.sampling.scan import Inputs, Program, init_carry
-from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.loop import Inputs, Program, init_carry
+from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.scenario import Scenario
 
 WIDE = 2**20
@@ -54,7 +54,7 @@ def report(
     scenario: Scenario,
     *,
     dtype: Any = "bfloat16",
-    sampler: Settings | None = None,
+    sampler: SamplerConfig | None = None,
     weights_over: int = 1,
     decode: bool = True,
     say: Say = lambda line: None,
@@ -102,7 +102,7 @@ def fitting(job: Job, scenario: Scenario, request: Request) -> tuple[Compiled, d
     tried = {best.windows: best.fits}
     if best.fits or request.sampler.batch is not None:
         return best, tried
-    devices = job.placement.shares
+    devices = job.placement.num_clip_shards
     room = SHARE * job.target.chip.memory
     most, least = best, job.run(job.prepare(scenario, request.sampler.replace(batch=devices)))
     tried[least.windows] = least.fits
@@ -147,17 +147,17 @@ class Job:
     target: Target
     say: Say
 
-    def prepare(self, scenario: Scenario, sampler: Settings | None) -> Request:
+    def prepare(self, scenario: Scenario, sampler: SamplerConfig | None) -> Request:
         """The request; as of a pipeline."""
         return prepare(self.model, self.placement, scenario, sampler)
 
     def run(self, request: Request) -> Compiled:
         """The program of a run, compiled."""
-        tape = request.tape
-        windows = max(1, tape.clips_per_call // (2 if request.sampler.guidance != 1.0 else 1))
+        call_schedule = request.call_schedule
+        windows = max(1, call_schedule.samples_per_call // (2 if request.sampler.guidance != 1.0 else 1))
         self.say(f"compiling for {self.target.title}: {windows} windows a call")
         arguments = self._arguments(request)
-        shares = self.placement.shares
+        shares = self.placement.num_clip_shards
         weights = self._on_device(arguments[-1].params)
         others = self._others()
         work = flops(self.model.denoiser, *denoiser_arguments(request, shares))
@@ -170,9 +170,9 @@ class Job:
         )
         return Compiled(
             name="run",
-            clips=tape.clips_per_call,
+            clips=call_schedule.samples_per_call,
             windows=windows,
-            rows=len(tape),
+            rows=len(call_schedule),
             flops=work,
             **values,
         )
@@ -240,12 +240,12 @@ class Job:
         }
 
     def _program(self, request: Request) -> Program:
-        method = make_method(request.layout, self.model.schedule, request.sampler, request.tape)
-        return Program(self.model.denoiser, method, self.placement.split)
+        method = make_method(request.layout, self.model.schedule, request.sampler, request.call_schedule)
+        return Program(self.model.denoiser, method, self.placement.clip_axes)
 
     def _arguments(self, request: Request) -> list[Any]:
-        tape, key = request.tape, jax.random.key(0)
-        method = make_method(request.layout, self.model.schedule, request.sampler, tape)
+        call_schedule, key = request.call_schedule, jax.random.key(0)
+        method = make_method(request.layout, self.model.schedule, request.sampler, call_schedule)
 
         def carry() -> Any:
             state = method.init(key, request.frame_shape)
@@ -255,10 +255,10 @@ class Job:
         weights = jax.tree.map(
             lambda leaf: _shape(leaf, rules.weights(mesh, leaf.shape)), self.model.params
         )
-        table = self.model.conditioning_shapes(request.mixtures.shape[0])
-        rest = (jax.eval_shape(carry), tape.rows, tape.rounds, np.int32(0), np.int32(0))
+        table = self.model.conditioning_shapes(request.prompt_weights.shape[0])
+        rest = (jax.eval_shape(carry), call_schedule.calls, call_schedule.updates, np.int32(0), np.int32(0))
         cond, keys, constants = self._replicated(
-            (table, jax.eval_shape(lambda: key), tape.constants)
+            (table, jax.eval_shape(lambda: key), call_schedule.constants)
         )
         return [*self._replicated(rest), Inputs(weights, cond, keys, None, constants)]
 
@@ -289,7 +289,7 @@ class Job:
 
 def denoiser_arguments(request: Request, shares: int) -> list[Any]:
     """Abstract arguments of the denoiser: one device's share of a call."""
-    count, window = request.tape.clips_per_call // shares, request.layout.window
+    count, window = request.call_schedule.samples_per_call // shares, request.layout.window
     times = (count,) if request.sampler.lookahead is None else (count, window)
     return [
         request.model.params,

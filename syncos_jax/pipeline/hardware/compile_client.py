@@ -12,7 +12,7 @@ from typing import Any
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.hardware.report import Report, from_dict
 from syncos_jax.pipeline.hardware.targets import parse
-from syncos_jax.sampling.settings import Settings, settings_to_dict
+from syncos_jax.sampling.sampler_config import SamplerConfig, sampler_to_dict
 from syncos_jax.scenario import Scenario
 
 ANSWER = "answer: "
@@ -24,7 +24,7 @@ def compile_in_subprocess(
     scenario: Scenario,
     *,
     dtype: str = "bfloat16",
-    sampler: Settings | None = None,
+    sampler: SamplerConfig | None = None,
     weights_over: int = 1,
     decode: bool = True,
 ) -> Report:
@@ -39,7 +39,7 @@ def compile_in_subprocess(
         "target": target,
         "model": model,
         "scenario": scenario.to_dict(),
-        "sampler": None if sampler is None else settings_to_dict(sampler),
+        "sampler": None if sampler is None else sampler_to_dict(sampler),
         "dtype": dtype,
         "weights_over": weights_over,
         "decode": decode,

@@ -9,7 +9,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.pipeline.hardware.compile import report
 from syncos_jax.pipeline.hardware.compile_client import ANSWER
 from syncos_jax.pipeline.hardware.targets import parse
-from syncos_jax.sampling.settings import settings_from_dict
+from syncos_jax.sampling.sampler_config import sampler_from_dict
 from syncos_jax.scenario import Scenario
 
 
@@ -23,7 +23,7 @@ def main() -> None:
             question["model"],
             Scenario.from_dict(question["scenario"]),
             dtype=question["dtype"],
-            sampler=None if sampler is None else settings_from_dict(sampler),
+            sampler=None if sampler is None else sampler_from_dict(sampler),
             weights_over=question["weights_over"],
             decode=question["decode"],
         ).to_dict()

@@ -1,7 +1,7 @@
-"""The scan: one compiled loop over the rows of a tape, around one call of the network.
+"""The scan: one compiled loop over the calls of a call_schedule, around one call of the network.
 
-`play` is the whole of it, for any stretch of rows; `play_row` is one row. What a row's round does
-with the predictions is the `Method`'s: `syncos_jax.sampling.coupled` (SynCoS and its parts) or
+`run_calls` is the whole of it, for any stretch of calls; `run_call` is one call. What a call's update does
+with the predictions is the `Method`'s: `syncos_jax.sampling.syncos_method` (SynCoS and its parts) or
 `syncos_jax.sampling.fifo`.
 """
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.tape import Row
+from syncos_jax.sampling.call_schedule import NetworkCall
 
 Denoise = Callable[..., jax.Array]
 """``denoise(x, t, cond)``, or ``denoise(params, x, t, cond)`` where parameters are given:
@@ -24,7 +24,7 @@ x float32 ``[b, w, H, W, C]``, t float32 ``[b]``, cond with leading axis ``b`` -
 
 
 class Inputs(NamedTuple):
-    """What the compiled program is given besides carry and tape; all of it may differ between
+    """What the compiled program is given besides carry and call_schedule; all of it may differ between
     two runs without compiling again, as long as shapes and structure stay."""
 
     params: Any
@@ -36,34 +36,34 @@ class Inputs(NamedTuple):
     step_noise: jax.Array | None
     """Noise that DDIM adds at each step ``[steps, F, H, W, C]``, or None: drawn from `key`."""
     constants: Any
-    """`Tape.constants`."""
+    """`CallSchedule.constants`."""
 
 
 class Method(Protocol):
     """What a sampler does around the calls of the network; frozen and hashable. `state` is a named
-    tuple of its own, `round` a row of its table of rounds."""
+    tuple of its own, `update` a call of its table of updates."""
 
-    def begin(self, state: Any, round: Any, inputs: Inputs) -> Any:
-        """The state at the beginning of a round."""
+    def begin(self, state: Any, update: Any, inputs: Inputs) -> Any:
+        """The state at the beginning of a update."""
 
-    def clips(self, state: Any, round: Any, windows: jax.Array, inputs: Inputs) -> Any:
+    def network_input(self, state: Any, update: Any, windows: jax.Array, inputs: Inputs) -> Any:
         """Input of the network for some windows: x ``[b, w, H, W, C]``, t ``[b]`` or ``[b, w]``."""
 
     def skips(self, state: Any) -> jax.Array | None:
-        """Whether the round's predictions are not read, so that the network is not called for them
+        """Whether the update's predictions are not read, so that the network is not called for them
         (they are zeros); None where they always are."""
 
-    def spared(self, state: Any) -> jax.Array | None:
-        """Clips that were skipped so far; None where none ever is."""
+    def num_skipped(self, state: Any) -> jax.Array | None:
+        """Samples that were skipped so far; None where none ever is."""
 
-    def finish(self, state: Any, predictions: jax.Array, round: Any, inputs: Inputs) -> Any:
-        """The state after a round, given its windows' predictions ``[N, w, H, W, C]``."""
+    def finish(self, state: Any, predictions: jax.Array, update: Any, inputs: Inputs) -> Any:
+        """The state after a update, given its windows' predictions ``[N, w, H, W, C]``."""
 
     def clean(self, state: Any) -> jax.Array:
         """The clean latent as far as it is, to look at."""
 
     def result(self, state: Any) -> jax.Array:
-        """The clean latent, once all rows have been played."""
+        """The clean latent, once all calls have been played."""
 
 
 @dataclass(frozen=True)
@@ -74,30 +74,30 @@ class Program:
     method: Any
     """A `Method`."""
     axes: tuple[str, ...] = ()
-    """Mesh axes that the clips of a row are divided over (`syncos_jax.sampling.devices`)."""
+    """Mesh axes that the samples of a call are divided over (`syncos_jax.sampling.devices`)."""
 
 
 class Failure(NamedTuple):
     """The first prediction that was not finite, if there was one."""
 
-    row: jax.Array
-    """Its row, or -1; int32."""
+    call: jax.Array
+    """Its call, or -1; int32."""
     windows: jax.Array
-    """The windows that such values were found in, in that row, bool ``[N]``."""
+    """The windows that such values were found in, in that call, bool ``[N]``."""
 
 
 class Carry(NamedTuple):
-    """Everything that a run keeps from row to row; with the place on the tape, a checkpoint."""
+    """Everything that a run keeps from call to call; with the place on the call_schedule, a checkpoint."""
 
     state: Any
     """The method's own."""
     predictions: jax.Array
-    """The round's weighted predictions so far, float32 ``[N, w, H, W, C]``."""
+    """The update's weighted predictions so far, float32 ``[N, w, H, W, C]``."""
     failure: Failure
 
 
 def init_carry(state: Any, windows: int, clip_shape: tuple[int, ...]) -> Carry:
-    """The carry before the first row, of a method's `state`; `clip_shape` is ``(w, H, W, C)``."""
+    """The carry before the first call, of a method's `state`; `clip_shape` is ``(w, H, W, C)``."""
     return Carry(
         state=state,
         predictions=jnp.zeros((windows, *clip_shape), jnp.float32),
@@ -105,10 +105,10 @@ def init_carry(state: Any, windows: int, clip_shape: tuple[int, ...]) -> Carry:
     )
 
 
-def play(
-    carry: Carry, rows: Row, rounds: Any, start: Any, stop: Any, inputs: Inputs, program: Program
+def run_calls(
+    carry: Carry, calls: NetworkCall, updates: Any, start: Any, stop: Any, inputs: Inputs, program: Program
 ) -> tuple[Carry, Failure]:
-    """Plays rows ``start .. stop-1`` of a tape.
+    """Plays calls ``start .. stop-1`` of a call_schedule.
 
     The bounds are int32 arguments of the program, so that parts of every length are one
     compilation.
@@ -119,32 +119,32 @@ def play(
     """
 
     def body(index: jax.Array, carry: Carry) -> Carry:
-        row = jax.tree.map(lambda column: column[index], rows)
-        return play_row(carry, row, rounds, inputs, program)
+        call = jax.tree.map(lambda column: column[index], calls)
+        return run_call(carry, call, updates, inputs, program)
 
     carry = lax.fori_loop(start, stop, body, carry)
     return carry, carry.failure
 
 
-def play_row(carry: Carry, row: Row, rounds: Any, inputs: Inputs, program: Program) -> Carry:
-    """One row: begin its round, call the network on its clips, finish its round."""
+def run_call(carry: Carry, call: NetworkCall, updates: Any, inputs: Inputs, program: Program) -> Carry:
+    """One call: begin its update, call the network on its samples, finish its update."""
     method = program.method
-    round = jax.tree.map(lambda column: column[row.round], rounds)
+    update = jax.tree.map(lambda column: column[call.update], updates)
     state = lax.cond(
-        row.first, lambda: method.begin(carry.state, round, inputs), lambda: carry.state
+        call.first, lambda: method.begin(carry.state, update, inputs), lambda: carry.state
     )
     value = _unless(
         method.skips(state),
-        lambda: _predict(state, round, row, inputs, program),
-        (row.windows.shape[0], *carry.predictions.shape[1:]),
+        lambda: _predict(state, update, call, inputs, program),
+        (call.windows.shape[0], *carry.predictions.shape[1:]),
     )
-    weights = row.weights.reshape(-1, *(1,) * (value.ndim - 1))
-    so_far = jnp.where(row.first, jnp.float32(0.0), carry.predictions)
-    predictions = so_far.at[row.windows].add(weights * value)
+    weights = call.weights.reshape(-1, *(1,) * (value.ndim - 1))
+    so_far = jnp.where(call.first, jnp.float32(0.0), carry.predictions)
+    predictions = so_far.at[call.windows].add(weights * value)
     state = lax.cond(
-        row.last, lambda: method.finish(state, predictions, round, inputs), lambda: state
+        call.last, lambda: method.finish(state, predictions, update, inputs), lambda: state
     )
-    return Carry(state, predictions, _check(carry.failure, value, row))
+    return Carry(state, predictions, _check(carry.failure, value, call))
 
 
 def _unless(
@@ -156,30 +156,30 @@ def _unless(
     return lax.cond(skip, lambda: jnp.zeros(shape, jnp.float32), predict)
 
 
-def _check(failure: Failure, value: jax.Array, row: Row) -> Failure:
-    """Notes the row, and its windows, where its predictions are the first that are not finite."""
+def _check(failure: Failure, value: jax.Array, call: NetworkCall) -> Failure:
+    """Notes the call, and its windows, where its predictions are the first that are not finite."""
     # One read of the predictions, some millionths of what the network reads and computes.
     wrong = ~jnp.isfinite(value).all(axis=tuple(range(1, value.ndim)))
-    first = wrong.any() & (failure.row < 0)
-    hit = jnp.zeros_like(failure.windows).at[row.windows].max(wrong)
+    first = wrong.any() & (failure.call < 0)
+    hit = jnp.zeros_like(failure.windows).at[call.windows].max(wrong)
     return Failure(
-        row=jnp.where(first, row.index, failure.row),
+        call=jnp.where(first, call.index, failure.call),
         windows=jnp.where(first, hit, failure.windows),
     )
 
 
-def _predict(state: Any, round: Any, row: Row, inputs: Inputs, program: Program) -> jax.Array:
-    """The network's predictions for the row's clips, float32 ``[b, w, H, W, C]``.
+def _predict(state: Any, update: Any, call: NetworkCall, inputs: Inputs, program: Program) -> jax.Array:
+    """The network's predictions for the call's samples, float32 ``[b, w, H, W, C]``.
 
-    Over several devices each has an equal share of the clips, and is told the others' predictions.
+    Over several devices each has an equal share of the samples, and is told the others' predictions.
     """
-    windows, texts = row.windows, row.texts
+    windows, cond_index = call.windows, call.cond_index
     if program.axes:
         share = windows.shape[0] // lax.axis_size(program.axes)
         own = lax.axis_index(program.axes) * share
-        windows, texts = (lax.dynamic_slice_in_dim(v, own, share) for v in (windows, texts))
-    x, t = program.method.clips(state, round, windows, inputs)
-    cond = jax.tree.map(lambda leaf: leaf[texts], inputs.cond)
+        windows, cond_index = (lax.dynamic_slice_in_dim(v, own, share) for v in (windows, cond_index))
+    x, t = program.method.network_input(state, update, windows, inputs)
+    cond = jax.tree.map(lambda leaf: leaf[cond_index], inputs.cond)
     arguments = (x, t, cond) if inputs.params is None else (inputs.params, x, t, cond)
     value = program.denoise(*arguments)
     if getattr(value, "shape", None) != x.shape:

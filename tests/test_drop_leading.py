@@ -27,12 +27,12 @@ def causal(x, t, cond):
     return (x - a * x0) / b - x0
 
 
-def made(throwaway, sampler=None):
+def made(drop_leading, sampler=None):
     """The video, as the flash's share in each frame: how far it lies along it."""
     video = sample(
         causal,
         cond=None,
-        layout=WindowLayout(**LAYOUT, throwaway=throwaway),
+        layout=WindowLayout(**LAYOUT, drop_leading=drop_leading),
         frame_shape=FRAME,
         schedule=SCHEDULE,
         sampler=sampler or CoDenoising(steps=20),
@@ -60,7 +60,7 @@ def test_flashes_in_mid_video_go():
 
 
 def test_fusing():
-    layout = WindowLayout(frames=7, window=4, stride=2, throwaway=1)
+    layout = WindowLayout(frames=7, window=4, stride=2, drop_leading=1)
     values = jnp.arange(layout.count, dtype=jnp.float32)[:, None] * jnp.ones((1, 4))
     assert layout.starts.tolist() == [0, 2, 3]
     # Frame 2 is the second window's first, frame 3 the third's.
@@ -72,8 +72,8 @@ def test_fusing():
 
 
 def test_off_by_default_and_refused_where_frames_would_be_uncovered():
-    assert WindowLayout(frames=8, window=4, stride=4).throwaway == 0
-    with pytest.raises(InputError, match="throwaway 1 and stride 4"):
-        WindowLayout(frames=8, window=4, stride=4, throwaway=1)
-    with pytest.raises(InputError, match="throwaway -1"):
-        WindowLayout(frames=8, window=4, stride=4, throwaway=-1)
+    assert WindowLayout(frames=8, window=4, stride=4).drop_leading == 0
+    with pytest.raises(InputError, match="drop_leading 1 and stride 4"):
+        WindowLayout(frames=8, window=4, stride=4, drop_leading=1)
+    with pytest.raises(InputError, match="drop_leading -1"):
+        WindowLayout(frames=8, window=4, stride=4, drop_leading=-1)

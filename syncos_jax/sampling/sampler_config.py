@@ -1,8 +1,8 @@
 """Settings of the samplers: which stages run, for how long, with which numbers.
 
-One frozen dataclass, `Settings`, describes them all; `SynCoS`, `CoDenoising`, `RefinementOnly`,
+One frozen dataclass, `SamplerConfig`, describes them all; `SynCoS`, `CoDenoising`, `RefinementOnly`,
 `FlowLong`, `FreeNoise` and `FIFO` make it by name, with the fields that each has. Every sampler is
-another tape for the same scan (`syncos_jax.sampling.tape`, `syncos_jax.sampling.scan`).
+another call_schedule for the same scan (`syncos_jax.sampling.call_schedule`, `syncos_jax.sampling.loop`).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Refinement(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(_Checked):
+class SamplerConfig(_Checked):
     """A sampler. Make one with `SynCoS`, `CoDenoising`, `RefinementOnly`, `FlowLong`, `FreeNoise`
     or `FIFO`.
 
@@ -139,7 +139,7 @@ class Settings(_Checked):
       guidance_t_min, guidance_t_max: guidance is applied at timesteps from the one to the other, in
         units of the schedule; None for no upper end. Elsewhere the network is called on the prompts
         alone, which is half the work (Kynkäänniemi et al., arXiv 2404.07724).
-      batch: windows in one call of the network, at most (twice as many clips with guidance); memory
+      batch: windows in one call of the network, at most (twice as many samples with guidance); memory
         goes with it, the result does not. None: chosen so that few places of a call stay empty.
       eta: 0 for deterministic DDIM, up to 1 for ancestral sampling.
       solver: how a step goes from one timestep to the next: "ddim", "euler", "dpm++" (2M), "unipc"
@@ -147,7 +147,7 @@ class Settings(_Checked):
         whatever the solver, and the step after it looks back at none before.
       reuse: how far the noise that the predictions imply may be foretold to change, as a share of
         it, for a pass to keep what was predicted before without calling the network
-        (`syncos_jax.sampling.reuse`); 0.05 to 0.3 or so. None: every pass is computed. Steps that
+        (`syncos_jax.sampling.step_cache`); 0.05 to 0.3 or so. None: every pass is computed. Steps that
         are refined, the two after them and the last are computed in any case.
       co_denoise: whether stages 1 and 3 run: predict and fuse every window, resume at the next
         timestep.
@@ -238,7 +238,7 @@ class Settings(_Checked):
         below = self.guidance_t_max is None or t <= self.guidance_t_max
         return self.guidance != 1.0 and self.guidance_t_min <= t and below
 
-    def resolved(self, steps: int = STEPS, guidance: float = GUIDANCE) -> Settings:
+    def resolved(self, steps: int = STEPS, guidance: float = GUIDANCE) -> SamplerConfig:
         """With `steps` and `guidance` where these are None."""
         return dataclasses.replace(
             self,
@@ -246,9 +246,9 @@ class Settings(_Checked):
             guidance=guidance if self.guidance is None else self.guidance,
         )
 
-    def replace(self, **changes: Any) -> Settings:
+    def replace(self, **changes: Any) -> SamplerConfig:
         """With other values of the fields, those of the refinement among them."""
-        return settings_from_dict(replaced(settings_to_dict(self), changes))
+        return sampler_from_dict(merge_sampler_dict(sampler_to_dict(self), changes))
 
 
 _SHARED = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "batch")
@@ -281,7 +281,7 @@ T_MIN = 850.0
 """Where the refinement of SynCoS ends as published (800 to 900)."""
 
 
-def make_settings(name: str, values: Mapping[str, Any]) -> Settings:
+def make_sampler(name: str, values: Mapping[str, Any]) -> SamplerConfig:
     """The settings of the sampler `name` with `values` of its fields."""
     unknown = [key for key in values if key not in SAMPLERS[name]]
     if unknown:
@@ -295,12 +295,12 @@ def make_settings(name: str, values: Mapping[str, Any]) -> Settings:
             raise _error(key, meant, None, name)
     try:
         refinement = Refinement(**own) if name in ("syncos", "refinement_only") else None
-        return Settings(refinement=refinement, **given)
+        return SamplerConfig(refinement=refinement, **given)
     except InputError as error:
         raise InputError(str(error).replace("sampler:", f"sampler {name}:", 1)) from None
 
 
-def decided_by_strength(strength: object) -> dict[str, Any]:
+def strength_settings(strength: object) -> dict[str, Any]:
     """The settings that `SynCoS.at_strength` decides; InputError where it is not in 0 .. 1."""
     good = isinstance(strength, int | float) and not isinstance(strength, bool)
     if not good or not 0.0 <= strength <= 1.0:  # type: ignore[operator]
@@ -309,7 +309,7 @@ def decided_by_strength(strength: object) -> dict[str, Any]:
     return {"t_min": t_min, "iterations": 1, "learning_rate": 1.0, "windows_per_step": 0.35}
 
 
-def settings_from_dict(values: Mapping[str, Any]) -> Settings:
+def sampler_from_dict(values: Mapping[str, Any]) -> SamplerConfig:
     """Reads settings as a scenario file holds them: ``{"name": "syncos", "steps": 50, ...}``.
 
     Of SynCoS, ``strength`` (0 to 1) may stand in place of the settings that
@@ -330,7 +330,7 @@ def settings_from_dict(values: Mapping[str, Any]) -> Settings:
     if not isinstance(name, str) or name not in SAMPLERS:
         raise InputError(f"sampler: unknown name {name!r}{_hint(name)}")
     if name == "syncos" and STRENGTH in values:
-        decided = decided_by_strength(values.pop(STRENGTH))
+        decided = strength_settings(values.pop(STRENGTH))
         twice = [key for key in values if key in decided]
         if twice:
             raise InputError(
@@ -338,24 +338,24 @@ def settings_from_dict(values: Mapping[str, Any]) -> Settings:
                 f"{twice[0]}"
             )
         values |= decided
-    return make_settings(name, values)
+    return make_sampler(name, values)
 
 
-def settings_to_dict(settings: Settings) -> dict[str, Any]:
-    """The inverse of `settings_from_dict`, with every value written out."""
+def sampler_to_dict(settings: SamplerConfig) -> dict[str, Any]:
+    """The inverse of `sampler_from_dict`, with every value written out."""
     values = dataclasses.asdict(settings)
     values |= values.pop("refinement") or {}
     return {"name": settings.name} | {key: values[key] for key in SAMPLERS[settings.name]}
 
 
-def replaced(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge_sampler_dict(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`values` of a scenario file with `changes`. A strength replaces all that it decides, any of
     that replaces a strength, and of the three ends of the refinement one replaces the others (of
     a strength's settings the end alone)."""
-    decided = decided_by_strength(0.0)
+    decided = strength_settings(0.0)
     gone: set[str] = set()
     if STRENGTH in values and changes.keys() & (set(ENDS) - decided.keys()):
-        values = {**values, **decided_by_strength(values[STRENGTH])}
+        values = {**values, **strength_settings(values[STRENGTH])}
         gone = {STRENGTH}
     if STRENGTH in changes:
         gone = {*decided, *ENDS}

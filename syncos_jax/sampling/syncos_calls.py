@@ -1,4 +1,4 @@
-"""The tape of SynCoS and its parts: which rounds a run has, and with which numbers."""
+"""The call_schedule of SynCoS and its parts: which updates a run has, and with which numbers."""
 
 from __future__ import annotations
 
@@ -8,70 +8,70 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.coupled import Round
+from syncos_jax.sampling.syncos_method import UpdateStep
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.settings import Refinement, Settings
-from syncos_jax.sampling.tape import (
-    MOST_CLIPS,
-    Clips,
-    Tape,
-    choose_clips_per_call,
-    clips_of,
+from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig
+from syncos_jax.sampling.call_schedule import (
+    MAX_SAMPLES_PER_CALL,
+    Samples,
+    CallSchedule,
+    choose_samples_per_call,
+    make_samples,
     pack,
 )
-from syncos_jax.sampling.walk import solver_of, steps_of, table_of
+from syncos_jax.sampling.solver_choice import resolve_solver, timesteps_for, solver_coefficients
 from syncos_jax.sampling.windows import WindowLayout
 
 
-def make_tape(
+def make_call_schedule(
     layout: WindowLayout,
     schedule: NoiseSchedule,
-    settings: Settings,
+    settings: SamplerConfig,
     seed: Sequence[int] = (0,),
     *,
-    texts: Sequence[np.ndarray] | None = None,
-    shares: int = 1,
-) -> Tape:
-    """Writes a run down; arguments and errors as of `methods.make_tape`."""
+    cond_index: Sequence[np.ndarray] | None = None,
+    num_shards: int = 1,
+) -> CallSchedule:
+    """Writes a run down; arguments and errors as of `methods.make_call_schedule`."""
     settings = settings.resolved()
-    if texts is None:
+    if cond_index is None:
         everything = np.arange(layout.count, dtype=np.int32)
-        texts = (everything, everything + layout.count)
-    writer = _Writer(layout, schedule, settings, [int(word) for word in seed], texts)
+        cond_index = (everything, everything + layout.count)
+    writer = _Writer(layout, schedule, settings, [int(word) for word in seed], cond_index)
     writer.write()
-    most = MOST_CLIPS
+    most = MAX_SAMPLES_PER_CALL
     if settings.batch is not None:
         most = settings.batch * (2 if writer.guided else 1)
-    b = choose_clips_per_call([len(c.windows) for c in writer.clips], most, shares)
-    rows, used = pack(writer.clips, b)
-    rounds = Round(*(np.stack(column) for column in zip(*writer.rounds, strict=True)))
-    return Tape(rows, used, rounds)
+    b = choose_samples_per_call([len(c.windows) for c in writer.samples], most, num_shards)
+    calls, used = pack(writer.samples, b)
+    updates = UpdateStep(*(np.stack(column) for column in zip(*writer.updates, strict=True)))
+    return CallSchedule(calls, used, updates)
 
 
 class _Writer:
-    """Rounds and their clips, step by step."""
+    """Updates and their samples, step by step."""
 
     def __init__(
         self,
         layout: WindowLayout,
         schedule: NoiseSchedule,
-        settings: Settings,
+        settings: SamplerConfig,
         seed: list[int],
-        texts: Sequence[np.ndarray],
+        cond_index: Sequence[np.ndarray],
     ) -> None:
         assert settings.steps is not None
-        self.settings, self.schedule, self.seed, self.texts = settings, schedule, seed, texts
+        self.settings, self.schedule, self.seed, self.cond_index = settings, schedule, seed, cond_index
         self.everything = np.arange(layout.count, dtype=np.int32)
-        solver = solver_of(schedule, settings)
+        solver = resolve_solver(schedule, settings)
         if settings.reuse is not None and solver.stochastic:
             raise InputError(
                 f"sampler {settings.name}: reuse is of steps that add no noise, but {solver.name} "
                 "does; take another solver, or leave out reuse"
             )
-        self.steps = steps_of(schedule, settings)
+        self.steps = timesteps_for(schedule, settings)
         if len(self.steps.t) > noise.MAX_STEPS:
             raise InputError(
-                f"make_tape: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
+                f"make_call_schedule: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
             )
         refinement = settings.refinement
         count = layout.count if refinement is None else refinement.windows_of_step(layout.count)
@@ -80,25 +80,25 @@ class _Writer:
         fresh = np.array([settings.draws_fresh(float(t)) for t in self.steps.t], bool)
         self.fresh, self.renoised = fresh, fresh | self.refined
         self.reusable = self._reusable()
-        self.table = table_of(solver, self.steps, self.renoised)
-        self.rounds: list[Round] = []
-        self.clips: list[Clips] = []
+        self.table = solver_coefficients(solver, self.steps, self.renoised)
+        self.updates: list[UpdateStep] = []
+        self.samples: list[Samples] = []
         self.guided = False
 
     def write(self) -> None:
         settings, steps = self.settings, self.steps
         for i in range(len(steps.t)):
-            round = self._template(i)
+            update = self._template(i)
             refinement, refines = settings.refinement, self.refined[i]
             if settings.co_denoise:
                 self._add(
-                    round._replace(resume=np.bool_(not refines)),
+                    update._replace(resume=np.bool_(not refines)),
                     self.everything,
                     settings.guides(float(steps.t[i])),
                 )
             if refines:
                 assert refinement is not None
-                self._refine(i, round, refinement)
+                self._refine(i, update, refinement)
 
     def _refines(self, i: int) -> bool:
         steps, refinement = self.steps, self.settings.refinement
@@ -114,7 +114,7 @@ class _Writer:
         may[2:] &= implied[1:-1] & implied[:-2]
         return may
 
-    def _refine(self, i: int, template: Round, refinement: Refinement) -> None:
+    def _refine(self, i: int, template: UpdateStep, refinement: Refinement) -> None:
         last_step = i == len(self.steps.t) - 1
         for k in range(refinement.iterations):
             rng = np.random.default_rng([*self.seed, i, k])
@@ -123,7 +123,7 @@ class _Writer:
                 chosen = np.sort(rng.choice(chosen, self.per_step, replace=False))
             drawn = k == 0 or not refinement.fixed_noise
             last = k == refinement.iterations - 1
-            round = template._replace(
+            update = template._replace(
                 refine=np.bool_(True),
                 chosen=chosen,
                 draw=np.bool_(drawn),
@@ -134,30 +134,30 @@ class _Writer:
             if not refinement.grounded_timestep:
                 t = self.schedule.draw_timestep(rng)
                 a, b = self.schedule.rates(t)
-                round = round._replace(t=np.float32(t), a=np.float32(a), b=np.float32(b))
-            guides = refinement.guided_refinement and self.settings.guides(float(round.t))
-            self._add(round, chosen, guides)
+                update = update._replace(t=np.float32(t), a=np.float32(a), b=np.float32(b))
+            guides = refinement.guided_refinement and self.settings.guides(float(update.t))
+            self._add(update, chosen, guides)
 
-    def _add(self, round: Round, windows: np.ndarray, guides: bool) -> None:
-        guidance = self.settings.guidance if guides and len(self.texts) > 1 else None
+    def _add(self, update: UpdateStep, windows: np.ndarray, guides: bool) -> None:
+        guidance = self.settings.guidance if guides and len(self.cond_index) > 1 else None
         self.guided |= guidance is not None
-        clips = clips_of(windows, self.texts, guidance)
-        self.rounds.append(round._replace(clips=np.int32(len(clips.windows))))
-        self.clips.append(clips)
+        samples = make_samples(windows, self.cond_index, guidance)
+        self.updates.append(update._replace(samples=np.int32(len(samples.windows))))
+        self.samples.append(samples)
 
-    def _template(self, i: int) -> Round:
+    def _template(self, i: int) -> UpdateStep:
         steps, refinement = self.steps, self.settings.refinement or Refinement()
         a_next, b_next, sigma = steps.a_next[i], steps.b_next[i], steps.sigma[i]
-        of_x, of_x0 = 0.0, np.zeros(0)
+        x_coef, x0_coefs = 0.0, np.zeros(0)
         if self.table is not None:
-            of_x, of_x0 = self.table.x[i], self.table.x0[i]
+            x_coef, x0_coefs = self.table.x[i], self.table.x0[i]
             # A refined step resumes with the baseline noise, and adds none.
             sigma = 0.0 if self.renoised[i] else self.table.noise[i]
         if self.fresh[i]:
             sigma = b_next
         if not self.settings.co_denoise:
             a_next, b_next, sigma = 1.0, 0.0, 0.0  # nothing is resumed: the result is x0
-        return Round(
+        return UpdateStep(
             step=np.int32(i),
             t=np.float32(steps.t[i]),
             a=np.float32(steps.a[i]),
@@ -176,7 +176,7 @@ class _Writer:
             fresh=np.uint32(noise.ddim_draw(i)),
             renoise=np.bool_(self.renoised[i]),
             reuse=np.float32(self.settings.reuse or 0.0 if self.reusable[i] else 0.0),
-            clips=np.int32(0),
-            of_x=np.float32(of_x),
-            of_x0=np.asarray(of_x0, np.float32),
+            samples=np.int32(0),
+            x_coef=np.float32(x_coef),
+            x0_coefs=np.asarray(x0_coefs, np.float32),
         )

@@ -27,8 +27,8 @@ class Reuse(NamedTuple):
     """The noisy latent of the last pass that was, ``[F, H, W, C]``."""
     rate: jax.Array
     """Change of the implied noise for a change of the latent, at that pass; float32."""
-    spared: jax.Array
-    """Clips that were not predicted so far, int32."""
+    num_skipped: jax.Array
+    """Samples that were not predicted so far, int32."""
 
 
 def begin_reuse(x: jax.Array) -> Reuse:
@@ -37,19 +37,19 @@ def begin_reuse(x: jax.Array) -> Reuse:
         skip=jnp.zeros((), bool),
         x=jnp.zeros_like(x),
         rate=jnp.zeros((), jnp.float32),
-        spared=jnp.zeros((), jnp.int32),
+        num_skipped=jnp.zeros((), jnp.int32),
     )
 
 
 def decide(
-    reuse: Reuse, x: jax.Array, eps: jax.Array, threshold: jax.Array, clips: jax.Array
+    reuse: Reuse, x: jax.Array, eps: jax.Array, threshold: jax.Array, samples: jax.Array
 ) -> Reuse:
-    """Whether a pass of so many `clips` at noisy latent `x` keeps the noise `eps`: where its
+    """Whether a pass of so many `samples` at noisy latent `x` keeps the noise `eps`: where its
     foretold change, as a share of it (means of magnitudes), is below `threshold`; never for a
     threshold of 0."""
     change = reuse.rate * _size(x - reuse.x) / jnp.maximum(_size(eps), _TINY)
     skip = change < threshold
-    return reuse._replace(skip=skip, spared=reuse.spared + jnp.where(skip, clips, 0))
+    return reuse._replace(skip=skip, num_skipped=reuse.num_skipped + jnp.where(skip, samples, 0))
 
 
 def computed(reuse: Reuse, x: jax.Array, eps: jax.Array, before: jax.Array) -> Reuse:

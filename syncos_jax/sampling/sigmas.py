@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from syncos_jax.errors import InputError
 
 FlowRule = Literal["unipc", "dpm++", "euler"]
-LevelSpacing = Literal["linspace", "leading", "trailing"]
+SigmaSpacing = Literal["linspace", "leading", "trailing"]
 BetaRule = Literal["multistep", "euler"]
 Sigmas = Literal["karras", "exponential"]
 
@@ -25,7 +25,7 @@ LEAST_SIGNAL = 2.0**-12
 """What multistep solvers take for the signal rate of a level without signal (2^-24 in variance)."""
 
 
-class Levels(NamedTuple):
+class SigmaSchedule(NamedTuple):
     """The levels of one run, from high to low noise; float64."""
 
     t: np.ndarray
@@ -38,7 +38,7 @@ class Levels(NamedTuple):
     """Standard deviation of the latent before the first step."""
 
 
-def flow_levels(
+def flow_sigmas(
     steps: int,
     *,
     rule: FlowRule = "unipc",
@@ -48,8 +48,8 @@ def flow_levels(
     terminal: float | None = None,
     end_clean: bool = True,
     train_steps: int = 1000,
-) -> Levels:
-    """Levels of a flow model: ``a = 1 - s``, ``b = s``, ``s <- shift s / (1 + (shift - 1) s)``.
+) -> SigmaSchedule:
+    """SigmaSchedule of a flow model: ``a = 1 - s``, ``b = s``, ``s <- shift s / (1 + (shift - 1) s)``.
 
     Rule ``"unipc"`` spreads ``s`` over ``1 .. 1/T`` and leaves the last one out; ``"dpm++"``
     over ``1 - 1/T .. 0`` likewise; ``"euler"`` over ``1 .. (1/T, shifted)`` with both ends, and
@@ -70,15 +70,15 @@ def flow_levels(
       InputError: if an argument is out of range.
     """
     if rule not in get_args(FlowRule):
-        raise InputError(f"flow_levels: unknown rule {rule!r}; one of {get_args(FlowRule)}")
+        raise InputError(f"flow_sigmas: unknown rule {rule!r}; one of {get_args(FlowRule)}")
     if not 1 <= steps <= train_steps:
-        raise InputError(f"flow_levels: {steps} steps are out of range; 1 to {train_steps}")
+        raise InputError(f"flow_sigmas: {steps} steps are out of range; 1 to {train_steps}")
     if not shift > 0:
-        raise InputError(f"flow_levels: shift must be > 0, got {shift}")
+        raise InputError(f"flow_sigmas: shift must be > 0, got {shift}")
     if rule != "unipc" and not end_clean:
-        raise InputError(f"flow_levels: rule {rule!r} ends at the clean latent only")
+        raise InputError(f"flow_sigmas: rule {rule!r} ends at the clean latent only")
     if rule == "dpm++" and (terminal is not None or dynamic_kind != "exponential"):
-        raise InputError("flow_levels: rule 'dpm++' has no terminal level and no linear shift")
+        raise InputError("flow_sigmas: rule 'dpm++' has no terminal level and no linear shift")
     if dynamic is not None:
         shift = float(np.exp(dynamic)) if dynamic_kind == "exponential" else float(dynamic)
 
@@ -106,21 +106,21 @@ def flow_levels(
     )
     final = 0.0 if end_clean else single[-1]
     b = np.append(single, final)
-    return Levels(np.asarray(t, np.float64), 1.0 - b, b)
+    return SigmaSchedule(np.asarray(t, np.float64), 1.0 - b, b)
 
 
-def beta_levels(
+def beta_sigmas(
     signal: ArrayLike,
     noise: ArrayLike,
     steps: int,
     *,
-    spacing: LevelSpacing = "linspace",
+    spacing: SigmaSpacing = "linspace",
     offset: int = 0,
     end_clean: bool = True,
     rule: BetaRule = "multistep",
     sigmas: Sigmas | None = None,
-) -> Levels:
-    """Levels of a schedule made from betas.
+) -> SigmaSchedule:
+    """SigmaSchedule of a schedule made from betas.
 
     Rule ``"multistep"`` leaves out the timestep that DDIM's rules have last, as its step is the one
     to the end: ``"linspace"`` takes n of n + 1 timesteps over ``0 .. T-1``, ``"leading"`` each
@@ -144,21 +144,21 @@ def beta_levels(
     """
     a, b = np.asarray(signal, np.float64), np.asarray(noise, np.float64)
     total = len(a)
-    for value, known in ((spacing, LevelSpacing), (rule, BetaRule), (sigmas, Sigmas)):
+    for value, known in ((spacing, SigmaSpacing), (rule, BetaRule), (sigmas, Sigmas)):
         if value is not None and value not in get_args(known):
-            raise InputError(f"beta_levels: unknown {value!r}; one of {', '.join(get_args(known))}")
+            raise InputError(f"beta_sigmas: unknown {value!r}; one of {', '.join(get_args(known))}")
     if not 1 <= steps < total:
-        raise InputError(f"beta_levels: {steps} steps are out of range; 1 to {total - 1}")
+        raise InputError(f"beta_sigmas: {steps} steps are out of range; 1 to {total - 1}")
     t = _multistep_timesteps(total, steps, spacing, offset)
     if rule == "euler":
         t = _euler_timesteps(total, steps, spacing, offset)
     if (t < 0).any() or (t > total - 1).any():
-        raise InputError(f"beta_levels: offset {offset} leads outside 0..{total - 1}")
+        raise InputError(f"beta_sigmas: offset {offset} leads outside 0..{total - 1}")
     a = np.where(a == 0, LEAST_SIGNAL, a)
     last = (1.0, 0.0) if end_clean else (a[0], b[0])
     if sigmas is None and rule == "multistep":
         index = t.astype(np.int64)
-        return Levels(t, np.append(a[index], last[0]), np.append(b[index], last[1]))
+        return SigmaSchedule(t, np.append(a[index], last[0]), np.append(b[index], last[1]))
     of_t = b / a
     level = np.interp(t, np.arange(total), of_t)
     if sigmas is not None:
@@ -173,7 +173,7 @@ def beta_levels(
         last = (1.0, of_t[0])
     if rule == "euler" and spacing != "leading":  # as large as the noise alone
         start = float((level * own)[0])
-    return Levels(t, np.append(own, last[0]), np.append(level * own, last[1]), start)
+    return SigmaSchedule(t, np.append(own, last[0]), np.append(level * own, last[1]), start)
 
 
 def _multistep_timesteps(total: int, steps: int, spacing: str, offset: int) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.memory import Fit, largest_batch
-from syncos_jax.sampling.scan import Failure
-from syncos_jax.sampling.tape import Tape
+from syncos_jax.sampling.memory import BatchFit, largest_batch
+from syncos_jax.sampling.loop import Failure
+from syncos_jax.sampling.call_schedule import CallSchedule
 
 if TYPE_CHECKING:
     from syncos_jax.sampling.run import Run
@@ -21,14 +21,14 @@ class NonFiniteError(InputError):
     """A run met a value that is not finite.
 
     Attributes:
-      row: the row of the tape, from 0.
+      call: the call of the call_schedule, from 0.
       windows: the windows that were hit.
       video: which video of a batch, 0 for a single one.
     """
 
-    def __init__(self, message: str, row: int, windows: Sequence[int], video: int = 0) -> None:
+    def __init__(self, message: str, call: int, windows: Sequence[int], video: int = 0) -> None:
         super().__init__(message)
-        self.row = row
+        self.call = call
         self.windows = tuple(windows)
         self.video = video
 
@@ -41,27 +41,27 @@ class DeviceMemoryError(RuntimeError):
       fit: what would fit by estimate; None where that could not be found out.
     """
 
-    def __init__(self, message: str, windows: int, fit: Fit | None = None) -> None:
+    def __init__(self, message: str, windows: int, fit: BatchFit | None = None) -> None:
         super().__init__(message)
         self.windows = windows
         self.fit = fit
 
 
-def check_failure(failure: Failure, tapes: Sequence[Tape]) -> None:
-    """Raises NonFiniteError where `failure` names a row; waits for it. `tapes`: one a video."""
-    rows = np.atleast_1d(np.asarray(failure.row))
-    if (rows < 0).all():
+def check_failure(failure: Failure, call_schedules: Sequence[CallSchedule]) -> None:
+    """Raises NonFiniteError where `failure` names a call; waits for it. `call_schedules`: one a video."""
+    calls = np.atleast_1d(np.asarray(failure.call))
+    if (calls < 0).all():
         return
-    video = int((rows >= 0).argmax())
-    row, tape = int(rows[video]), tapes[video]
+    video = int((calls >= 0).argmax())
+    call, call_schedule = int(calls[video]), call_schedules[video]
     windows = np.atleast_2d(np.asarray(failure.windows))[video]
     hit = np.flatnonzero(windows).tolist()
-    called = np.unique(tape.rows.windows[row]).tolist()
-    of_batch = f" of video {video}" if len(rows) > 1 else ""
+    called = np.unique(call_schedule.calls.windows[call]).tolist()
+    of_batch = f" of video {video}" if len(calls) > 1 else ""
     raise NonFiniteError(
-        f"{place(tape, row)}, windows {_listed(called)} of 0-{len(windows) - 1}: the prediction "
+        f"{describe_call(call_schedule, call)}, windows {_listed(called)} of 0-{len(windows) - 1}: the prediction "
         f"for {_listed(hit)}{of_batch} is {REMEDY}",
-        row,
+        call,
         hit,
         video,
     )
@@ -73,13 +73,13 @@ REMEDY = (
 )
 
 
-def place(tape: Tape, row: int) -> str:
-    """The row in words: its number, step, timestep and stage."""
-    rounds, at = tape.rounds, tape.rows.round[row]
-    stage = "refinement" if rounds.refine[at] else "co-denoising"
+def describe_call(call_schedule: CallSchedule, call: int) -> str:
+    """The call in words: its number, step, timestep and stage."""
+    updates, at = call_schedule.updates, call_schedule.calls.update[call]
+    stage = "refinement" if updates.refine[at] else "co-denoising"
     return (
-        f"the sampling diverged in row {row + 1} of {len(tape)}, step {int(rounds.step[at]) + 1} "
-        f"of {int(rounds.step[-1]) + 1}, timestep {float(rounds.t[at]):g} ({stage})"
+        f"the sampling diverged in call {call + 1} of {len(call_schedule)}, step {int(updates.step[at]) + 1} "
+        f"of {int(updates.step[-1]) + 1}, timestep {float(updates.t[at]):g} ({stage})"
     )
 
 
@@ -95,7 +95,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 @contextmanager
-def explained(run: Run) -> Iterator[None]:
+def translate_oom(run: Run) -> Iterator[None]:
     """Turns a device's being out of memory into DeviceMemoryError."""
     try:
         yield

@@ -18,19 +18,19 @@ import optax
 from jax import lax
 
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.reuse import Reuse, begin_reuse, computed, decide
-from syncos_jax.sampling.scan import Inputs
+from syncos_jax.sampling.step_cache import Reuse, begin_reuse, computed, decide
+from syncos_jax.sampling.loop import Inputs
 from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
-from syncos_jax.sampling.settings import Settings
+from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.svgd import collaborative_score
-from syncos_jax.sampling.tape import Tape
-from syncos_jax.sampling.walk import steps_of
+from syncos_jax.sampling.call_schedule import CallSchedule
+from syncos_jax.sampling.solver_choice import timesteps_for
 from syncos_jax.sampling.windows import WindowLayout
 
 
-class Round(NamedTuple):
-    """A pass over all windows (stage 1) or one optimiser step (stage 2); on a `Tape` each array
-    has the rounds as an axis in front."""
+class UpdateStep(NamedTuple):
+    """A pass over all windows (stage 1) or one optimiser step (stage 2); on a `CallSchedule` each array
+    has the updates as an axis in front."""
 
     step: Any
     """Denoising step, int32."""
@@ -43,11 +43,11 @@ class Round(NamedTuple):
     refine: Any
     """False for stage 1, True for stage 2; bool."""
     draw: Any
-    """Whether to draw a new baseline noise before the round, bool."""
+    """Whether to draw a new baseline noise before the update, bool."""
     baseline: Any
     """Draw number of that noise (`syncos_jax.sampling.noise`), uint32."""
     restart: Any
-    """Whether to start the optimiser anew before the round, bool."""
+    """Whether to start the optimiser anew before the update, bool."""
     learning_rate: Any
     """Of AdamW, float32."""
     weight_decay: Any
@@ -55,7 +55,7 @@ class Round(NamedTuple):
     chosen: Any
     """All windows of the optimiser step, int32 ``[B]``."""
     resume: Any
-    """Whether the round ends its step: go on to the next timestep (stage 3); bool."""
+    """Whether the update ends its step: go on to the next timestep (stage 3); bool."""
     a_next: Any
     """Signal rate to resume at, float32."""
     keep: Any
@@ -68,22 +68,22 @@ class Round(NamedTuple):
     """Whether the step resumes with the baseline noise or with fresh noise, not by the solver;
     bool."""
     reuse: Any
-    """Foretold change of the noise below which stage 1 is not computed (`Settings.reuse`), 0 where
+    """Foretold change of the noise below which stage 1 is not computed (`SamplerConfig.reuse`), 0 where
     it always is; float32."""
-    clips: Any
-    """Predictions of the round, int32."""
-    of_x: Any
+    samples: Any
+    """Predictions of the update, int32."""
+    x_coef: Any
     """The solver's coefficient of the noisy latent, float32; not read of DDIM."""
-    of_x0: Any
+    x0_coefs: Any
     """The solver's coefficients of the clean latents of this step and of those before, newest
     first, float32 ``[1 + history]``; not read of DDIM."""
 
 
 class State(NamedTuple):
-    """What the method keeps from row to row."""
+    """What the method keeps from call to call."""
 
     x: jax.Array
-    """Noisy latent ``x_t``, and after the last row the result, float32 ``[F, H, W, C]``."""
+    """Noisy latent ``x_t``, and after the last call the result, float32 ``[F, H, W, C]``."""
     x0: jax.Array
     """Clean latent of the step, like `x`."""
     eps: jax.Array
@@ -97,7 +97,7 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Coupled:
+class SynCoSMethod:
     """The method, as far as it is fixed when the scan is compiled.
 
     Attributes:
@@ -125,7 +125,7 @@ class Coupled:
 
     @property
     def windows(self) -> int:
-        """Windows of the longest round."""
+        """Windows of the longest update."""
         return self.layout.count
 
     @property
@@ -136,7 +136,7 @@ class Coupled:
     def init(
         self, key: jax.Array, frame_shape: Sequence[int], latents: jax.Array | None = None
     ) -> State:
-        """The state before the first round; `latents`: initial noise ``[F, H, W, C]`` or None."""
+        """The state before the first update; `latents`: initial noise ``[F, H, W, C]`` or None."""
         if latents is None:
             latents = self._initial(key, tuple(frame_shape))
         # Separate buffers, none of them the caller's: the scan is given them for good.
@@ -161,44 +161,44 @@ class Coupled:
         order = noise.shuffled_frames(key, frames=layout.frames, window=window, stride=stride)
         return clip[order]
 
-    def begin(self, state: State, round: Round, inputs: Inputs) -> State:
-        """Stage 2: the baseline noise and the optimiser, where the round begins a refinement.
+    def begin(self, state: State, update: UpdateStep, inputs: Inputs) -> State:
+        """Stage 2: the baseline noise and the optimiser, where the update begins a refinement.
         Stage 1: whether it is computed."""
         if state.reuse is not None:
-            reuse = decide(state.reuse, state.x, state.eps, round.reuse, round.clips)
+            reuse = decide(state.reuse, state.x, state.eps, update.reuse, update.samples)
             state = state._replace(reuse=reuse)
         if not self.refines:
             return state
-        eps = lax.cond(round.draw, lambda: _draw(round.baseline, state, inputs), lambda: state.eps)
+        eps = lax.cond(update.draw, lambda: _draw(update.baseline, state, inputs), lambda: state.eps)
         optimiser = jax.tree.map(
-            lambda leaf: jnp.where(round.restart, jnp.zeros_like(leaf), leaf), state.optimiser
+            lambda leaf: jnp.where(update.restart, jnp.zeros_like(leaf), leaf), state.optimiser
         )
         return state._replace(eps=eps, optimiser=optimiser)
 
-    def clips(self, state: State, round: Round, windows: jax.Array, inputs: Inputs) -> Any:
+    def network_input(self, state: State, update: UpdateStep, windows: jax.Array, inputs: Inputs) -> Any:
         """``x_t`` of the windows: the noisy latent's (stage 1) or ``a x0 + b eps`` (stage 2)."""
-        long = jnp.where(round.refine, round.a * state.x0 + round.b * state.eps, state.x)
-        return self.layout.gather(long, windows), jnp.full(windows.shape, round.t, jnp.float32)
+        long = jnp.where(update.refine, update.a * state.x0 + update.b * state.eps, state.x)
+        return self.layout.gather(long, windows), jnp.full(windows.shape, update.t, jnp.float32)
 
     def skips(self, state: State) -> jax.Array | None:
-        """Whether the network is not called in the round; None where it always is."""
+        """Whether the network is not called in the update; None where it always is."""
         return None if state.reuse is None else state.reuse.skip
 
-    def spared(self, state: State) -> jax.Array | None:
-        """Clips that were not predicted so far; None where all are."""
-        return None if state.reuse is None else state.reuse.spared
+    def num_skipped(self, state: State) -> jax.Array | None:
+        """Samples that were not predicted so far; None where all are."""
+        return None if state.reuse is None else state.reuse.num_skipped
 
-    def finish(self, state: State, predictions: jax.Array, round: Round, inputs: Inputs) -> State:
+    def finish(self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs) -> State:
         """The clean latent anew, and with it the noisy latent of the next timestep."""
         if self.refines:
             state = lax.cond(
-                round.refine,
-                lambda: self._refine(state, predictions, round),
-                lambda: self._co_denoise(state, predictions, round),
+                update.refine,
+                lambda: self._refine(state, predictions, update),
+                lambda: self._co_denoise(state, predictions, update),
             )
         else:
-            state = self._co_denoise(state, predictions, round)
-        return lax.cond(round.resume, lambda: self._resume(state, round, inputs), lambda: state)
+            state = self._co_denoise(state, predictions, update)
+        return lax.cond(update.resume, lambda: self._resume(state, update, inputs), lambda: state)
 
     def clean(self, state: State) -> jax.Array:
         """The clean latent as far as it is, ``[F, H, W, C]``."""
@@ -208,49 +208,49 @@ class Coupled:
         """The clean latent ``[F, H, W, C]``."""
         return state.x
 
-    def _co_denoise(self, state: State, predictions: jax.Array, round: Round) -> State:
+    def _co_denoise(self, state: State, predictions: jax.Array, update: UpdateStep) -> State:
         """Stage 1: ``x0 = fuse(x0_hat)``, and the noise that DDIM implies, ``(x - a x0) / b``."""
         # x0_hat is linear in x and the prediction, with factors that are the same in all windows:
         # fused after decoding or before is the same.
-        x0, _ = decode(self.prediction, self.layout.fuse(predictions), state.x, round.a, round.b)
-        eps, reuse = (state.x - round.a * x0) / round.b, state.reuse
+        x0, _ = decode(self.prediction, self.layout.fuse(predictions), state.x, update.a, update.b)
+        eps, reuse = (state.x - update.a * x0) / update.b, state.reuse
         if reuse is not None:
-            x0 = jnp.where(reuse.skip, (state.x - round.b * state.eps) / round.a, x0)
+            x0 = jnp.where(reuse.skip, (state.x - update.b * state.eps) / update.a, x0)
             eps = jnp.where(reuse.skip, state.eps, eps)
             after = computed(reuse, state.x, eps, state.eps)
             reuse = jax.tree.map(partial(jnp.where, reuse.skip), reuse, after)
         return state._replace(x0=x0, eps=eps, reuse=reuse)
 
-    def _refine(self, state: State, predictions: jax.Array, round: Round) -> State:
+    def _refine(self, state: State, predictions: jax.Array, update: UpdateStep) -> State:
         """Stage 2: one AdamW step on ``x0`` along the fused collaborative score."""
         # Where all windows are chosen they are in order already, and need no copy in that order.
-        chosen = None if len(round.chosen) == self.layout.count else round.chosen
+        chosen = None if len(update.chosen) == self.layout.count else update.chosen
         eps = self.layout.gather(state.eps, chosen)
-        x = self.layout.gather(round.a * state.x0 + round.b * state.eps, chosen)
+        x = self.layout.gather(update.a * state.x0 + update.b * state.eps, chosen)
         value = predictions if chosen is None else predictions[chosen]
-        _, eps_hat = decode(self.prediction, value, x, round.a, round.b)
-        score = collaborative_score(x, eps_hat - eps, round.b)
+        _, eps_hat = decode(self.prediction, value, x, update.a, update.b)
+        score = collaborative_score(x, eps_hat - eps, update.b)
         gradient = self.layout.fuse(score, chosen)
-        optimiser = _adamw(round.learning_rate, round.weight_decay)
+        optimiser = _adamw(update.learning_rate, update.weight_decay)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
             updates, moments = optimiser.update(gradient, state.optimiser, state.x0)
         x0 = jnp.asarray(optax.apply_updates(state.x0, updates))
         return state._replace(x0=x0, optimiser=moments)
 
-    def _resume(self, state: State, round: Round, inputs: Inputs) -> State:
+    def _resume(self, state: State, update: UpdateStep, inputs: Inputs) -> State:
         """Stage 3: ``x' = a' x0 + sqrt(b'^2 - sigma^2) eps + sigma z``, or the solver's step."""
-        x = round.a_next * state.x0 + round.keep * state.eps
+        x = update.a_next * state.x0 + update.keep * state.eps
         past = state.past
         if self.history is not None:
             held = (state.x0, *past)
-            solved = round.of_x * state.x
+            solved = update.x_coef * state.x
             for k, clean in enumerate(held):
-                solved = solved + round.of_x0[k] * clean
-            x, past = jnp.where(round.renoise, x, solved), held[: self.history]
+                solved = solved + update.x0_coefs[k] * clean
+            x, past = jnp.where(update.renoise, x, solved), held[: self.history]
         if self.ancestral and inputs.step_noise is not None:
-            x = x + round.sigma * inputs.step_noise[round.step]
+            x = x + update.sigma * inputs.step_noise[update.step]
         elif self.ancestral:
-            x = x + round.sigma * _draw(round.fresh, state, inputs)
+            x = x + update.sigma * _draw(update.fresh, state, inputs)
         return state._replace(x=x, past=past)
 
 
@@ -272,16 +272,16 @@ def _adamw(
 
 
 def make_method(
-    layout: WindowLayout, schedule: NoiseSchedule, settings: Settings, tape: Tape
-) -> Coupled:
-    """The method that plays `tape`."""
-    return Coupled(
+    layout: WindowLayout, schedule: NoiseSchedule, settings: SamplerConfig, call_schedule: CallSchedule
+) -> SynCoSMethod:
+    """The method that plays `call_schedule`."""
+    return SynCoSMethod(
         layout=layout,
         shuffled=settings.shuffled_noise,
         prediction=schedule.prediction,
-        ancestral=bool((tape.rounds.sigma > 0).any()),
+        ancestral=bool((call_schedule.updates.sigma > 0).any()),
         refines=settings.refinement is not None,
-        history=tape.rounds.of_x0.shape[1] - 1 if tape.rounds.of_x0.shape[1] else None,
-        start=steps_of(schedule, settings.resolved()).start,
+        history=call_schedule.updates.x0_coefs.shape[1] - 1 if call_schedule.updates.x0_coefs.shape[1] else None,
+        start=timesteps_for(schedule, settings.resolved()).start,
         reuses=settings.reuse is not None,
     )
