@@ -107,7 +107,8 @@ class Comparison:
         request = self.pipeline.prepare(scenario(case), CoDenoising(steps=options.steps))
         table = self.pipeline.conditioning(request)
         self.cond, self.uncond = (
-            jax.tree.map(lambda leaf, index=index: leaf[index], table) for index in request.cond_index
+            jax.tree.map(lambda leaf, index=index: leaf[index], table)
+            for index in request.cond_index
         )
         if "fps" in self.cond:
             raise SystemExit("error: diffusers' UNet has no frame rate; give --model modelscope")

@@ -17,9 +17,9 @@ from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import FIFO, sample, sample_batch, start, start_batch
 from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.failures import NonFiniteError, run_to_end
 from syncos_jax.sampling.hosts import is_main_process
 from syncos_jax.sampling.placement import Rules
-from syncos_jax.sampling.failures import NonFiniteError, run_to_end
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -203,7 +203,9 @@ def fifo():
     for name, calls in (("clip", 2), ("queue", 9)):
         parts = start(NETWORK, **given, mesh=make_mesh(2))
         parts.advance(calls)
-        iteration = int(parts.call_schedule.updates.iteration[parts.call_schedule.calls.update[parts.call]])
+        iteration = int(
+            parts.call_schedule.updates.iteration[parts.call_schedule.calls.update[parts.call]]
+        )
         kept = parts.samples_done, jax.tree.map(np.asarray, parts.carry)
         other = start(NETWORK, **given, mesh=make_mesh(8))
         other.restore(*kept)

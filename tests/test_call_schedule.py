@@ -7,8 +7,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from syncos_jax.sampling import FIFO, CoDenoising, RefinementOnly, SynCoS, noise
-from syncos_jax.sampling.methods import make_call_schedule
-from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.call_schedule import (
     CALL_OVERHEAD,
     MAX_SAMPLES_PER_CALL,
@@ -17,6 +15,8 @@ from syncos_jax.sampling.call_schedule import (
     make_samples,
     pack,
 )
+from syncos_jax.sampling.methods import make_call_schedule
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
 LAYOUT = WindowLayout(frames=11, window=4, stride=3)  # 4 windows
@@ -29,7 +29,11 @@ def updates(call_schedule):
     """The samples of each update, ``[(window, text, weight), ...]``, without the unused places."""
     found = [[] for _ in call_schedule.updates.step]
     for call in range(len(call_schedule)):
-        columns = (call_schedule.calls.windows, call_schedule.calls.cond_index, call_schedule.calls.weights)
+        columns = (
+            call_schedule.calls.windows,
+            call_schedule.calls.cond_index,
+            call_schedule.calls.weights,
+        )
         used = call_schedule.used[call]
         samples = zip(*(column[call][used].tolist() for column in columns), strict=True)
         found[call_schedule.calls.update[call]] += samples
@@ -44,9 +48,13 @@ def windows(call_schedule):
 def test_co_denoising_in_calls_of_three():
     call_schedule = make_call_schedule(LAYOUT, SCHEDULE, CoDenoising(steps=3, batch=3), **UNGUIDED)
     calls = call_schedule.calls
-    assert calls.windows.tolist() == calls.cond_index.tolist() == [[0, 1], [2, 3]] * 3  # no place empty
+    assert (
+        calls.windows.tolist() == calls.cond_index.tolist() == [[0, 1], [2, 3]] * 3
+    )  # no place empty
     assert call_schedule.used.all() and (calls.weights == 1).all()
-    call_schedule = make_call_schedule(LAYOUT, SCHEDULE, CoDenoising(steps=3, batch=3), num_shards=3, **UNGUIDED)
+    call_schedule = make_call_schedule(
+        LAYOUT, SCHEDULE, CoDenoising(steps=3, batch=3), num_shards=3, **UNGUIDED
+    )
     calls = call_schedule.calls
     assert calls.windows.tolist() == calls.cond_index.tolist() == [[0, 1, 2], [3, 3, 3]] * 3
     assert call_schedule.used.tolist() == [[True] * 3, [True, False, False]] * 3
@@ -61,12 +69,18 @@ def test_co_denoising_in_calls_of_three():
 
 
 def test_a_guided_window_is_two_clips():
-    call_schedule = make_call_schedule(LAYOUT, SCHEDULE, CoDenoising(steps=1, guidance=3.0, batch=1))
+    call_schedule = make_call_schedule(
+        LAYOUT, SCHEDULE, CoDenoising(steps=1, guidance=3.0, batch=1)
+    )
     assert call_schedule.calls.windows.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
     assert call_schedule.calls.cond_index.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
     assert (call_schedule.calls.weights == [3, -2]).all()
-    shared = make_call_schedule(LAYOUT, SCHEDULE, CoDenoising(steps=1), cond_index=[EACH // 2, 0 * EACH + 2])
-    assert shared.calls.cond_index.tolist() == [[0, 2, 0, 2, 1, 2, 1, 2]]  # a table of three prompts
+    shared = make_call_schedule(
+        LAYOUT, SCHEDULE, CoDenoising(steps=1), cond_index=[EACH // 2, 0 * EACH + 2]
+    )
+    assert shared.calls.cond_index.tolist() == [
+        [0, 2, 0, 2, 1, 2, 1, 2]
+    ]  # a table of three prompts
     assert (shared.calls.weights.reshape(4, 2) == [7.5, -6.5]).all()
 
 
@@ -88,7 +102,9 @@ def test_only_what_is_guided_has_negative_clips(sampler, samples):
     cond_index = [EACH] if sampler.lookahead is None else [np.arange(11, dtype=np.int32)]
     unguided = make_call_schedule(LAYOUT, SCHEDULE, sampler, cond_index=cond_index)
     assert windows(unguided) == windows(call_schedule)
-    assert [len(each) for each in updates(unguided)] == [len(each) for each in windows(call_schedule)]
+    assert [len(each) for each in updates(unguided)] == [
+        len(each) for each in windows(call_schedule)
+    ]
 
 
 def test_syncos_step_by_step():
@@ -137,12 +153,16 @@ def test_ablations():
 
 
 def test_refinement_alone_never_fuses_nor_resumes_before_the_end():
-    call_schedule = make_call_schedule(LAYOUT, SCHEDULE, RefinementOnly(steps=3, iterations=2, windows_per_step=2))
+    call_schedule = make_call_schedule(
+        LAYOUT, SCHEDULE, RefinementOnly(steps=3, iterations=2, windows_per_step=2)
+    )
     table = call_schedule.updates
     assert table.refine.all() and table.resume.tolist() == [False] * 5 + [True]
     assert (table.a_next[-1], table.keep[-1], table.sigma[-1]) == (1, 0, 0)
     assert call_schedule.samples_per_call == 4 and call_schedule.used.all()
-    final = make_call_schedule(LAYOUT, NoiseSchedule.from_betas(final_timestep=0), RefinementOnly(steps=3))
+    final = make_call_schedule(
+        LAYOUT, NoiseSchedule.from_betas(final_timestep=0), RefinementOnly(steps=3)
+    )
     assert final.updates.keep[-1] == 0
 
 
@@ -207,11 +227,15 @@ def test_minibatches_differ_between_iterations_steps_and_seeds():
 )
 def test_no_other_number_of_clips_costs_less(counts, most, num_shards):
     def cost(samples):  # of a device: its share of each call, and the call itself
-        return sum(-(-count // samples) * (samples / num_shards + CALL_OVERHEAD) for count in counts)
+        return sum(
+            -(-count // samples) * (samples / num_shards + CALL_OVERHEAD) for count in counts
+        )
 
     chosen = choose_samples_per_call(counts, most, num_shards)
     # Whole num_shards; no more than the longest update needs, nor than are allowed.
-    allowed = [n for n in range(num_shards, max(counts) + num_shards, num_shards) if n < most + num_shards]
+    allowed = [
+        n for n in range(num_shards, max(counts) + num_shards, num_shards) if n < most + num_shards
+    ]
     assert chosen in allowed
     assert cost(chosen) == min(map(cost, allowed))
 
@@ -221,7 +245,9 @@ def test_no_other_number_of_clips_costs_less(counts, most, num_shards):
 def test_what_is_packed_can_be_unpacked(counts, samples_per_call, data):
     number = st.integers(0, 99)
     given_rounds = [
-        Samples(*(np.asarray(data.draw(st.lists(number, min_size=n, max_size=n))) for _ in range(3)))
+        Samples(
+            *(np.asarray(data.draw(st.lists(number, min_size=n, max_size=n))) for _ in range(3))
+        )
         for n in counts
     ]
     calls, used = pack(given_rounds, samples_per_call)
@@ -229,7 +255,9 @@ def test_what_is_packed_can_be_unpacked(counts, samples_per_call, data):
     for i, samples in enumerate(given_rounds):
         own = calls.update == i
         for name in Samples._fields:
-            np.testing.assert_array_equal(getattr(calls, name)[own][used[own]], getattr(samples, name))
+            np.testing.assert_array_equal(
+                getattr(calls, name)[own][used[own]], getattr(samples, name)
+            )
         # What fills the last call is a clip that it has anyhow, of weight 0.
         assert set(calls.windows[own].ravel()) == set(samples.windows)
         assert (calls.weights[own][~used[own]] == 0).all()
@@ -270,7 +298,9 @@ def test_clips_of_a_call(sampler, samples):
 
 def test_calls_of_long_videos_have_bounds():
     call_schedule = make_call_schedule(WindowLayout(4800, 16, 4), SCHEDULE, CoDenoising(steps=2))
-    assert call_schedule.longest == 2 * 1197 and call_schedule.samples_per_call <= MAX_SAMPLES_PER_CALL
+    assert (
+        call_schedule.longest == 2 * 1197 and call_schedule.samples_per_call <= MAX_SAMPLES_PER_CALL
+    )
     assert call_schedule.describe().padding < 2 * MAX_SAMPLES_PER_CALL
 
 

@@ -13,9 +13,9 @@ from syncos_jax.demo.world.tracker import read, track
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import FIFO, CoDenoising, sample, start
+from syncos_jax.sampling.failures import NonFiniteError, run_to_end
 from syncos_jax.sampling.fifo import fifo_schedule, make_method
 from syncos_jax.sampling.methods import make_call_schedule
-from syncos_jax.sampling.failures import NonFiniteError, run_to_end
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
@@ -165,9 +165,14 @@ def test_a_window_has_the_prompt_of_the_frames_that_it_updates():
     # In the last iteration frame 19 leaves the queue; all behind it are past the video's end.
     assert table[-1].tolist() == [19, 19, 19, 19] and table[0].tolist() == [0, 0, 1, 3]
     assert (np.diff(table, axis=0) >= 0).all() and (np.diff(table, axis=1) >= 0).all()
-    call_schedule = make_call_schedule(WindowLayout(20, 4, 2), SCHEDULE, FIFO(steps=8, guidance=2.0))
+    call_schedule = make_call_schedule(
+        WindowLayout(20, 4, 2), SCHEDULE, FIFO(steps=8, guidance=2.0)
+    )
     assert call_schedule.describe().windows == 24 * 4 + 8
-    cond_index, updates = call_schedule.calls.cond_index[call_schedule.used], np.repeat(call_schedule.calls.update, call_schedule.used.sum(axis=1))
+    cond_index, updates = (
+        call_schedule.calls.cond_index[call_schedule.used],
+        np.repeat(call_schedule.calls.update, call_schedule.used.sum(axis=1)),
+    )
     assert (cond_index[updates < 8] == [2, 22] * 8).all()  # of the clip's middle frame
     each = np.stack([table, table + 20], axis=2).ravel()  # prompt and negative one
     assert (cond_index[updates >= 8] == each).all()

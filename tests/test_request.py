@@ -63,7 +63,10 @@ def test_plan_record_and_run_read_the_request():
     pipeline = Pipeline(FakeModel())
     made = pipeline.prepare(Scenario.from_dict(STORY), SynCoS(steps=3, t_min=400, iterations=2))
     plan, run = pipeline.plan(made), pipeline.start(made)
-    assert run.call_schedule is made.call_schedule and plan.cost.calls == run.num_calls == made.summary.calls
+    assert (
+        run.call_schedule is made.call_schedule
+        and plan.cost.calls == run.num_calls == made.summary.calls
+    )
     assert made.fingerprint["sampler"]["steps"] == 3 and made.fingerprint["seed"] == 3
     assert [event.prompt for event in plan.events] == ["sleeps", "wakes"]
     np.testing.assert_array_equal(
@@ -78,7 +81,10 @@ def test_fifo_is_a_run_like_the_others(tmp_path):
     assert made.sampler == FIFO(steps=8, guidance=2.0)
     seen = []
     video = pipeline(story, progress=lambda *at: seen.append(at), checkpoint=tmp_path / "run")
-    assert seen[-1] == (len(made.call_schedule), len(made.call_schedule)) and video.frames.shape[0] == 11
+    assert (
+        seen[-1] == (len(made.call_schedule), len(made.call_schedule))
+        and video.frames.shape[0] == 11
+    )
     assert len(made.texts[0]) == 11 and len(made.prompts.events) == made.layout.count
     np.testing.assert_array_equal(pipeline(story).frames, video.frames)
     assert pipeline.plan(story).cost.optimizer_steps == 0

@@ -171,7 +171,11 @@ def test_a_prediction_that_is_not_finite_is_named(watched):
     given = arguments(sampler=sampler, cond=marked(3))
     call_schedule = start(breaks_at_low_noise, **given).call_schedule
     t = call_schedule.updates.t[call_schedule.calls.update]
-    expected = next(call for call in range(len(call_schedule)) if t[call] < 700 and 3 in call_schedule.calls.windows[call])
+    expected = next(
+        call
+        for call in range(len(call_schedule))
+        if t[call] < 700 and 3 in call_schedule.calls.windows[call]
+    )
     step = int(call_schedule.updates.step[call_schedule.calls.update[expected]]) + 1
     watch = {"progress": lambda done, total: None} if watched else {}
     with pytest.raises(NonFiniteError) as caught:

@@ -44,7 +44,10 @@ def test_memory_grows_with_the_latents_only(found):
         assert middle[name] <= 1.02 * (640 / 64) * short[name] + kernel[name]
     assert kernel["program"] < 0.1 * 4800 * 40 * 64 * 4 * 4  # little beside VideoCrafter2's latents
     # A call for each call has the windows of the call, a update those of its optimiser step.
-    assert long["call_schedule"] <= 8.5 * middle["call_schedule"] and long["call_schedule"] < long["latents"]
+    assert (
+        long["call_schedule"] <= 8.5 * middle["call_schedule"]
+        and long["call_schedule"] < long["latents"]
+    )
 
 
 def test_ten_minutes_with_a_toy_network():

@@ -19,9 +19,9 @@ from syncos_jax.sampling import (
     WindowLayout,
     sample,
 )
-from syncos_jax.sampling.syncos_calls import make_call_schedule
 from syncos_jax.sampling.schedule import decode, encode
 from syncos_jax.sampling.solvers import Solver
+from syncos_jax.sampling.syncos_calls import make_call_schedule
 
 FRAME = (2, 2, 3)
 MODES = np.random.default_rng(0).normal(size=(3, 12)) * 2

@@ -22,13 +22,13 @@ from syncos_jax.sampling import (
 )
 from syncos_jax.sampling.methods import make_call_schedule
 from syncos_jax.sampling.presets import FULL_STRENGTH
-from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.sampler_config import (
     SAMPLERS,
     SamplerConfig,
     sampler_from_dict,
     sampler_to_dict,
 )
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
 
@@ -109,8 +109,14 @@ def test_bad_dictionaries(values, message):
         (lambda: FIFO(eta=2), "sampler fifo: eta must be a number"),
         (lambda: FlowLong(fresh_noise_t_min=None), "flowlong: fresh_noise_t_min must be a number"),
         (lambda: FreeNoise(fresh_noise_t_min=5), "freenoise: unknown key 'fresh_noise_t_min'"),
-        (lambda: SamplerConfig(shuffled_noise=True, fresh_noise_t_min=5.0), "goes with no other noise"),
-        (lambda: SamplerConfig(lookahead=True, fresh_noise_t_min=5.0), "fifo: fresh_noise_t_min and"),
+        (
+            lambda: SamplerConfig(shuffled_noise=True, fresh_noise_t_min=5.0),
+            "goes with no other noise",
+        ),
+        (
+            lambda: SamplerConfig(lookahead=True, fresh_noise_t_min=5.0),
+            "fifo: fresh_noise_t_min and",
+        ),
         (lambda: CoDenoising(reuse=-1), "reuse must be a number, 0 or more"),
         (lambda: CoDenoising(reuse=0.1, eta=0.5), "co_denoising: reuse is of steps that add no"),
         (lambda: FreeNoise(reuse=0.1, solver="sde-dpm++"), "freenoise: reuse is of steps that add"),

@@ -12,8 +12,8 @@ from diffusers import (
 )
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.sigmas import SigmaSchedule, beta_sigmas, flow_sigmas
 from syncos_jax.sampling.schedule import NoiseSchedule, decode, encode
+from syncos_jax.sampling.sigmas import SigmaSchedule, beta_sigmas, flow_sigmas
 from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
 
 SIZE = 12
@@ -212,7 +212,9 @@ def test_the_stochastic_solver_equals_cogvideox(monkeypatch):
     fresh = np.random.default_rng(3).normal(size=(10, 2, *START.shape))  # two draws a step
     product = scheduler.alphas_cumprod.numpy()
     t = scheduler.timesteps.numpy()
-    sigmas = SigmaSchedule(t, np.append(product[t], 1.0) ** 0.5, np.append(1 - product[t], 0.0) ** 0.5)
+    sigmas = SigmaSchedule(
+        t, np.append(product[t], 1.0) ** 0.5, np.append(1 - product[t], 0.0) ** 0.5
+    )
     x, old, drawn, used = torch.from_numpy(START), None, [], []
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_dpm_cogvideox.randn_tensor",

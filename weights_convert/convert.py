@@ -24,7 +24,7 @@ from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.sampling.sampler_config import SamplerConfig
-from syncos_jax.sampling.solver_choice import resolve_solver, timesteps_for, solver_coefficients
+from syncos_jax.sampling.solver_choice import resolve_solver, solver_coefficients, timesteps_for
 from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.lora import Lora, open_lora, parse

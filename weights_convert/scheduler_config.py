@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.sigmas import LEAST_SIGNAL
 from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.sigmas import LEAST_SIGNAL
 from syncos_jax.sampling.solvers import Solver
 
 WHERE = "scheduler/scheduler_config.json"

@@ -123,7 +123,9 @@ def open_colour_scenario(seed: int) -> Scenario:
     )
 
 
-def colour_held(pipeline: Pipeline, settings: SamplerConfig, seeds: Iterable[int]) -> dict[str, Any]:
+def colour_held(
+    pipeline: Pipeline, settings: SamplerConfig, seeds: Iterable[int]
+) -> dict[str, Any]:
     """Share of all frames on the video's most frequent colour, mean over videos.
 
     Frames in which no subject is visible count as not on it.

@@ -36,8 +36,8 @@ from syncos_jax.files.versioned import FileFormat
 from syncos_jax.pipeline.fingerprint import differences
 from syncos_jax.pipeline.states import States
 from syncos_jax.sampling.hosts import broadcast
-from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, run_to_end
 from syncos_jax.sampling.loop import Carry
+from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, run_to_end
 
 RUN, ROWS, LATENTS, LOCK = "run.json", "rows", "latents.npy", "lock"
 STATE = FileFormat(
@@ -288,7 +288,9 @@ class Checkpoint:
         return bool(np.any(multihost_utils.process_allgather(np.int32(own))))
 
     def _pause(self, run: Run) -> None:
-        if not self._main or run.next_call == run.num_calls:  # at the end the latents are saved instead
+        if (
+            not self._main or run.next_call == run.num_calls
+        ):  # at the end the latents are saved instead
             return
         if self.every.rows is not None and run.next_call - self._last_row < self.every.rows:
             return

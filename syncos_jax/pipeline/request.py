@@ -16,12 +16,12 @@ import numpy as np
 from syncos_jax.errors import InputError
 from syncos_jax.models.family import Model
 from syncos_jax.pipeline.versions import device_of, versions
-from syncos_jax.sampling.methods import conditioning_layout, make_method, make_call_schedule
+from syncos_jax.sampling.call_schedule import CallSchedule, CallSummary
+from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule, make_method
 from syncos_jax.sampling.noise import seed_words
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.presets import SynCoS
 from syncos_jax.sampling.sampler_config import SamplerConfig, sampler_to_dict
-from syncos_jax.sampling.call_schedule import CallSchedule, CallSummary
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.conditioning import WindowPrompts, window_prompts

@@ -169,7 +169,10 @@ class Batch:
         groups = in_groups(self.videos, self.side_by_side)
         self._remove_leftovers([group for group in groups if not pending(group)])
         missing = [group for group in groups if pending(group)]
-        self._rows, self._total_rows = 0, sum(len(group[0].request.call_schedule) for group in missing)
+        self._rows, self._total_rows = (
+            0,
+            sum(len(group[0].request.call_schedule) for group in missing),
+        )
         shapes = len({group[0].request.program for group in missing})
         count = sum(len(pending(group)) for group in missing)
         at_a_time = f", {self.side_by_side} at a time" if self.side_by_side > 1 else ""

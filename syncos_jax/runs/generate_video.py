@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from syncos_jax.pipeline import Pipeline, Video
     from syncos_jax.pipeline.request import Request
-    from syncos_jax.sampling.run import Progress
     from syncos_jax.sampling.call_schedule import CallSchedule
+    from syncos_jax.sampling.run import Progress
 
 _compiled: set[str] = set()  # kinds of runs that this process has compiled already
 
@@ -163,7 +163,10 @@ def _record_speed(request: Request, seconds: dict[str, float], row: float, frame
 
 def _position(call_schedule: CallSchedule, done: int) -> str:
     """The next row's step, timestep and stage, in words."""
-    updates, at = call_schedule.updates, call_schedule.calls.update[min(done, len(call_schedule) - 1)]
+    updates, at = (
+        call_schedule.updates,
+        call_schedule.calls.update[min(done, len(call_schedule) - 1)],
+    )
     step, steps = int(updates.step[at]) + 1, int(updates.step[-1]) + 1
     stage = "refining" if updates.refine[at] else "denoising"
     return f"step {step} of {steps}, t = {rounds.t[at]:.0f}, {stage}"

@@ -11,8 +11,8 @@ from syncos_jax.sampling.presets import (
 )
 from syncos_jax.sampling.pure import Sampling
 from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
-from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
 __all__ = [

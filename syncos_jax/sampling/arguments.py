@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.methods import make_method
-from syncos_jax.sampling.loop import Carry, Denoise, Inputs, Program, init_carry
-from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.call_schedule import CallSchedule
+from syncos_jax.sampling.loop import Carry, Denoise, Inputs, Program, init_carry
+from syncos_jax.sampling.methods import make_method
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -64,7 +64,9 @@ def prepare(
     inputs = Inputs(params, table, key, step_noise, call_schedule.constants)
     state = method.init(key, shape, latents)
     carry = init_carry(state, method.windows, (method.window, *shape))
-    return VideoProgram(call_schedule, carry, inputs, Program(checked_denoise(denoise), method, axes))
+    return VideoProgram(
+        call_schedule, carry, inputs, Program(checked_denoise(denoise), method, axes)
+    )
 
 
 def check_settings(sampler: Any) -> None:

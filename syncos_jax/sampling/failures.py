@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.memory import BatchFit, largest_batch
-from syncos_jax.sampling.loop import Failure
 from syncos_jax.sampling.call_schedule import CallSchedule
+from syncos_jax.sampling.loop import Failure
+from syncos_jax.sampling.memory import BatchFit, largest_batch
 
 if TYPE_CHECKING:
     from syncos_jax.sampling.run import Run

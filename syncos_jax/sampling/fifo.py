@@ -19,17 +19,17 @@ from jax import lax
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.loop import Inputs
-from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
-from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.call_schedule import (
     MAX_SAMPLES_PER_CALL,
-    Samples,
     CallSchedule,
+    Samples,
     choose_samples_per_call,
     make_samples,
     pack,
 )
+from syncos_jax.sampling.loop import Inputs
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
 
 _STREAM = 0xF1F0  # sets the queue's draws of noise apart from those of the clip
 _QUEUE, _ENTER, _STEP = 0, 1, 2  # draws: of the first queue, of what enters it, of each iteration
@@ -135,7 +135,9 @@ class FIFOMethod:
         """Nothing: what enters the queue does so at the end of a update."""
         return state
 
-    def network_input(self, state: State, update: UpdateStep, windows: jax.Array, inputs: Inputs) -> Any:
+    def network_input(
+        self, state: State, update: UpdateStep, windows: jax.Array, inputs: Inputs
+    ) -> Any:
         """The frames of the windows, and a timestep for each of them."""
         in_queue = windows * self.updated
         first = jnp.where(update.iteration < 0, self.places - self.window, in_queue)
@@ -149,7 +151,9 @@ class FIFOMethod:
     def num_skipped(self, state: State) -> None:
         """None is num_skipped."""
 
-    def finish(self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs) -> State:
+    def finish(
+        self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
+    ) -> State:
         """One step of DDIM for the clip, or for all frames of the queue."""
         return lax.cond(
             update.iteration < 0,
@@ -165,7 +169,9 @@ class FIFOMethod:
         """The clean latent ``[F, H, W, C]``."""
         return state.x
 
-    def _clip(self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs) -> State:
+    def _clip(
+        self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
+    ) -> State:
         # The clip's rates at step i are those of the queue's place that has i steps behind it.
         place = self.places - 1 - update.step
         rates = jax.tree.map(lambda column: column[place], inputs.constants)
@@ -188,7 +194,9 @@ class FIFOMethod:
         drawn = self._noise(self._stream(inputs), jnp.uint32(_QUEUE), state, self.places)
         return _each(inputs.constants.a, clean) * clean + _each(inputs.constants.b, clean) * drawn
 
-    def _iterate(self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs) -> State:
+    def _iterate(
+        self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
+    ) -> State:
         held, context = state.held, self.context
         # Of each window the frames that it updates; end to end they are the queue.
         value = predictions[:, context:].reshape(-1, *held.shape[1:])
@@ -226,7 +234,9 @@ def fifo_schedule(schedule: NoiseSchedule) -> NoiseSchedule:
     return replace(schedule, spacing="linspace", final_timestep=None)
 
 
-def make_method(frames: int, window: int, schedule: NoiseSchedule, settings: SamplerConfig) -> FIFOMethod:
+def make_method(
+    frames: int, window: int, schedule: NoiseSchedule, settings: SamplerConfig
+) -> FIFOMethod:
     """The shape of a run.
 
     Raises:

@@ -106,7 +106,13 @@ def init_carry(state: Any, windows: int, clip_shape: tuple[int, ...]) -> Carry:
 
 
 def run_calls(
-    carry: Carry, calls: NetworkCall, updates: Any, start: Any, stop: Any, inputs: Inputs, program: Program
+    carry: Carry,
+    calls: NetworkCall,
+    updates: Any,
+    start: Any,
+    stop: Any,
+    inputs: Inputs,
+    program: Program,
 ) -> tuple[Carry, Failure]:
     """Plays calls ``start .. stop-1`` of a call_schedule.
 
@@ -126,7 +132,9 @@ def run_calls(
     return carry, carry.failure
 
 
-def run_call(carry: Carry, call: NetworkCall, updates: Any, inputs: Inputs, program: Program) -> Carry:
+def run_call(
+    carry: Carry, call: NetworkCall, updates: Any, inputs: Inputs, program: Program
+) -> Carry:
     """One call: begin its update, call the network on its samples, finish its update."""
     method = program.method
     update = jax.tree.map(lambda column: column[call.update], updates)
@@ -168,7 +176,9 @@ def _check(failure: Failure, value: jax.Array, call: NetworkCall) -> Failure:
     )
 
 
-def _predict(state: Any, update: Any, call: NetworkCall, inputs: Inputs, program: Program) -> jax.Array:
+def _predict(
+    state: Any, update: Any, call: NetworkCall, inputs: Inputs, program: Program
+) -> jax.Array:
     """The network's predictions for the call's samples, float32 ``[b, w, H, W, C]``.
 
     Over several devices each has an equal share of the samples, and is told the others' predictions.
@@ -177,7 +187,9 @@ def _predict(state: Any, update: Any, call: NetworkCall, inputs: Inputs, program
     if program.axes:
         share = windows.shape[0] // lax.axis_size(program.axes)
         own = lax.axis_index(program.axes) * share
-        windows, cond_index = (lax.dynamic_slice_in_dim(v, own, share) for v in (windows, cond_index))
+        windows, cond_index = (
+            lax.dynamic_slice_in_dim(v, own, share) for v in (windows, cond_index)
+        )
     x, t = program.method.network_input(state, update, windows, inputs)
     cond = jax.tree.map(lambda leaf: leaf[cond_index], inputs.cond)
     arguments = (x, t, cond) if inputs.params is None else (inputs.params, x, t, cond)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from syncos_jax.sampling import coupled, coupled_tape, fifo
-from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.call_schedule import CallSchedule
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -47,13 +47,20 @@ def make_call_schedule(
       InputError: if the schedule has no such steps, or the video is too short.
     """
     if settings.lookahead is None:
-        return coupled_tape.make_call_schedule(layout, schedule, settings, seed, cond_index=cond_index, num_shards=num_shards)
+        return coupled_tape.make_call_schedule(
+            layout, schedule, settings, seed, cond_index=cond_index, num_shards=num_shards
+        )
     method = fifo.make_method(layout.frames, layout.window, schedule, settings)
-    return fifo.make_call_schedule(method, schedule, settings, cond_index=cond_index, num_shards=num_shards)
+    return fifo.make_call_schedule(
+        method, schedule, settings, cond_index=cond_index, num_shards=num_shards
+    )
 
 
 def make_method(
-    layout: WindowLayout, schedule: NoiseSchedule, settings: SamplerConfig, call_schedule: CallSchedule
+    layout: WindowLayout,
+    schedule: NoiseSchedule,
+    settings: SamplerConfig,
+    call_schedule: CallSchedule,
 ) -> coupled.SynCoSMethod | fifo.FIFOMethod:
     """The method that plays `call_schedule`; arguments as for `make_call_schedule`."""
     if settings.lookahead is None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.sampler_config import STRENGTH, SamplerConfig, strength_settings, make_sampler
+from syncos_jax.sampling.sampler_config import (
+    STRENGTH,
+    SamplerConfig,
+    make_sampler,
+    strength_settings,
+)
 
 __all__ = [
     "FIFO",

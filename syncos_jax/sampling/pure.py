@@ -19,14 +19,14 @@ from syncos_jax.sampling.arguments import (
     checked_denoise,
     checked_noise,
     checked_shape,
-    conditioning_table,
     cond_indices,
+    conditioning_table,
 )
-from syncos_jax.sampling.methods import conditioning_layout, make_method, make_call_schedule
-from syncos_jax.sampling.loop import Denoise, Inputs, Program
-from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.call_schedule import NetworkCall
+from syncos_jax.sampling.loop import Denoise, Inputs, Program
+from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule, make_method
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -93,7 +93,9 @@ class Sampling:
         entries = conditioning_layout(layout, sampler).count
         check_conditioning(cond, uncond, entries)
         cond_index = cond_indices(entries, uncond)
-        call_schedule = make_call_schedule(layout, schedule, sampler, seed or (0,), cond_index=cond_index)
+        call_schedule = make_call_schedule(
+            layout, schedule, sampler, seed or (0,), cond_index=cond_index
+        )
         shape = checked_shape(frame_shape)
         self._checked = partial(
             checked_noise, call_schedule=call_schedule, layout=layout, shape=shape, sampler=sampler

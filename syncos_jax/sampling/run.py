@@ -12,19 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.sampling.call_schedule import CallSchedule
 from syncos_jax.sampling.failures import (
     REMEDY,
     DeviceMemoryError,
     NonFiniteError,
     check_failure,
-    translate_oom,
     describe_call,
+    translate_oom,
 )
 from syncos_jax.sampling.hosts import broadcast
+from syncos_jax.sampling.loop import Carry, Failure, Inputs, Program
 from syncos_jax.sampling.memory import resized
 from syncos_jax.sampling.placement import PER_VIDEO, Placement, compiled
-from syncos_jax.sampling.loop import Carry, Failure, Inputs, Program
-from syncos_jax.sampling.call_schedule import CallSchedule
 
 Progress = Callable[[int, int], None]
 """``progress(done_rows, total_rows)``, called between the parts of a run."""
@@ -205,7 +205,9 @@ class Run:
         carry = jax.tree.map(lambda v: jnp.array(v, copy=True), carry)
         call = int(np.searchsorted(before, samples_done, side="right")) - 1
         if before[call] != samples_done:  # within a update nothing but its predictions changes
-            call = int(np.argmax(self.call_schedule.calls.update == self.call_schedule.calls.update[call]))
+            call = int(
+                np.argmax(self.call_schedule.calls.update == self.call_schedule.calls.update[call])
+            )
         self.carry = self.placement.place_videos(carry)
         self.call = call
         self.failure = None
@@ -224,7 +226,9 @@ class Run:
         x = self.placement.gathered(self.program.method.result(self.carry.state))
         if not bool(jnp.isfinite(x).all()):  # the last optimiser step, which no prediction follows
             last = self.total - 1
-            raise NonFiniteError(f"{describe_call(self.call_schedule, last)}: the result is {REMEDY}", last, ())
+            raise NonFiniteError(
+                f"{describe_call(self.call_schedule, last)}: the result is {REMEDY}", last, ()
+            )
         return x
 
 

@@ -21,18 +21,18 @@ from syncos_jax.sampling.arguments import (
     VideoProgram,
     check_conditioning,
     check_settings,
-    prepare,
-    conditioning_table,
     cond_indices,
+    conditioning_table,
+    prepare,
 )
 from syncos_jax.sampling.devices import default_mesh
+from syncos_jax.sampling.loop import Denoise, Inputs
 from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.pure import Sampling
 from syncos_jax.sampling.run import Progress, Run, run_to_end
-from syncos_jax.sampling.loop import Denoise, Inputs
-from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
 __all__ = [
@@ -291,7 +291,10 @@ def batch_run(parts: Sequence[VideoProgram], placement: Placement) -> Run:
     """The run of several videos at once; InputError where their programs or call_schedules differ."""
     one = parts[0]
     for part in parts[1:]:
-        if part.program != one.program or part.call_schedule.structure != one.call_schedule.structure:
+        if (
+            part.program != one.program
+            or part.call_schedule.structure != one.call_schedule.structure
+        ):
             raise InputError(
                 "start_batch: the videos' samplers need different programs, so that they cannot be "
                 "played side by side; give those that differ in other runs"

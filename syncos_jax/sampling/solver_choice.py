@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from syncos_jax.sampling.schedule import NoiseSchedule, Steps
 from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule, Steps
 from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
 
 

@@ -8,18 +8,18 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.syncos_method import UpdateStep
-from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig
 from syncos_jax.sampling.call_schedule import (
     MAX_SAMPLES_PER_CALL,
-    Samples,
     CallSchedule,
+    Samples,
     choose_samples_per_call,
     make_samples,
     pack,
 )
-from syncos_jax.sampling.solver_choice import resolve_solver, timesteps_for, solver_coefficients
+from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.solver_choice import resolve_solver, solver_coefficients, timesteps_for
+from syncos_jax.sampling.syncos_method import UpdateStep
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -60,7 +60,12 @@ class _Writer:
         cond_index: Sequence[np.ndarray],
     ) -> None:
         assert settings.steps is not None
-        self.settings, self.schedule, self.seed, self.cond_index = settings, schedule, seed, cond_index
+        self.settings, self.schedule, self.seed, self.cond_index = (
+            settings,
+            schedule,
+            seed,
+            cond_index,
+        )
         self.everything = np.arange(layout.count, dtype=np.int32)
         solver = resolve_solver(schedule, settings)
         if settings.reuse is not None and solver.stochastic:

@@ -18,13 +18,13 @@ import optax
 from jax import lax
 
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.step_cache import Reuse, begin_reuse, computed, decide
-from syncos_jax.sampling.loop import Inputs
-from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
-from syncos_jax.sampling.sampler_config import SamplerConfig
-from syncos_jax.sampling.svgd import collaborative_score
 from syncos_jax.sampling.call_schedule import CallSchedule
+from syncos_jax.sampling.loop import Inputs
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
 from syncos_jax.sampling.solver_choice import timesteps_for
+from syncos_jax.sampling.step_cache import Reuse, begin_reuse, computed, decide
+from syncos_jax.sampling.svgd import collaborative_score
 from syncos_jax.sampling.windows import WindowLayout
 
 
@@ -169,13 +169,17 @@ class SynCoSMethod:
             state = state._replace(reuse=reuse)
         if not self.refines:
             return state
-        eps = lax.cond(update.draw, lambda: _draw(update.baseline, state, inputs), lambda: state.eps)
+        eps = lax.cond(
+            update.draw, lambda: _draw(update.baseline, state, inputs), lambda: state.eps
+        )
         optimiser = jax.tree.map(
             lambda leaf: jnp.where(update.restart, jnp.zeros_like(leaf), leaf), state.optimiser
         )
         return state._replace(eps=eps, optimiser=optimiser)
 
-    def network_input(self, state: State, update: UpdateStep, windows: jax.Array, inputs: Inputs) -> Any:
+    def network_input(
+        self, state: State, update: UpdateStep, windows: jax.Array, inputs: Inputs
+    ) -> Any:
         """``x_t`` of the windows: the noisy latent's (stage 1) or ``a x0 + b eps`` (stage 2)."""
         long = jnp.where(update.refine, update.a * state.x0 + update.b * state.eps, state.x)
         return self.layout.gather(long, windows), jnp.full(windows.shape, update.t, jnp.float32)
@@ -188,7 +192,9 @@ class SynCoSMethod:
         """Samples that were not predicted so far; None where all are."""
         return None if state.reuse is None else state.reuse.num_skipped
 
-    def finish(self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs) -> State:
+    def finish(
+        self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
+    ) -> State:
         """The clean latent anew, and with it the noisy latent of the next timestep."""
         if self.refines:
             state = lax.cond(
@@ -272,7 +278,10 @@ def _adamw(
 
 
 def make_method(
-    layout: WindowLayout, schedule: NoiseSchedule, settings: SamplerConfig, call_schedule: CallSchedule
+    layout: WindowLayout,
+    schedule: NoiseSchedule,
+    settings: SamplerConfig,
+    call_schedule: CallSchedule,
 ) -> SynCoSMethod:
     """The method that plays `call_schedule`."""
     return SynCoSMethod(
@@ -281,7 +290,9 @@ def make_method(
         prediction=schedule.prediction,
         ancestral=bool((call_schedule.updates.sigma > 0).any()),
         refines=settings.refinement is not None,
-        history=call_schedule.updates.x0_coefs.shape[1] - 1 if call_schedule.updates.x0_coefs.shape[1] else None,
+        history=call_schedule.updates.x0_coefs.shape[1] - 1
+        if call_schedule.updates.x0_coefs.shape[1]
+        else None,
         start=timesteps_for(schedule, settings.resolved()).start,
         reuses=settings.reuse is not None,
     )

@@ -28,9 +28,9 @@ from syncos_jax.pipeline.hardware.report import SHARE, Compiled, Memory, Report
 from syncos_jax.pipeline.hardware.targets import Target
 from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.sampling.devices import MODEL, make_mesh
+from syncos_jax.sampling.loop import Inputs, Program, init_carry
 from syncos_jax.sampling.methods import make_method
 from syncos_jax.sampling.placement import REPLICATED, Placement, Rules, compiled
-from syncos_jax.sampling.loop import Inputs, Program, init_carry
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.scenario import Scenario
 
@@ -154,7 +154,9 @@ class Job:
     def run(self, request: Request) -> Compiled:
         """The program of a run, compiled."""
         call_schedule = request.call_schedule
-        windows = max(1, call_schedule.samples_per_call // (2 if request.sampler.guidance != 1.0 else 1))
+        windows = max(
+            1, call_schedule.samples_per_call // (2 if request.sampler.guidance != 1.0 else 1)
+        )
         self.say(f"compiling for {self.target.title}: {windows} windows a call")
         arguments = self._arguments(request)
         shares = self.placement.num_clip_shards
@@ -240,7 +242,9 @@ class Job:
         }
 
     def _program(self, request: Request) -> Program:
-        method = make_method(request.layout, self.model.schedule, request.sampler, request.call_schedule)
+        method = make_method(
+            request.layout, self.model.schedule, request.sampler, request.call_schedule
+        )
         return Program(self.model.denoiser, method, self.placement.clip_axes)
 
     def _arguments(self, request: Request) -> list[Any]:
@@ -256,7 +260,13 @@ class Job:
             lambda leaf: _shape(leaf, rules.weights(mesh, leaf.shape)), self.model.params
         )
         table = self.model.conditioning_shapes(request.prompt_weights.shape[0])
-        rest = (jax.eval_shape(carry), call_schedule.calls, call_schedule.updates, np.int32(0), np.int32(0))
+        rest = (
+            jax.eval_shape(carry),
+            call_schedule.calls,
+            call_schedule.updates,
+            np.int32(0),
+            np.int32(0),
+        )
         cond, keys, constants = self._replicated(
             (table, jax.eval_shape(lambda: key), call_schedule.constants)
         )
