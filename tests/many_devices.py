@@ -114,7 +114,7 @@ def reused():
         found[parallel] = difference(shared.latents(), plain.latents())
         found["num_skipped"].append(shared.num_skipped)
     parts = start(NETWORK, **single(sampler=sampler, mesh=make_mesh(3)))
-    parts.advance(parts.total - 8)
+    parts.advance(parts.num_calls - 8)
     other = start(NETWORK, **single(sampler=sampler, mesh=make_mesh(2)))
     other.restore(parts.samples_done, jax.tree.map(np.asarray, parts.carry))
     other.advance()
@@ -129,11 +129,11 @@ def in_parts():
     parts = start(NETWORK, **(given := single(mesh=make_mesh(3))))
     parts.advance(2)
     parts.advance(1)
-    while parts.call_schedule.calls.first[parts.call]:
+    while parts.call_schedule.calls.first[parts.next_call]:
         parts.advance(1)
     parts.check()
     kept = parts.samples_done, jax.tree.map(np.asarray, parts.carry)
-    found = {"in_round": not bool(parts.call_schedule.calls.first[parts.call])}
+    found = {"in_round": not bool(parts.call_schedule.calls.first[parts.next_call])}
     for name, mesh in (("4", make_mesh(4)), ("plain", None)):
         other = start(NETWORK, **(given | {"mesh": mesh}))
         other.restore(*kept)
@@ -204,7 +204,7 @@ def fifo():
         parts = start(NETWORK, **given, mesh=make_mesh(2))
         parts.advance(calls)
         iteration = int(
-            parts.call_schedule.updates.iteration[parts.call_schedule.calls.update[parts.call]]
+            parts.call_schedule.updates.iteration[parts.call_schedule.calls.update[parts.next_call]]
         )
         kept = parts.samples_done, jax.tree.map(np.asarray, parts.carry)
         other = start(NETWORK, **given, mesh=make_mesh(8))

@@ -217,7 +217,8 @@ def test_minibatches_differ_between_iterations_steps_and_seeds():
     assert not drawn((0,)) & drawn((1,))
 
 
-# -- the samples of a call ---------------------------------------------------------------------------
+# -- the samples of a call
+# ---------------------------------------------------------------------------
 
 
 @given(

@@ -126,7 +126,7 @@ def test_in_parts_and_put_back_in_the_clip_and_in_the_queue():
     parts, other = (start(network, **arguments(4, SHORT)) for _ in range(2))
     assert parts.call_schedule.samples_per_call == 2
     for call in (3, 8, 14, 31):
-        parts.advance(call - parts.call)
+        parts.advance(call - parts.next_call)
         other.restore(parts.samples_done, jax.tree.map(np.asarray, parts.carry))
         other.advance()
         np.testing.assert_array_equal(other.latents(), whole)

@@ -49,10 +49,10 @@ def test_parts_of_every_length_are_one_program_and_the_same_video(whole):
     run = fresh()
     for calls in (1, 1, 3, 0, 2):  # across the ends of updates and steps
         run.advance(calls)
-    assert run.call == 7 < run.num_calls
+    assert run.next_call == 7 < run.num_calls
     run.wait()
     run.advance()
-    assert run.call == run.num_calls
+    assert run.next_call == run.num_calls
     run.advance()  # nothing is left
     np.testing.assert_array_equal(run.latents(), whole)
     assert NETWORK.traces == before
@@ -65,7 +65,7 @@ def test_a_state_kept_on_the_host_goes_on_bit_for_bit(whole):
     kept = jax.tree.map(np.asarray, run.carry)
     other.advance(2)
     other.restore(run.samples_done, kept)
-    assert other.call == 5
+    assert other.next_call == 5
     run_to_end(other)
     np.testing.assert_array_equal(other.latents(), whole)
     other.restore(run.samples_done, kept)  # `kept` has not been given away; the rest as one part
@@ -80,7 +80,7 @@ def test_a_state_goes_on_with_other_numbers_of_clips(whole):
     run = sizes[1]
     total = run.samples_done + sum(run.call_schedule.used.sum(axis=1))
     for call in (1, 2, 5, 6, 11):
-        run.advance(call - run.call)
+        run.advance(call - run.next_call)
         done, kept = run.samples_done, jax.tree.map(np.asarray, run.carry)
         for batch in (2, 4):
             other = sizes[batch]
@@ -98,7 +98,7 @@ def test_a_state_at_the_end_is_the_result(whole):
     run, other = fresh(), fresh()
     run.advance()
     other.restore(run.samples_done, run.carry)
-    assert other.call == other.total
+    assert other.next_call == other.num_calls
     np.testing.assert_array_equal(other.latents(), whole)
 
 
@@ -125,7 +125,7 @@ def test_progress_and_pauses():
 
     def pause(run):
         run.check()
-        paused.append((run.call, bool(jnp.isfinite(run.carry.state.x).all())))
+        paused.append((run.next_call, bool(jnp.isfinite(run.carry.state.x).all())))
 
     run = fresh()
     run_to_end(run, progress=lambda *at: seen.append(at), pause=pause, pause_seconds=0)
@@ -134,7 +134,7 @@ def test_progress_and_pauses():
     assert paused == [(done, True) for done, _ in seen]
 
     rare = []
-    run_to_end(fresh(), pause=lambda run: rare.append(run.call), pause_seconds=3600)
+    run_to_end(fresh(), pause=lambda run: rare.append(run.next_call), pause_seconds=3600)
     assert rare == [run.num_calls]
 
 
@@ -147,7 +147,7 @@ def test_what_is_raised_between_parts_stops_the_run_and_it_can_go_on(error, whol
     run = fresh()
     with pytest.raises(error):
         run_to_end(run, progress=stop, part_seconds=0.0)
-    assert 2 <= run.call < run.num_calls
+    assert 2 <= run.next_call < run.num_calls
     run_to_end(run)
     np.testing.assert_array_equal(run.latents(), whole)
 
@@ -197,7 +197,7 @@ def test_the_last_good_state_is_kept():
     kept = []
 
     def keep(run):
-        kept.append((run.call, jax.tree.map(np.asarray, run.carry)))
+        kept.append((run.next_call, jax.tree.map(np.asarray, run.carry)))
 
     with pytest.raises(NonFiniteError) as caught:
         run_to_end(run, pause=keep, pause_seconds=0, part_seconds=0.0)
@@ -226,7 +226,7 @@ def test_the_most_windows_that_fit():
     with pytest.raises(InputError, match=r"one window for each device needs .* GiB beside"):
         memory.largest_batch(run, room=needs[1] - 1)
     assert memory.free_bytes(run) > 2**20
-    assert run.call == 0 and not run.carry.state.x.is_deleted()
+    assert run.next_call == 0 and not run.carry.state.x.is_deleted()
 
 
 @pytest.mark.parametrize(("room", "windows"), [(None, 4), (4, 4), (3, 2), (1, 1)])
@@ -240,7 +240,8 @@ def test_a_run_has_as_many_windows_as_the_device_has_memory_for(monkeypatch, roo
 
 @pytest.mark.parametrize("changes", [{"steps": 5}, {"t_min": 850.0}, {"refine_steps": 0}])
 def test_runs_of_other_lengths_are_the_same_program(whole, changes):
-    """More steps, and fewer of them or none refined: the call_schedule is longer or shorter, no more."""
+    """More steps, and fewer of them or none refined: the call_schedule is longer or shorter, no
+    more."""
     before = NETWORK.traces
     shorter = np.asarray(sample(NETWORK, **arguments(sampler=PARTIAL.replace(**changes))))
     assert NETWORK.traces == before

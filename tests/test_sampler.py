@@ -141,7 +141,7 @@ def test_networks_in_half_precision_and_without_conditioning():
 
 def test_progress_reports_every_row_without_tracing_again():
     network = Network()
-    calls = start(network, **arguments()).total
+    calls = start(network, **arguments()).num_calls
     seen, again = [], []
     silent = run(network)
     first = run(network, progress=lambda done, total: seen.append((done, total)))

@@ -256,7 +256,7 @@ def test_played_in_parts_it_is_the_same_bit_for_bit():
     whole.advance()
     parts = start(network, cond, **given)
     assert not parts.call_schedule.calls.first[[3, 9]].any()  # in the middle of updates
-    while parts.call < parts.total:
+    while parts.next_call < parts.num_calls:
         parts.advance(3)
         carry = jax.tree.map(np.asarray, parts.carry)  # through the host
         parts.restore(parts.samples_done, carry)

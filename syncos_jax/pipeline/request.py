@@ -44,7 +44,8 @@ class Request:
         prompts: what each window is conditioned on.
         cond_index: rows of the table of conditionings, of the prompts and of the negative ones of
             each window (for diagonal denoising of each latent frame): int32 ``[N]`` each.
-        prompt_weights: which mixture of `prompts.prompts`, and behind them of `prompts.negatives`, each
+        prompt_weights: which mixture of `prompts.prompts`, and behind them of `prompts.negatives`,
+        each
             row of the table is: float32 ``[K, P + Q]``.
         frame_shape: ``(h, w, C)`` of a latent frame.
         call_schedule: the run.

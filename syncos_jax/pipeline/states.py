@@ -56,7 +56,8 @@ class States:
 
         Args:
           row: the next row.
-          clips: clips done, which is the place on a call schedule with other calls (`Run.samples_done`).
+          clips: clips done, which is the place on a call schedule with other calls
+          (`Run.samples_done`).
           carry: the state before the row; may be donated as soon as this returns.
           wait: also waits until it is written.
 

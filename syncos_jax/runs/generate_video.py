@@ -169,7 +169,7 @@ def _position(call_schedule: CallSchedule, done: int) -> str:
     )
     step, steps = int(updates.step[at]) + 1, int(updates.step[-1]) + 1
     stage = "refining" if updates.refine[at] else "denoising"
-    return f"step {step} of {steps}, t = {rounds.t[at]:.0f}, {stage}"
+    return f"step {step} of {steps}, t = {updates.t[at]:.0f}, {stage}"
 
 
 def _write(job: Job, video: Video, latents: jax.Array, comment: str) -> int:

@@ -1,4 +1,5 @@
-"""What a run is made from: arguments checked, the table of conditionings, call_schedule and first carry."""
+"""What a run is made from: arguments checked, the table of conditionings, call_schedule and
+first carry."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class VideoProgram(NamedTuple):
 
 
 def cond_indices(entries: int, uncond: Any) -> list[np.ndarray]:
-    """Indices into `conditioning_table`, of the prompts and of the negative ones where there are any."""
+    """Indices into `conditioning_table`, of the prompts and of the negative ones where there
+    are any."""
     each = np.arange(entries, dtype=np.int32)
     return [each] if uncond is None else [each, each + entries]
 
@@ -57,7 +59,8 @@ def prepare(
     step_noise: Any,
     axes: tuple[str, ...] = (),
 ) -> VideoProgram:
-    """What plays `call_schedule` with the conditionings of `table`; other arguments as for `sample`."""
+    """What plays `call_schedule` with the conditionings of `table`; other arguments as for
+    `sample`."""
     shape = checked_shape(frame_shape)
     method = make_method(layout, schedule, sampler, call_schedule)
     latents, step_noise = checked_noise(latents, step_noise, call_schedule, layout, shape, sampler)

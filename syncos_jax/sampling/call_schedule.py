@@ -22,13 +22,15 @@ MAX_SAMPLES_PER_CALL = 32
 MIN_CALLS = 256
 """Calls that every call_schedule has room for on the devices."""
 CALL_OVERHEAD = 0.5
-"""What a call costs beside its samples, in samples: decides between few large and many small calls."""
+"""What a call costs beside its samples, in samples: decides between few large and many small
+calls."""
 
 
 class NetworkCall(NamedTuple):
     """One call of the network; on a `CallSchedule` each array has the calls as an axis in front.
 
-    ``b`` samples of a call. Places that a update leaves padding in its last call repeat its last clip,
+    ``b`` samples of a call. Places that a update leaves padding in its last call repeat its last
+    clip,
     with weight 0.
     """
 
@@ -82,7 +84,8 @@ class CallSummary:
 
     def __str__(self) -> str:
         return (
-            f"{self.calls} calls of the network on {self.samples_per_call} samples each: {self.steps} "
+            f"{self.calls} calls of the network on {self.samples_per_call} samples each: "
+            f"{self.steps} "
             f"steps, {self.passes} passes over the video, {self.optimizer_steps} "
             f"optimiser steps ({self.windows} windows predicted by {self.samples} samples, "
             f"{self.padding} places unused)"
@@ -122,13 +125,15 @@ class CallSchedule:
 
     @property
     def structure(self) -> tuple:
-        """What must be equal, beside the program, for two call_schedules to be played side by side: shapes,
+        """What must be equal, beside the program, for two call_schedules to be played side by
+        side: shapes,
         and which call belongs to which update."""
         shapes = tuple(array.shape for array in (*self.calls, *self.updates))
         return shapes, self.calls.update.tobytes(), self.used.sum(axis=1).tobytes()
 
     def padded(self) -> tuple[NetworkCall, Any]:
-        """Calls and updates with spare ones behind them that are never played: call_schedules of different
+        """Calls and updates with spare ones behind them that are never played: call_schedules
+        of different
         lengths then mostly have the same shapes, and one compiled program plays them."""
         return _padded(self.calls), _padded(self.updates)
 
@@ -169,7 +174,8 @@ def make_samples(
 
     Args:
       windows: which windows, int32 ``[n]``, none twice.
-      cond_index: conditioning of every window of the video with its prompt, and with its negative one
+      cond_index: conditioning of every window of the video with its prompt, and with its negative
+      one
         (left out where there is none): int32 ``[N]`` each.
       guidance: scale; None for no guidance.
     """

@@ -48,7 +48,8 @@ class DeviceMemoryError(RuntimeError):
 
 
 def check_failure(failure: Failure, call_schedules: Sequence[CallSchedule]) -> None:
-    """Raises NonFiniteError where `failure` names a call; waits for it. `call_schedules`: one a video."""
+    """Raises NonFiniteError where `failure` names a call; waits for it. `call_schedules`: one a
+    video."""
     calls = np.atleast_1d(np.asarray(failure.call))
     if (calls < 0).all():
         return
@@ -59,7 +60,8 @@ def check_failure(failure: Failure, call_schedules: Sequence[CallSchedule]) -> N
     called = np.unique(call_schedule.calls.windows[call]).tolist()
     of_batch = f" of video {video}" if len(calls) > 1 else ""
     raise NonFiniteError(
-        f"{describe_call(call_schedule, call)}, windows {_listed(called)} of 0-{len(windows) - 1}: the prediction "
+        f"{describe_call(call_schedule, call)}, windows {_listed(called)} of "
+        f"0-{len(windows) - 1}: the prediction "
         f"for {_listed(hit)}{of_batch} is {REMEDY}",
         call,
         hit,
@@ -78,7 +80,8 @@ def describe_call(call_schedule: CallSchedule, call: int) -> str:
     updates, at = call_schedule.updates, call_schedule.calls.update[call]
     stage = "refinement" if updates.refine[at] else "co-denoising"
     return (
-        f"the sampling diverged in call {call + 1} of {len(call_schedule)}, step {int(updates.step[at]) + 1} "
+        f"the sampling diverged in call {call + 1} of {len(call_schedule)}, step "
+        f"{int(updates.step[at]) + 1} "
         f"of {int(updates.step[-1]) + 1}, timestep {float(updates.t[at]):g} ({stage})"
     )
 

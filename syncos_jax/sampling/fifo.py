@@ -1,7 +1,8 @@
 """FIFO-Diffusion as a method of the scan: diagonal denoising (Kim et al., arXiv 2405.11473).
 
 Windows do not share a timestep here. A queue holds a run of frames, the first almost clean, the
-last pure noise, each at a timestep of its own. One iteration, a update of the call_schedule, denoises all of
+last pure noise, each at a timestep of its own. One iteration, a update of the call_schedule,
+denoises all of
 them by one step, takes the first frame out and puts noise in at the end. The queue starts from a
 clip of one window, sampled by DDIM in the first updates and noised anew.
 """
@@ -36,7 +37,8 @@ _QUEUE, _ENTER, _STEP = 0, 1, 2  # draws: of the first queue, of what enters it,
 
 
 class UpdateStep(NamedTuple):
-    """A step of the first clip, or an iteration of the queue; on a `CallSchedule` each array has the
+    """A step of the first clip, or an iteration of the queue; on a `CallSchedule` each array
+    has the
     updates as an axis in front."""
 
     step: Any
@@ -269,7 +271,8 @@ def make_call_schedule(
     cond_index: Sequence[np.ndarray] | None = None,
     num_shards: int = 1,
 ) -> CallSchedule:
-    """Writes a run down; `cond_index` as for `coupled.make_call_schedule`, but of each *frame*: ``[F]``."""
+    """Writes a run down; `cond_index` as for `coupled.make_call_schedule`, but of each *frame*:
+    ``[F]``."""
     settings = settings.resolved()
     steps = fifo_schedule(schedule).steps(method.steps, eta=settings.eta)
     if cond_index is None:

@@ -1,7 +1,9 @@
 """The scan: one compiled loop over the calls of a call_schedule, around one call of the network.
 
-`run_calls` is the whole of it, for any stretch of calls; `run_call` is one call. What a call's update does
-with the predictions is the `Method`'s: `syncos_jax.sampling.syncos_method` (SynCoS and its parts) or
+`run_calls` is the whole of it, for any stretch of calls; `run_call` is one call. What a call's
+update does
+with the predictions is the `Method`'s: `syncos_jax.sampling.syncos_method` (SynCoS and its parts)
+or
 `syncos_jax.sampling.fifo`.
 """
 
@@ -24,7 +26,8 @@ x float32 ``[b, w, H, W, C]``, t float32 ``[b]``, cond with leading axis ``b`` -
 
 
 class Inputs(NamedTuple):
-    """What the compiled program is given besides carry and call_schedule; all of it may differ between
+    """What the compiled program is given besides carry and call_schedule; all of it may differ
+    between
     two runs without compiling again, as long as shapes and structure stay."""
 
     params: Any
@@ -87,7 +90,8 @@ class Failure(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """Everything that a run keeps from call to call; with the place on the call_schedule, a checkpoint."""
+    """Everything that a run keeps from call to call; with the place on the call_schedule, a
+    checkpoint."""
 
     state: Any
     """The method's own."""
@@ -181,7 +185,8 @@ def _predict(
 ) -> jax.Array:
     """The network's predictions for the call's samples, float32 ``[b, w, H, W, C]``.
 
-    Over several devices each has an equal share of the samples, and is told the others' predictions.
+    Over several devices each has an equal share of the samples, and is told the others'
+    predictions.
     """
     windows, cond_index = call.windows, call.cond_index
     if program.axes:

@@ -165,7 +165,8 @@ def _free_ram() -> int:
 
 
 def resized(run: Run, samples: int) -> tuple[Any, Any]:
-    """Shapes of the carry and calls that `run` would have with `samples` in a call (but for the number
+    """Shapes of the carry and calls that `run` would have with `samples` in a call (but for the
+    number
     of calls, which says nothing about the memory)."""
     carry, calls = jax.tree.map(_shape, (run.carry, run.calls))
     last = calls.windows.ndim - 1

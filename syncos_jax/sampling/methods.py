@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from syncos_jax.sampling import coupled, coupled_tape, fifo
+from syncos_jax.sampling import fifo, syncos_calls, syncos_method
 from syncos_jax.sampling.call_schedule import CallSchedule
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -35,10 +35,12 @@ def make_call_schedule(
     Args:
       layout: the windows.
       schedule: the timesteps and their rates.
-      settings: the sampler; steps and guidance that are None are as `SamplerConfig.resolved` has them.
+      settings: the sampler; steps and guidance that are None are as `SamplerConfig.resolved` has
+      them.
       seed: non-negative integers; they decide which windows (and, without the grounded timestep,
         which timesteps) the refinement draws. What is drawn does not depend on ``settings.batch``.
-      cond_index: what each window (`conditioning_layout`) is conditioning_layout on and, for guidance, what guidance
+      cond_index: what each window (`conditioning_layout`) is conditioning_layout on and, for
+      guidance, what guidance
         leads away from: indices into the table of conditionings, int ``[N]`` each. None for a table
         of all windows' prompts and, behind them, all windows' negative prompts.
       num_shards: devices that share a call.
@@ -47,7 +49,7 @@ def make_call_schedule(
       InputError: if the schedule has no such steps, or the video is too short.
     """
     if settings.lookahead is None:
-        return coupled_tape.make_call_schedule(
+        return syncos_calls.make_call_schedule(
             layout, schedule, settings, seed, cond_index=cond_index, num_shards=num_shards
         )
     method = fifo.make_method(layout.frames, layout.window, schedule, settings)
@@ -61,8 +63,8 @@ def make_method(
     schedule: NoiseSchedule,
     settings: SamplerConfig,
     call_schedule: CallSchedule,
-) -> coupled.SynCoSMethod | fifo.FIFOMethod:
+) -> syncos_method.SynCoSMethod | fifo.FIFOMethod:
     """The method that plays `call_schedule`; arguments as for `make_call_schedule`."""
     if settings.lookahead is None:
-        return coupled.make_method(layout, schedule, settings, call_schedule)
+        return syncos_method.make_method(layout, schedule, settings, call_schedule)
     return fifo.make_method(layout.frames, layout.window, schedule, settings)

@@ -204,7 +204,8 @@ def put(x: Any, sharding: NamedSharding) -> jax.Array:
 
 @lru_cache(maxsize=32)
 def compiled(program: Program, placement: Placement) -> Callable[..., tuple[Carry, Failure]]:
-    """`run_calls` as a program of the placement's devices, ``(carry, calls, updates, start, stop, inputs)
+    """`run_calls` as a program of the placement's devices, ``(carry, calls, updates, start,
+    stop, inputs)
     -> (carry, failure)``: the failure on all devices, the carry donated."""
 
     def part(

@@ -29,7 +29,8 @@ FULL_STRENGTH = 1.0
 class SynCoS:
     """Synchronized coupled sampling (Kim et al., arXiv 2503.08605): stages 1, 2 and 3.
 
-    ``SynCoS(steps=50, t_min=850, ...)`` makes `SamplerConfig`. The fields are those of `CoDenoising`,
+    ``SynCoS(steps=50, t_min=850, ...)`` makes `SamplerConfig`. The fields are those of
+    `CoDenoising`,
     ``fresh_noise_t_min``, and those of `Refinement` (``t_min``, which is 850 where neither it nor
     ``refine_steps`` nor ``refine_snr`` is given, ``iterations``, ``learning_rate``,
     ``weight_decay``, ``windows_per_step``, ``guided_refinement`` and, for the ablations,
@@ -100,7 +101,8 @@ class RefinementOnly:
     """Stage 2 alone (Collaborative Score Distillation, Kim et al., arXiv 2307.04787).
 
     The clean latent starts as the initial Gaussian draw and is refined at every timestep.
-    ``RefinementOnly(steps=50, ...)`` makes `SamplerConfig`; the fields are those of `SynCoS` without
+    ``RefinementOnly(steps=50, ...)`` makes `SamplerConfig`; the fields are those of `SynCoS`
+    without
     ``eta`` and what says where the refinement ends.
     """
 
@@ -114,7 +116,8 @@ class FlowLong:
     Every step predicts all windows and fuses their clean latents. At timesteps above
     ``fresh_noise_t_min`` it goes on with noise that is drawn for it, ``x' = a' x0 + b' z``, which
     frees the windows of what each began with; below with the noise that DDIM (or the ODE solver)
-    implies. It costs what co-denoising costs. ``FlowLong(steps=50, ...)`` makes `SamplerConfig`; the
+    implies. It costs what co-denoising costs. ``FlowLong(steps=50, ...)`` makes `SamplerConfig`;
+    the
     fields are those of `CoDenoising` and ``fresh_noise_t_min`` (600 by default, in units of the
     schedule: our choice, measured in docs/synchronisation.md; we do not know the authors').
     """

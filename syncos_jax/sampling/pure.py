@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import noise, scan
+from syncos_jax.sampling import loop, noise
 from syncos_jax.sampling.arguments import (
     check_conditioning,
     check_settings,
@@ -33,7 +33,7 @@ from syncos_jax.sampling.windows import WindowLayout
 class PureCarry(NamedTuple):
     """What a run keeps from call to call."""
 
-    carry: scan.Carry
+    carry: loop.Carry
     key: jax.Array
 
 
@@ -120,14 +120,14 @@ class Sampling:
         key = noise.as_key(key)
         latents, _ = self._checked(latents, None)
         state = method.init(key, self._shape, latents)
-        carry = scan.init_carry(state, method.windows, (method.window, *self._shape))
+        carry = loop.init_carry(state, method.windows, (method.window, *self._shape))
         return PureCarry(carry, key)
 
     def step(self, carry: PureCarry, call: NetworkCall) -> PureCarry:
         """One call of `calls`: one call of the network, and what follows from it."""
         params, table, step_noise = self._given
         inputs = Inputs(params, table, carry.key, step_noise, self._constants)
-        new = scan.run_call(carry.carry, call, self.updates, inputs, self._program)
+        new = loop.run_call(carry.carry, call, self.updates, inputs, self._program)
         return PureCarry(new, carry.key)
 
     def result(self, carry: PureCarry) -> jax.Array:

@@ -38,14 +38,15 @@ PART_SECONDS = 0.7
 class Run:
     """A run on its way, from `syncos_jax.sampling.sampler.start` or `start_batch`.
 
-    With `samples_done` and `carry` of one, another of the same arguments goes on (`restore`), on any
+    With `samples_done` and `carry` of one, another of the same arguments goes on (`restore`), on
+    any
     number of devices and with any number of samples in a call: neither depends on them.
 
     Attributes:
       call_schedule: what is played; of a batch, that of the first video.
       call_schedules: those of all videos.
-      call: the next call; those before it have been played or are being played.
-      total: calls in all.
+      next_call: the next call; those before it have been played or are being played.
+      num_calls: calls in all.
       carry: the state before `call`, of a batch with the videos as leading axis; donated to the
         next part, so read it before `advance`.
       calls, updates: the call_schedule, on the devices, with spare calls (`CallSchedule.padded`).
@@ -68,8 +69,8 @@ class Run:
     ) -> None:
         self.call_schedules = tuple(call_schedules)
         self.call_schedule = call_schedules[0]
-        self.total = len(self.call_schedule)
-        self.call = 0
+        self.num_calls = len(self.call_schedule)
+        self.next_call = 0
         self.program = program
         self.placement = placement
         self.failure: Failure | None = None
@@ -93,7 +94,8 @@ class Run:
 
     @property
     def num_skipped(self) -> int:
-        """Samples so far that `SamplerConfig.reuse` num_skipped the network, of a batch those of all videos;
+        """Samples so far that `SamplerConfig.reuse` num_skipped the network, of a batch those
+        of all videos;
         blocks until the calls before `call` have been played."""
         num_skipped = self.program.method.num_skipped(self.carry.state)
         return 0 if num_skipped is None else int(np.sum(self.placement.gathered(num_skipped)))
@@ -132,8 +134,9 @@ class Run:
 
     @property
     def samples_done(self) -> int:
-        """Samples before `call`: the place on the call_schedule, whatever the number of samples of a call."""
-        return int(self._clips_before[self.call])
+        """Samples before `call`: the place on the call_schedule, whatever the number of samples
+        of a call."""
+        return int(self._clips_before[self.next_call])
 
     def lower(self, samples: int | None = None) -> jax.stages.Lowered:
         """The program of a part, traced but not compiled, to look into or to compile ahead: that
@@ -154,17 +157,17 @@ class Run:
 
     def advance(self, calls: int | None = None) -> None:
         """Plays the next `calls` calls, or all that are left; does not wait for them."""
-        stop = self.total if calls is None else min(self.total, self.call + calls)
-        if stop <= self.call:
+        stop = self.num_calls if calls is None else min(self.num_calls, self.next_call + calls)
+        if stop <= self.next_call:
             return
-        bounds = np.int32(self.call), np.int32(stop)
+        bounds = np.int32(self.next_call), np.int32(stop)
         self.dispatched = self.dispatched or time.monotonic()
         with translate_oom(self):
             part = compiled(self.program, self.placement)
             self.carry, self.failure = part(
                 self.carry, self.calls, self.updates, *bounds, self.inputs
             )
-        self.call = stop
+        self.next_call = stop
 
     def wait(self) -> None:
         """Blocks until the calls before `call` have been played."""
@@ -186,7 +189,8 @@ class Run:
 
     def restore(self, samples_done: int, carry: Carry) -> None:
         """Goes on with `carry` (arrays of the device or of the host; copied) from where
-        `samples_done` samples were done; from the beginning of that update, where no call of this call_schedule
+        `samples_done` samples were done; from the beginning of that update, where no call of this
+        call_schedule
         begins there.
 
         Raises:
@@ -195,7 +199,8 @@ class Run:
         before = self._clips_before
         if not 0 <= samples_done <= before[-1]:
             raise InputError(
-                f"restore: {samples_done} samples are not on this run's call_schedule of {before[-1]}"
+                f"restore: {samples_done} samples are not on this run's call_schedule of "
+                f"{before[-1]}"
             )
         leaves, structure = jax.tree.flatten(self.carry)
         given, structure_given = jax.tree.flatten(carry)
@@ -209,7 +214,7 @@ class Run:
                 np.argmax(self.call_schedule.calls.update == self.call_schedule.calls.update[call])
             )
         self.carry = self.placement.place_videos(carry)
-        self.call = call
+        self.next_call = call
         self.failure = None
 
     def latents(self) -> jax.Array:
@@ -220,12 +225,14 @@ class Run:
           NonFiniteError: if a prediction, or the result itself, is not finite.
           InputError: if calls are left.
         """
-        if self.call < self.total:
-            raise InputError(f"latents: {self.total - self.call} calls have not been played yet")
+        if self.next_call < self.num_calls:
+            raise InputError(
+                f"latents: {self.num_calls - self.next_call} calls have not been played yet"
+            )
         self.check()
         x = self.placement.gathered(self.program.method.result(self.carry.state))
         if not bool(jnp.isfinite(x).all()):  # the last optimiser step, which no prediction follows
-            last = self.total - 1
+            last = self.num_calls - 1
             raise NonFiniteError(
                 f"{describe_call(self.call_schedule, last)}: the result is {REMEDY}", last, ()
             )
@@ -247,7 +254,8 @@ def run_to_end(
       progress: called with (calls played, calls in all) after each part; what it raises stops the
         run.
       pause: called with the run about every `pause_seconds` and at the end, when its calls have
-        been played and found finite: ``run.samples_done`` and ``run.carry`` are then a state to keep.
+        been played and found finite: ``run.samples_done`` and ``run.carry`` are then a state to
+        keep.
       pause_seconds: 0 for after every part.
       part_seconds: the first parts are shorter, to learn the speed.
 
@@ -273,18 +281,18 @@ def run_to_end(
         if progress is not None:
             progress(stop, run.num_calls)
 
-    while run.call < run.num_calls:
-        start = run.call
+    while run.next_call < run.num_calls:
+        start = run.next_call
         run.advance(broadcast(size))  # clocks differ, but all processes must play the same parts
         assert run.failure is not None
-        part = (start, run.call, run.failure)
+        part = (start, run.next_call, run.failure)
         if pending is not None:
             finish(pending)
         pending = part
         due = pause is not None and time.monotonic() - last_pause >= pause_seconds
-        if due or not ahead or run.call == run.num_calls:
+        if due or not ahead or run.next_call == run.num_calls:
             finish(pending)
             pending = None
-        if pause is not None and (due or run.call == run.num_calls):
+        if pause is not None and (due or run.next_call == run.num_calls):
             pause(run)
             last_pause = last_part = time.monotonic()

@@ -200,7 +200,8 @@ def start_batch(
 ) -> Run:
     """A run of several videos at once, as many as the axis ``data`` of `mesh` is long.
 
-    Each video has its own part of the devices, and plays its own call_schedule. Arguments as in `sample`,
+    Each video has its own part of the devices, and plays its own call_schedule. Arguments as in
+    `sample`,
     but for `conds`, `unconds`, `keys` and `latents`, which have one entry a video, and `sampler`,
     which may. ``Run.latents()`` is ``[V, F, H, W, C]``; each equals what `sample` makes of it
     alone, up to rounding.
@@ -288,7 +289,8 @@ def _traced_value(value: Any) -> bool:
 
 
 def batch_run(parts: Sequence[VideoProgram], placement: Placement) -> Run:
-    """The run of several videos at once; InputError where their programs or call_schedules differ."""
+    """The run of several videos at once; InputError where their programs or call_schedules
+    differ."""
     one = parts[0]
     for part in parts[1:]:
         if (

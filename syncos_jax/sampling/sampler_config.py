@@ -1,8 +1,10 @@
 """Settings of the samplers: which stages run, for how long, with which numbers.
 
-One frozen dataclass, `SamplerConfig`, describes them all; `SynCoS`, `CoDenoising`, `RefinementOnly`,
+One frozen dataclass, `SamplerConfig`, describes them all; `SynCoS`, `CoDenoising`,
+`RefinementOnly`,
 `FlowLong`, `FreeNoise` and `FIFO` make it by name, with the fields that each has. Every sampler is
-another call_schedule for the same scan (`syncos_jax.sampling.call_schedule`, `syncos_jax.sampling.loop`).
+another call_schedule for the same scan (`syncos_jax.sampling.call_schedule`,
+`syncos_jax.sampling.loop`).
 """
 
 from __future__ import annotations
@@ -139,7 +141,8 @@ class SamplerConfig(_Checked):
       guidance_t_min, guidance_t_max: guidance is applied at timesteps from the one to the other, in
         units of the schedule; None for no upper end. Elsewhere the network is called on the prompts
         alone, which is half the work (Kynkäänniemi et al., arXiv 2404.07724).
-      batch: windows in one call of the network, at most (twice as many samples with guidance); memory
+      batch: windows in one call of the network, at most (twice as many samples with guidance);
+      memory
         goes with it, the result does not. None: chosen so that few places of a call stay empty.
       eta: 0 for deterministic DDIM, up to 1 for ancestral sampling.
       solver: how a step goes from one timestep to the next: "ddim", "euler", "dpm++" (2M), "unipc"
@@ -147,7 +150,8 @@ class SamplerConfig(_Checked):
         whatever the solver, and the step after it looks back at none before.
       reuse: how far the noise that the predictions imply may be foretold to change, as a share of
         it, for a pass to keep what was predicted before without calling the network
-        (`syncos_jax.sampling.step_cache`); 0.05 to 0.3 or so. None: every pass is computed. Steps that
+        (`syncos_jax.sampling.step_cache`); 0.05 to 0.3 or so. None: every pass is computed. Steps
+        that
         are refined, the two after them and the last are computed in any case.
       co_denoise: whether stages 1 and 3 run: predict and fuse every window, resume at the next
         timestep.

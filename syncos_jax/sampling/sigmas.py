@@ -49,7 +49,8 @@ def flow_sigmas(
     end_clean: bool = True,
     train_steps: int = 1000,
 ) -> SigmaSchedule:
-    """SigmaSchedule of a flow model: ``a = 1 - s``, ``b = s``, ``s <- shift s / (1 + (shift - 1) s)``.
+    """SigmaSchedule of a flow model: ``a = 1 - s``, ``b = s``, ``s <- shift s / (1 + (shift -
+    1) s)``.
 
     Rule ``"unipc"`` spreads ``s`` over ``1 .. 1/T`` and leaves the last one out; ``"dpm++"``
     over ``1 - 1/T .. 0`` likewise; ``"euler"`` over ``1 .. (1/T, shifted)`` with both ends, and

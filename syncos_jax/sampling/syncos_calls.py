@@ -76,7 +76,8 @@ class _Writer:
         self.steps = timesteps_for(schedule, settings)
         if len(self.steps.t) > noise.MAX_STEPS:
             raise InputError(
-                f"make_call_schedule: {len(self.steps.t)} steps are too many; at most {noise.MAX_STEPS}"
+                f"make_call_schedule: {len(self.steps.t)} steps are too many; at most "
+                f"{noise.MAX_STEPS}"
             )
         refinement = settings.refinement
         count = layout.count if refinement is None else refinement.windows_of_step(layout.count)

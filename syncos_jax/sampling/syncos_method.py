@@ -29,7 +29,8 @@ from syncos_jax.sampling.windows import WindowLayout
 
 
 class UpdateStep(NamedTuple):
-    """A pass over all windows (stage 1) or one optimiser step (stage 2); on a `CallSchedule` each array
+    """A pass over all windows (stage 1) or one optimiser step (stage 2); on a `CallSchedule`
+    each array
     has the updates as an axis in front."""
 
     step: Any
@@ -68,7 +69,8 @@ class UpdateStep(NamedTuple):
     """Whether the step resumes with the baseline noise or with fresh noise, not by the solver;
     bool."""
     reuse: Any
-    """Foretold change of the noise below which stage 1 is not computed (`SamplerConfig.reuse`), 0 where
+    """Foretold change of the noise below which stage 1 is not computed (`SamplerConfig.reuse`),
+    0 where
     it always is; float32."""
     samples: Any
     """Predictions of the update, int32."""

@@ -29,7 +29,8 @@ class WindowLayout:
       stride: distance of two neighbouring windows, ``1 <= stride <= window``.
       weighting: how much a window's frame counts in `fuse`: ``"uniform"`` (the method as
         published) or ``"triangle"`` (1, 2, ..., 2, 1: the middle of a window counts most).
-      drop_leading: frames at the beginning of each window but the video's first that are predicted and
+      drop_leading: frames at the beginning of each window but the video's first that are predicted
+      and
         thrown away. To a model that is causal in time a clip's first latent frame is the beginning
         of a scene; in mid-video it is not, and the windows before cover that frame.
 
@@ -61,7 +62,8 @@ class WindowLayout:
             )
         if self.drop_leading < 0 or self.stride > self.window - self.drop_leading:
             raise InputError(
-                f"WindowLayout: drop_leading {self.drop_leading} and stride {self.stride} together are "
+                f"WindowLayout: drop_leading {self.drop_leading} and stride {self.stride} "
+                f"together are "
                 f"more than the window of {self.window}, which would leave frames uncovered"
             )
         if self.weighting not in WEIGHTINGS:
