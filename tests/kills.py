@@ -149,7 +149,7 @@ def kill_runs(folder, signals, seed=0, model="fake", story=STORY):
     if generate("undisturbed"):
         raise SystemExit(log.read_text())
     seconds = time.monotonic() - begin
-    total = json.loads((folder / "undisturbed.json").read_text())["cost"]["rows"]
+    total = json.loads((folder / "undisturbed.json").read_text())["cost"]["calls"]
     expected = np.load(folder / "undisturbed.npy").tobytes()
     rng = random.Random(seed)
     found = {"rows": total, "killed_at": [], "went_on_from": [], "runs": 0, "identical": 0}

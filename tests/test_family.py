@@ -130,7 +130,7 @@ def test_generate_record_and_again(model):
     again = syncos("generate", "--from", "a.json", "--model", "toy", "--out", "b.mp4")
     assert again.exit_code == 0 and "bit for bit those of a.json" in again.stderr
     plan = json.loads(syncos("plan", "story.yaml", "--model", "toy", "--json").stdout)
-    assert plan["latent_frames"] == 8 and plan["cost"]["rows"] == record["cost"]["rows"]
+    assert plan["latent_frames"] == 8 and plan["cost"]["calls"] == record["cost"]["calls"]
 
 
 def test_batch(model):

@@ -140,7 +140,7 @@ def test_json(pipeline):
 
     plan = pipeline.plan(STORY)
     data = json.loads(json.dumps(plan.to_dict(), allow_nan=False))
-    assert data["cost"]["rows"] == plan.cost.calls and data["windows"][2]["event"] == 1
+    assert data["cost"]["calls"] == plan.cost.calls and data["windows"][2]["event"] == 1
 
 
 # -- time ------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_one_generate_derives_each_once(monkeypatch, tmp_path):
     assert result.exit_code == 0, result.output
     assert counts == {"_layout": 1, "window_prompts": 1, "make_call_schedule": 1, "settings": 1}
     record = json.loads(Path("a.json").read_text())
-    assert record["cost"]["rows"] > 0 and record["layout"]["windows"] == 5
+    assert record["cost"]["calls"] > 0 and record["layout"]["windows"] == 5
 
 
 def test_plan_record_and_run_read_the_request():
@@ -85,7 +85,7 @@ def test_fifo_is_a_run_like_the_others(tmp_path):
         seen[-1] == (len(made.call_schedule), len(made.call_schedule))
         and video.frames.shape[0] == 11
     )
-    assert len(made.texts[0]) == 11 and len(made.prompts.events) == made.layout.count
+    assert len(made.cond_index[0]) == 11 and len(made.prompts.events) == made.layout.count
     np.testing.assert_array_equal(pipeline(story).frames, video.frames)
     assert pipeline.plan(story).cost.optimizer_steps == 0
 
