@@ -195,7 +195,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
     with Checkpoint(tmp_path / "run", RUN, every=EACH) as kept:
         with pytest.raises(NonFiniteError) as error:
             kept.play(toy_run(params=bad))
-        assert error.value.row == 5
+        assert error.value.call == 5
     with Checkpoint(tmp_path / "run", RUN) as kept:
         assert kept.newest_row() == 5
 
