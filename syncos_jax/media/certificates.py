@@ -180,9 +180,7 @@ def make_test_identity(folder: str | os.PathLike[str], name: str, days: int = 36
     return target
 
 
-def _certificate(
-    name: str, key: Any, days: int, issuer: tuple[Any, Any] | None = None
-) -> Any:
+def _certificate(name: str, key: Any, days: int, issuer: tuple[Any, Any] | None = None) -> Any:
     """A certificate for `key`, by `issuer` (certificate, key), or an authority's own."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes

@@ -112,9 +112,7 @@ def sign(
     return target
 
 
-def read(
-    path: str | os.PathLike[str], trusted: str | bytes | None = None
-) -> Credentials:
+def read(path: str | os.PathLike[str], trusted: str | bytes | None = None) -> Credentials:
     """Reads and checks the credentials of a file.
 
     Args:

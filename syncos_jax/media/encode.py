@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def write(
     crf: int = 15,
     label: str | None = None,
     comment: str = "",
+    watermark: int | None = None,
 ) -> Path:
     """Writes frames in the format of the name's suffix; replaced only when the file is complete.
 
@@ -106,6 +108,7 @@ def write(
             has a profile that most players do not have.
         label: text that is drawn onto every frame, at the lower left.
         comment: goes into the file's metadata (in a folder, into each PNG's).
+        watermark: 64 bits that are hidden in the frames; None for none.
 
     H.264 and VP9 need even sides: an odd height or width is made even by repeating the last row or
     column. GIF and PNG keep the size.
@@ -120,7 +123,17 @@ def write(
     check_rate(target, fps)
     check_quality(target, crf)
     overlay = _overlay(label, height, width) if label else None
-    pictures = (_finished(frame, scale, height, width, overlay) for frame in frames)
+    hidden = None
+    if watermark is not None:
+        from syncos_jax.media.watermark import Watermark
+
+        hidden = Watermark(watermark, height, width, fps)
+    pictures = (
+        _finished(
+            frame, scale, height, width, overlay, partial(hidden.mark, index=i) if hidden else None
+        )
+        for i, frame in enumerate(frames)
+    )
     try:
         if is_frames_folder(target):
             with replacing_folder(target) as folder:
@@ -137,12 +150,19 @@ def write(
 
 
 def _finished(
-    frame: np.ndarray, scale: int, height: int, width: int, overlay: Image.Image | None
+    frame: np.ndarray,
+    scale: int,
+    height: int,
+    width: int,
+    overlay: Image.Image | None,
+    mark: Callable[[np.ndarray], np.ndarray] | None,
 ) -> np.ndarray:
-    """Nearest neighbour, the last row and column once more where a side is odd, the label."""
+    """Enlarged by nearest neighbour, padded to even sides, with the watermark and the label."""
     large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
     pad = (height - large.shape[0], width - large.shape[1])
     large = np.pad(large, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
+    if mark is not None:
+        large = mark(large)
     if overlay is not None:
         picture = Image.fromarray(large)
         picture.paste(overlay, (0, height - overlay.height), overlay)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
-from av.error import FFmpegError
 from PIL import Image, ImageDraw, ImageFont
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
 from syncos_jax.media.encode import check_video_path, png_comment, write
+from syncos_jax.media.read import constant_rate, frames_with_times
 
 __all__ = ["Video", "check_video_path", "load_video", "side_by_side"]
 
@@ -61,6 +60,7 @@ class Video:
         *,
         label: str | None = None,
         comment: str = "",
+        watermark: int | None = None,
     ) -> Path:
         """Writes the video in the format of the name's suffix and returns its path.
 
@@ -75,12 +75,20 @@ class Video:
                 .mov, where players cannot open it.
             label: text that is drawn onto every frame.
             comment: goes into the file's metadata.
+            watermark: 64 bits that `syncos_jax.media.watermark` hides in the frames; None for none.
 
         Raises InputError for a path that cannot be written, OSError where writing fails.
         """
         _check_scale(scale)
         return write(
-            path, self.frames, self.fps, scale=scale, crf=crf, label=label, comment=comment
+            path,
+            self.frames,
+            self.fps,
+            scale=scale,
+            crf=crf,
+            label=label,
+            comment=comment,
+            watermark=watermark,
         )
 
     def contact_sheet(
@@ -169,16 +177,16 @@ def _sheet(videos: Sequence[Video], columns: int) -> Image.Image:
 
 
 def load_video(path: str | os.PathLike[str]) -> Video:
-    """Reads a whole video file into memory; raises InputError where there is none."""
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: has no video in it")
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or 0)
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    except (OSError, FFmpegError) as error:
-        raise InputError(f"{path}: cannot be read as a video: {error.strerror}") from error
-    if not frames or not rate:
+    """Reads a whole clip into memory, turned upright; variable rates become constant.
+
+    Args:
+        path: a video file, an animated picture or a folder of PNG frames.
+
+    Raises:
+        InputError: the file cannot be read as a clip, or has no frames.
+    """
+    read = list(frames_with_times(path))
+    if not read:
         raise InputError(f"{path}: has no frames in it")
-    return Video(np.stack(frames), rate)
+    rate, shown = constant_rate(np.array([time for time, _ in read]))
+    return Video(np.stack([read[index][1] for index in shown]), rate)
