@@ -12,6 +12,7 @@ from syncos_jax.cli import (
     bench,
     compile,
     convert,
+    credentials,
     evaluate,
     experiment,
     generate,
@@ -20,6 +21,7 @@ from syncos_jax.cli import (
     review,
     scenario,
     studio,
+    verify,
 )
 from syncos_jax.cli.console import INTERRUPTED
 
@@ -46,6 +48,8 @@ app.command("experiment", epilog=experiment.EXAMPLES)(experiment.experiment)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("compile", epilog=compile.EXAMPLES)(compile.compile)
 app.add_typer(review.app, name="review")
+app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
+app.add_typer(credentials.app, name="credentials")
 app.command("studio", epilog=studio.EXAMPLES)(studio.studio)
 
 

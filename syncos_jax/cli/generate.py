@@ -126,6 +126,9 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    watermark: run_options.Watermark = None,
+    certificate: run_options.Certificate = None,
+    key: run_options.SigningKey = None,
     latents: Annotated[
         Path | None,
         typer.Option(
@@ -185,6 +188,7 @@ def generate(
         begin = time.perf_counter()
         parse_save_interval(checkpoint_every)
         check_label(label)
+        marking = run_options.read_marking(watermark, certificate, key)
         windows = options.read_windows_per_call(batch)
         fit = windows == "auto"
         changes = {
@@ -219,7 +223,7 @@ def generate(
         if beside is not None:
             jobs = _with_rivals(jobs, beside)
         for job in jobs:
-            job.scale, job.label = scale, label
+            job.scale, job.label, job.marking = scale, label, marking
             job.group = out.stem if job.compared is None else f"{out.stem}-{beside}"
             job.resume, job.every = resume, checkpoint_every
             job.sheet = job.out.with_suffix(".png") if contact_sheet else None

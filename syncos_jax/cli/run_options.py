@@ -3,11 +3,17 @@ models, and the look for what a server needs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syncos_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from syncos_jax.media.marking import Marking
 
 Resume = Annotated[
     bool,
@@ -24,6 +30,33 @@ CheckpointEvery = Annotated[
         metavar="TIME",
         help="How often the state of the run is saved: seconds such as 30 (less often where "
         "saving would take more than 2 % of the time), or rows such as 100rows.",
+    ),
+]
+Watermark = Annotated[
+    bool | None,
+    typer.Option(
+        "--watermark/--no-watermark",
+        help="Hide the run's id in the frames, imperceptibly; syncos verify reads it. Default: "
+        "$SYNCOS_WATERMARK, else off.",
+        show_default=False,
+    ),
+]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.pem",
+        help="Sign the video (Content Credentials) with this certificate and --key. Default: "
+        "$SYNCOS_CERTIFICATE, else unsigned; see syncos credentials.",
+        show_default=False,
+    ),
+]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE.pem",
+        help="Private key of --certificate. Default: $SYNCOS_SIGNING_KEY.",
+        show_default=False,
     ),
 ]
 LanguageModel = Annotated[
@@ -55,3 +88,21 @@ def server_modules() -> None:
             f"{error.name} is not installed, which the server needs; "
             'install it with: pip install "syncos-jax[studio]"'
         ) from error
+
+
+def read_marking(watermark: bool | None, certificate: Path | None, key: Path | None) -> Marking:
+    """How videos are marked, from the options and, where these are left out, the environment.
+
+    Raises InputError for an identity that cannot sign.
+    """
+    from syncos_jax.media.certificates import TIME_STAMP_VARIABLE, identity_from_files
+    from syncos_jax.media.marking import Marking
+
+    if certificate is None and key is None:
+        marking = Marking.from_environment()
+    elif certificate is None or key is None:
+        raise InputError("signing needs both --certificate and --key")
+    else:
+        identity = identity_from_files(certificate, key, os.environ.get(TIME_STAMP_VARIABLE))
+        marking = Marking(identity=identity)
+    return marking if watermark is None else dataclasses.replace(marking, watermark=watermark)

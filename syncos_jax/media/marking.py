@@ -15,7 +15,7 @@ from typing import Any
 
 from syncos_jax.errors import InputError
 from syncos_jax.media import credentials
-from syncos_jax.media.certificates import Identity
+from syncos_jax.media.certificates import Identity, identity_from_environment
 from syncos_jax.media.register import Register, file_sha256
 
 RUN_ID_DIGITS = 16
@@ -34,6 +34,20 @@ class Marking:
     watermark: bool = False
     identity: Identity | None = None
     prompts: bool = False
+
+    @classmethod
+    def from_environment(cls) -> Marking:
+        """What SYNCOS_WATERMARK (1 or 0), SYNCOS_CERTIFICATE with SYNCOS_SIGNING_KEY, and
+        SYNCOS_SIGN_PROMPTS (1 or 0) ask for.
+
+        Raises:
+            InputError: a value that is neither 1 nor 0, or an identity that cannot sign.
+        """
+        return cls(
+            watermark=_switch("SYNCOS_WATERMARK"),
+            identity=identity_from_environment(),
+            prompts=_switch("SYNCOS_SIGN_PROMPTS"),
+        )
 
     def check(self, path: str | os.PathLike[str], height: int, width: int) -> None:
         """Raises InputError, before any work, where a video of this name and size (pixels) cannot
@@ -92,6 +106,13 @@ class Marking:
         }
 
 
+def _switch(variable: str) -> bool:
+    value = os.environ.get(variable, "0")
+    if value not in ("0", "1", ""):
+        raise InputError(f"{variable} is {value!r}, but must be 1 (on) or 0 (off)")
+    return value == "1"
+
+
 def run_id(latents_sha256: str) -> str:
     """The id of a run, 16 hexadecimal digits (64 bits): the same for the same latents."""
     name = f"syncos_jax run {latents_sha256}".encode()
@@ -120,6 +141,11 @@ class Marks:
     false_alarm: float
     register: str
     problems: tuple[str, ...]
+
+    @property
+    def marked(self) -> bool:
+        """Whether the file itself carries a mark, intact or not."""
+        return self.credentials.state != "none" or self.watermark != "none"
 
 
 def verify(
@@ -158,7 +184,7 @@ def verify(
         kind,
         found.false_alarm,
         listed,
-        tuple(_problems(signed, payload, kind, listed, entry)),
+        tuple(_problems(signed, payload, kind, listed, entry, strict=trusted is not None)),
     )
 
 
@@ -188,8 +214,12 @@ def _problems(
     kind: str,
     listed: str,
     entry: Mapping[str, Any] | None,
+    *,
+    strict: bool,
 ) -> list[str]:
     problems = []
+    if signed.state == "valid" and strict:
+        problems.append(f"signed by {signed.signer or 'somebody'}, who is not on the trust list")
     if signed.state == "invalid":
         why = signed.problems[0] if signed.problems else "damaged"
         problems.append(f"changed after signing ({why})")

@@ -22,6 +22,7 @@ from filelock import FileLock
 from syncos_jax.errors import InputError
 
 FILE = "register.jsonl"
+LOCK = ".register.lock"
 FIRST = "0" * 64
 """What the first line holds in place of a hash."""
 
@@ -54,7 +55,7 @@ class Register:
             InputError: the register is damaged.
             OSError: it cannot be written.
         """
-        with FileLock(self.path.with_suffix(".lock")):
+        with FileLock(self.path.with_name(LOCK)):
             lines = self._lines()
             place = Place(len(lines) + 1, _hash(lines[-1]) if lines else FIRST)
             entry: dict[str, Any] = {}
@@ -72,7 +73,8 @@ class Register:
         Raises:
             InputError: names the first line that was changed, or after which one is missing.
         """
-        entries, previous = [], FIRST
+        entries: list[Mapping[str, Any]] = []
+        previous = FIRST
         for number, line in enumerate(self._lines(), 1):
             try:
                 entry = json.loads(line)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from binascii import crc_hqx
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def detect(luma: np.ndarray, times: np.ndarray, *, search: bool = True) -> Detec
     return best
 
 
-def read_luma(path: str) -> tuple[np.ndarray, np.ndarray]:
+def read_luma(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """Luma uint8 ``[F, H, W]`` and times ``[F]`` in seconds of the beginning of a video.
 
     Raises:

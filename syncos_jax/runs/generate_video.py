@@ -110,7 +110,7 @@ def decode_and_write(
     """Decodes latents and writes the video; arguments as in `generate_video`,
     `row_seconds`: what a call of the network took, where that is to be remembered; `frames`: the
     latents decoded, where that has been done."""
-    from syncos_jax.runs.metadata import describe, video_comment, write_metadata
+    from syncos_jax.runs.metadata import describe, write_metadata
     from syncos_jax.sampling.hosts import is_main_process
 
     request = job.prepare(pipeline)
@@ -122,7 +122,7 @@ def decode_and_write(
     video = pipeline.video(request, frames)
     record = describe(request, latents, model_id)
     with phases.phase("write"):
-        scale = _write(job, video, latents, video_comment(record))
+        scale, marks = _write(job, video, latents, record)
     record.update(
         files={
             "video": job.out.name,
@@ -130,6 +130,7 @@ def decode_and_write(
             "latents": job.latents.name if job.latents else None,
         },
         video=_video_facts(job, video, scale),
+        marks=marks,
         template=_template(job),
         take=_take(job),
         timings={name: round(value, 3) for name, value in phases.seconds.items()},
@@ -172,15 +173,30 @@ def _position(call_schedule: CallSchedule, done: int) -> str:
     return f"step {step} of {steps}, t = {updates.t[at]:.0f}, {stage}"
 
 
-def _write(job: Job, video: Video, latents: jax.Array, comment: str) -> int:
-    """Writes what was asked for; returns the scale of the video."""
+def _write(
+    job: Job, video: Video, latents: jax.Array, record: dict[str, Any]
+) -> tuple[int, dict[str, Any] | None]:
+    """Writes what was asked for; returns the scale of the video and how it is marked."""
+    from syncos_jax.media.marking import run_id
+    from syncos_jax.runs.metadata import signed_facts, video_comment
+
+    comment = video_comment(record)
     scale = scale_of(job, *video.frames.shape[1:3])
-    video.save(job.out, scale=scale, label=job.label, comment=comment)
+    name = run_id(record["latents"]["sha256"])
+    video.save(
+        job.out,
+        scale=scale,
+        label=job.label,
+        comment=comment,
+        watermark=int(name, 16) if job.marking.watermark else None,
+    )
+    facts = {"run_id": name, **signed_facts(record, prompts=job.marking.prompts)}
+    marks = job.marking.apply(job.out, facts, title=record["title"])
     if job.sheet is not None:
         video.contact_sheet(job.sheet, comment=comment)
     if job.latents is not None:
         write_latents(job.latents, latents, comment)
-    return scale
+    return scale, marks
 
 
 def write_latents(path: Path, latents: jax.Array, comment: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from syncos_jax.files import check_writable
 from syncos_jax.files.text import short
 from syncos_jax.media.encode import check_rate
 from syncos_jax.media.label import render
+from syncos_jax.media.marking import Marking
 from syncos_jax.pipeline.checkpoint import RUN, run_folder
 from syncos_jax.runs.progress import Phases, interruptible
 from syncos_jax.scenario import Scenario
@@ -38,6 +39,7 @@ class Job:
         latents: the latents, .npy or .npz.
         metadata: the metadata file, .json.
         template: the scenario's file.
+        marking: watermark and Content Credentials; by default what the environment asks for.
         scale, label: as `Video.save` has them; scale None for what makes small videos visible.
         sampler, seed: in place of the scenario's.
         request: all that follows from these for a pipeline; `prepare` makes it.
@@ -57,6 +59,7 @@ class Job:
     template: Path | None = None
     scale: int | None = None
     label: str | None = None
+    marking: Marking = field(default_factory=Marking.from_environment)
     sampler: SamplerConfig | None = None
     seed: int | None = None
     request: Request | None = None
@@ -113,8 +116,9 @@ def check_fit(pipeline: Pipeline, job: Job) -> None:
     """Makes sure that scenario, label and format fit the model's video; raises InputError."""
     request = job.prepare(pipeline)
     check_rate(job.out, request.fps)
+    scale = scale_of(job, request.height, request.width)
+    job.marking.check(job.out, request.height * scale, request.width * scale)
     if job.label is not None:
-        scale = scale_of(job, request.height, request.width)
         render(job.label, request.height * scale, request.width * scale)
 
 

@@ -25,6 +25,7 @@ latents            sha256 of the float32 values, shape, dtype
 versions           of syncos_jax, jax, jaxlib, flax, numpy, av, python
 device             platform, kind, count
 timings            seconds of each phase
+marks              run_id, watermark, signed_by, register (line, previous); null for none
 made_from          of a video made again: file, identical (are the latents the same); else null
 ================== =========================================================================
 
@@ -50,6 +51,7 @@ import syncos_jax
 from syncos_jax.errors import InputError
 from syncos_jax.files.text import short
 from syncos_jax.files.versioned import FileFormat
+from syncos_jax.media.credentials import SOURCE_TYPE
 from syncos_jax.media.encode import read_comment
 from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.scenario import Scenario
@@ -62,8 +64,6 @@ METADATA = FileFormat(
     "the record of a video",
     "give the .json file beside a video that syncos generate made",
 )
-SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-"""IPTC's term for what a trained model made, as other tools look for it."""
 
 
 def metadata_path(video: str | os.PathLike[str]) -> Path:
@@ -135,6 +135,19 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
         "versions": versions(),
         "device": device_of(request.placement),
     }
+
+
+def signed_facts(sidecar: Mapping[str, Any], *, prompts: bool) -> dict[str, Any]:
+    """What Content Credentials say of a run: hashes, model and settings; prompts where asked."""
+    facts = {
+        "created": sidecar["created"],
+        "model": {key: sidecar["model"][key] for key in ("name", "weights_sha256")},
+        "scenario_sha256": sidecar["scenario_sha256"],
+        "latents_sha256": sidecar["latents"]["sha256"],
+        "seed": sidecar["seed"],
+        "sampler": sidecar["sampler"],
+    }
+    return facts | ({"scenario": sidecar["scenario"]} if prompts else {})
 
 
 def video_comment(sidecar: Mapping[str, Any]) -> str:
