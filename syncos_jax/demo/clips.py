@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from syncos_jax.demo.known import KNOWN_SHARE, TURNING_SHARE, Turn, known_frames
 from syncos_jax.demo.train_frames import Captions
 from syncos_jax.demo.world import BACKGROUNDS, COLOURS, OPPOSITE, Scene
 from syncos_jax.models.tokenizer import PromptTokenizer
+
+
+KNOWN_AFTER = 16_000  # clips
 
 
 class Batch(NamedTuple):
@@ -18,11 +22,13 @@ class Batch(NamedTuple):
         latents: ``[B, F, h, w, C]`` float32, unscaled.
         ids: tokens of the captions ``[B, S]``.
         noisy: 1 for clips to be trained on at high noise, else 0: ``[B]`` float32.
+        known: 1 for frames that are known, else 0: ``[B, F]`` float32.
     """
 
     latents: Any
     ids: Any
     noisy: Any
+    known: Any
 
 
 def lesson(clips: int) -> tuple[float, int]:
@@ -52,8 +58,7 @@ def reversed_scene(scene: Scene) -> Scene:
 
 
 def clip_batches(
-    latents: np.ndarray,
-    scenes: list[Scene],
+    banks: tuple[tuple[np.ndarray, list[Scene]], tuple[np.ndarray, list[Turn]]],
     tokenizer: PromptTokenizer,
     size: int,
     seed: tuple[int, ...],
@@ -61,9 +66,11 @@ def clip_batches(
 ) -> Iterator[Batch]:
     """Random clips, half of them backwards, with freshly worded captions, one in ten empty.
 
-    ``latents [N, F, h, w, C]`` are unscaled, of ``scenes``; ``seen`` is how many clips the
-    curriculum counts as seen already.
+    ``banks`` are unscaled latents ``[N, F, h, w, C]`` of scenes, and of turns; ``seen`` is how
+    many clips the curriculum counts as seen already. Once it has taught all motions, some clips
+    have known frames.
     """
+    (latents, scenes), (turned, turns) = banks
     rng = np.random.default_rng(seed)
     captions = Captions(tokenizer, rng)
     rank = pair_ranks(scenes)
@@ -81,6 +88,15 @@ def clip_batches(
             for i, back in zip(chosen, backwards, strict=True)
         ]
         clips = latents[chosen].astype(np.float32)
-        clips[backwards] = clips[backwards, ::-1]
-        yield Batch(clips, captions(told), noisy.astype(np.float32))
+        known = np.zeros(clips.shape[:2], np.float32)
+        if seen >= KNOWN_AFTER:
+            for i in np.flatnonzero(rng.random(size) < KNOWN_SHARE):
+                known[i] = known_frames(rng, known.shape[1])
+                if rng.random() < TURNING_SHARE:
+                    number = int(rng.integers(len(turns)))
+                    _, after, count = turns[number]
+                    clips[i], known[i] = turned[number], np.arange(known.shape[1]) < count
+                    told[i] = reversed_scene(after) if backwards[i] else after
+        clips[backwards], known[backwards] = clips[backwards, ::-1], known[backwards, ::-1]
+        yield Batch(clips, captions(told), noisy.astype(np.float32), known)
         seen += size

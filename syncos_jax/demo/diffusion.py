@@ -89,7 +89,12 @@ def schedule_rates() -> tuple[jax.Array, jax.Array]:
 
 
 def velocity_error(
-    unet: Callable[..., jax.Array], x0: jax.Array, t: jax.Array, text: jax.Array, key: jax.Array
+    unet: Callable[..., jax.Array],
+    x0: jax.Array,
+    t: jax.Array,
+    text: jax.Array,
+    key: jax.Array,
+    known: jax.Array | None = None,
 ) -> jax.Array:
     """Mean square error of the predicted ``v`` of each clip.
 
@@ -99,6 +104,8 @@ def velocity_error(
         t: timesteps ``[B, F]``.
         text: features of the captions ``[B, S, D]``.
         key: of the noise.
+        known: ``[B, F]``, 1 for frames that enter clean, at timestep 0, as in sampling from a
+            picture; their predictions do not count. None: no frame is known.
 
     Returns:
         ``[B]``.
@@ -106,5 +113,11 @@ def velocity_error(
     signal, noise = schedule_rates()
     a, b = signal[t][..., None, None, None], noise[t][..., None, None, None]
     eps = jax.random.normal(key, x0.shape)
-    off = unet(a * x0 + b * eps, t, text) - (a * eps - b * x0)
-    return jnp.square(off).mean(axis=(1, 2, 3, 4))
+    x = a * x0 + b * eps
+    if known is not None:
+        t = jnp.where(known > 0, 0, t)
+        x = jnp.where(known[..., None, None, None] > 0, x0, x)
+    error = jnp.square(unet(x, t, text) - (a * eps - b * x0)).mean(axis=(2, 3, 4))
+    if known is None:
+        return error.mean(axis=1)
+    return (error * (1 - known)).sum(axis=1) / (1 - known).sum(axis=1)
