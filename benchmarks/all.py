@@ -27,16 +27,16 @@ import compare
 import profiling
 import startup
 
-from syncos_jax.experiments.bench import report
-from syncos_jax.experiments.bench.device import Peak
-from syncos_jax.experiments.bench.measure import Measurement
+from syncos_jax.bench import report
+from syncos_jax.bench.device import Peak
+from syncos_jax.bench.measure import Measurement
 from syncos_jax.files import replacing
 
 HERE = Path(__file__).parent
 PARTS = ("bench", "compare", "profiling", "startup")
 _MACHINE = """
 import json
-from syncos_jax.experiments.bench import device
+from syncos_jax.bench import device
 print(json.dumps([device.kind(), device.machine()]))
 """
 

@@ -36,9 +36,9 @@ import numpy as np
 import torch
 import torch_reference
 
-from syncos_jax.experiments.bench import device, report
-from syncos_jax.experiments.bench.networks import RANDOM, bench_model
-from syncos_jax.experiments.bench.work import Case, scenario
+from syncos_jax.bench import device, report
+from syncos_jax.bench.networks import RANDOM, bench_model
+from syncos_jax.bench.work import Case, scenario
 from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import model_folder

@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from syncos_jax.bench import report
 from syncos_jax.errors import InputError
-from syncos_jax.experiments.bench import report
 from syncos_jax.files import replacing
 from syncos_jax.pipeline.hardware import Report, compile_in_subprocess, parse, roofline
 from syncos_jax.pipeline.hardware.report import from_dict

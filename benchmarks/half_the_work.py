@@ -19,11 +19,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from syncos_jax.experiments.bench import report
-from syncos_jax.experiments.measures import MEASURES, measure
-from syncos_jax.experiments.statistics import Estimate, difference, estimate
-from syncos_jax.experiments.suite import load_suite
+from experiment.intervals import Estimate, difference, estimate
+from experiment.suite import load_suite
+from syncos_jax.bench import report
 from syncos_jax.files import replacing
+from syncos_jax.metrics.catalogue import METRICS, metric_values
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import CoDenoising
@@ -43,7 +43,7 @@ WAYS: dict[str, tuple[str, SamplerConfig]] = {
 }
 """Name -> model and sampler."""
 SHOWN = ("fidelity", "motion_right", "subject_consistency", "background_consistency")
-HEADER = ("", "clips", "latents differ by", *(MEASURES[name].title for name in SHOWN))
+HEADER = ("", "clips", "latents differ by", *(METRICS[name].title for name in SHOWN))
 KINDS = ("motion", "background", "colour")
 
 
@@ -54,7 +54,7 @@ def made(pipeline: Pipeline, case: Any, seed: int, sampler: SamplerConfig) -> di
     run.advance()
     latents = run.latents()
     video = pipeline.video(request, pipeline.decode(latents))
-    values = measure(evaluate(video.frames, video.fps, case.expected, matrix=False))
+    values = metric_values(evaluate(video.frames, video.fps, case.expected, matrix=False))
     clips = request.summary.samples - run.num_skipped
     return {"latents": np.asarray(latents), "measures": values, "clips": clips}
 

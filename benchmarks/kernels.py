@@ -20,10 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from syncos_jax.bench import report
+from syncos_jax.bench.device import kind, machine
+from syncos_jax.bench.measure import Work, measure
 from syncos_jax.errors import InputError
-from syncos_jax.experiments.bench import report
-from syncos_jax.experiments.bench.device import kind, machine
-from syncos_jax.experiments.bench.measure import Work, measure
 from syncos_jax.files import replacing
 from syncos_jax.kernels.attention import IMPLEMENTATIONS, attention, choose, unsupported_reason
 from syncos_jax.kernels.attention.shapes import SHAPES

@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.experiments.bench import device, report, trace
-from syncos_jax.experiments.bench.networks import RANDOM, bench_model
-from syncos_jax.experiments.bench.work import Case, row_work, unet_work
+from syncos_jax.bench import device, report, trace
+from syncos_jax.bench.networks import RANDOM, bench_model
+from syncos_jax.bench.work import Case, row_work, unet_work
 from syncos_jax.sampling import CoDenoising
 
 HEADER = ("kind of operation", "ms a call", "share")

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.experiments.bench import device, report
+from syncos_jax.bench import device, report
 
 HEADER = ("start", "to first row", "imports", "load", "text", "first row", "processor", "compiled")
 

@@ -25,7 +25,7 @@ from studio_page import Studio  # noqa: E402
 from studio_tour import running, tour  # noqa: E402
 from takes import frames_of, write_take  # noqa: E402
 
-from syncos_jax.demo.world import Scene  # noqa: E402
+from demo_model.world import Scene  # noqa: E402
 
 PICTURES = ROOT / "docs" / "studio"
 COMMAND = ["-c", "from syncos_jax.cli import main; main()", "studio"]

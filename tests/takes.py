@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from syncos_jax.demo.world import Scene, render
+from demo_model.world import Scene, render
 from syncos_jax.media.video import Video
 
 EVENTS = [

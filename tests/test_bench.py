@@ -18,10 +18,10 @@ from benchmark_scripts import benchmark
 from flax import nnx
 from typer.testing import CliRunner
 
+from syncos_jax.bench import device, networks, report, trace
+from syncos_jax.bench.measure import Work, measure
+from syncos_jax.bench.work import Case, jobs, row_work, scenario
 from syncos_jax.cli import app
-from syncos_jax.experiments.bench import device, networks, report, trace
-from syncos_jax.experiments.bench.measure import Work, measure
-from syncos_jax.experiments.bench.work import Case, jobs, row_work, scenario
 from syncos_jax.models import saved
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.pipeline import Pipeline

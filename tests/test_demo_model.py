@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
 from flax import nnx
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from syncos_jax.demo.evaluate import autoencoder_right, clips_right, open_colour_scenario
-from syncos_jax.demo.world import LARGE_SUBJECTS, render, sample_scene
-from syncos_jax.demo.world.tracker import read, track
+from demo_model.evaluate import autoencoder_right, clips_right, open_colour_scenario
+from demo_model.world import LARGE_SUBJECTS, render, sample_scene
+from syncos_jax.metrics.world.tracker import read, track
 from syncos_jax.models import Model
 from syncos_jax.models.unet_clip.unet3d import UNet3D
 from syncos_jax.models.unet_clip.vae import AutoencoderKL as OurVAE

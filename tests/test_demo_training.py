@@ -13,30 +13,33 @@ from flax import nnx
 from networks import random_network
 from PIL import Image
 
-from syncos_jax.demo import gates
-from syncos_jax.demo.bank import encode_bank
-from syncos_jax.demo.clips import clip_batches, lesson
-from syncos_jax.demo.diffusion import (
+from demo_model import gates
+from demo_model.bank import encode_bank
+from demo_model.clip_batches import clip_batches, lesson
+from demo_model.diffusion import (
     TextToVideo,
     over_time,
     schedule_rates,
     velocity_error,
     without_time,
 )
-from syncos_jax.demo.evaluate import drawn_subjects, prompt
-from syncos_jax.demo.export import export, training_record
-from syncos_jax.demo.frames import STRENGTH, mark_frames, marks
-from syncos_jax.demo.loop import Training
-from syncos_jax.demo.sheet import write_sheet
-from syncos_jax.demo.sizes import TOKENS, DemoSizes, Stage
-from syncos_jax.demo.tokenizer import train_tokenizer
-from syncos_jax.demo.train import begun, learn_to_draw, learn_to_see, silence
-from syncos_jax.demo.train_clips import frame_timesteps, train_clips
-from syncos_jax.demo.train_frames import still_timesteps
-from syncos_jax.demo.train_text import codes
-from syncos_jax.demo.train_vae import normalise_latents, reconstruction_error
-from syncos_jax.demo.world import LARGE_SUBJECTS, MOTIONS, OPPOSITE, render, sample_scene
+from demo_model.evaluate import drawn_subjects, prompt
+from demo_model.export import export, training_record
+from demo_model.frame_marks import STRENGTH, mark_frames, marks
+from demo_model.known import known_frames, render_turns, sample_turn
+from demo_model.loop import Training
+from demo_model.sheet import write_sheet
+from demo_model.sizes import TOKENS, DemoSizes, Stage
+from demo_model.tokenizer import train_tokenizer
+from demo_model.train import begun, learn_to_draw, learn_to_see, silence
+from demo_model.train_clips import frame_timesteps, train_clips
+from demo_model.train_frames import still_timesteps
+from demo_model.train_text import codes
+from demo_model.train_vae import normalise_latents, reconstruction_error
+from demo_model.world import LARGE_SUBJECTS, Scene, render, sample_scene
 from syncos_jax.errors import InputError
+from syncos_jax.metrics.world import CLIP_FRAMES, MOTIONS, OPPOSITE
+from syncos_jax.metrics.world.tracker import judge, track
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL, VAEConfig
@@ -65,6 +68,9 @@ TINY = DemoSizes(
     stills=6,
     bank=6,
 )
+
+
+NO_TURNS: tuple = (np.zeros((0, 8, 1, 1, 1)), [])
 
 
 def fit_line(folder, steps: int) -> tuple[dict, list[int]]:
@@ -110,8 +116,9 @@ def test_clips_played_backwards_are_called_by_the_opposite_motion(tmp_path):
     tokenizer = PromptTokenizer(tmp_path, TOKENS)
     scene = sample_scene(np.random.default_rng(0), motion="left")
     latents = np.arange(8, dtype=np.float16).reshape(1, 8, 1, 1, 1)
-    stream = clip_batches(latents, [scene], tokenizer, 64, (0, 0))
-    clips, ids, _ = next(stream)
+    stream = clip_batches(((latents, [scene]), NO_TURNS), tokenizer, 64, (0, 0))
+    clips, ids, _, known = next(stream)
+    assert not known.any()  # motions are learned first
     words = [tokenizer._tokenizer.decode(row) for row in ids]
     for clip, text in zip(clips, words, strict=True):
         backwards = clip[0, 0, 0, 0] > clip[-1, 0, 0, 0]
@@ -131,8 +138,8 @@ def test_the_noisy_lesson_begins_with_one_colour_on_one_background(tmp_path):
     )
 
     def pairs(seen):
-        stream = clip_batches(latents, scenes, tokenizer, 512, (0, seen), seen)
-        clips, _, noisy = next(stream)
+        banks = (latents, scenes), (latents, [(s, s, 3) for s in scenes])
+        clips, _, noisy, _ = next(clip_batches(banks, tokenizer, 512, (0, seen), seen))
         chosen = [scenes[int(clip[0, 0, 0, 0])] for clip in clips]
         taught = {(s.colour, s.background) for s, n in zip(chosen, noisy, strict=True) if n}
         others = {(s.colour, s.background) for s, n in zip(chosen, noisy, strict=True) if not n}
@@ -215,7 +222,8 @@ def test_every_attribute_has_a_share_of_the_text_features():
 
 def test_the_timesteps_that_are_trained_at():
     u = (jnp.arange(4000, dtype=jnp.float32) + 0.5) / 4000
-    t = np.asarray(frame_timesteps(jax.random.key(0), u, jnp.zeros(4000), 8, 1000))
+    none = jnp.zeros((4000, 8))
+    t = np.asarray(frame_timesteps(jax.random.key(0), u, jnp.zeros(4000), none, 1000))
     assert t.shape == (4000, 8) and t.min() >= 0 and t.max() <= 999
     shared = (t == t[:, :1]).all(axis=1)
     assert 0.55 < shared.mean() < 0.65
@@ -225,8 +233,11 @@ def test_the_timesteps_that_are_trained_at():
         others[:, 0] < 300
     )  # one frame apart from the rest
     assert 0.65 < anchored.mean() < 0.85  # three in ten clips, of four in ten
-    noisy = np.asarray(frame_timesteps(jax.random.key(0), u, jnp.ones(4000), 8, 1000))
+    noisy = np.asarray(frame_timesteps(jax.random.key(0), u, jnp.ones(4000), none, 1000))
     assert (noisy == noisy[:, :1]).all() and noisy.min() >= 699
+    first = none.at[:, 0].set(1)
+    pictured = np.asarray(frame_timesteps(jax.random.key(0), u, jnp.zeros(4000), first, 1000))
+    assert (pictured == pictured[:, :1]).all()  # one for all frames, of which the known have 0
 
 
 def test_each_part_of_the_weights_has_its_share_of_the_rate(tmp_path):
@@ -298,6 +309,78 @@ def test_the_velocity_that_is_learned():
     assert error.shape == (2,) and float(error.max()) < 1e-6
 
 
+def test_known_frames_enter_clean_and_their_predictions_do_not_count():
+    x0 = jax.random.normal(jax.random.key(1), (1, 3, 2, 2, 4))
+    known = jnp.asarray([[1.0, 0.0, 0.0]])
+    seen = []
+
+    def network(x, t, text):
+        seen.append((x, t))
+        return jnp.where(known[..., None, None, None] > 0, 1e3, 0.0) * jnp.ones_like(x)
+
+    t = jnp.full((1, 3), 700)
+    text, key = jnp.zeros((1, 1, 1)), jax.random.key(2)
+    error = velocity_error(network, x0, t, text, key, known)
+    (x, times), none = seen[0], jnp.zeros_like(known)
+    np.testing.assert_array_equal(times, [[0, 700, 700]])
+    np.testing.assert_array_equal(x[:, 0], x0[:, 0])
+    assert np.abs(x[:, 1:] - x0[:, 1:]).min() > 0
+    assert float(error[0]) < 10
+    zeros = lambda x, t, text: jnp.zeros_like(x)  # noqa: E731
+    np.testing.assert_allclose(
+        velocity_error(zeros, x0, t, text, key, none), velocity_error(zeros, x0, t, text, key),
+        rtol=1e-6,
+    )  # fmt: skip
+
+
+def test_masks_of_known_frames_leave_something_to_make():
+    rng = np.random.default_rng(0)
+    masks = np.stack([known_frames(rng) for _ in range(2000)])
+    assert set(np.unique(masks)) == {0, 1}
+    counts = masks.sum(axis=1)
+    assert counts.min() == 1 and counts.max() < CLIP_FRAMES
+    only_first = (counts == 1) & (masks[:, 0] == 1)
+    assert 0.36 < only_first.mean() < 0.46  # beginning with a picture is what users do most
+
+
+def test_a_turning_clip_changes_its_motion_and_stays_inside():
+    rng = np.random.default_rng(1)
+    turns = [sample_turn(rng, LARGE_SUBJECTS) for _ in range(64)]
+    clips = render_turns(turns)
+    for clip, (first, second, count) in zip(clips, turns, strict=True):
+        np.testing.assert_array_equal(clip[:count], render([first])[0, :count])
+        seen = track(clip)
+        assert first.motion != second.motion
+        assert seen.visible.all()
+    long_before = [(c, t) for c, t in zip(clips, turns, strict=True) if t[2] == 4]
+    right = [
+        judge(clip[4:], {"motion": second.motion})["motion"] for clip, (_, second, _) in long_before
+    ]
+    assert np.mean(right) > 0.9
+
+
+def test_captions_of_turning_clips_describe_what_is_to_be_made(tmp_path):
+    """Forwards the end, backwards (the known frames are then the last) the beginning, reversed."""
+    train_tokenizer(tmp_path)
+    tokenizer = PromptTokenizer(tmp_path, TOKENS)
+    up, right = (
+        Scene("ball", "red", "meadow", motion, 32, 32, 13, 20) for motion in ("up", "right")
+    )
+    latents = np.arange(8, dtype=np.float16).reshape(1, 8, 1, 1, 1)
+    banks = (latents, [up]), (latents + 100, [(up, right, 3)])
+    clips, ids, _, known = next(clip_batches(banks, tokenizer, 400, (0, 0), 20_000))
+    assert 0.4 < known.any(axis=1).mean() < 0.6
+    turned = clips[:, 0, 0, 0, 0] >= 100
+    assert 0.08 < turned.mean() < 0.25
+    words = [tokenizer._tokenizer.decode(row) for row in ids]
+    for clip, mask, text in zip(clips[turned], known[turned], np.array(words)[turned], strict=True):
+        backwards = clip[0, 0, 0, 0] > clip[-1, 0, 0, 0]
+        np.testing.assert_array_equal(np.flatnonzero(mask), [5, 6, 7] if backwards else [0, 1, 2])
+        assert not any(word in text for word in ("rises", "falls", " up", " down"))
+        text = text.replace("bright", "")
+        assert not (backwards and "right" in text) and not (not backwards and "left" in text)
+
+
 def test_most_frames_are_trained_where_shapes_form():
     t = np.asarray(still_timesteps(jax.random.key(0), 4000, 1000))
     assert t.min() < 20 and t.max() > 980
@@ -366,16 +449,16 @@ def test_clips_go_on_from_frames(tmp_path):
     moved = [p for p, v in leaves(networks.unet).items() if np.abs(v - before[p]).max() > 1e-6]
     assert any("temp_convs" in path for path in moved)
     assert any("resnets" in path for path in moved)
-    assert {"right_motion", "opposite_motion"} <= set(log(tmp_path / "clips")[-1])
+    assert {"right_motion", "opposite_motion", "first_known"} <= set(log(tmp_path / "clips")[-1])
 
 
 @pytest.mark.slow  # minutes, nearly all of them compiling
 def test_the_stages_follow_each_other_and_resume(tmp_path, monkeypatch):
     for limits in ("AUTOENCODER", "FRAMES"):  # three steps reach nothing
         monkeypatch.setattr(gates, limits, {})
-    monkeypatch.setattr("syncos_jax.demo.train.TEXT_STEPS", 2)
-    monkeypatch.setattr("syncos_jax.demo.train.GATE_FRAMES", 4)
-    monkeypatch.setattr("syncos_jax.demo.train_vae.NORM_FRAMES", 64)
+    monkeypatch.setattr("demo_model.train.TEXT_STEPS", 2)
+    monkeypatch.setattr("demo_model.train.GATE_FRAMES", 4)
+    monkeypatch.setattr("demo_model.train_vae.NORM_FRAMES", 64)
 
     def to_frames():
         parts = learn_to_see(TINY, tmp_path, seed=0)

@@ -3,25 +3,12 @@
 import dataclasses
 import json
 from contextlib import nullcontext
-from importlib.resources import files
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from syncos_jax.demo.world import CLIP_FRAMES
-from syncos_jax.errors import InputError
-from syncos_jax.experiments.measures import (
-    MEASURES,
-    collect,
-    diversity_of_seeds,
-    entropy_of_choices,
-    measure,
-)
-from syncos_jax.experiments.methods import METHODS, choose, dial_methods, read_methods
-from syncos_jax.experiments.paper import COLUMNS, TABLES, compare
-from syncos_jax.experiments.plots import draw
-from syncos_jax.experiments.statistics import (
+from experiment.intervals import (
     FAILS,
     FEW,
     HOLDS,
@@ -33,10 +20,17 @@ from syncos_jax.experiments.statistics import (
     share_of_gain,
     verdict,
 )
-from syncos_jax.experiments.study import choose_cases
-from syncos_jax.experiments.suite import KINDS, SUBSET, load_suite, make_suite, to_jsonl
-from syncos_jax.experiments.tables import summarise, to_markdown
+from experiment.methods import METHODS, choose, dial_methods, read_methods
+from experiment.paper import COLUMNS, TABLES, compare
+from experiment.plots import draw
+from experiment.seeds import collect, diversity_of_seeds, entropy_of_choices
+from experiment.study import choose_cases
+from experiment.suite import FILE, KINDS, SUBSET, load_suite, make_suite, to_jsonl
+from experiment.tables import summarise, to_markdown
+from syncos_jax.errors import InputError
 from syncos_jax.metrics import expected_from_prompt
+from syncos_jax.metrics.catalogue import METRICS, metric_values
+from syncos_jax.metrics.world import CLIP_FRAMES
 from syncos_jax.sampling import FIFO, CoDenoising, FlowLong, FreeNoise, RefinementOnly, SynCoS
 from syncos_jax.sampling.sampler_config import sampler_to_dict
 
@@ -44,8 +38,8 @@ from syncos_jax.sampling.sampler_config import sampler_to_dict
 
 
 def test_the_shipped_suite_is_what_its_function_makes():
-    shipped = (files("syncos_jax") / "experiments" / "suite.jsonl").read_text(encoding="utf-8")
-    again = "python -m syncos_jax.experiments.suite"
+    shipped = FILE.read_text(encoding="utf-8")
+    again = "python benchmarks/experiment/suite.py"
     assert shipped == to_jsonl(make_suite()), f"suite.jsonl is out of date: {again}"
 
 
@@ -255,7 +249,7 @@ def records(offsets, scenarios=6, seeds=2):
                         "seconds": 2.0,
                         "compiled": seed == 0,
                         "failed": None,
-                        "measures": measure(report),
+                        "measures": metric_values(report),
                         "report": report,
                     }
                 )
@@ -299,7 +293,7 @@ def test_tables():
     assert (syncos["videos"], syncos["failed"], syncos["relative_cost"]) == (12, 1, 2)
     assert syncos["measures"]["subject_consistency"]["count"] == 11
     assert syncos["measures"]["coherence"] is None and syncos["median_seconds"] == 2
-    assert set(syncos["measures"]) == set(MEASURES)
+    assert set(syncos["measures"]) == set(METRICS)
     text = to_markdown(summary, ["methods.png"])
     assert "Not complete: 24 of 48 videos" in text and "12 (1 failed)" in text
     assert "it diverged" in text and "![methods.png](methods.png)" in text
@@ -348,7 +342,7 @@ def test_bars_end_within_their_axes(tmp_path, monkeypatch):
 
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
-    monkeypatch.setattr("syncos_jax.experiments.plots.replacing", nullcontext)
+    monkeypatch.setattr("experiment.plots.replacing", nullcontext)
     made = records({"co_denoising": 0.0, "syncos": 0.2})
     for record in made:
         record["measures"] |= {"movement": 2.5, "coherence": 0.5}

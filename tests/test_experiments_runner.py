@@ -10,12 +10,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import syncos_jax.pipeline.load
+from experiment import runner
+from experiment.methods import METHODS, Method
+from experiment.runner import load, plan, run
+from experiment.study import with_common
+from experiment.suite import load_suite
 from syncos_jax.cli import app
-from syncos_jax.experiments import runner
-from syncos_jax.experiments.methods import METHODS, Method
-from syncos_jax.experiments.runner import load, plan, run
-from syncos_jax.experiments.study import with_common
-from syncos_jax.experiments.suite import load_suite
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import SynCoS
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from toy import FRAME, Network, conditioning, parameters
 
-from syncos_jax.demo.world.tracker import read, track
 from syncos_jax.errors import InputError
+from syncos_jax.metrics.world.tracker import read, track
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import FIFO, CoDenoising, sample, start
 from syncos_jax.sampling.failures import NonFiniteError, run_to_end

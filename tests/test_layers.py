@@ -16,7 +16,7 @@ RENAMED = ("kernels", "weights_convert")  # at the top of the repository, instal
 
 LAYERS = (
     {"cli"},
-    {"studio", "experiments"},
+    {"studio", "bench"},
     {"metrics"},
     {"demo"},
     {"runs"},
@@ -40,7 +40,6 @@ COMMANDS = {
     "syncos_jax/cli/batch.py:batch",
     "syncos_jax/cli/bench.py:bench",
     "syncos_jax/cli/convert.py:convert",
-    "syncos_jax/cli/experiment.py:experiment",
     "syncos_jax/cli/generate.py:generate",
     "syncos_jax/cli/studio.py:studio",
 }

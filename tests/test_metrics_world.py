@@ -6,25 +6,24 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from demo_model.world import Scene, render
 from syncos_jax.cli import app
-from syncos_jax.demo.measures import majority_share
-from syncos_jax.demo.world import (
-    BACKGROUNDS,
-    COLOURS,
-    MOTIONS,
-    SHAPES,
-    Scene,
-    global_prompt,
-    local_prompt,
-    render,
-)
-from syncos_jax.demo.world.captions import COLOUR_WORDS, MOVES, PLACES, SHAPE_WORDS
-from syncos_jax.demo.world.tracker import track
 from syncos_jax.errors import InputError
 from syncos_jax.media.video import Video
 from syncos_jax.metrics import Expected, evaluate, expected_from_prompt, judge_video
 from syncos_jax.metrics.features import background_features, subject_features
 from syncos_jax.metrics.similarity import consistency
+from syncos_jax.metrics.world import (
+    BACKGROUNDS,
+    COLOURS,
+    MOTIONS,
+    SHAPES,
+    global_prompt,
+    local_prompt,
+)
+from syncos_jax.metrics.world.judge import majority_share
+from syncos_jax.metrics.world.tracker import track
+from syncos_jax.metrics.world.words import COLOUR_WORDS, MOVES, PLACES, SHAPE_WORDS
 from syncos_jax.scenario import Scenario
 
 LEFT = Scene("ball", "red", "meadow", "left", x=44)

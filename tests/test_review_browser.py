@@ -7,7 +7,7 @@ import chromium
 import pytest
 from takes import EVENTS, clip, frames_of, write_take
 
-from syncos_jax.demo.world import Scene
+from demo_model.world import Scene
 from syncos_jax.studio.review import ReviewServer, add_entry, build_page, read_reviews
 
 pytestmark = chromium.needed

@@ -9,8 +9,8 @@ import pytest
 from takes import EVENTS, clip, frames_of, sidecar, write_take
 from typer.testing import CliRunner
 
+from demo_model.world import Scene
 from syncos_jax.cli import app
-from syncos_jax.demo.world import Scene
 from syncos_jax.errors import InputError
 from syncos_jax.media.video import Video
 from syncos_jax.studio.review import add_entry, build_page

@@ -3,20 +3,19 @@
 import numpy as np
 import pytest
 
-from syncos_jax.demo.world import (
+from demo_model.world import Scene, render, render_clips
+from syncos_jax.errors import InputError
+from syncos_jax.metrics.world import (
+    ATTRIBUTES,
     BACKGROUNDS,
     COLOURS,
     MOTIONS,
+    OPPOSITE,
     SHAPES,
     SIZE,
-    Scene,
-    backgrounds,
-    render,
-    render_clips,
 )
-from syncos_jax.demo.world.scene import ATTRIBUTES, OPPOSITE
-from syncos_jax.demo.world.tracker import fidelity, judge, motion, read, track
-from syncos_jax.errors import InputError
+from syncos_jax.metrics.world.drawing import backgrounds
+from syncos_jax.metrics.world.tracker import fidelity, judge, motion, read, track
 
 
 def blur(frames: np.ndarray, sigma: float) -> np.ndarray:
@@ -41,7 +40,7 @@ def spoil(rng, frames: np.ndarray, sigma: float, noise: float, shift: float) -> 
 
 
 def accuracy(frames: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
-    results = [judge(clip, scene) for clip, scene in zip(frames, scenes, strict=True)]
+    results = [judge(clip, scene.attributes) for clip, scene in zip(frames, scenes, strict=True)]
     return {name: float(np.mean([result[name] for result in results])) for name in ATTRIBUTES}
 
 
@@ -179,7 +178,7 @@ def test_one_stray_frame_does_not_turn_a_motion():
 def test_judge_judges_what_it_is_asked():
     scene = Scene("star", "pink", "snow", "shrink", 32.0, 30.0, 16.0, 1.7)
     frames = render([scene])[0]
-    assert judge(frames, scene) == dict.fromkeys(ATTRIBUTES, True)
+    assert judge(frames, scene.attributes) == dict.fromkeys(ATTRIBUTES, True)
     assert judge(frames, {"shape": "box", "colour": None, "motion": "shrink"}) == {
         "shape": False,
         "motion": True,

@@ -12,7 +12,7 @@ from syncos_jax.cli.console import OPTIONS, worded
 
 ROOT = Path(__file__).parent.parent
 
-OWN_COMMAND_LINES = ("syncos_jax/cli/", "syncos_jax/demo/train.py", "syncos_jax/demo/evaluate.py")
+OWN_COMMAND_LINES = ("syncos_jax/cli/",)
 """Files of commands: they may name options, their own."""
 
 

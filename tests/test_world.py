@@ -5,25 +5,28 @@ import itertools
 import numpy as np
 import pytest
 
-from syncos_jax.demo.world import (
+from demo_model.world import (
+    Scene,
+    caption,
+    captions_corpus,
+    coverage,
+    render,
+    render_clips,
+    sample_scene,
+)
+from syncos_jax.errors import InputError
+from syncos_jax.metrics.world import (
     BACKGROUNDS,
     CLIP_FRAMES,
     COLOURS,
     MOTIONS,
     SHAPES,
     SIZE,
-    Scene,
-    backgrounds,
-    caption,
-    captions_corpus,
-    coverage,
     global_prompt,
     local_prompt,
-    render,
-    render_clips,
-    sample_scene,
 )
-from syncos_jax.demo.world.captions import (
+from syncos_jax.metrics.world.drawing import backgrounds
+from syncos_jax.metrics.world.words import (
     ANY_SHAPE,
     COLOUR_WORDS,
     MOVES,
@@ -31,7 +34,6 @@ from syncos_jax.demo.world.captions import (
     ROLLS,
     SHAPE_WORDS,
 )
-from syncos_jax.errors import InputError
 
 
 def rng(seed: int = 0) -> np.random.Generator:

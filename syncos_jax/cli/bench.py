@@ -123,7 +123,7 @@ def bench(
             batch=batch,
         )
         if json is not None:
-            from syncos_jax.experiments.bench.report import write_json
+            from syncos_jax.bench.report import write_json
 
             write_json(json, values)
             typer.echo(f"{json}: everything as JSON")
@@ -145,8 +145,8 @@ def _measure(
     """Measures, shows the table, returns everything."""
     import jax.numpy as jnp
 
-    from syncos_jax.experiments.bench import device, networks, report
-    from syncos_jax.experiments.bench.work import Case, jobs
+    from syncos_jax.bench import device, networks, report
+    from syncos_jax.bench.work import Case, jobs
     from syncos_jax.sampling.sampler_config import sampler_from_dict
     from syncos_jax.sampling.windows import WindowLayout
 
@@ -189,7 +189,7 @@ def _show(values: dict[str, Any], rows: list[tuple[str, ...]], peak: str) -> Non
     from rich.console import Console
     from rich.table import Table
 
-    from syncos_jax.experiments.bench.report import HEADER
+    from syncos_jax.bench.report import HEADER
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for index, title in enumerate(HEADER):

@@ -232,18 +232,17 @@ def _print(reports: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from syncos_jax.experiments.measures import MEASURES
-    from syncos_jax.experiments.measures import measure as measures_of
+    from syncos_jax.metrics.catalogue import METRICS, metric_values
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("")
     for report in reports:
         table.add_column(Path(report["file"]).name, justify="right", overflow="fold")
-    columns = [measures_of(report) for report in reports]
+    columns = [metric_values(report) for report in reports]
     for report, column in zip(reports, columns, strict=True):
         if report["features"] == "pixels":  # a network's word weighs more
             column |= dict.fromkeys(_replaced(report), None)
-    for name, each in MEASURES.items():
+    for name, each in METRICS.items():
         if any(column[name] is not None for column in columns):
             table.add_row(each.title, *(_shown(name, column[name]) for column in columns))
     for name, title in _titles(reports).items():

@@ -5,7 +5,6 @@ features VBench compares are in `syncos_jax.metrics.networks`, VBench's pre-proc
 `syncos_jax.metrics.vbench`, all of it together in `syncos_jax.metrics.measurer`.
 """
 
-from syncos_jax.demo.measures import Expected, expected_from_prompt, judge_video
 from syncos_jax.metrics.features import pixel_features
 from syncos_jax.metrics.frames import (
     cuts,
@@ -16,6 +15,7 @@ from syncos_jax.metrics.frames import (
 )
 from syncos_jax.metrics.report import evaluate, native_frames
 from syncos_jax.metrics.similarity import consistency, diversity, drift_curve, similarity_matrix
+from syncos_jax.metrics.world.judge import Expected, expected_from_prompt, judge_video
 
 __all__ = [
     "Expected",

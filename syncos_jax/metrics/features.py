@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from syncos_jax.demo.world.scene import SIZE
-from syncos_jax.demo.world.tracker import Track
 from syncos_jax.metrics.frames import check_frames
+from syncos_jax.metrics.world import SIZE
+from syncos_jax.metrics.world.tracker import Track
 
 _GREY = 127.5
 

@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from syncos_jax.demo.measures import Expected, judge_video
-from syncos_jax.demo.world.scene import SIZE
-from syncos_jax.demo.world.tracker import Track, track
 from syncos_jax.errors import InputError
 from syncos_jax.metrics.features import background_features, pixel_features, subject_features
 from syncos_jax.metrics.frames import (
@@ -27,6 +24,9 @@ from syncos_jax.metrics.similarity import (
     similarity_matrix,
     together,
 )
+from syncos_jax.metrics.world import SIZE
+from syncos_jax.metrics.world.judge import Expected, judge_video
+from syncos_jax.metrics.world.tracker import Track, track
 
 VERSION = 2
 """Goes up when the same frames would be measured differently."""

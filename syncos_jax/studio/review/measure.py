@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from syncos_jax.demo.measures import Expected, expected_from_prompt
-from syncos_jax.demo.world.scene import SIZE
 from syncos_jax.metrics.features import pixel_features
 from syncos_jax.metrics.frames import CUT_THRESHOLD, content_changes
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.metrics.similarity import drift_curve, similarity_matrix
+from syncos_jax.metrics.world import SIZE
+from syncos_jax.metrics.world.judge import Expected, expected_from_prompt
 from syncos_jax.studio.review.settings import overall_prompt
 from syncos_jax.studio.review.takes import Event, Take
 

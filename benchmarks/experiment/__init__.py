@@ -1,0 +1,1 @@
+"""Methods × scenarios × seeds on the demo world: the paper's comparisons, small."""

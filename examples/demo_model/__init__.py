@@ -1,0 +1,1 @@
+"""How the demo model is trained: its world, the stages, what each must reach, evaluation."""

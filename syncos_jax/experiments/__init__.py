@@ -1,1 +1,0 @@
-"""The paper's comparison on a model at hand: methods × scenarios × seeds, tables and plots."""
