@@ -5,6 +5,7 @@ import json
 
 import jax.numpy as jnp
 import pytest
+import typer
 from fakes import FakeConfig, FakeModel, FakeUNet
 from PIL import Image
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ from experiment.methods import METHODS, Method
 from experiment.runner import load, plan, run
 from experiment.study import with_common
 from experiment.suite import load_suite
-from syncos_jax.cli import app
+from syncos_jax.cli import app, experiment
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import SynCoS
 
@@ -284,3 +285,13 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, tmp_path):
     assert result.exit_code == 2 and message in result.stderr, result.output
     errors = [line for line in result.stderr.splitlines() if not line.startswith("load")]
     assert len(errors) == 1 and errors[0].startswith("error: ")
+
+
+def test_an_installed_package_says_where_the_command_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "COMMAND", tmp_path / "command.py")
+    lonely = typer.Typer()
+    experiment.register(lonely)
+    lonely.callback()(lambda: None)
+    result = CliRunner().invoke(lonely, ["experiment", "--subset", "--out", "x"])
+    assert result.exit_code == 2
+    assert "clone of the repository" in result.stderr
