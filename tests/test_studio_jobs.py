@@ -10,7 +10,7 @@ import pytest
 
 from syncos_jax.errors import InputError
 from syncos_jax.studio.jobs import Jobs
-from syncos_jax.studio.stored import MAX_DEATHS, PATIENCE, KeyTaken, QueueFull
+from syncos_jax.studio.records import MAX_DEATHS, PATIENCE, KeyTaken, QueueFull
 
 SCENARIO = {"global": "a Cat in a kitchen", "events": [{"prompt": "sleeps", "seconds": 1}]}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from studio_thread import STORY, serving
 
-from syncos_jax.studio.live import Live
+from syncos_jax.studio.event_bus import EventBus
 
 SCRIPT = Path(__file__).parent / "studio_kills.py"
 
@@ -45,13 +45,13 @@ def test_thirty_kills():
 def test_cancelling_stops_the_run_within_two_rows(tmp_path, monkeypatch):
     with serving(tmp_path / "studio", row_seconds=0.1) as served:
         rows = []
-        before = Live.set
+        before = EventBus.set
 
         def noted(self, id, progress, **more):
             rows.append((time.monotonic(), id, progress.phase))
             return before(self, id, progress, **more)
 
-        monkeypatch.setattr(Live, "set", noted)
+        monkeypatch.setattr(EventBus, "set", noted)
         long = {**STORY, "events": [{"prompt": "sleeps", "seconds": 4}]}
         steps = {"steps": 60, "strength": 0.0}
         first = served.make(scenario=long, settings=steps)["id"]

@@ -18,9 +18,9 @@ from starlette.requests import ClientDisconnect
 import syncos_jax
 from syncos_jax.errors import InputError
 from syncos_jax.studio import routes, routes_videos
-from syncos_jax.studio.answers import JsonResponse, error_answer
-from syncos_jax.studio.faults import ApiError, Finding, field_of, finding
-from syncos_jax.studio.kept_answers import KeptAnswers
+from syncos_jax.studio.api_errors import ApiError, Finding, field_of, finding
+from syncos_jax.studio.document_cache import DocumentCache
+from syncos_jax.studio.responses import JsonResponse, error_response
 from syncos_jax.studio.security import Guard
 from syncos_jax.studio.settings import StudioSettings
 from syncos_jax.studio.studio import Studio
@@ -63,7 +63,7 @@ def create_app(settings: StudioSettings) -> FastAPI:
     _handle_errors(app)
     app.include_router(routes.router)
     app.include_router(routes_videos.router)
-    app.add_middleware(KeptAnswers, documents=studio.documents)
+    app.add_middleware(DocumentCache, documents=studio.documents)
     app.add_middleware(  # the last one comes first
         Guard,
         hosts=settings.hosts,
@@ -79,37 +79,37 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def _api_error(_: Request, error: ApiError) -> Response:
-        return error_answer(error)
+        return error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def _not_valid(_: Request, error: RequestValidationError) -> Response:
         raw = error.errors()
         if any(item["type"] == "json_invalid" for item in raw):
             said = Finding("the body is not readable as JSON", "Send a JSON object")
-            return error_answer(ApiError(400, said))
-        return error_answer(ApiError(422, list(_findings(raw))))
+            return error_response(ApiError(400, said))
+        return error_response(ApiError(422, list(_findings(raw))))
 
     @app.exception_handler(InputError)
     async def _input_error(_: Request, error: InputError) -> Response:
-        return error_answer(ApiError(422, finding(error)))
+        return error_response(ApiError(422, finding(error)))
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
         remedy = {404: "See /openapi.json", 405: "Use another method"}.get(error.status_code, "")
         said = Finding(str(error.detail).lower(), remedy)
-        return error_answer(ApiError(error.status_code, said, error.headers))
+        return error_response(ApiError(error.status_code, said, error.headers))
 
     @app.exception_handler(OSError)
     async def _os_error(_: Request, error: OSError) -> Response:
         _log.error("%s", error)
         said = Finding(f"the disk: {os.strerror(error.errno or 0)}", "Look at the server's disk")
-        return error_answer(ApiError(503, said, {"Retry-After": "60"}))
+        return error_response(ApiError(503, said, {"Retry-After": "60"}))
 
     @app.exception_handler(sqlite3.Error)
     async def _no_jobs(_: Request, error: sqlite3.Error) -> Response:
         _log.error("the file of jobs: %s", error)
         said = Finding("the file of jobs cannot be written", "Look at the server's disk")
-        return error_answer(ApiError(503, said, {"Retry-After": "60"}))
+        return error_response(ApiError(503, said, {"Retry-After": "60"}))
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(_: Request, error: ClientDisconnect) -> Response:

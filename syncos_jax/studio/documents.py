@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
+from syncos_jax.studio.event_bus import EventBus, Progress
 from syncos_jax.studio.jobs import Jobs
-from syncos_jax.studio.live import Live, Progress
+from syncos_jax.studio.records import DONE, ENDED, QUEUED, Take, Video
 from syncos_jax.studio.review.approvals import FILE, Reviews, file_sha256, read_reviews
-from syncos_jax.studio.stored import DONE, ENDED, QUEUED, Take, Video
 
 _KEPT = 500
 Stamp = tuple[int, int, int] | None
@@ -46,13 +46,13 @@ class Documents:
 
     Args:
         jobs: what is stored.
-        live: what is on its way.
+        events: progress of what is being made.
         root: holds a folder for each video, named after its id.
     """
 
-    def __init__(self, jobs: Jobs, live: Live, root: Path) -> None:
+    def __init__(self, jobs: Jobs, events: EventBus, root: Path) -> None:
         self._jobs = jobs
-        self._live = live
+        self._events = events
         self._root = root
         self._known: dict[str, tuple[tuple[Any, ...], bytes]] = {}
         self._hashes: dict[Path, tuple[Stamp, str]] = {}
@@ -66,7 +66,7 @@ class Documents:
         """What a document follows from, beside what is stored: it changes when they do."""
         folder = self._root / id
         files = [folder / FILE, *(take_file(folder, take) for take in range(1, takes + 1))]
-        return self._live.revision, takes, *map(stamp, files)
+        return self._events.revision, takes, *map(stamp, files)
 
     def kept(self, id: str) -> bytes | None:
         """As `json`, where that is at hand; never waits."""
@@ -79,7 +79,7 @@ class Documents:
         """A video's document as JSON on one line; None where there is no such video."""
         if (kept := self.kept(id)) is not None:
             return kept
-        revision = self._live.revision
+        revision = self._events.revision
         video = self._jobs.get(id)
         if video is None:
             self._known.pop(id, None)
@@ -93,7 +93,7 @@ class Documents:
 
     def document(self, video: Video, places: dict[str, int] | None = None) -> dict[str, Any]:
         """A video as plain values; `places` as `Jobs.places` has them."""
-        under_way = self._live.of(video.id)
+        under_way = self._events.of(video.id)
         progress = under_way[0] if under_way else None
         has_ended = video.status in ENDED
         place = None if has_ended else (places or self._jobs.places()).get(video.id)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncos_jax.errors import InputError
 from syncos_jax.scenario.variables import MAX_PROMPT
-from syncos_jax.studio.faults import ApiError, Finding
+from syncos_jax.studio.api_errors import ApiError, Finding
 from syncos_jax.studio.settings import StudioSettings
 
 if TYPE_CHECKING:

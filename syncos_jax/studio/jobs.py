@@ -2,7 +2,7 @@
 
 A video has takes; a take is what a worker makes at a time. Every change is one transaction (WAL,
 synchronous), so that a process that is killed leaves the file as it was before or as it is after.
-What is on its way (steps, phases) is not here but in `syncos_jax.studio.live`.
+What is on its way (steps, phases) is not here but in `syncos_jax.studio.event_bus`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.studio.stored import (
+from syncos_jax.studio.records import (
     CANCELLED,
     CANCELLING,
     COLUMNS,

@@ -18,16 +18,16 @@ from syncos_jax.scenario import Scenario
 if TYPE_CHECKING:
     from syncos_jax.models.family import Model
     from syncos_jax.pipeline.request import Request
-    from syncos_jax.studio.orders import Order
+    from syncos_jax.studio.video_request import VideoRequest
 
 _call_bytes: dict[Any, tuple[int, int]] = {}
 _measuring = threading.Lock()
 _tokenizing = threading.Lock()
 
 
-def plan(order: Order) -> dict[str, Any]:
+def plan(asked: VideoRequest) -> dict[str, Any]:
     """What ``POST /v1/plan`` answers; nothing is compiled or run."""
-    request, takes = order.request, len(order.seeds)
+    request, takes = asked.request, len(asked.seeds)
     speed = recall(timing_key(request))
     seconds = None
     if speed is not None:
@@ -48,9 +48,9 @@ def plan(order: Order) -> dict[str, Any]:
                 "frames": row["stop"] - row["start"],
                 "cut": lost,
             }
-            for row, lost in zip(request.events, order.lost, strict=True)
+            for row, lost in zip(request.events, asked.lost, strict=True)
         ],
-        "scenario": order.scenario.to_dict(),
+        "scenario": asked.scenario.to_dict(),
     }
 
 

@@ -11,11 +11,10 @@ from starlette.responses import FileResponse
 
 from syncos_jax.scenario.language_model import ModelSplitter
 from syncos_jax.scenario.split import split_story
-from syncos_jax.studio.answers import JsonResponse
-from syncos_jax.studio.faults import ApiError, Finding
-from syncos_jax.studio.orders import order
+from syncos_jax.studio.api_errors import ApiError, Finding
 from syncos_jax.studio.planning import plan as plan_of
-from syncos_jax.studio.routes_videos import Behind, errors
+from syncos_jax.studio.responses import JsonResponse
+from syncos_jax.studio.routes_videos import StudioDep, errors
 from syncos_jax.studio.schemas import (
     ModelAnswer,
     NameAnswer,
@@ -26,6 +25,7 @@ from syncos_jax.studio.schemas import (
     TemplatesAnswer,
     VideoBody,
 )
+from syncos_jax.studio.video_request import video_request
 
 PAGE = Path(__file__).parent / "page"
 TYPES = {
@@ -72,13 +72,13 @@ def _page_file(name: str) -> Response:
 
 
 @router.get("/v1/model", response_model=ModelAnswer, responses=errors(503), tags=["model"])
-async def model(studio: Behind) -> Response:
+async def model(studio: StudioDep) -> Response:
     """The model that makes the videos, and what a video may have."""
     return JsonResponse(await run_in_threadpool(lambda: studio.engine.facts))
 
 
 @router.get("/v1/templates", response_model=TemplatesAnswer, responses=errors(), tags=["templates"])
-def templates(studio: Behind) -> Response:
+def templates(studio: StudioDep) -> Response:
     """All templates with their variables."""
     return JsonResponse({"items": studio.templates.items()})
 
@@ -90,7 +90,7 @@ def templates(studio: Behind) -> Response:
     responses=errors(404, 409, 503),
     tags=["templates"],
 )
-def save_template(body: TemplateBody, studio: Behind) -> Response:
+def save_template(body: TemplateBody, studio: StudioDep) -> Response:
     """Keep a video's scenario as a template."""
     video = studio.find(body.video)
     name = studio.templates.save(body.name, video.scenario, video.template, video.variables)
@@ -100,13 +100,15 @@ def save_template(body: TemplateBody, studio: Behind) -> Response:
 @router.post(
     "/v1/plan", response_model=PlanAnswer, responses=errors(404, 429, 503), tags=["videos"]
 )
-async def plan(body: VideoBody, studio: Behind) -> Response:
+async def plan(body: VideoBody, studio: StudioDep) -> Response:
     """What making a video would take; nothing is made."""
-    return await studio.plans.take(lambda: plan_of(order(body, studio.engine, studio.templates)))
+    return await studio.plans.take(
+        lambda: plan_of(video_request(body, studio.engine, studio.templates))
+    )
 
 
 @router.post("/v1/split", response_model=StoryAnswer, responses=errors(429, 503), tags=["stories"])
-async def split(body: StoryBody, studio: Behind) -> Response:
+async def split(body: StoryBody, studio: StudioDep) -> Response:
     """A story in parts: what is the same all through, and what happens."""
     settings = studio.settings
     splitter = None

@@ -10,10 +10,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.responses import StreamingResponse
 
-from syncos_jax.studio.answers import JsonResponse, file_answer
+from syncos_jax.studio.api_errors import ApiError, Finding
 from syncos_jax.studio.documents import preview_file, take_file, thumbnail_file
-from syncos_jax.studio.faults import ApiError, Finding
-from syncos_jax.studio.orders import order
+from syncos_jax.studio.responses import JsonResponse, file_response
 from syncos_jax.studio.schemas import (
     DecisionBody,
     ErrorAnswer,
@@ -23,6 +22,7 @@ from syncos_jax.studio.schemas import (
     VideosAnswer,
 )
 from syncos_jax.studio.studio import Studio, digest_of, no_video
+from syncos_jax.studio.video_request import video_request
 
 
 def studio_of(request: Request) -> Studio:
@@ -30,7 +30,7 @@ def studio_of(request: Request) -> Studio:
     return request.app.state.studio
 
 
-Behind = Annotated[Studio, Depends(studio_of)]
+StudioDep = Annotated[Studio, Depends(studio_of)]
 Id = Annotated[str, Path(pattern=r"^v[0-9a-f]{16}$", description="Of a video.")]
 TakeNumber = Annotated[int, Query(ge=1, le=1000, description="Counts from 1.")]
 Key = Annotated[
@@ -62,21 +62,21 @@ async def _video(studio: Studio, id: str, status: int = 200) -> Response:
 @router.post(
     "/videos", status_code=202, response_model=VideoAnswer, responses=errors(404, 409, 429, 503)
 )
-async def make(body: VideoBody, studio: Behind, key: Key = None) -> Response:
+async def make(body: VideoBody, studio: StudioDep, key: Key = None) -> Response:
     """Put a video into the queue."""
 
     def add() -> str:
         known = studio.jobs.by_key(key) if key is not None else None
         if known is not None and known[1] == digest_of(body):
             return known[0]
-        return studio.add(body, order(body, studio.engine, studio.templates), key)
+        return studio.add(body, video_request(body, studio.engine, studio.templates), key)
 
     return await _video(studio, await run_in_threadpool(add), 202)
 
 
 @router.get("/videos", response_model=VideosAnswer, responses=errors())
 def videos(
-    studio: Behind,
+    studio: StudioDep,
     status: Annotated[Status | None, Query(description="Only of this status.")] = None,
     search: Annotated[str, Query(max_length=200, description="Words of title or prompts.")] = "",
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -90,7 +90,7 @@ def videos(
 
 
 @router.get("/videos/{id}", response_model=VideoAnswer, responses=errors(404))
-async def video(id: Id, studio: Behind) -> Response:
+async def video(id: Id, studio: StudioDep) -> Response:
     """A video and where it stands."""
     return await _video(studio, id)
 
@@ -98,7 +98,7 @@ async def video(id: Id, studio: Behind) -> Response:
 @router.delete("/videos/{id}", response_model=VideoAnswer, responses=errors(404, 409))
 async def cancel(
     id: Id,
-    studio: Behind,
+    studio: StudioDep,
     forget: Annotated[
         bool, Query(description="Remove one that has ended, with its files.")
     ] = False,
@@ -123,7 +123,7 @@ async def cancel(
         **errors(404),
     },
 )
-def content(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
+def content(id: Id, studio: StudioDep, take: TakeNumber = 1) -> Response:
     """The file of a take; parts of it can be asked for (Range)."""
     return _file(studio, id, take_file, take, "video/mp4")
 
@@ -133,7 +133,7 @@ def content(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}, **errors(404)},
 )
-def thumbnail(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
+def thumbnail(id: Id, studio: StudioDep, take: TakeNumber = 1) -> Response:
     """A small picture of a take."""
     return _file(studio, id, thumbnail_file, take, "image/png")
 
@@ -145,13 +145,13 @@ def thumbnail(id: Id, studio: Behind, take: TakeNumber = 1) -> Response:
 )
 def preview(
     id: Id,
-    studio: Behind,
+    studio: StudioDep,
     v: Annotated[str, Query(max_length=20, description="Ignored: it makes each address new.")] = "",
 ) -> Response:
     """What a video looks like while it is being made."""
     studio.find(id)
     folder = studio.documents.folder(id)
-    return file_answer(studio.folder, preview_file(folder), "image/png")
+    return file_response(studio.folder, preview_file(folder), "image/png")
 
 
 def _file(studio: Studio, id: str, path: Any, take: int, kind: str) -> Response:
@@ -159,11 +159,11 @@ def _file(studio: Studio, id: str, path: Any, take: int, kind: str) -> Response:
     if not any(item.take == take and item.status == "done" for item in found.takes):
         raise ApiError(404, Finding("this take is not made", "Wait until it is done", "take"))
     folder = studio.documents.folder(id)
-    return file_answer(studio.folder, path(folder, take), kind, "private, max-age=3600")
+    return file_response(studio.folder, path(folder, take), kind, "private, max-age=3600")
 
 
 @router.post("/videos/{id}/decision", response_model=VideoAnswer, responses=errors(404, 409, 503))
-async def decision(id: Id, body: DecisionBody, studio: Behind) -> Response:
+async def decision(id: Id, body: DecisionBody, studio: StudioDep) -> Response:
     """Approve or reject a take, or take that back; with a comment."""
     await run_in_threadpool(studio.decide, id, body)
     return await _video(studio, id)
@@ -179,20 +179,20 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/events", response_class=StreamingResponse, responses=EVENTS)
-async def events(studio: Behind) -> Response:
+async def events(studio: StudioDep) -> Response:
     """All videos' changes, as server-sent events."""
     return _events(studio, None)
 
 
 @router.get("/videos/{id}/events", response_class=StreamingResponse, responses=EVENTS)
-async def events_of_one(id: Id, studio: Behind) -> Response:
+async def events_of_one(id: Id, studio: StudioDep) -> Response:
     """One video's changes, as server-sent events; begins with the video as it is."""
     await run_in_threadpool(studio.find, id)
     return _events(studio, id)
 
 
 def _events(studio: Studio, id: str | None) -> Response:
-    if studio.stopping or studio.live.full:
+    if studio.stopping or studio.events.full:
         raise ApiError(
             503,
             Finding("there are too many listeners", "Ask for the video now and then"),
@@ -202,4 +202,4 @@ def _events(studio: Studio, id: str | None) -> Response:
     def render(changed: str) -> Awaitable[bytes | None]:
         return run_in_threadpool(studio.documents.json, changed)
 
-    return StreamingResponse(studio.live.stream(id, render), media_type="text/event-stream")
+    return StreamingResponse(studio.events.stream(id, render), media_type="text/event-stream")

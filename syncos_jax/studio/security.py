@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlencode
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from syncos_jax.studio.faults import ApiError, Finding
+from syncos_jax.studio.api_errors import ApiError, Finding
 from syncos_jax.studio.hosts import is_allowed
 
 Scope = dict[str, Any]

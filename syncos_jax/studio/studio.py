@@ -15,18 +15,18 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from syncos_jax.errors import InputError
+from syncos_jax.studio.api_errors import ApiError, Finding, finding
+from syncos_jax.studio.bounded_pool import BoundedPool
 from syncos_jax.studio.documents import Documents, take_file
 from syncos_jax.studio.engine import Engine
-from syncos_jax.studio.faults import ApiError, Finding, finding
+from syncos_jax.studio.event_bus import EventBus
 from syncos_jax.studio.jobs import Jobs
-from syncos_jax.studio.live import Live
-from syncos_jax.studio.orders import Order
+from syncos_jax.studio.records import CANCELLING, DONE, QUEUED, RUNNING, KeyTaken, QueueFull, Video
 from syncos_jax.studio.review.approvals import StaleError, add_entry, read_reviews
 from syncos_jax.studio.schemas import DecisionBody, VideoBody
 from syncos_jax.studio.settings import StudioSettings
-from syncos_jax.studio.stored import CANCELLING, DONE, QUEUED, RUNNING, KeyTaken, QueueFull, Video
 from syncos_jax.studio.templates_folder import Templates
-from syncos_jax.studio.turns import Turns
+from syncos_jax.studio.video_request import VideoRequest
 from syncos_jax.studio.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -62,18 +62,18 @@ class Studio:
             raise InputError(
                 f"{self.folder}: another studio is at this folder; stop it, or give another folder"
             ) from None
-        self.live = Live()
+        self.events = EventBus()
         self._places: dict[str, int] = {}
         self.jobs = Jobs(self.folder / "jobs.sqlite", self._changed)
         self._check_model()
         self.engine = Engine(settings)
         self.templates = Templates(self.folder / "templates", settings.seconds)
-        self.documents = Documents(self.jobs, self.live, self.folder / "videos")
+        self.documents = Documents(self.jobs, self.events, self.folder / "videos")
         self.workers = [
-            Worker(number, self.engine, self.jobs, self.live, self.folder / "videos")
+            Worker(number, self.engine, self.jobs, self.events, self.folder / "videos")
             for number in range(settings.workers)
         ]
-        self.plans, self.stories = Turns(), Turns()
+        self.plans, self.stories = BoundedPool(), BoundedPool()
         self._disk: tuple[float, int] = (-_DISK_SECONDS, 0)
         self._disk_lock = threading.Lock()
         self.stopping = False
@@ -89,18 +89,18 @@ class Studio:
 
     def _changed(self, id: str) -> None:
         """Tells of a video that has changed, and of those whose place in the queue it changes."""
-        self.live.publish(id)
+        self.events.publish(id)
         before, self._places = self._places, self.jobs.places()
         for other, place in self._places.items():
             if other != id and before.get(other) != place:
-                self.live.publish(other)
+                self.events.publish(other)
 
     # -- life ------------------------------------------------------------------------------------
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Loads the model and goes on with what waits."""
         self.jobs.recover()
-        self.live.attach(loop)
+        self.events.attach(loop)
         self.engine.start()
         for worker in self.workers:
             worker.start()
@@ -109,7 +109,7 @@ class Studio:
         """Begins to stop: no more events, and runs save their state. Called in the loop."""
         if not self.stopping:
             self.stopping = True
-            self.live.close()
+            self.events.close()
             for worker in self.workers:
                 worker.stop()
 
@@ -132,14 +132,14 @@ class Studio:
 
     # -- videos ----------------------------------------------------------------------------------
 
-    def add(self, body: VideoBody, order: Order, key: str | None) -> str:
+    def add(self, body: VideoBody, asked: VideoRequest, key: str | None) -> str:
         """Puts a video into the queue; returns its id. Raises ApiError."""
         self._check_disk()
         digest = digest_of(body)
         id = f"v{secrets.token_hex(8)}"
         try:
             return self.jobs.add(
-                id, order.values, order.seeds, self.settings.queue, key, digest if key else None
+                id, asked.values, asked.seeds, self.settings.queue, key, digest if key else None
             )
         except KeyTaken:
             raise ApiError(
@@ -192,7 +192,7 @@ class Studio:
         shutil.rmtree(self.documents.folder(id), ignore_errors=True)
         self.documents.drop(id)
         self._disk = (-_DISK_SECONDS, 0)
-        self.live.publish(id)
+        self.events.publish(id)
 
     def decide(self, id: str, body: DecisionBody) -> None:
         """Keeps a decision on a take; ApiError where it cannot be."""
@@ -217,7 +217,7 @@ class Studio:
         except InputError as error:
             field = "by" if "name" in str(error) else "comment" if "comment" in str(error) else None
             raise ApiError(422, finding(error, field)) from error
-        self.live.publish(id)
+        self.events.publish(id)
 
     # -- disk ------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from syncos_jax.files.documents import read_text, to_text
 from syncos_jax.scenario.scenario import braces_doubled
 from syncos_jax.scenario.template import Template
 from syncos_jax.scenario.variables import MAX_PROMPT, Variable
-from syncos_jax.studio.faults import ApiError, Finding
+from syncos_jax.studio.api_errors import ApiError, Finding
 
 BUILT_IN = Path(__file__).parent / "templates"
 MAX_SAVED = 500

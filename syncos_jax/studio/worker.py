@@ -22,12 +22,12 @@ from syncos_jax.runs.job import Job
 from syncos_jax.runs.progress import Phases
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.template import Take as ScenarioTake
+from syncos_jax.studio.api_errors import finding
 from syncos_jax.studio.documents import preview_file, take_file, thumbnail_file
 from syncos_jax.studio.engine import Engine
-from syncos_jax.studio.faults import finding
+from syncos_jax.studio.event_bus import PHASES, EventBus, Progress
 from syncos_jax.studio.jobs import Jobs
-from syncos_jax.studio.live import PHASES, Live, Progress
-from syncos_jax.studio.stored import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Take, Video
+from syncos_jax.studio.records import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Take, Video
 from syncos_jax.studio.thumbnails import write_thumbnail
 
 if TYPE_CHECKING:
@@ -51,16 +51,18 @@ class Worker(threading.Thread):
         number: which of the engine's pipelines it uses.
         engine: the model.
         jobs: what waits.
-        live: is told how it goes.
+        events: receives the progress.
         root: holds a folder for each video.
     """
 
-    def __init__(self, number: int, engine: Engine, jobs: Jobs, live: Live, root: Path) -> None:
+    def __init__(
+        self, number: int, engine: Engine, jobs: Jobs, events: EventBus, root: Path
+    ) -> None:
         super().__init__(name=f"syncos worker {number}", daemon=True)
         self._number = number
         self._engine = engine
         self._jobs = jobs
-        self._live = live
+        self._events = events
         self._root = root
         self._stopping = threading.Event()
         self._cancelled = threading.Event()
@@ -130,17 +132,19 @@ class Worker(threading.Thread):
             for left in [*folder.glob(f".take{take.take}.*.*"), *folder.glob(".preview.*.png")]:
                 if left.is_file():
                     left.unlink(missing_ok=True)
-        self._live.clear(video.id, take.take)
+        self._events.clear(video.id, take.take)
         self._jobs.ended(video, take.take, status, *facts)
 
     def _outcome(self, pipeline: Pipeline, video: Video, take: Take) -> tuple[Any, ...]:
         """(status, seconds, (message, remedy)) of a take; makes it."""
         from syncos_jax.sampling.failures import DeviceMemoryError, NonFiniteError
 
-        self._live.set(video.id, Progress(take.take), soon=True)
+        self._events.set(video.id, Progress(take.take), soon=True)
         try:
-            making = Making(pipeline, video, take, self._root / video.id, self._live, self._jobs)
-            seconds = making.make(self._stop_requested, self._engine.settings)
+            take_job = TakeJob(
+                pipeline, video, take, self._root / video.id, self._events, self._jobs
+            )
+            seconds = take_job.run(self._stop_requested, self._engine.settings)
             return DONE, seconds
         except (Terminated, _Stopped):
             return (CANCELLED,) if self._cancelled.is_set() else (QUEUED,)
@@ -170,17 +174,23 @@ class _Stopped(BaseException):
     """Raised where a take is stopped while it is not being sampled."""
 
 
-class Making:
+class TakeJob:
     """One take on its way from a scenario to its files."""
 
     def __init__(
-        self, pipeline: Pipeline, video: Video, take: Take, folder: Path, live: Live, jobs: Jobs
+        self,
+        pipeline: Pipeline,
+        video: Video,
+        take: Take,
+        folder: Path,
+        events: EventBus,
+        jobs: Jobs,
     ) -> None:
         self.pipeline = pipeline
         self.video = video
         self.take = take
         self.folder = folder
-        self.live = live
+        self.events = events
         self.jobs = jobs
         self.out = take_file(folder, take.take)
 
@@ -200,7 +210,7 @@ class Making:
             group=self.video.id,
         )
 
-    def make(self, stop: Callable[[], bool], settings: Any) -> float:
+    def run(self, stop: Callable[[], bool], settings: Any) -> float:
         """Makes the take, unless its record says that it was; returns the seconds it plays."""
         from syncos_jax.runs.generate_video import decode_and_write
         from syncos_jax.runs.metadata import read_metadata
@@ -245,7 +255,7 @@ class Making:
         if before is not None:
             return before
         run = self.pipeline.start(request)
-        look = _Look(self.pipeline, preview_file(self.folder))
+        look = PreviewWriter(self.pipeline, preview_file(self.folder))
         noted = float("-inf")
 
         def watched(done: int, total: int) -> None:
@@ -261,7 +271,7 @@ class Making:
         return kept.play(run, watched, part_seconds=0.0)  # row by row, to stop at any
 
 
-class _Look:
+class PreviewWriter:
     """Writes a preview now and then; one that cannot be made is not tried again."""
 
     def __init__(self, pipeline: Pipeline, path: Path) -> None:
@@ -287,11 +297,11 @@ class _Look:
 
 
 class _Phases(Phases):
-    """Tells `Live` of the phases of a take, in place of printing them."""
+    """Tells `EventBus` of the phases of a take, in place of printing them."""
 
-    def __init__(self, making: Making, request: Request, stop: Callable[[], bool]) -> None:
+    def __init__(self, job: TakeJob, request: Request, stop: Callable[[], bool]) -> None:
         super().__init__(Console(quiet=True))
-        self._making = making
+        self._job = job
         self._stop = stop
         self._request = request
         self._steps = request.call_schedule.updates.step[request.call_schedule.calls.update]
@@ -355,10 +365,10 @@ class _Phases(Phases):
             rows = len(self._request.call_schedule) if phase in ("compile", "load") else 0
             left = rows * self._speed.row + self._after_sampling()
             each = len(self._request.call_schedule) * self._speed.row + self._after_sampling()
-        self._making.live.set(
-            self._making.video.id,
+        self._job.events.set(
+            self._job.video.id,
             Progress(
-                self._making.take.take,
+                self._job.take.take,
                 PHASES[phase],
                 self._step,
                 self._count,

@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from syncos_jax.errors import InputError
-from syncos_jax.studio.answers import JsonResponse
+from syncos_jax.studio.responses import JsonResponse
 from syncos_jax.studio.review.approvals import (
     StaleError,
     add_entry,

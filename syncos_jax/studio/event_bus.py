@@ -49,7 +49,7 @@ class Progress:
     preview: int = 0
 
 
-class Live:
+class EventBus:
     """Progress by video id, and the listeners of events. Progress is set by workers' threads;
     listeners live in the loop of the server."""
 
@@ -156,7 +156,7 @@ class Listener:
         self._event.set()
 
     async def stream(self, render: Render) -> AsyncIterator[bytes]:
-        """See `Live.stream`."""
+        """See `EventBus.stream`."""
         yield b": listening\n\n"
         if self._id is not None:
             self.mark(self._id)

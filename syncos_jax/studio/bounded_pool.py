@@ -9,13 +9,13 @@ from typing import Any
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from syncos_jax.studio.answers import JsonResponse
-from syncos_jax.studio.faults import ApiError, Finding
+from syncos_jax.studio.api_errors import ApiError, Finding
+from syncos_jax.studio.responses import JsonResponse
 
 MAX_WAITING = 16
 
 
-class Turns:
+class BoundedPool:
     """One piece of work at a time, so that the rest of the machine is left to the videos."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from syncos_jax.studio.security import App, Receive, Scope, Send
 _VIDEO = re.compile(r"/v1/videos/(v[0-9a-f]{16})")
 
 
-class KeptAnswers:
+class DocumentCache:
     """``GET /v1/videos/{id}`` of a video that has not changed since it was last asked for.
 
     Everything else, and a video that has changed, is left to the app behind. A hundred clients

@@ -13,8 +13,8 @@ from syncos_jax.sampling.presets import STRENGTH
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.template import Template
 from syncos_jax.scenario.variables import Variable, used_names
+from syncos_jax.studio.api_errors import ApiError, Finding, finding
 from syncos_jax.studio.engine import Engine
-from syncos_jax.studio.faults import ApiError, Finding, finding
 from syncos_jax.studio.planning import lost_words
 from syncos_jax.studio.schemas import SettingsBody, VideoBody
 from syncos_jax.studio.templates_folder import Templates
@@ -27,7 +27,7 @@ _IN_EVENT = re.compile(r"events\.(\d+)\.(\w+)")
 
 
 @dataclass(frozen=True)
-class Order:
+class VideoRequest:
     """A video to make.
 
     Attributes:
@@ -45,7 +45,7 @@ class Order:
     values: dict[str, Any]
 
 
-def order(body: VideoBody, engine: Engine, templates: Templates) -> Order:
+def video_request(body: VideoBody, engine: Engine, templates: Templates) -> VideoRequest:
     """Checks a body and derives all that follows from it.
 
     Raises ApiError, which says what is wrong, what to do and with which field.
@@ -81,7 +81,7 @@ def order(body: VideoBody, engine: Engine, templates: Templates) -> Order:
         "seed": seed,
     }
     seeds = tuple((seed + index) % 2**32 for index in range(body.takes))
-    return Order(scenario, request, lost, seeds, values)
+    return VideoRequest(scenario, request, lost, seeds, values)
 
 
 def _wrong(message: str, remedy: str = "", field: str | None = None) -> ApiError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from syncos_jax.studio.faults import ApiError, Finding
+from syncos_jax.studio.api_errors import ApiError, Finding
 
 
 class JsonResponse(JSONResponse):
@@ -18,12 +18,12 @@ class JsonResponse(JSONResponse):
         return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
-def error_answer(error: ApiError) -> Response:
+def error_response(error: ApiError) -> Response:
     """The answer that says what is wrong."""
     return JsonResponse(error.to_dict(), error.status, error.headers)
 
 
-def file_answer(root: Path, path: Path, kind: str, cache: str = "no-store") -> Response:
+def file_response(root: Path, path: Path, kind: str, cache: str = "no-store") -> Response:
     """A file below `root`, or the parts of it that are asked for; ApiError where there is none.
 
     Symbolic links are not followed, wherever on the way they stand.
