@@ -29,7 +29,7 @@ def prepared(frames: int, window: int, stride: int, batch: int, size: tuple[int,
         layout=WindowLayout(frames=frames, window=window, stride=stride),
         frame_shape=size,
         schedule=NoiseSchedule.from_betas(),
-        sampler=SynCoS(batch=batch),
+        sampler=SynCoS(windows_per_call=batch),
         key=jax.random.key(0, impl="rbg"),
         latents=jnp.zeros((frames, *size)),
     )

@@ -48,7 +48,7 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
     frames = options.frames or 6 * model.geometry.frames(model.geometry.window)
     case = Case(model, frames, 1, (True,), CoDenoising(steps=4))
     batch = options.batch or (1 if options.model in RANDOM[1:] else case.layout.count)
-    case = replace(case, batch=batch, sampler=CoDenoising(steps=4, batch=batch))
+    case = replace(case, batch=batch, sampler=CoDenoising(steps=4, windows_per_call=batch))
     profiles = {}
     for what in options.what.split(","):
         work = unet_work(case, True) if what == "unet" else row_work(case)

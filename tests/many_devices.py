@@ -27,7 +27,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LAYOUT = WindowLayout(frames=15, window=4, stride=2)  # 7 windows: 8 devices leave one idle
 # Minibatches, guidance, partial calls.
 SAMPLER = SynCoS(
-    steps=3, iterations=2, t_min=400, windows_per_step=6, batch=5, guidance=2.0, learning_rate=0.2
+    steps=3,
+    iterations=2,
+    t_min=400,
+    windows_per_step=6,
+    windows_per_call=5,
+    guidance=2.0,
+    learning_rate=0.2,
 )
 
 
@@ -242,7 +248,7 @@ REFUSED = {
     "guided_refinement": SAMPLER.replace(guided_refinement=False),
     "guidance": SAMPLER.replace(guidance=1.0),
     "guidance_t_max": SAMPLER.replace(guidance_t_max=600.0),
-    "batch": SAMPLER.replace(batch=2),
+    "batch": SAMPLER.replace(windows_per_call=2),
 }
 
 

@@ -122,7 +122,7 @@ def test_the_measured_video_has_the_frames_asked_for():
 def test_rows_and_videos_count_the_clips_they_have():
     """Of 3 windows guided at one step of two: 6 clips and 3, in calls of at most 4."""
     model = fakes.FakeModel()
-    settings = CoDenoising(steps=2, guidance=2.0, guidance_t_min=400, batch=2)
+    settings = CoDenoising(steps=2, guidance=2.0, guidance_t_min=400, windows_per_call=2)
     case = Case(model, 8, 2, (True,), settings)
     one = case.flops_of_clip
     network, arguments = case.call(4)

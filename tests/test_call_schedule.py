@@ -46,14 +46,16 @@ def windows(call_schedule):
 
 
 def test_co_denoising_in_calls_of_three():
-    call_schedule = make_call_schedule(LAYOUT, SCHEDULE, CoDenoising(steps=3, batch=3), **UNGUIDED)
+    call_schedule = make_call_schedule(
+        LAYOUT, SCHEDULE, CoDenoising(steps=3, windows_per_call=3), **UNGUIDED
+    )
     calls = call_schedule.calls
     assert (
         calls.windows.tolist() == calls.cond_index.tolist() == [[0, 1], [2, 3]] * 3
     )  # no place empty
     assert call_schedule.used.all() and (calls.weights == 1).all()
     call_schedule = make_call_schedule(
-        LAYOUT, SCHEDULE, CoDenoising(steps=3, batch=3), num_shards=3, **UNGUIDED
+        LAYOUT, SCHEDULE, CoDenoising(steps=3, windows_per_call=3), num_shards=3, **UNGUIDED
     )
     calls = call_schedule.calls
     assert calls.windows.tolist() == calls.cond_index.tolist() == [[0, 1, 2], [3, 3, 3]] * 3
@@ -70,7 +72,7 @@ def test_co_denoising_in_calls_of_three():
 
 def test_a_guided_window_is_two_clips():
     call_schedule = make_call_schedule(
-        LAYOUT, SCHEDULE, CoDenoising(steps=1, guidance=3.0, batch=1)
+        LAYOUT, SCHEDULE, CoDenoising(steps=1, guidance=3.0, windows_per_call=1)
     )
     assert call_schedule.calls.windows.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
     assert call_schedule.calls.cond_index.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
@@ -184,7 +186,11 @@ def test_rounds_do_not_depend_on_the_clips_of_a_call(per_step, batch, start, gro
         grounded_timestep=grounded,
     )
     call_schedule = make_call_schedule(
-        layout, SCHEDULE, sampler.replace(batch=batch), (seed, 1), num_shards=batch % 3 + 1
+        layout,
+        SCHEDULE,
+        sampler.replace(windows_per_call=batch),
+        (seed, 1),
+        num_shards=batch % 3 + 1,
     )
     whole = make_call_schedule(layout, SCHEDULE, sampler, (seed, 1))
     assert updates(call_schedule) == updates(whole)
@@ -279,15 +285,15 @@ def test_weights_are_those_of_guidance():
     ("sampler", "samples"),
     [
         (CoDenoising(), 8),
-        (CoDenoising(batch=9), 8),
-        (CoDenoising(batch=1), 2),
-        (CoDenoising(guidance=1.0, batch=1), 1),
+        (CoDenoising(windows_per_call=9), 8),
+        (CoDenoising(windows_per_call=1), 2),
+        (CoDenoising(guidance=1.0, windows_per_call=1), 1),
         (SynCoS(windows_per_step=3), 3),  # of 6 and 8 samples
         (SynCoS(windows_per_step=30), 8),
         (SynCoS(windows_per_step=2), 4),  # 8 samples are two such calls
         (SynCoS(guided_refinement=False), 4),
         (RefinementOnly(windows_per_step=2), 4),
-        (SynCoS(windows_per_step=2, batch=1), 2),
+        (SynCoS(windows_per_step=2, windows_per_call=1), 2),
         (FIFO(steps=8), 2),  # the first clip's steps are of 2 samples, the queue's of 8
     ],
 )
@@ -310,7 +316,9 @@ def test_calls_of_long_videos_have_bounds():
 
 def test_describe_knows_the_cost():
     layout = WindowLayout(52, 13, 4)  # 11 windows
-    summary = make_call_schedule(layout, SCHEDULE, SynCoS(windows_per_step=6, batch=6)).describe()
+    summary = make_call_schedule(
+        layout, SCHEDULE, SynCoS(windows_per_step=6, windows_per_call=6)
+    ).describe()
     assert summary.samples_per_call == 12
     assert summary.calls == 50 * 2 + 7 * 20
     assert summary.windows == 50 * 11 + 7 * 20 * 6
@@ -329,7 +337,9 @@ def test_describe_knows_the_cost():
     [(24, 420, 40), (64, 1560, 60), (120, 3240, 140), (320, 8820, 40)],
 )
 def test_few_places_of_the_calls_of_fast_stay_empty(frames, places, empty):
-    summary = make_call_schedule(WindowLayout(frames, 16, 4), SCHEDULE, SynCoS.fast()).describe()
+    summary = make_call_schedule(
+        WindowLayout(frames, 16, 4), SCHEDULE, SynCoS(strength=1.0)
+    ).describe()
     assert summary.calls * summary.samples_per_call == places == summary.samples + summary.padding
     assert summary.padding == empty
 

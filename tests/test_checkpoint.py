@@ -33,7 +33,7 @@ from syncos_jax.sampling.solvers import Solver
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)
 # Fresh noise, minibatches, a partial last call: whatever a carry can hold.
-SAMPLER = SynCoS(steps=3, iterations=3, t_min=400, windows_per_step=3, batch=2, eta=0.5)
+SAMPLER = SynCoS(steps=3, iterations=3, t_min=400, windows_per_step=3, windows_per_call=2, eta=0.5)
 NETWORK = Network()
 RUN = {"seed": 0, "sampler": {"steps": 3}, "scenario": {"events": [{"prompt": "a"}]}}
 EACH = SaveInterval(rows=1)

@@ -32,7 +32,7 @@ from syncos_jax.metrics import expected_from_prompt
 from syncos_jax.metrics.catalogue import METRICS, metric_values
 from syncos_jax.metrics.world import CLIP_FRAMES
 from syncos_jax.sampling import FIFO, CoDenoising, FlowLong, FreeNoise, RefinementOnly, SynCoS
-from syncos_jax.sampling.sampler_config import sampler_to_dict
+from syncos_jax.sampling.sampler_dict import sampler_to_dict
 
 # -- the suite -----------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ def test_common_settings_reach_those_that_have_them():
     given = {"steps": 7, "guidance": 2.0, "iterations": 3, "batch": None}
     for method in METHODS.values():
         settings = method.with_common(**given).settings
-        assert (settings.steps, settings.guidance, settings.batch) == (7, 2.0, None)
+        assert (settings.steps, settings.guidance, settings.windows_per_call) == (7, 2.0, None)
         assert settings.refinement is None or settings.refinement.iterations == 3
 
 
@@ -368,7 +368,7 @@ def test_the_dial_in_tables_and_plots(tmp_path):
     assert "dial.png" in draw(summary, made, tmp_path)
     assert Image.open(tmp_path / "dial.png").size > (600, 300)
     methods = dial_methods([0.5, 1.0])
-    assert methods["dial_0.5"].settings == SynCoS.dial(0.5) and list(methods) == [
+    assert methods["dial_0.5"].settings == SynCoS(strength=0.5) and list(methods) == [
         "dial_0.5",
         "dial_1",
     ]

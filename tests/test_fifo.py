@@ -86,7 +86,7 @@ def plain_loop(cond, uncond, frames, window, settings, key):
 @pytest.mark.parametrize(
     ("window", "settings"),
     [
-        (4, FIFO(steps=8, guidance=2.0, eta=1.0, batch=3)),
+        (4, FIFO(steps=8, guidance=2.0, eta=1.0, windows_per_call=3)),
         (4, FIFO(steps=8, guidance=2.0, eta=0.0, lookahead=False)),
         (3, FIFO(steps=5, guidance=2.0, eta=0.5)),  # a window of odd length
     ],

@@ -207,7 +207,7 @@ class FakeJob:
         self.asked = []
 
     def prepare(self, scenario, sampler):
-        return sampler.batch
+        return sampler.windows_per_call
 
     def run(self, request):
         windows = request if isinstance(request, int) else 13

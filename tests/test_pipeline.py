@@ -156,7 +156,7 @@ def test_divergence_is_said(story):
 
 def test_latents_do_not_depend_on_the_batch(pipeline, story):
     whole = pipeline.latents(story)
-    parts = pipeline.latents(story.with_sampler(batch=2))
+    parts = pipeline.latents(story.with_sampler(windows_per_call=2))
     np.testing.assert_allclose(whole, parts, atol=1e-5)
     assert isinstance(whole, jax.Array) and whole.shape == (11, 2, 3, 4)
 

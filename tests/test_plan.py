@@ -43,7 +43,11 @@ def pipeline():
 
 @pytest.mark.parametrize(
     "sampler",
-    [None, CoDenoising(steps=3, batch=3), SynCoS(steps=4, t_min=500, iterations=2, batch=2)],
+    [
+        None,
+        CoDenoising(steps=3, windows_per_call=3),
+        SynCoS(steps=4, t_min=500, iterations=2, windows_per_call=2),
+    ],
     ids=["scenario's", "co_denoising", "batch 2"],
 )
 def test_the_run_does_what_the_plan_says(pipeline, sampler, monkeypatch):
@@ -157,10 +161,10 @@ def test_time_is_that_of_the_last_run(pipeline):
 
 
 def test_time_is_scaled_from_another_batch(pipeline):
-    of_two = pipeline.prepare(STORY, CoDenoising(steps=3, batch=5))
+    of_two = pipeline.prepare(STORY, CoDenoising(steps=3, windows_per_call=5))
     assert of_two.call_schedule.samples_per_call == 10
     timings.remember(timing_key(of_two), timings.Speed(1.0))
-    cost = pipeline.plan(STORY, CoDenoising(steps=3, batch=1)).cost
+    cost = pipeline.plan(STORY, CoDenoising(steps=3, windows_per_call=1)).cost
     assert cost.seconds_per_call == 0.2 and cost.scaled_from == 10
     other = STORY.model_copy(update={"size": (40, 40)})
     assert pipeline.plan(other).cost.seconds is None

@@ -151,7 +151,7 @@ def with_change(name):
 
 def batch_of_all_settings(folder):
     """Every setting of the sampler, one by one, beside the default, two at a time."""
-    from syncos_jax.sampling.sampler_config import SAMPLERS
+    from syncos_jax.sampling.samplers import SAMPLERS
 
     assert set(CHANGES) == set(SAMPLERS["syncos"])
     lines = [{"name": "default", **with_change(None)}]

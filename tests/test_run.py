@@ -16,7 +16,7 @@ from syncos_jax.sampling.windows import WindowLayout
 
 LAYOUT = WindowLayout(frames=10, window=4, stride=2)  # 4 windows
 NETWORK = Network()
-PARTIAL = SynCoS(steps=3, iterations=2, t_min=400, batch=3, learning_rate=0.1)
+PARTIAL = SynCoS(steps=3, iterations=2, t_min=400, windows_per_call=3, learning_rate=0.1)
 
 
 def arguments(**changes):
@@ -75,7 +75,7 @@ def test_a_state_kept_on_the_host_goes_on_bit_for_bit(whole):
 
 def test_a_state_goes_on_with_other_numbers_of_clips(whole):
     """From every call of calls of 2, 3 and 4 windows, to calls of other sizes."""
-    sizes = {batch: fresh(sampler=PARTIAL.replace(batch=batch)) for batch in (1, 2, 4)}
+    sizes = {batch: fresh(sampler=PARTIAL.replace(windows_per_call=batch)) for batch in (1, 2, 4)}
     assert [run.call_schedule.samples_per_call for run in sizes.values()] == [1, 2, 4]
     run = sizes[1]
     total = run.samples_done + sum(run.call_schedule.used.sum(axis=1))
@@ -167,7 +167,7 @@ def marked(window):
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_prediction_that_is_not_finite_is_named(watched):
-    sampler = SynCoS(steps=3, iterations=1, t_min=900, batch=3)
+    sampler = SynCoS(steps=3, iterations=1, t_min=900, windows_per_call=3)
     given = arguments(sampler=sampler, cond=marked(3))
     call_schedule = start(breaks_at_low_noise, **given).call_schedule
     t = call_schedule.updates.t[call_schedule.calls.update]
@@ -192,7 +192,7 @@ def test_a_prediction_that_is_not_finite_is_named(watched):
 
 def test_the_last_good_state_is_kept():
     """No pause sees a state that has gone wrong."""
-    sampler = SynCoS(steps=6, iterations=1, t_min=900, batch=2)
+    sampler = SynCoS(steps=6, iterations=1, t_min=900, windows_per_call=2)
     run = start(breaks_at_low_noise, **arguments(sampler=sampler, cond=marked(0)))
     kept = []
 
@@ -250,7 +250,7 @@ def test_runs_of_other_lengths_are_the_same_program(whole, changes):
 
 def test_a_run_without_refined_steps_is_co_denoising(whole):
     ours = sample(NETWORK, **arguments(sampler=PARTIAL.replace(refine_steps=0)))
-    theirs = sample(NETWORK, **arguments(sampler=CoDenoising(steps=3, batch=3)))
+    theirs = sample(NETWORK, **arguments(sampler=CoDenoising(steps=3, windows_per_call=3)))
     np.testing.assert_array_equal(ours, theirs)
 
 

@@ -18,8 +18,8 @@ from syncos_jax.sampling import FIFO, SynCoS, WindowLayout, sample
 BEFORE = np.load(Path(__file__).parent / "data" / "latents_before_clips.npz")
 PRESETS = {
     "preset: paper": SynCoS.paper(),
-    "preset: fast": SynCoS.fast(steps=6),
-    "preset: strength 0.5": SynCoS.at_strength(0.5, steps=8),
+    "preset: fast": SynCoS(strength=1.0, steps=6),
+    "preset: strength 0.5": SynCoS(strength=0.5, steps=8),
 }
 QUEUES = {
     "fifo": FIFO(steps=8, guidance=2.0),

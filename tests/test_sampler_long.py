@@ -58,7 +58,7 @@ def test_ten_minutes_with_a_toy_network():
         layout=layout,
         frame_shape=(2, 2, 1),
         schedule=NoiseSchedule.from_betas(beta_end=0.006),
-        sampler=SynCoS(steps=3, iterations=2, t_min=500, batch=64, learning_rate=0.1),
+        sampler=SynCoS(steps=3, iterations=2, t_min=500, windows_per_call=64, learning_rate=0.1),
         key=jax.random.key(0, impl="rbg"),
     )
     assert layout.count == 1197 and run.windows == 63  # 19 calls, no place unused

@@ -62,14 +62,14 @@ def frames_on_each_subject(sampler, schedule=SCHEDULE):
         # Rivals that cost what co-denoising costs.
         (FlowLong(), 0.64, 0.77),
         (FreeNoise(), 0.95, 1.0),
-        (SynCoS.dial(0.5), 0.80, 0.95),  # at 1.07 times co-denoising's calls
-        pytest.param(SynCoS.dial(1.0), 0.95, 1.0, marks=pytest.mark.slow),  # at 1.15 times
+        (SynCoS(strength=0.5), 0.80, 0.95),  # at 1.07 times co-denoising's calls
+        pytest.param(SynCoS(strength=1.0), 0.95, 1.0, marks=pytest.mark.slow),  # at 1.15 times
         # Fresh noise beside the refinement: it does not matter much.
         pytest.param(
             SynCoS(t_min=850, learning_rate=0.5, iterations=20, fresh_noise_t_min=600),
             0.72, 0.88, marks=pytest.mark.slow,
         ),
-        pytest.param(SynCoS.dial(1.0, fresh_noise_t_min=600), 0.94, 1.0, marks=pytest.mark.slow),
+        pytest.param(SynCoS(strength=1.0, fresh_noise_t_min=600), 0.94, 1.0, marks=pytest.mark.slow),
     ],
     ids=[
         "co_denoising", "syncos_850", "syncos_600", "new_noise", "flowlong", "freenoise",

@@ -44,20 +44,20 @@ ALONE = {"steps": 3, "guidance": 2.0, "iterations": 3, "learning_rate": 0.2}
 
 CASES = {
     "co_denoising": (CoDenoising(steps=4, guidance=2.0), {}),
-    "co_denoising, last call partial": (CoDenoising(steps=4, guidance=2.0, batch=3), {}),
+    "co_denoising, last call partial": (CoDenoising(steps=4, guidance=2.0, windows_per_call=3), {}),
     "co_denoising, eta": (CoDenoising(steps=4, guidance=2.0, eta=0.6), {"schedule": SCALED}),
     "co_denoising, default key": (
-        CoDenoising(steps=3, eta=1.0, batch=2),
+        CoDenoising(steps=3, eta=1.0, windows_per_call=2),
         {"key": jax.random.key(5), "guided": False},
     ),
     "syncos": (SynCoS(**SYNCOS), {}),
     "syncos, unguided": (SynCoS(**SYNCOS), {"guided": False}),
-    "syncos, last call partial": (SynCoS(**SYNCOS, batch=3), {}),
-    "syncos, minibatch": (SynCoS(**SYNCOS, windows_per_step=3, batch=2), {}),
+    "syncos, last call partial": (SynCoS(**SYNCOS, windows_per_call=3), {}),
+    "syncos, minibatch": (SynCoS(**SYNCOS, windows_per_step=3, windows_per_call=2), {}),
     "syncos, a share of the windows": (SynCoS(**SYNCOS, windows_per_step=0.4), {}),
     "syncos, one window a step": (SynCoS(**SYNCOS, windows_per_step=1), {}),
     "syncos, guided in the middle": (
-        SynCoS(**SYNCOS, guidance_t_min=200, guidance_t_max=600, batch=3),
+        SynCoS(**SYNCOS, guidance_t_min=200, guidance_t_max=600, windows_per_call=3),
         {},
     ),
     "syncos, minibatch guided at low noise": (
@@ -83,7 +83,7 @@ CASES = {
         SynCoS(**SYNCOS, grounded_timestep=False, windows_per_step=3),
         {},
     ),
-    "syncos, noise not fixed": (SynCoS(**SYNCOS, fixed_noise=False, batch=3), {}),
+    "syncos, noise not fixed": (SynCoS(**SYNCOS, fixed_noise=False, windows_per_call=3), {}),
     "syncos, scaled signal": (SynCoS(**SYNCOS), {"schedule": SCALED}),
     "syncos, triangle": (
         SynCoS(**SYNCOS, windows_per_step=2),
@@ -101,7 +101,10 @@ CASES = {
     ),
     "freenoise": (FreeNoise(steps=4, guidance=2.0), {}),
     "refinement_only": (RefinementOnly(**ALONE), {}),
-    "refinement_only, minibatch": (RefinementOnly(**ALONE, windows_per_step=3, batch=2), {}),
+    "refinement_only, minibatch": (
+        RefinementOnly(**ALONE, windows_per_step=3, windows_per_call=2),
+        {},
+    ),
     "refinement_only, random timesteps, noise not fixed": (
         RefinementOnly(**ALONE, grounded_timestep=False, fixed_noise=False),
         {"schedule": SCALED},
@@ -162,7 +165,7 @@ def test_a_clip_that_is_spared_is_not_computed():
         jax.debug.callback(lambda t: calls.append(float(t[0])), t)
         return Network()(params, x, t, cond)
 
-    sampler = CoDenoising(steps=8, reuse=1e9, batch=2)
+    sampler = CoDenoising(steps=8, reuse=1e9, windows_per_call=2)
     given = arguments(sampler, guided=False)
     ran = start(denoise, given.pop("cond"), params=parameters(), **given)
     ran.advance()
@@ -207,7 +210,7 @@ class Shortened:
 )
 def test_the_clips_of_a_call_do_not_change_the_result(sampler):
     layout = WindowLayout(frames=40, window=4, stride=3)  # 13 windows
-    four, seven = (run(sampler.replace(batch=b), layout=layout) for b in (4, 7))
+    four, seven = (run(sampler.replace(windows_per_call=b), layout=layout) for b in (4, 7))
     np.testing.assert_allclose(four, seven, rtol=1e-5, atol=1e-5)
 
 
@@ -249,7 +252,7 @@ def test_one_window_is_the_ddim_of_videocrafter2(eta):
 
 def test_played_in_parts_it_is_the_same_bit_for_bit():
     network = Network()
-    given = arguments(SynCoS(**SYNCOS, batch=3, windows_per_step=4))
+    given = arguments(SynCoS(**SYNCOS, windows_per_call=3, windows_per_step=4))
     given |= {"params": parameters()}
     cond = given.pop("cond")
     whole = start(network, cond, **given)

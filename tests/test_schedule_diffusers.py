@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import sample
-from syncos_jax.sampling.presets import CoDenoising
+from syncos_jax.sampling.samplers import CoDenoising
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.weights_convert.diffusers_config import schedule_settings

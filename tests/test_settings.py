@@ -21,13 +21,9 @@ from syncos_jax.sampling import (
     SynCoS,
 )
 from syncos_jax.sampling.methods import make_call_schedule
-from syncos_jax.sampling.presets import FULL_STRENGTH
-from syncos_jax.sampling.sampler_config import (
-    SAMPLERS,
-    SamplerConfig,
-    sampler_from_dict,
-    sampler_to_dict,
-)
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.sampler_dict import sampler_from_dict, sampler_to_dict
+from syncos_jax.sampling.samplers import FULL_STRENGTH, SAMPLERS
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
@@ -83,12 +79,15 @@ def test_bad_dictionaries(values, message):
             "sampler syncos: steps must be a whole number, 1 to 32767; got 0",
         ),
         (lambda: SynCoS(steps="50"), "steps must be a whole number"),
-        (lambda: SynCoS(batch=True), "batch must be a whole number, 1 or more; got True"),
+        (
+            lambda: SynCoS(windows_per_call=True),
+            "batch must be a whole number, 1 or more; got True",
+        ),
         (lambda: SynCoS(iterations=0), "iterations must be"),
         (lambda: SynCoS(windows_per_step=0), "windows_per_step must be"),
         (lambda: SynCoS(windows_per_step=1.5), "windows_per_step must be"),
-        (lambda: SynCoS.dial(1.1), "strength must be a number from 0 to 1; got 1.1"),
-        (lambda: SynCoS.dial("full"), "strength must be a number from 0 to 1; got 'full'"),
+        (lambda: SynCoS(strength=1.1), "strength must be a number from 0 to 1; got 1.1"),
+        (lambda: SynCoS(strength="full"), "strength must be a number from 0 to 1; got 'full'"),
         (lambda: SynCoS(learning_rate=-1), "learning_rate must be a number, 0 or more; got -1"),
         (lambda: SynCoS(t_min=float("nan")), "t_min must be a number"),
         (lambda: SynCoS(fixed_noise=1), "fixed_noise must be true or false"),
@@ -139,7 +138,9 @@ def windows_predicted(sampler, count):
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_dial_goes_from_co_denoising_upwards_and_stays_cheap(count, steps, strengths):
     low, high = sorted(strengths)
-    cost = [windows_predicted(SynCoS.dial(s, steps=steps), count) for s in (0.0, low, high, 1.0)]
+    cost = [
+        windows_predicted(SynCoS(strength=s, steps=steps), count) for s in (0.0, low, high, 1.0)
+    ]
     alone = windows_predicted(CoDenoising(steps=steps), count)
     assert cost[0] == alone
     assert cost == sorted(cost)
@@ -148,9 +149,9 @@ def test_dial_goes_from_co_denoising_upwards_and_stays_cheap(count, steps, stren
 
 def test_dial_in_a_scenario_file():
     read = sampler_from_dict({"name": "syncos", "strength": 0.5, "steps": 30})
-    assert read == SynCoS.dial(0.5, steps=30)
+    assert read == SynCoS(strength=0.5, steps=30)
     assert sampler_from_dict(sampler_to_dict(read)) == read
-    assert SynCoS.fast(guidance=3.0) == SynCoS.dial(FULL_STRENGTH, guidance=3.0)
+    assert SynCoS(strength=1.0, guidance=3.0) == SynCoS(strength=FULL_STRENGTH, guidance=3.0)
     with pytest.raises(InputError, match="strength decides t_min, .*; leave out strength or t_min"):
         sampler_from_dict({"name": "syncos", "strength": 0.5, "t_min": 700})
     with pytest.raises(InputError, match="unknown key 'strenght' .did you mean 'strength'"):
@@ -166,10 +167,10 @@ def test_dial_replaces_what_it_decides_and_the_other_way_round():
         sampler={"name": "syncos", "t_min": 700, "iterations": 3, "steps": 9},
     )
     dialled = story.with_sampler(strength=0.25)
-    assert dialled.settings() == SynCoS.dial(0.25, steps=9)
+    assert dialled.settings() == SynCoS(strength=0.25, steps=9)
     assert dialled.with_sampler(t_min=800.0).settings() == SynCoS(t_min=800.0, steps=9)
     ended = dialled.with_sampler(refine_steps=0).settings()
-    assert ended == SynCoS.at_strength(0.25, steps=9).replace(refine_steps=0)
+    assert ended == SynCoS(strength=0.25, steps=9).replace(refine_steps=0)
     assert story.with_sampler() is story
 
 

@@ -19,12 +19,9 @@ from syncos_jax.sampling import (
     RefinementOnly,
     SynCoS,
 )
-from syncos_jax.sampling.sampler_config import (
-    SAMPLERS,
-    SamplerConfig,
-    sampler_from_dict,
-    sampler_to_dict,
-)
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.sampler_dict import sampler_from_dict, sampler_to_dict
+from syncos_jax.sampling.samplers import SAMPLERS
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ DIAL = "dial_"
 def dial_methods(strengths: Sequence[float]) -> dict[str, Method]:
     """`SynCoS.dial` at some strengths, by name: ``dial_0.5``."""
     made = [
-        Method(f"{DIAL}{strength:g}", SynCoS.dial(strength), title=f"dial at {strength:g}")
+        Method(f"{DIAL}{strength:g}", SynCoS(strength=strength), title=f"dial at {strength:g}")
         for strength in strengths
     ]
     return {method.name: method for method in made}

@@ -13,7 +13,7 @@ from experiment.methods import DIAL, METHODS
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.metrics.catalogue import METRICS
-from syncos_jax.sampling.presets import FULL_STRENGTH
+from syncos_jax.sampling.samplers import FULL_STRENGTH
 
 BARS = (
     "coherence",
@@ -187,7 +187,7 @@ def _dial(methods: Mapping[str, Any]) -> Any:
             color="C0",
         )
     for axes, name in ((held, "consistency"), (different, "diversity")):
-        axes.axvline(FULL_STRENGTH, color="0.6", ls="--", lw=1, label="SynCoS.fast()")
+        axes.axvline(FULL_STRENGTH, color="0.6", ls="--", lw=1, label="SynCoS(strength=1.0)")
         axes.set_xlabel("strength (0 is co-denoising)")
         axes.set_ylabel(name)
         axes.legend(fontsize=8, frameon=False)

@@ -61,7 +61,7 @@ def clips_right(
             "stride": CLIP_FRAMES,
         }
     )
-    settings = CoDenoising(steps=steps, guidance=guidance, batch=min(32, clips))
+    settings = CoDenoising(steps=steps, guidance=guidance, windows_per_call=min(32, clips))
     frames = pipeline(scenario, sampler=settings, seed=seed).frames
     made = frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:])
     if sheet is not None:
@@ -160,7 +160,7 @@ def main(
         samplers: dict[str, SamplerConfig] = {
             "co-denoising": CoDenoising(**common),
             "SynCoS, published settings": SynCoS(**common),
-            "SynCoS, fast": SynCoS.fast(**common),
+            "SynCoS, fast": SynCoS(strength=1.0, **common),
         }
         figures["colour held"] = {}
         for name, settings in samplers.items():

@@ -147,7 +147,7 @@ def _measure(
 
     from syncos_jax.bench import device, networks, report
     from syncos_jax.bench.work import Case, jobs
-    from syncos_jax.sampling.sampler_config import sampler_from_dict
+    from syncos_jax.sampling.sampler_dict import sampler_from_dict
     from syncos_jax.sampling.windows import WindowLayout
 
     with phases.phase("load"):

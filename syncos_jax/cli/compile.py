@@ -69,7 +69,9 @@ def compile(
     """
     with user_errors():
         parsed = _scenario(scenario, frames)
-        parsed = parsed.with_sampler(sampler, steps=steps, strength=strength, batch=batch)
+        parsed = parsed.with_sampler(
+            sampler, steps=steps, strength=strength, windows_per_call=batch
+        )
         if on is not None:
             hardware.compile_on(on, model, parsed, weights_over)
             return

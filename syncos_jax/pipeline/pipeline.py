@@ -205,12 +205,12 @@ class Pipeline:
         """
         request = self._request(request, sampler, seed)
         run = self._run(request)
-        if request.sampler.batch is not None:
+        if request.sampler.windows_per_call is not None:
             return run
         windows = choose_batch(run)
         if windows == run.windows:
             return run
-        fewer = request.sampler.replace(batch=windows)
+        fewer = request.sampler.replace(windows_per_call=windows)
         return self._run(self.prepare(request.scenario, fewer, request.seed))
 
     def _run(self, request: Request) -> Run:

@@ -20,7 +20,7 @@ from syncos_jax.pipeline.request import Request
 from syncos_jax.pipeline.timings import recall
 from syncos_jax.pipeline.versions import device_of
 from syncos_jax.sampling.loop import init_carry
-from syncos_jax.sampling.sampler_config import sampler_to_dict
+from syncos_jax.sampling.sampler_dict import sampler_to_dict
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 

@@ -20,8 +20,9 @@ from syncos_jax.sampling.call_schedule import CallSchedule, CallSummary
 from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule, make_method
 from syncos_jax.sampling.noise import seed_words
 from syncos_jax.sampling.placement import Placement
-from syncos_jax.sampling.presets import SynCoS
-from syncos_jax.sampling.sampler_config import SamplerConfig, sampler_to_dict
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.sampler_dict import sampler_to_dict
+from syncos_jax.sampling.samplers import SynCoS
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.conditioning import WindowPrompts, window_prompts

@@ -138,7 +138,7 @@ def fit_memory(pipeline: Pipeline, jobs: Sequence[Job], phases: Phases) -> None:
                 phases.say(str(fit))
                 found[kind] = fit.windows
             windows = found[kind]
-        job.sampler, job.request = request.sampler.replace(batch=windows), None
+        job.sampler, job.request = request.sampler.replace(windows_per_call=windows), None
 
 
 def _batch_of_killed_run(job: Job) -> int | None:
@@ -162,7 +162,7 @@ def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
     Raises InputError where the record lacks what that needs.
     """
     from syncos_jax.runs.metadata import read_metadata
-    from syncos_jax.sampling.sampler_config import sampler_from_dict
+    from syncos_jax.sampling.sampler_dict import sampler_from_dict
 
     record = read_metadata(path)
     scale, label = record["video"].get("scale"), record["video"].get("label")

@@ -94,7 +94,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
         latents: ``[f, h, w, C]``.
         model_id: name or folder of the model, as the user gave it.
     """
-    from syncos_jax.sampling.sampler_config import sampler_to_dict
+    from syncos_jax.sampling.sampler_dict import sampler_to_dict
 
     model, layout, geometry = request.model, request.layout, request.model.geometry
     return {

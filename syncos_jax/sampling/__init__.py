@@ -1,7 +1,10 @@
 """The method, in pure JAX: schedules, windows, the call_schedule, the scan. Knows no model."""
 
 from syncos_jax.sampling.devices import make_mesh
-from syncos_jax.sampling.presets import (
+from syncos_jax.sampling.pure import Sampling
+from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
+from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig
+from syncos_jax.sampling.samplers import (
     FIFO,
     CoDenoising,
     FlowLong,
@@ -9,9 +12,6 @@ from syncos_jax.sampling.presets import (
     RefinementOnly,
     SynCoS,
 )
-from syncos_jax.sampling.pure import Sampling
-from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
-from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 

@@ -301,8 +301,8 @@ def make_call_schedule(
         add(last, steps.t[0], k, method.frame_of_window(k))
 
     most = MAX_SAMPLES_PER_CALL
-    if settings.batch is not None:
-        most = settings.batch * (1 if guidance is None else 2)
+    if settings.windows_per_call is not None:
+        most = settings.windows_per_call * (1 if guidance is None else 2)
     b = choose_samples_per_call([len(c.windows) for c in samples], most, num_shards)
     calls, used = pack(samples, b)
     table = UpdateStep(*(np.stack(column) for column in zip(*updates, strict=True)))

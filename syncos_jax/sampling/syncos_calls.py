@@ -40,8 +40,8 @@ def make_call_schedule(
     writer = _Writer(layout, schedule, settings, [int(word) for word in seed], cond_index)
     writer.write()
     most = MAX_SAMPLES_PER_CALL
-    if settings.batch is not None:
-        most = settings.batch * (2 if writer.guided else 1)
+    if settings.windows_per_call is not None:
+        most = settings.windows_per_call * (2 if writer.guided else 1)
     b = choose_samples_per_call([len(c.windows) for c in writer.samples], most, num_shards)
     calls, used = pack(writer.samples, b)
     updates = UpdateStep(*(np.stack(column) for column in zip(*writer.updates, strict=True)))

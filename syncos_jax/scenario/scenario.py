@@ -258,7 +258,7 @@ class Scenario(BaseModel):
         """
         if self.sampler is None:
             return None
-        from syncos_jax.sampling.sampler_config import sampler_from_dict
+        from syncos_jax.sampling.sampler_dict import sampler_from_dict
 
         return sampler_from_dict({**defaults, **self.sampler})
 
@@ -268,7 +268,8 @@ class Scenario(BaseModel):
         Settings that are None stay as they are. Another sampler takes over steps, guidance with its
         interval, batch and solver, as far as it has them. Raises InputError as ``settings`` does.
         """
-        from syncos_jax.sampling.sampler_config import SAMPLERS, merge_sampler_dict
+        from syncos_jax.sampling.sampler_dict import merge_sampler_dict
+        from syncos_jax.sampling.samplers import SAMPLERS
 
         settings = {key: value for key, value in settings.items() if value is not None}
         if name is None and not settings:

@@ -11,21 +11,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.sampling.presets import (
+from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig, make_sampler
+from syncos_jax.sampling.sampler_dict import STRENGTH, sampler_to_dict
+from syncos_jax.sampling.samplers import (
     FIFO,
-    STRENGTH,
+    SAMPLERS,
     CoDenoising,
     FlowLong,
     FreeNoise,
     RefinementOnly,
     SynCoS,
-)
-from syncos_jax.sampling.sampler_config import (
-    SAMPLERS,
-    Refinement,
-    SamplerConfig,
-    make_sampler,
-    sampler_to_dict,
 )
 from syncos_jax.scenario.scenario import EXPECTED, Event, Override, Scenario
 from syncos_jax.scenario.variables import EXPECTED as OF_VARIABLES

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.presets import STRENGTH
+from syncos_jax.sampling.sampler_dict import STRENGTH
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.template import Template
 from syncos_jax.scenario.variables import Variable, used_names

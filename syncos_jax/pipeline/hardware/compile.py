@@ -100,11 +100,14 @@ def fitting(job: Job, scenario: Scenario, request: Request) -> tuple[Compiled, d
     number alone, where the settings give it. At most four are compiled."""
     best = job.run(request)
     tried = {best.windows: best.fits}
-    if best.fits or request.sampler.batch is not None:
+    if best.fits or request.sampler.windows_per_call is not None:
         return best, tried
     devices = job.placement.num_clip_shards
     room = SHARE * job.target.chip.memory
-    most, least = best, job.run(job.prepare(scenario, request.sampler.replace(batch=devices)))
+    most, least = (
+        best,
+        job.run(job.prepare(scenario, request.sampler.replace(windows_per_call=devices))),
+    )
     tried[least.windows] = least.fits
     low, high = least, most
     while low.fits and len(tried) < 4:
@@ -113,7 +116,7 @@ def fitting(job: Job, scenario: Scenario, request: Request) -> tuple[Compiled, d
         guess = min(guess, high.windows - devices) // devices * devices
         if guess <= low.windows:
             break
-        one = job.run(job.prepare(scenario, request.sampler.replace(batch=guess)))
+        one = job.run(job.prepare(scenario, request.sampler.replace(windows_per_call=guess)))
         if one.windows in tried:
             break
         tried[one.windows] = one.fits

@@ -12,7 +12,8 @@ from typing import Any
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline.hardware.report import Report, from_dict
 from syncos_jax.pipeline.hardware.targets import parse
-from syncos_jax.sampling.sampler_config import SamplerConfig, sampler_to_dict
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.sampler_dict import sampler_to_dict
 from syncos_jax.scenario import Scenario
 
 ANSWER = "answer: "

@@ -9,7 +9,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.pipeline.hardware.compile import report
 from syncos_jax.pipeline.hardware.compile_client import ANSWER
 from syncos_jax.pipeline.hardware.targets import parse
-from syncos_jax.sampling.sampler_config import sampler_from_dict
+from syncos_jax.sampling.sampler_dict import sampler_from_dict
 from syncos_jax.scenario import Scenario
 
 
