@@ -14,14 +14,19 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from syncos_jax.errors import InputError
     from syncos_jax.media.video import Video
+    from syncos_jax.models.family import Model
     from syncos_jax.pipeline import Pipeline
     from syncos_jax.pipeline.load import load_model
     from syncos_jax.sampling import (
         FIFO,
         CoDenoising,
+        DeviceMemoryError,
         FlowLong,
         FreeNoise,
+        NonFiniteError,
         RefinementOnly,
+        Rules,
+        SamplerConfig,
         Sampling,
         SynCoS,
         sample,
@@ -34,6 +39,11 @@ if TYPE_CHECKING:
     from syncos_jax.scenario.template import Template
 
 _HOME = {
+    "SamplerConfig": "sampling",
+    "Rules": "sampling",
+    "NonFiniteError": "sampling",
+    "Model": "models.family",
+    "DeviceMemoryError": "sampling",
     "CoDenoising": "sampling",
     "Event": "scenario",
     "FIFO": "sampling",
@@ -56,6 +66,11 @@ _HOME = {
 }
 
 __all__ = [
+    "SamplerConfig",
+    "Rules",
+    "NonFiniteError",
+    "Model",
+    "DeviceMemoryError",
     "FIFO",
     "CoDenoising",
     "Event",

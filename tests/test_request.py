@@ -124,7 +124,7 @@ CHANGES = {
     "guidance": 3.0,
     "guidance_t_min": 300,
     "guidance_t_max": 500,
-    "batch": 2,
+    "windows_per_call": 2,
     "eta": 0.5,
     "solver": "dpm++",
     "reuse": 0.5,
@@ -151,9 +151,9 @@ def with_change(name):
 
 def batch_of_all_settings(folder):
     """Every setting of the sampler, one by one, beside the default, two at a time."""
-    from syncos_jax.sampling.samplers import SAMPLERS
+    from syncos_jax.sampling.sampler_dict import sampler_fields
 
-    assert set(CHANGES) == set(SAMPLERS["syncos"])
+    assert set(CHANGES) == set(sampler_fields("syncos"))
     lines = [{"name": "default", **with_change(None)}]
     lines += [{"name": name.replace("_", "-"), **with_change(name)} for name in CHANGES]
     (folder / "stories.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -194,7 +194,10 @@ def test_every_setting_is_the_videos_own_in_a_batch(tmp_path):
         file = tmp_path / "videos" / f"{(name or 'default').replace('_', '-')}.npy"
         np.testing.assert_allclose(np.load(file), alone, rtol=0, atol=1e-4, err_msg=str(name))
         default = alone if name is None else default
-        if name not in (None, "batch"):  # each changes something, and the batch is not one default
+        if name not in (
+            None,
+            "windows_per_call",
+        ):  # each changes something, and the batch is not one default
             assert np.abs(alone - default).max() > 1e-3, name
         record = json.loads(file.with_suffix(".json").read_text())
         assert name is None or record["sampler"][name] == CHANGES[name]

@@ -69,7 +69,8 @@ def frames_on_each_subject(sampler, schedule=SCHEDULE):
             SynCoS(t_min=850, learning_rate=0.5, iterations=20, fresh_noise_t_min=600),
             0.72, 0.88, marks=pytest.mark.slow,
         ),
-        pytest.param(SynCoS(strength=1.0, fresh_noise_t_min=600), 0.94, 1.0, marks=pytest.mark.slow),
+        pytest.param(SynCoS(strength=1.0, fresh_noise_t_min=600), 0.94, 1.0,
+        marks=pytest.mark.slow),
     ],
     ids=[
         "co_denoising", "syncos_850", "syncos_600", "new_noise", "flowlong", "freenoise",

@@ -1,6 +1,8 @@
 """SamplerConfig: checked, hashable, readable from a scenario file."""
 
 import dataclasses
+import inspect
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,12 @@ from syncos_jax.sampling import (
     CoDenoising,
     FlowLong,
     FreeNoise,
-    Refinement,
     RefinementOnly,
     SynCoS,
 )
 from syncos_jax.sampling.methods import make_call_schedule
 from syncos_jax.sampling.sampler_config import SamplerConfig
-from syncos_jax.sampling.sampler_dict import sampler_from_dict, sampler_to_dict
+from syncos_jax.sampling.sampler_dict import sampler_fields, sampler_from_dict, sampler_to_dict
 from syncos_jax.sampling.samplers import FULL_STRENGTH, SAMPLERS
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
@@ -34,18 +35,18 @@ UNIT = st.floats(0.0, 1.0)
 def test_defaults_are_the_published_settings():
     assert SynCoS.paper("open_sora_plan") == SynCoS().resolved()
     assert SynCoS.paper() == SynCoS(guidance=6).resolved()
-    assert SynCoS().refinement == Refinement(t_min=850.0)
+    assert SynCoS().refinement == SynCoS(t_min=850.0) and CoDenoising().refinement is None
     # optax's default weight decay, read off one step from 1 with no gradient and rate 1
     at, adamw = jnp.ones(()), optax.adamw(1.0)
     with jax.numpy_dtype_promotion("standard"):
         update, _ = adamw.update(jnp.zeros(()), adamw.init(at), at)
-    assert float(-update) == pytest.approx(Refinement().weight_decay)
+    assert float(-update) == pytest.approx(RefinementOnly().weight_decay)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_read_and_written(name):
     settings = sampler_from_dict({"name": name, "steps": 7, "guidance": 3})
-    assert list(sampler_to_dict(settings)) == ["name", *SAMPLERS[name]]
+    assert list(sampler_to_dict(settings)) == ["name", *sampler_fields(name)]
     assert (settings.name, settings.steps, settings.guidance) == (name, 7, 3.0)
     assert sampler_from_dict(sampler_to_dict(settings)) == settings
     assert hash(settings) == hash(dataclasses.replace(settings))
@@ -54,16 +55,16 @@ def test_read_and_written(name):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"steps": 50}, "name is missing; one of syncos, co_denoising, refinement_only"),
-        ({"name": "synkos"}, "unknown name 'synkos' .did you mean 'syncos'..; known: syncos"),
+        ({"steps": 50}, "name is missing, expected one of syncos, co_denoising, refinement_only"),
+        ({"name": "synkos"}, "unknown name 'synkos'; did you mean 'syncos'. known: syncos"),
         ({"name": ["syncos"]}, "unknown name"),
         (
             {"name": "syncos", "iteration": 5},
-            "'iteration' .did you mean 'iterations'..; known: st",
+            "'iteration' of syncos; did you mean 'iterations'. known: st",
         ),
-        ({"name": "co_denoising", "t_min": 5}, "sampler co_denoising: unknown key 't_min'"),
+        ({"name": "co_denoising", "t_min": 5}, "unknown key 't_min' of co_denoising"),
         ({"name": "refinement_only", "eta": 1}, "unknown key 'eta'"),
-        ("syncos", "expected settings such as"),
+        ("syncos", "must be settings such as"),
     ],
 )
 def test_bad_dictionaries(values, message):
@@ -76,57 +77,86 @@ def test_bad_dictionaries(values, message):
     [
         (
             lambda: SynCoS(steps=0),
-            "sampler syncos: steps must be a whole number, 1 to 32767; got 0",
+            "^steps must be an integer, 1 to 32767, got 0$",
         ),
-        (lambda: SynCoS(steps="50"), "steps must be a whole number"),
+        (lambda: SynCoS(steps="50"), "steps must be an integer"),
         (
             lambda: SynCoS(windows_per_call=True),
-            "batch must be a whole number, 1 or more; got True",
+            "windows_per_call must be an integer, 1 or more, got True",
         ),
         (lambda: SynCoS(iterations=0), "iterations must be"),
         (lambda: SynCoS(windows_per_step=0), "windows_per_step must be"),
         (lambda: SynCoS(windows_per_step=1.5), "windows_per_step must be"),
-        (lambda: SynCoS(strength=1.1), "strength must be a number from 0 to 1; got 1.1"),
-        (lambda: SynCoS(strength="full"), "strength must be a number from 0 to 1; got 'full'"),
-        (lambda: SynCoS(learning_rate=-1), "learning_rate must be a number, 0 or more; got -1"),
+        (lambda: SynCoS(strength=1.1), "strength must be a number from 0 to 1, got 1.1"),
+        (lambda: SynCoS(strength="full"), "strength must be a number from 0 to 1, got 'full'"),
+        (lambda: SynCoS(learning_rate=-1), "learning_rate must be a number, 0 or more, got -1"),
         (lambda: SynCoS(t_min=float("nan")), "t_min must be a number"),
         (lambda: SynCoS(fixed_noise=1), "fixed_noise must be true or false"),
-        (lambda: CoDenoising(eta=1.5), "eta must be a number, 0 or more, at most 1; got 1.5"),
-        (lambda: RefinementOnly(guidance="7"), "refinement_only: guidance must be a number"),
-        (lambda: SynCoS(t_min=850, refine_steps=8), "syncos: t_min and refine_steps both say wh"),
-        (lambda: SynCoS(refine_steps=8, refine_snr=1), "refine_steps and refine_snr both say"),
-        (lambda: SynCoS(refine_steps=1.5), "refine_steps must be a whole number, 0 or more"),
+        (lambda: CoDenoising(eta=1.5), "eta must be a number, 0 or more, at most 1, got 1.5"),
+        (lambda: RefinementOnly(guidance="7"), "guidance must be a number"),
+        (lambda: SynCoS(t_min=850, refine_steps=8), "t_min and refine_steps both set wh"),
+        (lambda: SynCoS(refine_steps=8, refine_snr=1), "refine_steps and refine_snr both set"),
+        (lambda: SynCoS(refine_steps=1.5), "refine_steps must be an integer, 0 or more"),
         (lambda: SynCoS(refine_snr=-1), "refine_snr must be a number, 0 or more"),
         (
             lambda: SynCoS(guidance_t_min=5, guidance_t_max=4),
             "guidance_t_max must be a number, 5 o",
         ),
-        (lambda: SynCoS(lookahead=True), "sampler syncos: unknown key 'lookahead'"),
-        (lambda: CoDenoising(iterations=3), "sampler co_denoising: unknown key 'iterations'"),
-        (lambda: RefinementOnly(t_min=3), "sampler refinement_only: unknown key 't_min'"),
-        (lambda: FIFO(lookahead=None), "sampler fifo: lookahead must be true or false"),
-        (lambda: FIFO(eta=2), "sampler fifo: eta must be a number"),
-        (lambda: FlowLong(fresh_noise_t_min=None), "flowlong: fresh_noise_t_min must be a number"),
-        (lambda: FreeNoise(fresh_noise_t_min=5), "freenoise: unknown key 'fresh_noise_t_min'"),
-        (
-            lambda: SamplerConfig(shuffled_noise=True, fresh_noise_t_min=5.0),
-            "goes with no other noise",
-        ),
-        (
-            lambda: SamplerConfig(lookahead=True, fresh_noise_t_min=5.0),
-            "fifo: fresh_noise_t_min and",
-        ),
+        (lambda: FIFO(lookahead=None), "lookahead must be true or false"),
+        (lambda: FIFO(eta=2), "eta must be a number"),
+        (lambda: FlowLong(fresh_noise_t_min=None), "fresh_noise_t_min must be a number"),
         (lambda: CoDenoising(reuse=-1), "reuse must be a number, 0 or more"),
-        (lambda: CoDenoising(reuse=0.1, eta=0.5), "co_denoising: reuse is of steps that add no"),
-        (lambda: FreeNoise(reuse=0.1, solver="sde-dpm++"), "freenoise: reuse is of steps that add"),
-        (lambda: RefinementOnly(reuse=0.1), "refinement_only: unknown key 'reuse'"),
-        (lambda: FIFO(reuse=0.1), "sampler fifo: unknown key 'reuse'"),
-        (lambda: SynCoS.paper("sora"), "unknown backbone 'sora'"),
+        (lambda: CoDenoising(reuse=0.1, eta=0.5), "reuse: needs steps that add no noise"),
+        (lambda: FreeNoise(reuse=0.1, solver="sde-dpm++"), "reuse: needs steps that add"),
+        (lambda: SynCoS.paper("sora"), "backbone must be one of .*got 'sora'"),
     ],
 )
 def test_bad_values(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SynCoS(lookahead=True),
+        lambda: CoDenoising(iterations=3),
+        lambda: RefinementOnly(t_min=3),
+        lambda: FreeNoise(fresh_noise_t_min=5),
+        lambda: RefinementOnly(reuse=0.1),
+        lambda: FIFO(reuse=0.1),
+        lambda: SynCoS(stepz=1),
+    ],
+)
+def test_fields_of_other_samplers_are_refused(make):
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        make()
+
+
+def test_samplers_are_dataclasses_that_editors_see():
+    config = SynCoS(strength=0.5, steps=30)
+    assert isinstance(config, SynCoS) and isinstance(config, SamplerConfig)
+    assert not isinstance(FlowLong(), CoDenoising)
+    assert repr(config) == "SynCoS(steps=30, strength=0.5)"
+    assert repr(SynCoS()) == "SynCoS()" and repr(FIFO(steps=8)) == "FIFO(steps=8)"
+    assert inspect.signature(SynCoS).parameters["iterations"].default == 20
+    assert {"strength", "t_min", "windows_per_call"} <= set(inspect.signature(SynCoS).parameters)
+    for value in (config, FIFO(), CoDenoising(reuse=0.1)):
+        assert pickle.loads(pickle.dumps(value)) == value
+    assert config.replace(steps=9) == SynCoS(strength=0.5, steps=9)
+    assert repr(config.replace(t_min=700)).startswith("SynCoS(steps=30, iterations=1,")
+    assert config.replace(strength=1.0) == SynCoS(strength=1.0, steps=30)
+    with pytest.raises(InputError, match="strength sets .*; leave out strength or iterations"):
+        SynCoS(strength=0.5, iterations=20)
+    with pytest.raises(TypeError, match="abstract"):
+        SamplerConfig()
+
+
+def test_the_former_name_of_windows_per_call_still_works():
+    assert SynCoS(batch=3) == SynCoS(windows_per_call=3)
+    assert SynCoS().replace(batch=3).windows_per_call == 3
+    read = sampler_from_dict({"name": "fifo", "batch": 2})
+    assert read == FIFO(windows_per_call=2) and "batch" not in sampler_to_dict(read)
 
 
 def windows_predicted(sampler, count):
@@ -151,10 +181,10 @@ def test_dial_in_a_scenario_file():
     read = sampler_from_dict({"name": "syncos", "strength": 0.5, "steps": 30})
     assert read == SynCoS(strength=0.5, steps=30)
     assert sampler_from_dict(sampler_to_dict(read)) == read
-    assert SynCoS(strength=1.0, guidance=3.0) == SynCoS(strength=FULL_STRENGTH, guidance=3.0)
-    with pytest.raises(InputError, match="strength decides t_min, .*; leave out strength or t_min"):
+    assert SynCoS.fast(guidance=3.0) == SynCoS(strength=FULL_STRENGTH, guidance=3.0)
+    with pytest.raises(InputError, match="strength sets t_min, .*; leave out strength or t_min"):
         sampler_from_dict({"name": "syncos", "strength": 0.5, "t_min": 700})
-    with pytest.raises(InputError, match="unknown key 'strenght' .did you mean 'strength'"):
+    with pytest.raises(InputError, match="'strenght' of syncos; did you mean 'strength'"):
         sampler_from_dict({"name": "syncos", "strenght": 0.5})
     with pytest.raises(InputError, match="unknown key 'strength'"):
         sampler_from_dict({"name": "co_denoising", "strength": 0.5})

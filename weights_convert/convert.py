@@ -23,7 +23,7 @@ from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.samplers import CoDenoising
 from syncos_jax.sampling.solver_choice import resolve_solver, solver_coefficients, timesteps_for
 from syncos_jax.weights_convert import tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint
@@ -216,7 +216,7 @@ def _check_sampling(opened: Checkpoint) -> None:
     if not {"unet", "transformer"} & set(opened.parts):
         return
     config = opened.config
-    schedule, settings = config.noise_schedule(), SamplerConfig(steps=config.steps)
+    schedule, settings = config.noise_schedule(), CoDenoising(steps=config.steps)
     steps = timesteps_for(schedule, settings)
     solver_coefficients(resolve_solver(schedule, settings), steps, np.zeros(len(steps.t), bool))
 

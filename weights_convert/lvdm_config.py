@@ -79,8 +79,6 @@ PUBLISHED: dict[str, Any] = {
 _VIT_H_14 = {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24}
 
 _DEFAULT = SynCoS.paper()
-assert _DEFAULT.refinement is not None
-_REFINEMENT = _DEFAULT.refinement
 _FPS, _GUIDANCE, _STEPS = 28, 12.0, 50
 _NOTES = {
     "sampling of its own scripts": "plain DDIM with eta 1, frames saved at 10 a second while 28 is "
@@ -88,8 +86,8 @@ _NOTES = {
     "sampling of SynCoS": "eta 0, 50 steps, stride 4, t_min 800 to 900, learning rate 0.5 to 1, 20 "
     "to 50 iterations (arXiv 2503.08605)",
     "where a scenario names no sampler": "SynCoS as published: "
-    f"t_min {_REFINEMENT.t_min:g}, {_REFINEMENT.iterations} iterations at learning rate "
-    f"{_REFINEMENT.learning_rate:g}, eta {_DEFAULT.eta:g}",
+    f"t_min {_DEFAULT.t_min:g}, {_DEFAULT.iterations} iterations at learning rate "
+    f"{_DEFAULT.learning_rate:g}, eta {_DEFAULT.eta:g}",
 }
 
 

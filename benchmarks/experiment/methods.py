@@ -20,8 +20,7 @@ from syncos_jax.sampling import (
     SynCoS,
 )
 from syncos_jax.sampling.sampler_config import SamplerConfig
-from syncos_jax.sampling.sampler_dict import sampler_from_dict, sampler_to_dict
-from syncos_jax.sampling.samplers import SAMPLERS
+from syncos_jax.sampling.sampler_dict import sampler_fields, sampler_from_dict, sampler_to_dict
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,12 @@ class Method:
 
     def with_common(self, **values: Any) -> Method:
         """The same with settings that all methods share (steps, guidance, batch, and for those
-        with a refinement iterations and so on); None, and what it does not have, is left alone.
+        with a refinement iterations, etc.); None, and what it does not have, is left alone.
         ``refine_snr`` takes the place of a ``t_min`` above 0."""
-        known = SAMPLERS[self.settings.name]
-        refinement = self.settings.refinement
-        if refinement is None or not refinement.t_min:
+        if not getattr(self.settings, "t_min", None):
             values.pop("refine_snr", None)
+        known = sampler_fields(self.settings.name)
         changes = {k: v for k, v in values.items() if v is not None and k in known}
-        if "refine_snr" in changes:
-            changes["t_min"] = None
         return dataclasses.replace(self, settings=self.settings.replace(**changes))
 
     def to_dict(self) -> dict[str, Any]:

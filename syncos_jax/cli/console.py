@@ -18,6 +18,7 @@ __all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OPTIONS", "TERMINATED", "fail"
 
 OPTIONS = {
     "batch": "--windows-per-call",
+    "windows_per_call": "--windows-per-call",
     "by": "--by",
     "checkpoint_every": "--checkpoint-every",
     "comment": "--comment",

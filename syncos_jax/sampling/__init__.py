@@ -1,9 +1,11 @@
-"""The method, in pure JAX: schedules, windows, the call_schedule, the scan. Knows no model."""
+"""The method in pure JAX: noise schedules, windows, call schedule and loop. Knows no model."""
 
 from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.failures import DeviceMemoryError, NonFiniteError
+from syncos_jax.sampling.placement import Rules
 from syncos_jax.sampling.pure import Sampling
 from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
-from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig
+from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.samplers import (
     FIFO,
     CoDenoising,
@@ -18,11 +20,13 @@ from syncos_jax.sampling.windows import WindowLayout
 __all__ = [
     "FIFO",
     "CoDenoising",
+    "DeviceMemoryError",
     "FlowLong",
     "FreeNoise",
     "NoiseSchedule",
-    "Refinement",
+    "NonFiniteError",
     "RefinementOnly",
+    "Rules",
     "Sampling",
     "SamplerConfig",
     "SynCoS",

@@ -38,7 +38,8 @@ def make_call_schedule(
       settings: the sampler; steps and guidance that are None are as `SamplerConfig.resolved` has
       them.
       seed: non-negative integers; they decide which windows (and, without the grounded timestep,
-        which timesteps) the refinement draws. What is drawn does not depend on ``settings.windows_per_call``.
+        which timesteps) the refinement draws. What is drawn does not depend on
+        ``settings.windows_per_call``.
       cond_index: what each window (`conditioning_layout`) is conditioning_layout on and, for
       guidance, what guidance
         leads away from: indices into the table of conditionings, int ``[N]`` each. None for a table

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
@@ -23,6 +24,12 @@ MAX_INTEGER = 2**31 - 1
 ALIASES = {"batch": "windows_per_call"}
 """Former names of fields, still accepted."""
 
+
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with former names of fields replaced by their current ones."""
+    return {ALIASES.get(name, name): value for name, value in values.items()}
+
+
 _Config = TypeVar("_Config", bound=type)
 
 
@@ -33,7 +40,7 @@ def sampler(cls: _Config) -> _Config:
 
     @functools.wraps(init)
     def __init__(self: Any, **values: Any) -> None:
-        values = {ALIASES.get(name, name): value for name, value in values.items()}
+        values = current_names(values)
         object.__setattr__(self, "_passed", frozenset(values))
         init(self, **values)
 
@@ -74,11 +81,15 @@ class SamplerConfig:
     else:
 
         @property
-        def guidance_t_min(self) -> float: ...
+        def guidance_t_min(self) -> float:
+            return 0.0
+
         @property
         def guidance_t_max(self) -> float | None: ...
         @property
-        def eta(self) -> float: ...
+        def eta(self) -> float:
+            return 0.0
+
         @property
         def solver(self) -> str | None: ...
         @property
@@ -121,12 +132,17 @@ class SamplerConfig:
         if self.guidance_t_max is not None:
             check_number(self, "guidance_t_max", least=self.guidance_t_min)
 
+    @property
+    def derived(self) -> frozenset[str]:
+        """Fields whose values follow from others."""
+        return frozenset()
+
     def __repr__(self) -> str:
         """The fields that differ from their defaults."""
         shown = [
             f"{field.name}={getattr(self, field.name)!r}"
             for field in dataclasses.fields(self)
-            if field.repr and getattr(self, field.name) != field.default
+            if getattr(self, field.name) != field.default and field.name not in self.derived
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -158,9 +174,7 @@ class SamplerConfig:
         Raises:
           InputError: if a value is out of range or contradicts another.
         """
-        return dataclasses.replace(
-            self, **{ALIASES.get(name, name): value for name, value in changes.items()}
-        )
+        return dataclasses.replace(self, **current_names(changes))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.sampler_config import ALIASES, SamplerConfig
+from syncos_jax.sampling.sampler_config import SamplerConfig, current_names
 from syncos_jax.sampling.samplers import ENDS, SAMPLERS, strength_settings
 
 STRENGTH = "strength"
 
 
 def sampler_fields(name: str) -> tuple[str, ...]:
-    """The keys that the sampler `name` has in a scenario file, without `strength`."""
+    """The keys that the sampler `name` has in a scenario file, without `strength`; none where there
+    is no such sampler."""
+    if name not in SAMPLERS:
+        return ()
     return tuple(f.name for f in dataclasses.fields(SAMPLERS[name]) if f.name != STRENGTH)
 
 
@@ -28,7 +31,7 @@ def sampler_from_dict(values: Mapping[str, Any]) -> SamplerConfig:
     """
     if not isinstance(values, Mapping):
         raise InputError(expected="settings such as {name: syncos, steps: 50}", value=values)
-    values = {ALIASES.get(key, key): value for key, value in values.items()}
+    values = current_names(values)
     if "name" not in values:
         raise InputError("name is missing", expected=f"one of {', '.join(SAMPLERS)}")
     name = values.pop("name")
@@ -58,9 +61,7 @@ def merge_sampler_dict(values: Mapping[str, Any], changes: Mapping[str, Any]) ->
     """`values` of a scenario file with `changes`. A strength replaces all that it sets, any of
     that replaces a strength, and of the three ends of the refinement one replaces the others (of
     a strength's settings the end alone)."""
-    values, changes = (
-        {ALIASES.get(key, key): value for key, value in each.items()} for each in (values, changes)
-    )
+    values, changes = current_names(values), current_names(changes)
     decided = strength_settings(0.0)
     gone: set[str] = set()
     if STRENGTH in values and changes.keys() & (set(ENDS) - decided.keys()):

@@ -71,7 +71,7 @@ class CoDenoising(_CoDenoises):
 
 @sampler
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SynCoS(_CoDenoises, Refinement):
+class SynCoS(Refinement, _CoDenoises):
     """Synchronized coupled sampling (Kim et al., arXiv 2503.08605): stages 1, 2 and 3.
 
     ``SynCoS()`` has the published settings; ``SynCoS(strength=0.5)`` sets how strongly windows are
@@ -138,6 +138,13 @@ class SynCoS(_CoDenoises, Refinement):
         for key, value in decided.items():
             object.__setattr__(self, key, value)
 
+    @property
+    def derived(self) -> frozenset[str]:
+        """Fields whose values follow from others."""
+        if self.strength is not None:
+            return frozenset(strength_settings(self.strength))
+        return frozenset({"t_min"} if self.t_min == T_MIN else ())
+
     def runs_at(self, step: int, t: float, a: float, b: float) -> bool:
         """Whether denoising step `step` (from 0) is refined: timestep `t`, rates `a` and `b`."""
         if self.t_min is not None:
@@ -184,7 +191,7 @@ class SynCoS(_CoDenoises, Refinement):
 
 @sampler
 @dataclass(frozen=True, kw_only=True, repr=False)
-class RefinementOnly(_GuidedInInterval, Refinement):
+class RefinementOnly(Refinement, _GuidedInInterval):
     """Stage 2 alone (Collaborative Score Distillation, Kim et al., arXiv 2307.04787).
 
     The clean latent starts as the initial Gaussian draw and is refined at every timestep.
@@ -204,7 +211,8 @@ class FlowLong(_CoDenoises):
     """Co-denoising with fresh noise at high noise levels (FlowLong, Park et al., arXiv 2605.20910).
 
     Every step predicts all windows and fuses their clean latents. At timesteps above
-    ``fresh_noise_t_min`` it resumes with fresh noise, ``x' = a' x0 + b' z``, which frees the windows
+    ``fresh_noise_t_min`` it resumes with fresh noise, ``x' = a' x0 + b' z``, which frees the
+    windows
     of the noise they started from; below, with the noise that DDIM (or the ODE solver) implies. It
     costs the same as co-denoising.
 

@@ -43,7 +43,7 @@ EXPECTED = {
     "overrides.frames": "two whole numbers [FROM, TO], 0 or more; TO is the first frame after it",
 }
 
-_KEPT = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "batch", "solver")
+_KEPT = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "windows_per_call", "solver")
 """Of a sampler's settings, those that another one takes over where it has them."""
 
 _Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
@@ -260,30 +260,42 @@ class Scenario(BaseModel):
             return None
         from syncos_jax.sampling.sampler_dict import sampler_from_dict
 
-        return sampler_from_dict({**defaults, **self.sampler})
+        try:
+            return sampler_from_dict({**defaults, **self.sampler})
+        except InputError as error:
+            raise error.in_key("sampler") from None
 
     def with_sampler(self, name: str | None = None, **settings: Any) -> Scenario:
         """The same scenario with another sampler, or with some of its settings replaced.
 
         Settings that are None stay as they are. Another sampler takes over steps, guidance with its
-        interval, batch and solver, as far as it has them. Raises InputError as ``settings`` does.
+        interval, windows per call and solver, as far as it has them. Raises InputError as
+        ``settings`` does.
         """
-        from syncos_jax.sampling.sampler_dict import merge_sampler_dict
-        from syncos_jax.sampling.samplers import SAMPLERS
+        from syncos_jax.sampling.sampler_config import current_names
+        from syncos_jax.sampling.sampler_dict import (
+            merge_sampler_dict,
+            sampler_fields,
+            sampler_from_dict,
+        )
 
-        settings = {key: value for key, value in settings.items() if value is not None}
+        settings = {k: v for k, v in current_names(settings).items() if v is not None}
         if name is None and not settings:
             return self
-        old = self.sampler or {}
+        old = current_names(self.sampler or {})
         if name is None or name == old.get("name", "syncos"):
             new: dict[str, Any] = {"name": "syncos", **merge_sampler_dict(old, settings)}
         else:
-            kept = [key for key in _KEPT if key in old and key in SAMPLERS.get(name, ())]
+            kept = [key for key in _KEPT if key in old and key in sampler_fields(name)]
             new = {"name": name, **{key: old[key] for key in kept}}
         new.update(settings)
-        scenario = self.model_copy(update={"sampler": new})
-        scenario.settings()
-        return scenario
+        try:
+            sampler_from_dict(new)
+        except InputError as error:
+            if error.argument in settings:
+                raise
+            raise error.in_key("sampler") from None
+        return self.model_copy(update={"sampler": new})
 
     def prompts(self) -> list[str]:
         """The conditioning text of each event: "global, local", or the local prompt alone."""

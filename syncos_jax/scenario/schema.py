@@ -11,17 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.sampling.sampler_config import Refinement, SamplerConfig, make_sampler
-from syncos_jax.sampling.sampler_dict import STRENGTH, sampler_to_dict
-from syncos_jax.sampling.samplers import (
-    FIFO,
-    SAMPLERS,
-    CoDenoising,
-    FlowLong,
-    FreeNoise,
-    RefinementOnly,
-    SynCoS,
-)
+from syncos_jax.sampling.sampler_dict import STRENGTH, sampler_fields, sampler_to_dict
+from syncos_jax.sampling.samplers import SAMPLERS
 from syncos_jax.scenario.scenario import EXPECTED, Event, Override, Scenario
 from syncos_jax.scenario.variables import EXPECTED as OF_VARIABLES
 
@@ -90,25 +81,14 @@ _OF_STRENGTH = (
 )
 
 
-_PRESETS: dict[str, type] = {
-    "syncos": SynCoS,
-    "co_denoising": CoDenoising,
-    "refinement_only": RefinementOnly,
-    "flowlong": FlowLong,
-    "freenoise": FreeNoise,
-    "fifo": FIFO,
-}
-
-
 def _sampler() -> dict[str, Any]:
-    both = (*dataclasses.fields(SamplerConfig), *dataclasses.fields(Refinement))
-    types_of = {field.name: str(field.type) for field in both}
-    words = _attributes(SamplerConfig) | _attributes(Refinement)
     kinds = []
-    for name, names in SAMPLERS.items():
+    for name, kind in SAMPLERS.items():
+        types_of = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+        words = _attributes(kind)
         properties: dict[str, Any] = {"name": {"const": name}}
-        defaults = sampler_to_dict(make_sampler(name, {}))
-        for field in names:
+        defaults = sampler_to_dict(kind())
+        for field in sampler_fields(name):
             parts = re.split(r"\s*\|\s*", types_of[field])
             types = [_KINDS[part] for part in parts if part in _KINDS]
             options: list[dict[str, Any]] = [{"type": one} for one in types]
@@ -122,7 +102,7 @@ def _sampler() -> dict[str, Any]:
         kinds.append(
             {
                 "type": "object",
-                "description": _first_line(_PRESETS[name]),
+                "description": _first_line(kind),
                 "additionalProperties": False,
                 "required": ["name"],
                 "properties": properties,
