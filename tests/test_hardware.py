@@ -217,12 +217,12 @@ class FakeJob:
 
 
 class FakeRequest:
-    def __init__(self, batch=None):
+    def __init__(self, windows_per_call=None):
         self.sampler = self
-        self.batch = batch
+        self.windows_per_call = windows_per_call
 
-    def replace(self, batch):
-        return FakeRequest(batch)
+    def replace(self, windows_per_call):
+        return FakeRequest(windows_per_call)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_as_many_windows_as_fit(gib, windows, asked):
 
 def test_a_number_of_windows_that_is_given_stays():
     job = FakeJob(2**30)
-    best, tried = fitting(job, SCENARIO, FakeRequest(batch=13))
+    best, tried = fitting(job, SCENARIO, FakeRequest(windows_per_call=13))
     assert (best.fits, tried) == (False, {13: False})
 
 

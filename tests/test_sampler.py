@@ -50,7 +50,7 @@ SAMPLERS = {
     "fast": SynCoS(strength=1.0, steps=4),
     "fast, guided in an interval": SynCoS(strength=1.0, steps=4).replace(guidance_t_min=400),
     "minibatch": SHORT,
-    "minibatch, partial calls": SHORT.replace(windows_per_step=3, batch=2),
+    "minibatch, partial calls": SHORT.replace(windows_per_step=3, windows_per_call=2),
     "minibatch, unguided": SHORT.replace(guidance=1.0),
     "random timesteps, noise not fixed": SHORT.replace(grounded_timestep=False, fixed_noise=False),
     "refinement_only": RefinementOnly(steps=2, iterations=2),
