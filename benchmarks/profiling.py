@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import trace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.bench import device, report, trace
+from syncos_jax.bench import device, report
 from syncos_jax.bench.networks import RANDOM, bench_model
 from syncos_jax.bench.work import Case, row_work, unet_work
 from syncos_jax.sampling import CoDenoising

@@ -4,7 +4,7 @@
     python benchmarks/startup.py --model models/videocrafter2 --scenario story.yaml
 
 Each start is a process of its own, with a cache of compiled programs that is empty at first. A
-start counts from the process's beginning to the first row done; its parts are told apart.
+start counts from the process's beginning to the first row done; its parts are listed separately.
 """
 
 from __future__ import annotations

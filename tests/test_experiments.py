@@ -58,7 +58,9 @@ def test_prompts_tell_what_is_expected_and_nothing_else(case):
     scenario = case.scenario
     for event, expected in zip(scenario.events, case.expected, strict=True):
         told = expected_from_prompt(event.prompt, scenario.global_prompt)
-        assert {name: value for name, value in told.items() if value} == expected.told
+        assert {
+            name: value for name, value in told.items() if value
+        } == expected.specified_attributes
         assert expected.motion is not None and expected.stop - expected.start == event.frames
     assert not case.unstructured.structured
     assert case.unstructured.prompts() == [event.prompt for event in scenario.events]

@@ -22,7 +22,7 @@ from syncos_jax.metrics import (
     temporal_flicker,
 )
 from syncos_jax.metrics.frames import content_changes, mean_movement, movement
-from syncos_jax.metrics.similarity import together
+from syncos_jax.metrics.similarity import concat_normalised
 
 
 def flat(*greys, side=16):
@@ -76,7 +76,7 @@ def test_a_known_drift():
 
 
 def test_features_put_together_count_alike():
-    both = together(100 * angles(0, 90), angles(0, 0))  # the one turns, the other does not
+    both = concat_normalised(100 * angles(0, 90), angles(0, 0))  # the one turns, the other does not
     np.testing.assert_allclose(similarity_matrix(both), [[1, 0.5], [0.5, 1]], atol=1e-12)
 
 

@@ -83,7 +83,7 @@ def experiment(
         bool,
         typer.Option(
             "--subset",
-            help="6 scenarios of 32 frames, and unless told otherwise 2 seeds and 25 steps: with "
+            help="6 scenarios of 32 frames, by default with 2 seeds and 25 steps: with "
             "all methods about an hour on two CPU cores.",
         ),
     ] = False,
@@ -100,7 +100,7 @@ def experiment(
         str | None,
         typer.Option(
             metavar="A:B,...",
-            help="Pairs of methods whose differences are told, over the videos that both have.",
+            help="Pairs of methods whose differences are listed, over the videos that both have.",
             show_default=False,
         ),
     ] = None,
@@ -164,7 +164,7 @@ def experiment(
         ),
     ] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be run and what it costs, and stop.")
+        bool, typer.Option("--dry-run", help="Print what would be run and what it costs, and stop.")
     ] = False,
 ) -> None:
     """Compare methods on the suite of scenarios, as the paper does.
@@ -172,7 +172,7 @@ def experiment(
     Runs methods × scenarios × seeds and writes tables.md, results.json and plots, with bootstrap
     intervals and the paper's order of methods against ours.
 
-    Every finished video is a file in DIR: the same command goes on where it was stopped, and more
+    Every finished video is a file in DIR: the same command resumes where it stopped, and more
     methods, scenarios or seeds add to what is there.
     """
     if "experiment" not in sys.modules:
@@ -291,7 +291,7 @@ def _strengths(text: str) -> list[float]:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise InputError(
-            f"--dial: {text!r} is no list of numbers; give strengths such as 0.25,0.5,1"
+            f"--dial: {text!r} is not a list of numbers; give strengths such as 0.25,0.5,1"
         ) from None
 
 

@@ -35,11 +35,11 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean with its percentile bootstrap interval; None where there is no value.
+    """The mean with its percentile bootstrap interval; None without values.
 
     The unit that is drawn again is the video, that is one scenario with one seed. The interval
     speaks of other seeds and of other scenarios of these kinds together. With few videos
-    percentile intervals are too narrow; the count stands beside them.
+    percentile intervals are too narrow; the count is shown next to them.
     """
     array = np.asarray(values, np.float64)
     if not len(array):

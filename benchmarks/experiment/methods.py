@@ -103,7 +103,7 @@ def dial_methods(strengths: Sequence[float]) -> dict[str, Method]:
 def read_methods(path: str | os.PathLike[str]) -> dict[str, Method]:
     """Methods of one's own, from a YAML or JSON file.
 
-    A mapping of names to settings as in a scenario's ``sampler``, with ``structured`` beside them::
+    A mapping of names to settings as in a scenario's ``sampler``, plus ``structured``::
 
         few: {name: syncos, t_min: 700, iterations: 2, windows_per_step: 4}
         bare: {name: co_denoising, structured: false}

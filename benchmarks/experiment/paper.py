@@ -50,15 +50,14 @@ COLUMNS = {
     "G": Column(
         "global prompt fidelity",
         "global_fidelity",
-        note="how near the tracker finds the frames to what the global prompt tells, not CLIP's "
-        "cosine",
+        note="how closely the frames match the global prompt by the tracker, not CLIP's cosine",
     ),
     "L": Column(
         "local prompt fidelity",
         "local_fidelity",
-        note="the same of what the events tell, of the motion its speed",
+        note="the same for the events' prompts; for a motion its speed",
     ),
-    "PF": Column("prompt fidelity", "fidelity", note="the same of all that is told"),
+    "PF": Column("prompt fidelity", "fidelity", note="the same of both"),
 }
 """The paper's columns."""
 

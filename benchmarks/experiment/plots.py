@@ -221,7 +221,7 @@ def _similarity(example: Sequence[Mapping[str, Any]]) -> Any:
         image = place.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
         place.set_title(title(record["method"]), fontsize=9)
         place.tick_params(labelsize=7)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="likeness of two frames")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="similarity of two frames")
     first = example[0]
     prompt = first["key"]["scenario"].get("global", "")
     figure.suptitle(f"{first['scenario']}, seed {first['seed']}: {prompt}", fontsize=10)
@@ -242,7 +242,7 @@ def _drift(records: Sequence[Mapping[str, Any]]) -> Any:
     for name, of in curves.items():
         axes.plot(np.mean(of, axis=0), color=colours[name], label=title(name))
     axes.set_xlabel("frame")
-    axes.set_ylabel("likeness to the first event")
+    axes.set_ylabel("similarity to the first event")
     axes.set_title(f"Mean over the videos of {length} frames", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Runs methods × scenarios × seeds; what is finished is never made again."""
+"""Runs methods × scenarios × seeds; finished videos are kept."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _key(model: dict[str, Any], method: Method, case: Case, seed: int) -> dict[s
         "metrics": METRICS_VERSION,
         **method.to_dict(),
         "scenario": scenario.to_dict(),
-        "expected": [event.told for event in case.expected],
+        "expected": [event.specified_attributes for event in case.expected],
         "seed": seed,
         **model,
     }
@@ -141,9 +141,9 @@ def run(
         tasks: from `plan`.
         out: the experiment's folder. Each finished video is one JSON file in it, written in one
             go, so that a run that is killed loses at most the video it was at.
-        say: told a line for every finished video.
+        say: receives a line for every finished video.
         progress: called with (clips predicted, clips to be predicted).
-        videos: also write each video as an .mp4 beside its JSON.
+        videos: also write each video as an .mp4 next to its JSON.
 
     Returns:
         The record of every task, in their order; `load` reads the same.

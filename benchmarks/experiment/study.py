@@ -54,7 +54,7 @@ def seeds_by_method(text: str, methods: Sequence[str], first: int = 0) -> dict[s
         methods: the names of all.
         first: the first seed of each.
 
-    Raises InputError for what is no number from 1 on, and for a method that is not there.
+    Raises InputError for anything but positive integers, and for unknown methods.
     """
     common, *others = (part.strip() for part in text.split(","))
     counts = dict.fromkeys(methods, _seed_count(common, text))
@@ -70,7 +70,7 @@ def seeds_by_method(text: str, methods: Sequence[str], first: int = 0) -> dict[s
 def _seed_count(text: str, whole: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise InputError(
-            f"seeds {whole!r}: {text!r} is no number from 1 on; give one for all methods, and "
+            f"seeds {whole!r}: {text!r} is not a positive integer; give one for all methods, and "
             "after it those of some: 2,syncos=4"
         )
     return int(text)
@@ -84,13 +84,13 @@ def read_pairs(text: str | None, methods: Sequence[str]) -> list[tuple[str, str]
         methods: of the experiment.
 
     Raises:
-        InputError: what is no pair, or names something else than two of the methods.
+        InputError: not a pair, or not two of the methods.
     """
     pairs = []
     for part in [] if text is None else text.split(","):
         first, _, second = (word.strip() for word in part.partition(":"))
         if not first or not second or first == second:
-            raise InputError(f"pairs {text!r}: {part!r} is no pair of methods; give A:B,C:D")
+            raise InputError(f"pairs {text!r}: {part!r} is not a pair of methods; give A:B,C:D")
         for name in (first, second):
             if name not in methods:
                 close = did_you_mean(name, list(methods))

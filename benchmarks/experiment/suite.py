@@ -31,7 +31,7 @@ from syncos_jax.scenario import Scenario
 FILE = Path(__file__).with_name("suite.jsonl")
 
 KINDS = {
-    "motion": 12,  # everything told; only the motion changes from event to event
+    "motion": 12,  # everything specified; only the motion changes from event to event
     "background": 8,  # each event names a place of its own
     "colour": 6,  # each event names a colour of its own
     "size": 4,  # grows and shrinks in turn
@@ -77,7 +77,7 @@ class Case:
             "id": self.id,
             "kind": self.kind,
             "scenario": self.scenario.to_dict(),
-            "expected": [event.told for event in self.expected],
+            "expected": [event.specified_attributes for event in self.expected],
         }
 
     @classmethod
@@ -90,8 +90,8 @@ class Case:
         stops = np.cumsum(lengths).tolist()
         starts = [0, *stops[:-1]]
         expected = tuple(
-            Expected(start, stop, **told)
-            for start, stop, told in zip(starts, stops, values["expected"], strict=True)
+            Expected(start, stop, **attributes)
+            for start, stop, attributes in zip(starts, stops, values["expected"], strict=True)
         )
         return cls(values["id"], values["kind"], scenario, expected)
 
@@ -137,7 +137,7 @@ def _case(kind: str, number: int) -> Case:
     elif kind == "bare":
         subject["colour"] = subject["background"] = None
     overall = global_prompt(subject["shape"], subject["colour"], subject["background"])
-    told = {name: value for name, value in subject.items() if value is not None}
+    shared = {name: value for name, value in subject.items() if value is not None}
     prompts = [
         _local(motion, subject["shape"], change)
         for motion, change in zip(motions, changes, strict=True)
@@ -151,7 +151,7 @@ def _case(kind: str, number: int) -> Case:
                 "events": [{"prompt": prompt, "frames": CLIP_FRAMES} for prompt in prompts],
             },
             "expected": [
-                {**told, **change, "motion": motion}
+                {**shared, **change, "motion": motion}
                 for motion, change in zip(motions, changes, strict=True)
             ],
         }

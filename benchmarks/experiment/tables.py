@@ -155,7 +155,7 @@ def to_markdown(summary: Mapping[str, Any], plots: Sequence[str] = ()) -> str:
     if videos["finished"] < videos["wanted"]:
         parts.append(
             f"**Not complete: {videos['finished']} of {videos['wanted']} videos.** The same "
-            "command goes on."
+            "command resumes."
         )
     parts.append("## Methods")
     parts.append(

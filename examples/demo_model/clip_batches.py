@@ -83,7 +83,7 @@ def clip_batches(
         chosen[noisy] = order[rng.integers(taught, size=int(noisy.sum()))]
         # Backwards it is a clip of the opposite motion: twice the bank for nothing.
         backwards = rng.random(size) < 0.5
-        told = [
+        shown = [
             reversed_scene(scenes[i]) if back else scenes[i]
             for i, back in zip(chosen, backwards, strict=True)
         ]
@@ -96,7 +96,7 @@ def clip_batches(
                     number = int(rng.integers(len(turns)))
                     _, after, count = turns[number]
                     clips[i], known[i] = turned[number], np.arange(known.shape[1]) < count
-                    told[i] = reversed_scene(after) if backwards[i] else after
+                    shown[i] = reversed_scene(after) if backwards[i] else after
         clips[backwards], known[backwards] = clips[backwards, ::-1], known[backwards, ::-1]
-        yield Batch(clips, captions(told), noisy.astype(np.float32), known)
+        yield Batch(clips, captions(shown), noisy.astype(np.float32), known)
         seen += size

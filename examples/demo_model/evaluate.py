@@ -85,10 +85,10 @@ def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, fl
 
 def drawn_subjects(pipeline: Pipeline) -> Subjects:
     """The subjects that a demo model was trained on, as its notes tell."""
-    told = unet_clip(pipeline.model).config.notes.get("subjects")
-    if told is None:  # older than the note
+    noted = unet_clip(pipeline.model).config.notes.get("subjects")
+    if noted is None:  # older than the note
         return SMALL_SUBJECTS
-    return Subjects(tuple(told["size"]), told["grown"], tuple(told["travel"]))
+    return Subjects(tuple(noted["size"]), noted["grown"], tuple(noted["travel"]))
 
 
 def _right(clips: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
@@ -136,7 +136,7 @@ def colour_held(
 @exit_on_error()
 def main(
     model: Annotated[str, typer.Option(help="demo, or a model's folder.")] = "demo",
-    clips: Annotated[int, typer.Option(help="Clips with everything told.")] = 128,
+    clips: Annotated[int, typer.Option(help="Clips with every attribute in the prompt.")] = 128,
     videos: Annotated[int, typer.Option(help="Long videos with the colour left open.")] = 12,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
     guidance: Annotated[float | None, typer.Option(help="Scale; default: the model's.")] = None,

@@ -44,9 +44,9 @@ def export(
         sizes, networks, vae: what was trained; the latents have variance 1 as they are.
         tokenizer: folder of its files.
         notes: see ``ModelConfig``; the world's subjects are added. Where ``stage`` is
-            ``autoencoder``, the UNet has learned nothing and is left out.
+            ``autoencoder``, the UNet has learned nothing and is omitted.
 
-    Half the digits are kept: what they leave out changes no picture.
+    Weights are stored as float16, which changes no picture.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

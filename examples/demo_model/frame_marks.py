@@ -18,7 +18,7 @@ from syncos_jax.models.unet_clip.unet3d import TemporalConvLayer, UNet3D
 STEPS = 400
 RATE = 3e-3
 BATCH, SIDE = 8, 4  # of the random input
-STRENGTH = 0.7  # of a mark, beside an input of mean square one
+STRENGTH = 0.7  # of a mark, relative to an input of mean square one
 
 
 def marks(frames: int, channels: int) -> np.ndarray:

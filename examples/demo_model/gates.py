@@ -59,7 +59,7 @@ def drawn_frames(
     number: int,
     seed: int,
 ) -> tuple[np.ndarray, list[Scene]]:
-    """Single frames ``[number, 64, 64, 3]`` drawn without the temporal layers; what was told."""
+    """Single frames ``[number, 64, 64, 3]`` drawn without the temporal layers, and their scenes."""
     scenes = stills(np.random.default_rng((seed, 9)), number, subjects)
     text = networks.text_encoder(jnp.asarray(tokenizer([prompt(s) for s in scenes])))
     empty = networks.text_encoder(jnp.asarray(tokenizer([""] * number)))
@@ -71,8 +71,8 @@ def drawn_frames(
         (a, b, a_next, b_next), t = row
         unet = nnx.merge(graph, params)
         t = jnp.broadcast_to(t, (number,))
-        told, free = unet(x, t, text), unet(x, t, empty)
-        v = free + GUIDANCE * (told - free)
+        prompted, free = unet(x, t, text), unet(x, t, empty)
+        v = free + GUIDANCE * (prompted - free)
         return a_next * (a * x - b * v) + b_next * (b * x + a * v), None
 
     side = 64 // vae.config.factor

@@ -14,7 +14,7 @@ LINE, GAP = 14, 8
 
 def write_sheet(path: Path, clips: np.ndarray, prompts: Sequence[str]) -> None:
     """Write a PNG of clips uint8 ``[n, F, H, W, 3]``, each as a row of its frames under its prompt,
-    `COLUMNS` beside one another."""
+    `COLUMNS` in a row."""
     n, frames, height, width, _ = clips.shape
     cell = frames * width + GAP, height + LINE + GAP
     sheet = Image.new("RGB", (COLUMNS * cell[0], -(-n // COLUMNS) * cell[1]), (24, 24, 28))

@@ -1,6 +1,6 @@
 """Train the demo model: ``python examples/demo_model train --help``.
 
-Stops and resumes: started again with the same folder it goes on from the last checkpoint. Between
+Stops and resumes: started again with the same folder it resumes from the last checkpoint. Between
 the stages the tracker reads what has been learned, and stops the training where that is too little.
 """
 

@@ -1,8 +1,8 @@
 """Training of the demo model's UNet on clips: how what it can draw moves.
 
-It goes on from what was learned on single frames. The temporal layers begin with nothing to say,
+It continues from what was learned on single frames. The temporal layers begin at zero,
 except for the marks of the frames, and learn fast; the others learn slowly, and go on seeing single
-frames beside the clips, so that they forget nothing.
+frames next to the clips, so that they forget nothing.
 """
 
 from collections.abc import Iterator
@@ -187,7 +187,7 @@ def _steps(
 
 
 class _MotionProbe:
-    """Whether the noisiest clips are denoised better with their own motion told than the opposite.
+    """Whether the noisiest clips are denoised better with the right motion than with its opposite.
 
     On the clips that the lesson begins with, with the same noise for both.
     """

@@ -1,6 +1,6 @@
 """Training of the demo model's UNet on single frames: what things look like, at an eighth the cost.
 
-The temporal layers are left out. What is learned here, the clips' training goes on from.
+The temporal layers are skipped. The training on clips continues from here.
 """
 
 from collections.abc import Iterator

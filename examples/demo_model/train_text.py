@@ -2,7 +2,7 @@
 
 Large models begin with a text encoder that has read the world's captions. Ours learns, from
 captions alone (half a minute), to write the scene's four attributes into its features, each into a
-quarter of them, and then stays as it is. The UNet so finds the motion's word told as loudly as the
+quarter of them, and then stays as it is. The UNet so finds the motion's word as strong as the
 colour's, instead of having to discover both the word and what it does.
 """
 
@@ -64,7 +64,7 @@ def train_text(
     """Train (or resume) in ``folder``; the encoder with its averaged weights.
 
     The loss is the square error of the features at the end token and the padding after it (the
-    attention is causal: these have read all). What a caption leaves open is best told as zero.
+    attention is causal: these have read all). Unspecified attributes are zero.
     """
     folder.mkdir(parents=True, exist_ok=True)
     graph, params = nnx.split(encoder)

@@ -1,4 +1,4 @@
-"""One measurement: lowering, compilation, first call and the calls after it, told apart."""
+"""One measurement: lowering, compilation, first call and the calls after it, separately."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def random_network(name: str, config: ModelConfig, dtype: DType, seed: int = 0) 
     """A network with random weights: about one for scales, small for all else.
 
     A million numbers are drawn and repeated: a billion would take longer than the measurement, and
-    an initialiser is compiled anew for every shape.
+    an initialiser is compiled again for every shape.
 
     Args:
         name: "unet", "vae" or "text_encoder".

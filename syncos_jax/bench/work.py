@@ -1,4 +1,4 @@
-"""What there is to measure in a model: its networks, one row of a tape, a whole video."""
+"""What there is to measure in a model: its networks, one network call of a run, a whole video."""
 
 from __future__ import annotations
 

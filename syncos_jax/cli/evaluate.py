@@ -206,7 +206,7 @@ def _events(prompts: Prompts | None) -> list[Expected] | None:
         Expected(start, stop, **expected_from_prompt(prompt, prompts.overall))
         for start, stop, prompt in prompts.events
     ]
-    return events if any(event.told for event in events) else None
+    return events if any(event.specified_attributes for event in events) else None
 
 
 def _videos(path: Path) -> list[Path]:

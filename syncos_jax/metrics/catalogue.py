@@ -47,10 +47,10 @@ def _open_same(report: Report) -> float | None:
     return float(np.mean(list(found.values()))) if found else None
 
 
-def _all_told(report: Report) -> float | None:
+def _all_attributes_accuracy(report: Report) -> float | None:
     events = (report.get("world") or {}).get("events", [])
-    told = [right for event in events for right in event["right"].values()]
-    return float(np.mean(told)) if told else None
+    found = [right for event in events for right in event["right"].values()]
+    return float(np.mean(found)) if found else None
 
 
 METRICS: dict[str, Metric] = {
@@ -72,7 +72,7 @@ METRICS: dict[str, Metric] = {
         "open, same at the end",
         1,
         _open_same,
-        "share of what the prompts leave open that the last event shows as the first does",
+        "share of unspecified attributes that are the same in the last event as in the first",
     ),
     "subject_consistency": Metric(
         "subject consistency",
@@ -104,33 +104,33 @@ METRICS: dict[str, Metric] = {
     ),
     "scenes": Metric("scenes", -1, _plain("scenes"), "number of cuts and one"),
     "motion_right": Metric(
-        "motion right", 1, _world("right", "motion"), "share of events with the prompted motion"
+        "motion accuracy", 1, _world("right", "motion"), "share of events with the prompted motion"
     ),
     "global_right": Metric(
-        "global prompt right",
+        "global prompt accuracy",
         1,
         _world("global_right"),
-        "share of what the global prompt tells that the events show",
+        "share of attributes that the global prompt specifies and the events show",
     ),
     "local_right": Metric(
-        "local prompts right",
+        "local prompt accuracy",
         1,
         _world("local_right"),
-        "share of what the events' own prompts tell that they show",
+        "share of attributes that the events' own prompts specify and they show",
     ),
-    "right": Metric("prompts right", 1, _all_told, "both together"),
+    "right": Metric("prompt accuracy", 1, _all_attributes_accuracy, "both together"),
     "global_fidelity": Metric(
         "global fidelity",
         1,
         _world("fidelity", "global"),
-        "how well the frames show what the global prompt tells, 0 to 1: how near to the colour and "
-        "the background, how well the shape fits",
+        "how closely the frames match the global prompt, 0 to 1: distance to the colour and the "
+        "background, fit of the shape",
     ),
     "local_fidelity": Metric(
         "local fidelity",
         1,
         _world("fidelity", "local"),
-        "the same of what the events tell, of the motion its speed",
+        "the same for the events' prompts; for a motion its speed",
     ),
     "fidelity": Metric("fidelity", 1, _world("fidelity", "all"), "both together"),
     "visible": Metric("subject visible", 1, _world("visible"), "share of frames"),

@@ -1,4 +1,4 @@
-"""Measures on frames themselves: flicker, cuts, movement."""
+"""Metrics of frames: flicker, cuts, movement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def content_changes(frames: np.ndarray) -> np.ndarray:
     """How much the picture changes from frame to frame, as PySceneDetect's content detector.
 
     The mean over pixels of the absolute differences of hue (0 .. 180), saturation and value
-    (0 .. 255), averaged over the three. Unlike there, hue differences go the short way round.
+    (0 .. 255), averaged over the three. Unlike there, hue differences wrap around.
 
     Args:
         frames: uint8 ``[F, H, W, 3]``.

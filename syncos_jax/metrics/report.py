@@ -1,4 +1,4 @@
-"""All measures of one video, as plain values for JSON."""
+"""All metrics of one video, as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from syncos_jax.metrics.frames import (
     temporal_flicker,
 )
 from syncos_jax.metrics.similarity import (
+    concat_normalised,
     consistency,
     diversity,
     drift_curve,
     similarity_matrix,
-    together,
 )
 from syncos_jax.metrics.world import SIZE
 from syncos_jax.metrics.world.judge import Expected, judge_video
 from syncos_jax.metrics.world.tracker import Track, track
 
 VERSION = 2
-"""Goes up when the same frames would be measured differently."""
+"""Increases when the same frames give other values."""
 
 SHORTEST_SCENE = 0.6  # seconds; PySceneDetect's 15 frames at 25 a second
 _BLOCK_NOISE = 3.0  # grey levels within an enlarged pixel after H.264
 
 
 def native_frames(frames: np.ndarray, scale: int | None = None) -> np.ndarray:
-    """Undoes an enlargement by repeated pixels, such as ``syncos generate`` makes of small videos.
+    """Undo an enlargement by repeated pixels, as ``syncos generate`` writes small videos.
 
     Args:
         frames: uint8 ``[F, H, W, 3]``.
-        scale: how many pixels each pixel became along each side; None to find out whether the
-            frames are 64 × 64 ones (the demo world's) enlarged by a whole number.
+        scale: enlargement along each side; None to detect the demo world's 64 × 64 frames,
+            enlarged by an integer.
 
     Returns:
         The means of the blocks, uint8; ``frames`` itself where they are not enlarged.
@@ -81,18 +81,17 @@ def evaluate(
     features: Mapping[str, ArrayLike] | None = None,
     matrix: bool = True,
 ) -> dict[str, Any]:
-    """Measures a video.
+    """Measure a video.
 
     Args:
         frames: uint8 ``[F, H, W, 3]`` at the model's own size (see `native_frames`).
         fps: frames per second.
-        events: what it should show, for videos of the demo world; then frames are 64 × 64. None
-            to measure the world only where the video looks like it, as one event that tells
-            nothing.
-        features: ``subject`` and ``background``, each ``[F, D]``, in place of the built-in ones:
-            of the tracked subject and of what is around it where the video is of the demo world,
-            else of the whole picture's pixels for both.
-        matrix: whether to give the similarity matrix.
+        events: what it should show, for videos of the demo world, which are 64 × 64. None: the
+            world's metrics are added only if the video looks like it, as one unspecified event.
+        features: ``subject`` and ``background``, each ``[F, D]``, replacing the built-in ones:
+            those of the tracked subject and its surroundings for the demo world, pixels of the
+            whole frame for all other videos.
+        matrix: whether to return the similarity matrix.
 
     Returns:
         ``frames, fps, seconds, features`` (``"world"``, ``"pixels"`` or ``"given"``),
@@ -104,7 +103,8 @@ def evaluate(
         ``world``: as `judge_video`, or None. Drift and similarity are of subject and background
         features together, in equal parts.
 
-    Raises InputError for frames or events that do not fit.
+    Raises:
+        InputError: frames or events do not fit.
     """
     frames = check_frames(frames)
     found = track(frames) if frames.shape[1:3] == (SIZE, SIZE) else None
@@ -133,7 +133,7 @@ def evaluate(
         kind, given = "pixels", {"subject": pixels, "background": pixels}
     of_cuts = cuts(frames, shortest=max(1, round(SHORTEST_SCENE * fps)))
     means = np.stack([pixels[event.start : event.stop].mean(axis=0) for event in spans])
-    both = together(given["subject"], given["background"])
+    both = concat_normalised(given["subject"], given["background"])
     report: dict[str, Any] = {
         "frames": len(frames),
         "fps": float(fps),

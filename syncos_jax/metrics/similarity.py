@@ -78,8 +78,8 @@ def diversity(features: ArrayLike) -> float:
     return float(1 - pairs.mean()) if len(pairs) else 0.0
 
 
-def together(*features: ArrayLike) -> np.ndarray:
-    """Several features of the same frames as one, each with the same weight in the cosine.
+def concat_normalised(*features: ArrayLike) -> np.ndarray:
+    """Concatenate features of the same frames so that each has equal weight in the cosine.
 
     Args:
         features: each ``[F, D]``, of the same F.
@@ -95,7 +95,7 @@ def _check(features: ArrayLike) -> np.ndarray:
     if values.ndim != 2 or 0 in values.shape:
         raise InputError(f"features have shape {list(values.shape)}; expected [frames, numbers]")
     if not np.isfinite(values).all():
-        raise InputError("features are not finite; mend or leave out the frames in question")
+        raise InputError("features are not finite; fix or drop these frames")
     return values
 
 

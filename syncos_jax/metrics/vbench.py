@@ -96,7 +96,7 @@ def in_batches(
         batch: rows at a time; the last ones are filled up with copies of the first.
 
     Returns:
-        As ``run``, of NumPy arrays with as many rows as ``rows``.
+        As ``run``, of NumPy arrays with one row for each of ``rows``.
     """
     batch = min(batch, len(rows))
     parts = []

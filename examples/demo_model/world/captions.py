@@ -59,18 +59,18 @@ def caption(scene: Scene, rng: np.random.Generator, leave_open: Collection[str] 
     unknown = sorted(set(leave_open) - set(ATTRIBUTES))
     if unknown:
         raise InputError(f"{unknown[0]!r} is not one of {', '.join(ATTRIBUTES)}")
-    told = {name: name not in leave_open and rng.random() >= rate
+    named = {name: name not in leave_open and rng.random() >= rate
             for name, rate in OPEN_RATES.items()}  # fmt: skip
-    noun = _pick(rng, SHAPE_WORDS[scene.shape] if told["shape"] else ANY_SHAPE)
-    colour = _pick(rng, COLOUR_WORDS[scene.colour]) if told["colour"] else ""
+    noun = _pick(rng, SHAPE_WORDS[scene.shape] if named["shape"] else ANY_SHAPE)
+    colour = _pick(rng, COLOUR_WORDS[scene.colour]) if named["colour"] else ""
     subject = with_article(f"{colour} {noun}".strip())
-    place = _pick(rng, PLACES[scene.background]) if told["background"] else ""
-    if not told["motion"]:
+    place = _pick(rng, PLACES[scene.background]) if named["background"] else ""
+    if not named["motion"]:
         return f"{subject} {place}".strip()
-    does, doing = _pick(rng, moves_of(scene.motion, scene.shape if told["shape"] else None))
+    does, doing = _pick(rng, moves_of(scene.motion, scene.shape if named["shape"] else None))
     if rng.random() < STRUCTURED_RATE:
         head = noun.split()[-1]
-        actor = "it" if not told["shape"] and rng.random() < 0.5 else _pick(
+        actor = "it" if not named["shape"] and rng.random() < 0.5 else _pick(
             rng, (f"the {head}", "it")
         )  # fmt: skip
         return f"{subject} {place}".strip() + f", {actor} {does}"

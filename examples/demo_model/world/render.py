@@ -37,7 +37,7 @@ def render(scenes: Sequence[Scene], frames: int = CLIP_FRAMES) -> np.ndarray:
 
     Args:
         scenes: what to draw, ``n`` of them.
-        frames: frames a clip; the motion goes on at the same rate past ``CLIP_FRAMES``.
+        frames: frames a clip; the motion continues at the same rate past ``CLIP_FRAMES``.
 
     Returns:
         uint8 ``[n, frames, 64, 64, 3]``, RGB.

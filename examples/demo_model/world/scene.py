@@ -43,7 +43,7 @@ class Subjects:
 
 
 SMALL_SUBJECTS = Subjects(size=(8.0, 16.0), grown=18.0, travel=(16.0, 28.0))
-#: Shapes are told apart by far fewer pixels than colours: a model draws larger ones much sooner.
+#: Shapes differ in far fewer pixels than colours do: a model learns larger ones much sooner.
 LARGE_SUBJECTS = Subjects(size=(13.0, 18.0), grown=22.0, travel=(16.0, 26.0))
 
 

@@ -22,7 +22,7 @@ class EfficientNetConfig:
             first block of a stage has the stride.
         stem: channels of the first convolution, which has stride 2.
         features: channels of the last one, which are pooled.
-        classes: that are told apart.
+        classes: number of classes.
         eps: of the batch norms.
     """
 

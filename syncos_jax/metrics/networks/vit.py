@@ -64,7 +64,7 @@ class ViTConfig:
         if min(sizes) < 1:
             raise InputError(f"a ViT's sizes are {sizes}; they must be at least 1")
         if self.image % self.patch:
-            raise InputError(f"a ViT's image of {self.image} is no multiple of patch {self.patch}")
+            raise InputError(f"a ViT's image, {self.image}, is not a multiple of {self.patch}")
         if self.features % self.heads:
             raise InputError(f"a ViT's {self.features} features cannot be {self.heads} heads")
         if self.activation not in ("gelu", "quick_gelu"):

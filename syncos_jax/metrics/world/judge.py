@@ -1,4 +1,4 @@
-"""Measures of the demo world: what the tracker reads, held against what the prompts tell."""
+"""Compares what the tracker reads off a video of the demo world with its prompts."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ class Expected:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
-            raise InputError(f"an event of frames {self.start} to {self.stop} is none")
+            raise InputError(f"an event of frames {self.start} to {self.stop} is empty")
         for name, allowed in ATTRIBUTES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
 
     @property
-    def told(self) -> dict[str, str]:
-        """The attributes that are not open."""
+    def specified_attributes(self) -> dict[str, str]:
+        """The attributes that are not None, and their values."""
         values = {name: getattr(self, name) for name in ATTRIBUTES}
         return {name: value for name, value in values.items() if value is not None}
 
 
 def expected_from_prompt(local: str, overall: str = "") -> dict[str, str | None]:
-    """What a prompt tells of the world's four attributes, by the words of its captions.
+    """The attributes of the world that a prompt names, by the words of its captions.
 
     Args:
         local: the event's prompt; it takes precedence.
         overall: the global prompt.
 
     Returns:
-        ``motion, colour, shape, background``: a name, or None where the prompts leave it open (or
-        where the first of them that speaks of it names more than one).
+        ``motion, colour, shape, background``: a name, or None where the prompts do not specify it
+        (or the first prompt that does names more than one).
     """
     found: dict[str, str | None] = {}
     for attribute, pattern in _patterns().items():
@@ -94,7 +94,7 @@ def _patterns() -> dict[str, dict[str, re.Pattern[str]]]:
 
 
 def majority_share(values: np.ndarray) -> float:
-    """Share of frames that have the most frequent value; unknown ones (-1) have none.
+    """Share of frames with the most frequent value; unknown values (-1) never count.
 
     Args:
         values: int ``[F]``, an attribute of a `Track`.
@@ -106,22 +106,22 @@ def majority_share(values: np.ndarray) -> float:
 def judge_video(
     frames: np.ndarray, events: Sequence[Expected], found: Track | None = None
 ) -> dict[str, Any]:
-    """Holds a video of the demo world against what it should show.
+    """Compare a video of the demo world with what it should show.
 
     Args:
         frames: uint8 ``[F, 64, 64, 3]``.
         events: in order; they cover the frames.
-        found: what the tracker read, where that has been done already.
+        found: the tracker's result, if there is one already.
 
     Returns:
         A mapping of plain values:
 
         * ``events``: of each ``start, stop, expected, seen, right, fidelity``; the last two have
-          only the attributes that are told.
-        * ``right``: attribute -> share of the events that tell it which show it.
-        * ``global_right``: the same over all attributes that every event tells alike (the global
-          prompt), ``local_right`` over all others that are told, first of all the motion. None
-          where nothing of the kind is told.
+          only the specified attributes.
+        * ``right``: attribute -> share of the events that specify it and show it.
+        * ``global_right``: the same over all attributes that every event specifies alike (the
+          global prompt), ``local_right`` over all other specified ones, above all the motion. None
+          if there are none.
         * ``fidelity``: ``global``, ``local`` and ``all`` together: the same by degrees, 0 to 1
           (see `syncos_jax.metrics.world.tracker.fidelity`).
         * ``held``: attribute -> share of frames with its most frequent value, for colour, shape
@@ -129,17 +129,18 @@ def judge_video(
           colour and no shape.
         * ``coherence``: the mean of ``held``; None where everything is meant to change.
         * ``open_same``: attribute -> whether the last event shows the same as the first, for those
-          that no event tells; False where either shows none.
+          that no event specifies; False where either shows none.
         * ``visible``: share of frames with a visible subject.
 
-    Raises InputError where the events do not cover the frames.
+    Raises:
+        InputError: the events do not cover the frames.
     """
     seen = track(frames) if found is None else found
     total = len(seen.visible)
     edges = [event.start for event in events] + [total]
     if not events or edges[0] != 0 or [event.stop for event in events] != edges[1:]:
         raise InputError(
-            f"the events do not cover the video's {total} frames one after the other: "
+            f"the events do not cover the video's {total} frames in order: "
             f"{', '.join(f'{event.start}-{event.stop}' for event in events) or 'there are none'}"
         )
     judged = [_judge_event(event, seen) for event in events]
@@ -150,7 +151,7 @@ def judge_video(
     }
     lasting = [name for name in LASTING if name in same]
     held = {name: majority_share(getattr(seen, name)) for name in lasting}
-    told_by_all = {name for name, value in same.items() if value is not None and name != "motion"}
+    fixed = {name for name, value in same.items() if value is not None and name != "motion"}
     everywhere = [(name, ok) for event in judged for name, ok in event["right"].items()]
     degrees = [(name, of) for event in judged for name, of in event["fidelity"].items()]
     first, last = judged[0]["seen"], judged[-1]["seen"]
@@ -161,11 +162,11 @@ def judge_video(
             for name in ATTRIBUTES
             if any(other == name for other, _ in everywhere)
         },
-        "global_right": _share([ok for name, ok in everywhere if name in told_by_all]),
-        "local_right": _share([ok for name, ok in everywhere if name not in told_by_all]),
+        "global_right": _share([ok for name, ok in everywhere if name in fixed]),
+        "local_right": _share([ok for name, ok in everywhere if name not in fixed]),
         "fidelity": {
-            "global": _share([of for name, of in degrees if name in told_by_all]),
-            "local": _share([of for name, of in degrees if name not in told_by_all]),
+            "global": _share([of for name, of in degrees if name in fixed]),
+            "local": _share([of for name, of in degrees if name not in fixed]),
             "all": _share([of for _, of in degrees]),
         },
         "held": held,
@@ -181,16 +182,15 @@ def judge_video(
 
 def _judge_event(event: Expected, seen: Track) -> dict[str, Any]:
     shows = read(seen, event.start, event.stop)
+    wanted = event.specified_attributes
+    close = fidelity(seen, wanted, event.start, event.stop)
     return {
         "start": event.start,
         "stop": event.stop,
-        "expected": event.told,
+        "expected": wanted,
         "seen": shows,
-        "right": {name: shows[name] == value for name, value in event.told.items()},
-        "fidelity": {
-            name: round(value, 4)
-            for name, value in fidelity(seen, event.told, event.start, event.stop).items()
-        },
+        "right": {name: shows[name] == value for name, value in wanted.items()},
+        "fidelity": {name: round(value, 4) for name, value in close.items()},
     }
 
 

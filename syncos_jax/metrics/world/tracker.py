@@ -29,7 +29,7 @@ _SCORE_LIMIT = 0.55  # a shape fits at least this well
 _TYPICAL_SPEED = 22.0 / 7  # px a frame
 _TYPICAL_GROWTH = float(np.log(1.75)) / 7  # a frame
 _LARGEST = 255 * 3**0.5  # distance between two colours
-_STILL = 0.35  # less than this share of the typical rate is no motion
+_STILL = 0.35  # a smaller share of the typical rate counts as standing still
 
 
 @dataclass(frozen=True)
@@ -260,13 +260,13 @@ def _most(indices: np.ndarray, names: tuple[str, ...]) -> str | None:
 
 
 def fidelity(
-    track: Track, told: Mapping[str, str], start: int = 0, stop: int | None = None
+    track: Track, specified: Mapping[str, str], start: int = 0, stop: int | None = None
 ) -> dict[str, float]:
-    """How well frames ``start..stop-1`` show what is told, by degrees where `read` names.
+    """How closely frames ``start..stop-1`` match the specified attributes, 0 to 1.
 
     Args:
         track: of a video.
-        told: attribute -> name, some of ``shape, colour, background, motion``.
+        specified: attribute -> name, some of ``shape, colour, background, motion``.
         start, stop: which frames.
 
     Returns:
@@ -276,7 +276,7 @@ def fidelity(
     """
     window = slice(start, stop)
     found: dict[str, float] = {}
-    for attribute, name in told.items():
+    for attribute, name in specified.items():
         index = ATTRIBUTES[attribute].index(name)
         if attribute == "motion":
             rates = motion_rates(track, start, stop)

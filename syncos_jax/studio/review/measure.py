@@ -66,7 +66,7 @@ def measure(take: Take) -> Measured:
     frames = take.small
     events = [Expected(e.start, e.stop, **_expected(take, e)) for e in take.events]
     world = frames.shape[1:3] == (SIZE, SIZE) and take.sidecar.get("events") is not None
-    world = world and any(event.told for event in events)
+    world = world and any(event.specified_attributes for event in events)
     report = evaluate(frames, take.fps, events if world else None, matrix=False)
     pixels = pixel_features(frames, min(_CELLS, *frames.shape[1:3]))
     drift = drift_curve(pixels, take.events[0].stop)
