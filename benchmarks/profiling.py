@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import trace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import device_trace
 
 from syncos_jax.bench import device, report
 from syncos_jax.bench.networks import RANDOM, bench_model
@@ -61,8 +62,8 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
             return [work.call(compiled) for _ in range(options.repeat)][-1]  # noqa: B023
 
         print(f"{work.name}: {options.repeat} calls", file=sys.stderr, flush=True)
-        spent = trace.trace(calls, options.trace)
-        kinds = trace.by_kind(spent, trace.names_of(compiled.as_text()))
+        spent = device_trace.trace(calls, options.trace)
+        kinds = device_trace.by_kind(spent, device_trace.names_of(compiled.as_text()))
         profiles[work.name] = {kind: value / options.repeat for kind, value in kinds.items()}
     return {
         "command": report.command(),

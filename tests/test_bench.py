@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import device_trace as trace
 import fakes
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from benchmark_scripts import benchmark
 from flax import nnx
 from typer.testing import CliRunner
 
-from syncos_jax.bench import device, networks, report, trace
+from syncos_jax.bench import device, networks, report
 from syncos_jax.bench.measure import Work, measure
 from syncos_jax.bench.work import Case, jobs, row_work, scenario
 from syncos_jax.cli import app

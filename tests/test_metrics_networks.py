@@ -167,7 +167,7 @@ def test_sizes_of_the_published_models():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"image": 30, "patch": 16}, "no multiple of patch 16"),
+        ({"image": 30, "patch": 16}, "not a multiple of 16"),
         ({"features": 10, "heads": 3}, "10 features cannot be 3 heads"),
         ({"layers": 0}, "must be at least 1"),
         ({"activation": "relu"}, "gelu or quick_gelu"),

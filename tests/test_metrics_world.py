@@ -181,7 +181,7 @@ def test_evaluate_with_a_scenario(video, tmp_path):
     world = report["world"]
     assert world["right"] == {"motion": 1, "shape": 1, "background": 1}
     assert world["open_same"] == {"colour": True} and world["coherence"] == 1
-    assert "motion right" in result.stdout and "0-7" in result.stdout
+    assert "motion accuracy" in result.stdout and "0-7" in result.stdout
 
 
 def test_evaluate_reads_what_stands_beside_the_video(video):
