@@ -138,7 +138,7 @@ def test_markers():
     with pytest.raises(InputError, match="is not the marker of an item"):
         read_status(Outputs("out"))
     Path("out/manifest/items/a.json").write_text("{")
-    with pytest.raises(InputError, match="items/a.json: is not readable as JSON; remove it"):
+    with pytest.raises(InputError, match="items/a.json: not readable as JSON; remove it"):
         read_status(Outputs("out"))
 
 

@@ -119,7 +119,7 @@ def test_options_take_precedence_over_the_scenario():
 
 
 BAD = [
-    (["--out", "no/a.mp4"], "cannot write no/a.mp4: no does not exist"),
+    (["--out", "no/a.mp4"], "no/a.mp4: cannot write the file: no does not exist"),
     (["--out", "."], "is a folder"),
     (["--out", "a.avi"], "must end in .mp4"),
     (["--model", "sora"], "no model 'sora'"),

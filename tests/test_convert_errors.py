@@ -281,9 +281,9 @@ def test_damaged_models_are_refused_when_loaded(state):
         assert result.stderr.count("\n") == 1
 
     path.write_text(whole[:100])
-    refused_info("is not readable as JSON")
+    refused_info("not readable as JSON")
     path.write_text(json.dumps({**values, "version": 99}))
-    refused_info("version: is 99, this package reads 1")
+    refused_info("has version 99, but this package reads 1")
     path.write_text(json.dumps({**values, "format": "other"}))
     refused_info("is not the config.json of a converted model")
     path.write_text(json.dumps({**values, "wings": 2}))

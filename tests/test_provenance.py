@@ -140,7 +140,7 @@ def write_record(**changes):
 
 BAD_RECORDS = [
     ({"format": "x"}, "a.json: is not the record of a video"),
-    ({"version": 2}, "a.json: version: is 2, this package reads 1"),
+    ({"version": 2}, "a.json: has version 2, but this package reads 1"),
     ({"sampler": {"name": "nope"}}, "a.json: sampler: unknown name 'nope'"),
     ({"scenario": {"events": []}}, "a.json: events: has no event"),
     ({"seed": -1}, "a.json: seed: is -1"),
@@ -177,7 +177,7 @@ BAD_OPTIONS = [
     (["story.yaml", "--set", "colour=red"], "'colour': is no variable of this scenario"),
     (["story.yaml", "--label", "生"], "label: '生' cannot be drawn"),
     (["story.yaml", "--latents", "l.txt"], "the name of the latents must end in .npy or .npz"),
-    (["story.yaml", "--takes", 2, "--latents", "no/l.npy"], "cannot write no/l-seed4.npy"),
+    (["story.yaml", "--takes", 2, "--latents", "no/l.npy"], "no/l-seed4.npy: cannot write"),
 ]
 
 

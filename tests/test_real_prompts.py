@@ -100,10 +100,10 @@ YAML = {
     "prompt: 'it's late'": "in quotes",
     "prompt: *star": "in quotes",
     "prompt: @home": "in quotes",
-    'prompt: "a\\d"': "written twice",
+    'prompt: "a\\d"': "double a backslash",
     "prompt: 3": "put text in quotes",
     "prompt: true": "put text in quotes",
-    "prompt: #7": "expected text",
+    "prompt: #7": "must be text",
 }
 
 
@@ -138,7 +138,7 @@ def test_leading_zeros_are_no_octal_numbers(tmp_path):
     path.write_text("variables: {pace: 1}\nglobal: a\nevents: [{prompt: b, seconds: '{pace}'}]\n")
     assert Template.from_file(path).fill({"pace": "010"}).events[0].seconds == 10
     path.write_text("global: a\nevents: [{prompt: b, seconds: 010}]\n")
-    with pytest.raises(InputError, match="seconds: is '010'"):
+    with pytest.raises(InputError, match="seconds must be .*got '010'"):
         Scenario.from_file(path)
 
 
@@ -174,7 +174,7 @@ def test_encodings_of_other_programs(tmp_path, name, encoding):
     found = read_prompt_file(tmp_path / name).events
     assert list(found) == [{"prompt": "ein roter Ball, größer 🎈 e\u0301"}]
     (tmp_path / name).write_bytes(text.encode("cp1252", "replace"))
-    with pytest.raises(InputError, match="is not UTF-8 text; save it as UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8 text; save it as UTF-8"):
         read_prompt_file(tmp_path / name)
 
 
@@ -189,7 +189,7 @@ def test_nothing_of_a_table_is_lost_in_silence(tmp_path):
         ("a.csv", "prompt,caption\na,b\n", "two columns for prompt"),
         ("a.csv", "prompt,seconds\n\n\n,3\n", "row 4 has no prompt"),
         ("a.txt", "a ball\t1\nit grows\t2\n", "looks like a table; name it .tsv"),
-        ("a.json", '[{"prompt": "a", "prompt": "b"}]', "'prompt' stands twice"),
+        ("a.json", '[{"prompt": "a", "prompt": "b"}]', "duplicate key 'prompt'"),
         ("a.jsonl", '{"prompt": "a", "text": "b"}', "the same under two names"),
         ("a.jsonl", '{"prompt": 3}', "has no prompt"),
         ("a.txt", "", "has no prompt in it"),

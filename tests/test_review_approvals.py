@@ -118,7 +118,7 @@ DAMAGED = [
     ("[" * 100_000, "not readable as JSON"),
     ("[]", "is not a file of approvals"),
     ('{"format": "syncos_jax.video"}', "called review.mp4"),
-    ('{"format": "syncos_jax review", "version": 2}', "version: is 2, this package reads 1"),
+    ('{"format": "syncos_jax review", "version": 2}', "has version 2, but this package reads 1"),
     ('{"format": "syncos_jax review", "version": 1, "revision": "7"}', "revision: is '7'"),
     (
         '{"format": "syncos_jax review", "version": 1, "videos": {"a": [{}]}}',

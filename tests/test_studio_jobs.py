@@ -222,5 +222,5 @@ def test_files_that_are_something_else(tmp_path):
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as db:
         db.execute("PRAGMA user_version=7")
-    with pytest.raises(InputError, match="version: is 7, this package reads 1"):
+    with pytest.raises(InputError, match="has version 7, but this package reads 1"):
         Jobs(other)

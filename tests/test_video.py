@@ -106,7 +106,7 @@ def test_unwritable_places_are_found_before_the_work(tmp_path):
     (tmp_path / "file").write_text("x")
     cases = {
         tmp_path: "is a folder",
-        tmp_path / "no" / "a.mp4": "does not exist; make it first",
+        tmp_path / "no" / "a.mp4": "does not exist; create it first",
         tmp_path / "file" / "a.mp4": "is not a folder",
         "/proc/a.mp4": "cannot write",
         "/dev/null": "must end in",
@@ -118,7 +118,7 @@ def test_unwritable_places_are_found_before_the_work(tmp_path):
             check_video_path(path)
     with pytest.raises(InputError, match="not a regular file"):
         check_writable("/dev/null")
-    with pytest.raises(InputError, match="not the name of a file"):
+    with pytest.raises(InputError, match="not a file name"):
         check_writable("")
     check_video_path(tmp_path / "a.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

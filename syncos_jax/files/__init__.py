@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read as documents; the words of errors about them."""
+"""Atomic and durable files, YAML and JSON documents, versioned JSON files."""
 
 from syncos_jax.files.atomic import cache_folder, check_writable, replacing, replacing_folder
 

@@ -1,8 +1,9 @@
-"""Writing results: checked before the work, and in place only once complete."""
+"""Writes files and folders atomically and durably: temporary name, sync to disk, rename."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -11,64 +12,96 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
 
 from syncos_jax.errors import InputError
 
+_LOCK = "in-use"
+"""File in a temporary folder that its process holds locked."""
+_RANDOM = re.compile(r"[a-z0-9_]{8}")
+_MIN_AGE = 1.0
+"""Seconds. Younger leftovers are kept: there is a moment between creating and locking a file."""
+_CLOCK_SKEW = 60.0
+"""Seconds. Files dated further in the future were made before a clock was set back."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux: renameat2
+
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
-    """Makes sure that a file could be written at ``path``, without touching what is there.
+    """Checks that a file could be written at `path`, without touching what is there.
 
-    To be called before hours of sampling. Raises InputError when ``path`` is a folder or a device,
-    when its folder does not exist, or when no file can be made in that folder.
+    Call it before hours of sampling.
+
+    Raises:
+      InputError: `path` is empty, a folder or a device, or its folder is missing or not writable.
     """
     target = Path(path)
     if not str(path):
-        raise InputError("'' is not the name of a file; give a path such as out.mp4")
+        raise InputError("'' is not a file name", remedy="give a path such as out.mp4")
     folder = target.parent
     try:
         if target.is_dir():
-            raise InputError(f"{target} is a folder; give the name of a file in it")
+            raise InputError("is a folder", place=target, remedy="give the name of a file in it")
         if target.exists() and not target.is_file():
-            raise InputError(f"{target} exists and is not a regular file; choose another name")
+            raise InputError("not a regular file", place=target, remedy="choose another name")
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
-            raise InputError(f"cannot write {target}: {folder} {what}; make it first")
-        with suppress(FileNotFoundError):  # whether the file system can have such a name
+            raise InputError(
+                f"cannot write the file: {folder} {what}", place=target, remedy="create it first"
+            )
+        with suppress(FileNotFoundError):  # fails where the file system refuses the name
             os.lstat(target)
-        with tempfile.TemporaryFile(dir=folder):  # without a name, where the system has such
+        with tempfile.TemporaryFile(dir=folder):
             pass
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write {target}: {reason}; choose another place") from error
+        raise InputError(
+            f"cannot write the file: {reason}", place=target, remedy="choose another place"
+        ) from error
     return target
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary name beside ``path`` with the same suffix; puts it in place at the end.
+def replacing(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+    """Yields a temporary path next to `path` with its suffix, and renames it to `path` at the end.
 
-    When the body raises, ``path`` is as it was before and nothing is left beside it. What a process
-    that was killed has left beside it goes first. Where ``path`` is a symbolic link, the file that
-    it leads to is replaced, and the link stays.
+    If the body raises, `path` is unchanged and the temporary file is removed. Leftovers of killed
+    processes are removed first. A symbolic link is kept; the file it points to is replaced.
+
+    Args:
+      path: the file to write.
+      durable: sync the file and its folder to disk, so that the file survives a power loss once
+        this returns. Without it, a power loss may leave old or empty content.
+
+    Raises:
+      InputError: as `check_writable`.
+      OSError: writing failed; its `filename` is `path`.
     """
     target = followed(check_writable(path))
     check_writable(target)
     remove_leftovers(target.parent, [target])
-    beginning, suffix = _temporary(target)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=beginning, suffix=suffix)
+    prefix, suffix = _temporary(target)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=suffix)
     temporary = Path(name)
     try:
         _lock(handle)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only the owner can read
+        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private
+        if durable:
+            sync(temporary)
         os.replace(temporary, target)
-    except OSError as error:  # named after what was to be written, not after where, or not at all
+        if durable:
+            sync(target.parent)
+    except OSError as error:
+        if error.errno is None:  # NumPy raises such for a short write
+            raise OSError(errno.EIO, str(error), str(target)) from error
         if error.filename is None or str(error.filename) == name:
-            with suppress(AttributeError):  # of PyAV's own errors it cannot be changed
+            with suppress(AttributeError):  # read-only on PyAV's errors
                 error.filename = str(target)
         raise
     finally:
@@ -78,61 +111,85 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """As `replacing`, for a folder: what is there gives way as a whole, at the end."""
+    """As `replacing`, for a folder: yields an empty one, which replaces `path` at the end."""
     target = followed(Path(path))
     with temporary_folder(target) as temporary:
-        new, old = temporary / "new", temporary / "old"
-        new.mkdir()  # with the permissions of a folder that the user makes
+        new = temporary / "new"
+        new.mkdir()  # with the user's default permissions
         yield new
-        put_folder(new, target, old)
+        put_folder(new, target, temporary / "old")
 
 
 def put_folder(new: Path, target: Path, old: Path) -> None:
-    """Puts `new` in the place of `target`, whose folder, if there is one, is then `old` or `new`.
+    """Syncs `new` to disk and renames it to `target`; a folder there becomes `old` or `new`.
 
-    Where the system can exchange two names, there is no moment without a `target`.
+    On Linux the two names are exchanged in one step, so `target` always exists.
     """
+    for path in [*new.rglob("*"), new]:
+        sync(path)
     if target.is_dir() and not _exchange(new, target):
         os.replace(target, old)
-    if target.exists():
+    if not target.exists():
+        try:
+            os.replace(new, target)
+        except OSError:
+            if old.is_dir():
+                os.replace(old, target)
+            raise
+    sync(target.parent)
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Flushes a file or a folder to disk; does nothing where the file system has no such call."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
         return
     try:
-        os.replace(new, target)
-    except OSError:
-        if old.is_dir():
-            os.replace(old, target)
-        raise
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    finally:
+        os.close(handle)
+
+
+def save_array(file: IO[bytes], array: Any) -> None:
+    """Writes an array in .npy format to an open file.
+
+    On a full disk this raises "No space left on device"; `np.save` loses the error number.
+    """
+
+    class Writer:  # NumPy writes to real files by itself, and loses the error number
+        write = staticmethod(file.write)
+
+    np.lib.format.write_array(Writer, np.asarray(array), allow_pickle=False)  # type: ignore[arg-type]
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Gives each of two folders the other's name in one step; False where that cannot be done."""
+    """Swaps the names of two folders in one step; False where the system cannot."""
     try:
         call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):  # of Linux alone
+    except (AttributeError, OSError, TypeError):  # Linux only
         return False
     names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
-    return call(_HERE, names[0], _HERE, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0
-
-
-_HERE, _RENAME_EXCHANGE = -100, 2
-"""Of Linux: names are relative to the working directory; the flag of ``renameat2``."""
+    return call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0
 
 
 def followed(path: Path) -> Path:
-    """Where a symbolic link leads to; any other path as it is."""
+    """Where a symbolic link points to; any other path unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` in which it can be made; gone at the end, whatever happens.
+    """A temporary folder next to `target`, removed at the end.
 
-    While this process lives it holds a lock within the folder. What a killed one has left of the
-    same name has none, and goes.
+    The process holds a lock in it, so that only folders of dead processes are removed as leftovers.
     """
-    beginning = f".{target.name[:40]}."
-    _remove_leftovers(target.parent, {(beginning, "")})
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=beginning))
+    prefix = f".{target.name[:40]}."
+    _remove_leftovers(target.parent, {(prefix, "")})
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     handle = -1
     try:
         handle = os.open(temporary / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
@@ -144,42 +201,35 @@ def temporary_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-_LOCK = "in-use"
-
-
 def _lock(handle: int) -> bool:
-    """Takes the lock of an open file; whether nobody else had it."""
+    """Locks an open file; False if another process holds it or the system has no locks."""
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # no such locks on this platform
-        return False
-    except OSError:
+    except (ImportError, OSError):
         return False
     return True
 
 
 def _temporary(target: Path) -> tuple[str, str]:
-    """How the temporary names of a file begin and end; between them are 8 characters."""
+    """Prefix and suffix of a file's temporary names; 8 random characters stand between them."""
     return f".{target.stem[:40]}.", target.suffix
 
 
 def remove_leftovers(folder: Path, targets: Iterable[Path]) -> int:
-    """Removes what killed processes left of files that they were writing; how many.
+    """Removes temporary files that killed processes left in `folder`; returns how many.
 
-    Only what nobody holds the lock of, and what is older than a moment: between making a file and
-    locking it there is one.
+    Files that a process holds locked, and very young ones, are kept.
 
     Args:
-        folder: where to look, once.
-        targets: the files that were to be written into it.
+      folder: scanned once, not its subfolders.
+      targets: the files whose temporary names are looked for.
     """
     return _remove_leftovers(folder, {_temporary(target) for target in targets})
 
 
 def _remove_leftovers(folder: Path, names: Collection[tuple[str, str]]) -> int:
-    """As `remove_leftovers`, given how the temporary names begin and end."""
     suffixes = {suffix for _, suffix in names}
 
     def ours(name: str) -> bool:
@@ -190,44 +240,58 @@ def _remove_leftovers(folder: Path, names: Collection[tuple[str, str]]) -> int:
                     return True
         return False
 
-    count = 0
     try:
-        found = [entry for entry in os.scandir(folder) if ours(entry.name)]
+        found = [Path(entry.path) for entry in os.scandir(folder) if ours(entry.name)]
     except OSError:
         return 0
-    for entry in found:
-        path = Path(entry.path)
-        try:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            lock = path / _LOCK if is_folder else path
-            if -_CLOCKS_APART < time.time() - lock.lstat().st_mtime < _MOMENT:
-                continue
-            handle = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-        except OSError:  # gone, or no folder of ours
-            continue
-        try:
-            if _lock(handle):
-                if is_folder:
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-                count += 1
-        finally:
-            os.close(handle)
-    return count
+    return sum(_removed(path) for path in found)
 
 
-_RANDOM = re.compile(r"[a-z0-9_]{8}")
-_MOMENT = 1.0
-_CLOCKS_APART = 60.0
-"""Seconds. What is dated further in the future was made before a clock went back."""
+def _removed(path: Path) -> bool:
+    """Removes a temporary file or folder if its process is gone; whether it did."""
+    try:
+        is_folder = path.is_dir() and not path.is_symlink()
+        lock = path / _LOCK if is_folder else path
+        if -_CLOCK_SKEW < time.time() - lock.lstat().st_mtime < _MIN_AGE:
+            return False
+        handle = os.open(lock, os.O_RDWR | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # already gone, or not our folder
+        return False
+    try:
+        if not _lock(handle):
+            return False
+        if is_folder:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(handle)
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps what can be made again: ``$SYNCOS_CACHE``, else ``syncos_jax`` in
-    ``$XDG_CACHE_HOME`` or ``~/.cache``. It need not exist yet."""
+    """The folder for data that can be made again: ``$SYNCOS_CACHE``, else ``syncos_jax`` in
+    ``$XDG_CACHE_HOME`` or ``~/.cache``. It may not exist yet.
+
+    A user without a home gets a private folder among the system's temporary files.
+
+    Raises:
+      InputError: there is no home, and the temporary folder belongs to another user.
+    """
     own = os.environ.get("SYNCOS_CACHE")
     if own:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "syncos_jax"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "syncos_jax"
+    except RuntimeError:  # no HOME, and the user is not in the password database
+        folder = Path(tempfile.gettempdir()) / f"syncos_jax-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+            return folder
+    raise InputError(
+        "there is no home folder for the cache",
+        place=folder,
+        remedy="set SYNCOS_CACHE to a folder of yours",
+    )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.files.documents import read_mapping, to_text
-from syncos_jax.files.text import explain, explained, short
+from syncos_jax.files.text import all_errors, short
 from syncos_jax.scenario.variables import MAX_PROMPT, filled, located, read_variables
 
 MAX_FRAMES = 1_000_000
@@ -213,7 +213,7 @@ class Scenario(BaseModel):
         try:
             scenario = cls.model_validate(dict(data))
         except ValidationError as error:
-            raise InputError(explain(error, EXPECTED, _KEYS)) from error
+            raise InputError.together(all_errors(error, EXPECTED, _KEYS)) from error
         scenario.settings()
         return scenario
 
@@ -223,7 +223,7 @@ class Scenario(BaseModel):
         try:
             cls.model_validate(dict(data))
         except ValidationError as error:
-            return explained(error, EXPECTED, _KEYS)
+            return [str(one) for one in all_errors(error, EXPECTED, _KEYS)]
         return []
 
     @classmethod

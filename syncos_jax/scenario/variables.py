@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from syncos_jax.errors import InputError
 from syncos_jax.files.documents import WrittenFloat, WrittenInt, scalar
-from syncos_jax.files.text import did_you_mean, explain, short
+from syncos_jax.files.text import all_errors, did_you_mean, short
 
 MAX_PROMPT = 2000
 """Characters of a prompt, at most."""
@@ -107,8 +107,8 @@ def read_variables(data: Any) -> dict[str, Variable]:
             if variable.default is not None:
                 variable.accept(variable.default)
         except ValidationError as error:
-            said = explain(error, EXPECTED, keys).split(" (and ")[0]
-            raise InputError(f"variables.{name}.{said}") from error
+            found = all_errors(error, EXPECTED, keys)
+            raise InputError.together(e.in_key(f"variables.{name}") for e in found) from error
         except ValueError as error:
             raise InputError(f"variables.{name}.default: {error}") from error
         variables[name] = variable

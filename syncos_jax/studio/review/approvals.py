@@ -232,4 +232,4 @@ def _locked(folder: Path) -> Iterator[None]:
 def _write(path: Path, reviews: Reviews) -> None:
     for left in path.parent.glob(".review.*.json"):  # of a writer that was killed; we have the lock
         left.unlink(missing_ok=True)
-    APPROVALS.write(path, reviews.model_dump(), durable=True)
+    APPROVALS.write(path, reviews.model_dump())
