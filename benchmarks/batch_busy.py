@@ -4,7 +4,7 @@
 
 The same batch twice, each in a process of its own: one thing after another, as it was before
 decoding, writing and encoding prompts went beside the sampler; and with them beside it. Compilation
-is left out of both (`syncos_jax.runs.throughput.SamplerShare`).
+is excluded from both (`syncos_jax.runs.throughput.SamplerUtilisation`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from rich.console import Console
 def make(args: argparse.Namespace, overlap: bool) -> dict[str, Any]:
     """Makes the batch; returns the figures of its session."""
     from syncos_jax.pipeline import Pipeline
-    from syncos_jax.pipeline.checkpoint import SaveInterval
     from syncos_jax.runs.batch import Batch
     from syncos_jax.runs.items import read_items
     from syncos_jax.runs.outputs import Outputs
     from syncos_jax.runs.progress import Phases
+    from syncos_jax.runs.worker_config import WorkerConfig
 
     story = {
         "global": "a red ball on a green meadow",
@@ -43,17 +43,22 @@ def make(args: argparse.Namespace, overlap: bool) -> dict[str, Any]:
         outputs = Outputs(Path(folder) / "videos")
         phases = Phases(Console(quiet=True))
         pipeline = Pipeline.from_pretrained(args.model)
-        batch = Batch(pipeline, args.model, outputs, ".mp4", SaveInterval(), phases)
+        batch = Batch(
+            pipeline,
+            WorkerConfig(outputs.place, args.model, contact_sheet=True),
+            outputs,
+            phases,
+        )
         batch.overlap = overlap
-        batch.add(read_items(lines), None, {})
-        batch.open(resume=True, retry_failed=False)
+        batch.add(read_items(lines))
+        batch.open()
         batch.make_all()
         assert not batch.summary() and batch.left == 0
         share = batch.session.sampler
         assert share.begun is not None
         seconds = time.monotonic() - share.begun
         return {
-            "busy": share.share,
+            "busy": share.value,
             "sampling": share.busy / args.videos,
             "per_hour": 3600 * args.videos / seconds,
         }

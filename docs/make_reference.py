@@ -44,7 +44,7 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
     ("Records of videos", "syncos_jax.runs.metadata", ["read_metadata", "read_provenance"]),
     ("", "syncos_jax.runs.metadata", ["latents_sha256", "scenario_sha256"]),
     ("Many videos in a pipeline of your own", "syncos_jax.runs", ["VideoGenerator"]),
-    ("", "syncos_jax.runs.generator", ["WorkerConfig"]),
+    ("", "syncos_jax.runs.worker_config", ["WorkerConfig"]),
     ("Files and errors", "syncos_jax.media.video", ["load_video"]),
     ("", "syncos_jax.errors", ["InputError"]),
 ]

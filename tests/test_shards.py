@@ -31,7 +31,7 @@ SHARD_2_OF_7 = ["cat04", "cat08"]
 def test_shard_as_text():
     assert parse_shard(" 2/7 ") == Shard(2, 7) and str(Shard(2, 7)) == "2/7"
     for text in ("7/7", "2", "-1/7", "a/b", "0/0", "1/2/3"):
-        with pytest.raises(InputError, match="`shard`: is"):
+        with pytest.raises(InputError, match="shard must be I/N"):
             parse_shard(text)
 
 
@@ -65,7 +65,7 @@ def test_shard_of_a_scheduler(environment, shard):
     [
         ({"JOB_COMPLETION_INDEX": "2"}, "set JOB_COMPLETIONS to the Job's completions"),
         (array(ID=5, COUNT=2, MIN=2, MAX=5, STEP=1), "has gaps between 2 and 5.*`shard=5/N`"),
-        ({"JOB_COMPLETION_INDEX": "x", "JOB_COMPLETIONS": "8"}, "is 'x', but expected a number"),
+        ({"JOB_COMPLETION_INDEX": "x", "JOB_COMPLETIONS": "8"}, "is 'x', not a number"),
     ],
 )
 def test_a_shard_that_is_not_known(environment, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +20,8 @@ from syncos_jax.runs.signals import preemptible
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from syncos_jax.runs.generator import WorkerConfig
     from syncos_jax.runs.markers import Status
+    from syncos_jax.runs.worker_config import WorkerConfig
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -225,14 +226,13 @@ def batch(
     """
     with user_errors(), preemptible():
         from syncos_jax.media.encode import SUFFIXES
-        from syncos_jax.pipeline.checkpoint import parse_save_interval
         from syncos_jax.runs.items import read_items
         from syncos_jax.runs.markers import Markers
         from syncos_jax.runs.on_ray import make_on_ray
         from syncos_jax.runs.outputs import Outputs
         from syncos_jax.runs.shards import parse_shard, shard_of_environment
+        from syncos_jax.runs.worker_config import WorkerConfig
 
-        every = parse_save_interval(checkpoint_every)
         suffix = "." + suffix.lstrip(".").lower()
         if suffix not in SUFFIXES:
             raise InputError(f"--format: must be one of {', '.join(SUFFIXES)}, got {suffix[1:]!r}")
@@ -244,11 +244,21 @@ def batch(
         _check_ray(ray, workers, shard, devices, devices_per_video)
         outputs = Outputs(out, work)
         phases = Phases()
+        config = WorkerConfig(
+            out,
+            model,
+            suffix,
+            sampler,
+            {name: value for name, value in changes.items() if value is not None},
+            checkpoint_every=checkpoint_every,
+            contact_sheet=contact_sheet,
+            resume=resume,
+            retry_failed=retry_failed,
+            cache=cache,
+        )
         if ray is not None:
             Markers(outputs).describe(items)
-            more = (checkpoint_every, contact_sheet, resume, retry_failed, cache)
-            given = _work(out, model, suffix, sampler, changes, devices, work, *more)
-            _end(make_on_ray(given, items, phases, ray, workers), 0)
+            _end(make_on_ray(_for_ray(config, devices, work), items, phases, ray, workers), 0)
             return
         part = shard_of_environment() if shard is None else parse_shard(shard)
         mesh = _mesh(devices, devices_per_video)
@@ -266,10 +276,9 @@ def batch(
             pipeline = Pipeline.from_pretrained(model, mesh=mesh, batched=batched)
         from syncos_jax.runs.batch import Batch
 
-        made = Batch(pipeline, model, outputs, suffix, every, phases, str(part))
-        made.contact_sheet = contact_sheet
-        made.add(own, sampler, changes)
-        made.open(resume, retry_failed)
+        made = Batch(pipeline, config, outputs, phases, str(part))
+        made.add(own)
+        made.open()
         made.make_all()
         _end(made.summary(), made.left)
 
@@ -282,29 +291,17 @@ def _end(failed: dict[str, str], left: int) -> None:
         raise typer.Exit(FAILED if failed else TERMINATED)
 
 
-def _work(
-    out: str,
-    model: str,
-    suffix: str,
-    sampler: str | None,
-    changes: dict[str, Any],
-    devices: str | None,
-    work: Path | None,
-    *more: Any,
-) -> WorkerConfig:
-    """What the workers on Ray make, whose working directory is another."""
-    from syncos_jax.runs.generator import WorkerConfig
+def _for_ray(config: WorkerConfig, devices: str | None, work: Path | None) -> WorkerConfig:
+    """The configuration with absolute paths: Ray's workers have another working directory."""
     from syncos_jax.runs.outputs import is_remote
 
-    return WorkerConfig(
-        out if is_remote(out) else str(Path(out).resolve()),
-        str(Path(model).resolve()) if Path(model).is_dir() else model,
-        suffix,
-        sampler,
-        {name: value for name, value in changes.items() if value is not None},
-        int(devices or 1),
-        None if work is None else str(work.resolve()),
-        *more,
+    out, model = config.out, config.model
+    return dataclasses.replace(
+        config,
+        out=out if is_remote(out) else str(Path(out).resolve()),
+        model=str(Path(model).resolve()) if Path(model).is_dir() else model,
+        devices=int(devices or 1),
+        work=None if work is None else str(work.resolve()),
     )
 
 

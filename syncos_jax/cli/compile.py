@@ -81,7 +81,7 @@ def compile(
         phases = Phases()
         with phases.phase("load"):
             from syncos_jax.pipeline import Pipeline
-            from syncos_jax.runs.cache import Watch, keep_programs, size
+            from syncos_jax.runs.cache import Watch, failed, keep_programs, size
 
             folder = keep_programs()
             if folder is None:
@@ -97,6 +97,10 @@ def compile(
             f"{folder}: {watch.compiled} programs compiled, {watch.found} found, "
             f"{size(folder) / 2**20:.1f} MiB in all"
         )
+        if lost := failed(folder):
+            raise InputError(
+                f"{lost} programs could not be stored", place=folder, remedy="free some space there"
+            )
 
 
 def _scenario(file: Path | None, frames: int | None) -> Any:

@@ -17,6 +17,7 @@ from syncos_jax.runs.exits import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
 __all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OPTIONS", "TERMINATED", "fail", "user_errors"]
 
 OPTIONS = {
+    "windows_per_call": "--windows-per-call",
     "batch": "--windows-per-call",
     "windows_per_call": "--windows-per-call",
     "by": "--by",
@@ -45,7 +46,7 @@ OPTIONS = {
     "prompts": "--prompt",
     "queue": "--queue",
     "ray": "--ray",
-    "record=None": "--no-sidecar",
+    "metadata=None": "--no-sidecar",
     "resume=False": "--no-resume",
     "scale": "--scale",
     "shard": "--shard",

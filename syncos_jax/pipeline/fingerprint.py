@@ -1,4 +1,4 @@
-"""Where two runs differ, by what decides their state (`Request.fingerprint`)."""
+"""Differences between two runs, by what decides their state (`Request.fingerprint`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from syncos_jax.files.text import key_path, short
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """``["seed was 0, is 1", ...]``: where two mappings of plain values differ. What is None and
-    what is not there are alike: a setting that did not exist yet was off."""
+    """``["seed was 0, is 1", ...]``: where two mappings of plain values differ.
+
+    None and a missing value are equal: a setting that did not exist yet was off.
+    """
     before, now = dict(_leaves(old)), dict(_leaves(new))
     found = []
     for path in [*now, *(path for path in before if path not in now)]:
@@ -19,6 +21,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             old_text, new_text = ("nothing" if v is None else short(v) for v in (was, here))
             found.append(f"{key_path(path)} was {old_text}, is {new_text}")
     return found
+
+
+def listed(differences: list[str], most: int = 3) -> str:
+    """The first few differences in one line, with the number of further ones."""
+    more = len(differences) - most
+    return "; ".join(differences[:most]) + (f" (and {more} more)" if more > 0 else "")
 
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple, Any]]:

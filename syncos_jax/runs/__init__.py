@@ -1,4 +1,4 @@
-"""Around a run: jobs, records, batches, compiled programs, progress, signals."""
+"""Around a run: jobs, metadata files, batches, compiled programs, progress, signals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["VideoGenerator"]
 
 
 def __getattr__(name: str) -> Any:
-    """`VideoGenerator`, which brings the pipeline with it, when it is asked for."""
+    """Imports `VideoGenerator`, and with it the pipeline, on first use."""
     if name == "VideoGenerator":
         from syncos_jax.runs.generator import VideoGenerator
 

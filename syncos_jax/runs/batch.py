@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from syncos_jax.errors import InputError, Terminated
+from syncos_jax.errors import Argument, InputError, Terminated
 from syncos_jax.files.atomic import remove_leftovers
-from syncos_jax.pipeline.checkpoint import LATENTS, Checkpoint, RunLocked, SaveInterval
-from syncos_jax.pipeline.fingerprint import differences
+from syncos_jax.pipeline.checkpoint import (
+    LATENTS,
+    Checkpoint,
+    RunLocked,
+    parse_save_interval,
+)
+from syncos_jax.pipeline.fingerprint import differences, listed
 from syncos_jax.runs.generate_video import decode_and_write
 from syncos_jax.runs.groups import IN_HAND, BatchVideo, Group, in_groups, pending, run_of
 from syncos_jax.runs.items import Item
@@ -29,7 +34,9 @@ from syncos_jax.runs.progress import Phases, interruptible
 from syncos_jax.runs.sampler_thread import SamplerThread
 from syncos_jax.runs.signals import defer_sigterm, open_checkpoint
 from syncos_jax.runs.throughput import Session
+from syncos_jax.runs.worker_config import WorkerConfig
 from syncos_jax.sampling.failures import DeviceMemoryError, NonFiniteError
+from syncos_jax.scenario.template import Take
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
@@ -38,72 +45,64 @@ if TYPE_CHECKING:
 class Batch:
     """The videos of one task of a batch.
 
-    While one is sampled, the one before it is decoded and written, and the prompts of the next are
-    encoded. Where a video has several devices, or there is not memory for both, decoding takes its
-    turn with sampling: programs with collectives, started by two threads, may wait for each other.
+    While one is sampled, the previous one is decoded and written, and the prompts of the next one
+    are encoded. With several devices per video, or too little memory for both, decoding alternates
+    with sampling: programs with collectives, started by two threads, may deadlock.
 
     Args:
       pipeline: with a mesh, the videos are spread over its axis ``data``.
-      model: as the user called it.
+      config: what to make, and how.
       outputs: where the videos go.
-      suffix: of the videos, with its dot.
-      every: how often the state of a run is saved.
       phases: reports progress.
-      shard: what part of the batch this is, for the markers.
+      shard: which part of the batch this is, for the markers.
 
     Attributes:
-      contact_sheet: whether stills are written, too.
-      overlap: whether anything happens beside the sampler.
+      overlap: whether decoding and encoding happen during sampling.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        model: str,
+        config: WorkerConfig,
         outputs: Outputs,
-        suffix: str,
-        every: SaveInterval,
         phases: Phases,
         shard: str = "0/1",
     ) -> None:
         self.pipeline = pipeline
-        self.model = model
+        self.config = config
         self.outputs = outputs
-        self.suffix = suffix
-        self.every = every
         self.phases = phases
-        self.contact_sheet = True
         self.overlap = True
+        self._every = parse_save_interval(config.checkpoint_every)
         self.side_by_side = pipeline.placement.videos
         self.videos: list[BatchVideo] = []
         self.markers = Markers(outputs)
         self.session = Session(shard, pipeline.placement.mesh.size)
-        self._player = SamplerThread(pipeline, self.session.sampler)
-        self._finisher = PostprocessThread()
+        self._sampler = SamplerThread(pipeline, self.session.sampler)
+        self._postprocess = PostprocessThread()
         self._decode_beside = pipeline.placement.mesh.size == 1
         self._rows = self._total_rows = 0
 
-    def add(self, items: Sequence[Item], sampler: str | None, changes: Mapping[str, Any]) -> None:
-        """Takes scenarios in; `sampler` and the `changes` that are not None replace theirs."""
+    def add(self, items: Sequence[Item]) -> None:
+        """Adds scenarios, with the sampler and settings of the configuration."""
         for item in items:
-            video = BatchVideo(item, error=item.error)
+            video = BatchVideo(item, error="" if item.error is None else str(item.error))
             self.videos.append(video)
             if item.take is None:
                 continue
             try:
-                self._prepare(video, sampler, changes)
+                self._prepare(video, item.take)
             except InputError as error:
-                video.error = f"{item.source}: {error}"
+                video.error = str(error.within(item.source))
 
-    def _prepare(self, video: BatchVideo, sampler: str | None, changes: Mapping[str, Any]) -> None:
-        take = video.item.take
-        assert take is not None
-        path = self.outputs.work / f"{video.name}{self.suffix}"
+    def _prepare(self, video: BatchVideo, take: Take) -> None:
+        config = self.config
+        path = self.outputs.work / f"{video.name}{config.suffix}"
+        scenario = take.scenario.with_sampler(config.sampler, **config.changes)
         video.job = Job(
-            # The record has the values; the video's own name has what distinguishes it.
-            take=replace(take, scenario=take.scenario.with_sampler(sampler, **changes)),
+            take=replace(take, scenario=scenario),
             out=path,
-            sheet=path.with_suffix(".png") if self.contact_sheet else None,
+            sheet=path.with_suffix(".png") if config.contact_sheet else None,
             metadata=path.with_suffix(".json"),
             template=video.item.file,
             group=video.name.removesuffix(f"-{take.name}") if take.name else video.name,
@@ -111,20 +110,19 @@ class Batch:
         check_outputs([video.job])
         video.run = json.loads(json.dumps(video.job.prepare(self.pipeline).fingerprint))
 
-    def open(self, resume: bool, retry_failed: bool) -> None:
-        """Compares with the markers, and writes down what is broken.
+    def open(self) -> None:
+        """Compares the videos with their markers, and marks invalid scenarios as failed.
 
         Raises:
-          InputError: if a video, or what a killed run has left, was made with other settings; says
-            what differs.
+          InputError: a video or a saved run state was made with other settings; says what differs.
         """
-        self._resume = resume
+        resume = self.config.resume
         before = self.markers.read_all([video.name for video in self.videos])
-        if not resume:  # all that counts is how often they were made
+        if not resume:  # only how often they were made counts
             before = {name: {"made": old.get("made", 0)} for name, old in before.items()}
         there = self.outputs.names() if resume else set()
         for video in self.videos:
-            self._compare(video, before.get(video.name, {}), there, retry_failed)
+            self._compare(video, before.get(video.name, {}), there)
         for group in in_groups(self.videos, self.side_by_side) if resume else []:
             folder, run = self._run_of(group)
             if folder.exists():
@@ -133,9 +131,7 @@ class Batch:
                 except RunLocked:
                     continue
 
-    def _compare(
-        self, video: BatchVideo, old: dict[str, Any], there: set[str], retry_failed: bool
-    ) -> None:
+    def _compare(self, video: BatchVideo, old: dict[str, Any], there: set[str]) -> None:
         video.made = int(old.get("made", 0))
         if video.error:
             if old.get("status") != FAILED or old.get("error") != " ".join(video.error.split()):
@@ -146,14 +142,24 @@ class Batch:
         found = differences(old["run"], video.run) if "run" in old else []
         if old.get("status") == DONE and video.file in there:
             if found:
-                more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
                 raise InputError(
-                    f"{self.outputs.root / video.file} was made with other settings: "
-                    f"{'; '.join(found[:3])}{more}. Give `resume=False` to make everything anew, "
-                    "choose another `out`, or remove this video to make it again"
+                    f"was made with other settings: {listed(found)}",
+                    place=self.outputs.address(video.file),
+                    remedy=(
+                        "pass ",
+                        Argument("resume", False),
+                        " to make everything again, choose another ",
+                        Argument("out"),
+                        ", or remove this video",
+                    ),
                 )
             video.status = DONE
-        elif old.get("status") == FAILED and "run" in old and not found and not retry_failed:
+        elif (
+            old.get("status") == FAILED
+            and "run" in old
+            and not found
+            and not self.config.retry_failed
+        ):
             video.status, video.error = FAILED, str(old.get("error", ""))
 
     def _failed(self, video: BatchVideo, error: str) -> None:
@@ -184,31 +190,29 @@ class Batch:
             return
         try:
             with self.phases.phase("make", "calls", first="compile") as progress:
-                # What another process is at is looked at once more: that one may have died.
+                # Runs locked by another process are tried once more: that process may have died.
                 for group in self._make_each(self._make_each(missing, progress), progress):
                     names = ", ".join(video.name for video in pending(group))
-                    self.phases.say(f"{names}: left to the other process that is making it")
-                self._finisher.drain()
-        except BaseException as stop:  # also after a failure, what is in hand is finished
+                    self.phases.say(f"{names}: another process is making it")
+                self._postprocess.drain()
+        except BaseException as stop:  # after a failure, too, sampled videos are finished
             interrupted = isinstance(stop, KeyboardInterrupt) and not isinstance(stop, Terminated)
-            self._finisher.give_up(at_once=interrupted)
+            self._postprocess.give_up(at_once=interrupted)
             raise
 
     def _remove_leftovers(self, made: list[Group]) -> None:
-        """What was left of videos that are made: the runs of those whose process was killed after
-        that, and halves of files that a later process, which made them, left alone for being at
-        work."""
+        """Removes what killed processes left of finished videos: run states and temporary files."""
         jobs = [video.job for group in made for video in group if video.job is not None]
         written = [path for job in jobs for path in (job.out, job.sheet, job.latents, job.metadata)]
         remove_leftovers(self.outputs.work, [path for path in written if path is not None])
         for group in made:
             folder, run = self._run_of(group)
             if folder.is_dir():
-                with suppress(InputError):  # another process is at it, or it holds other things
+                with suppress(InputError):  # locked by another process, or not a run's folder
                     Checkpoint(folder, run, resume=False).remove()
 
     def _make_each(self, groups: list[Group], progress: Any) -> list[Group]:
-        """Makes groups one after another; returns those that another process is at."""
+        """Makes groups one after another; returns those locked by another process."""
         busy = []
         for number, group in enumerate(groups, 1):
             try:
@@ -220,23 +224,23 @@ class Batch:
         return busy
 
     def _make(self, group: Group, after: Group, progress: Any) -> None:
-        """Makes a group, or writes down why it cannot be made."""
+        """Makes a group, or marks videos as failed."""
         while pending(group):
             try:
                 self._sample(group, after, progress)
                 return
             except RunLocked:
                 raise
-            except NonFiniteError as error:  # one of them diverges; the others go on without it
+            except NonFiniteError as error:  # one diverged; the others continue without it
                 wrong = group[min(error.video, len(group) - 1)]
                 self._failed(wrong, str(error))
-                if self.side_by_side > 1:  # what is left is another group, with a run of its own
+                if self.side_by_side > 1:  # the rest is another group, with its own run state
                     shutil.rmtree(self._run_of(group)[0], ignore_errors=True)
                 group = [video for video in group if video is not wrong]
             except (InputError, DeviceMemoryError) as error:
                 if isinstance(error, DeviceMemoryError) and self._decode_beside and self.overlap:
-                    self._decode_beside = False  # perhaps there was too little for both
-                    self._finisher.drain()
+                    self._decode_beside = False  # perhaps there was not memory for both
+                    self._postprocess.drain()
                     continue
                 for video in pending(group):
                     self._failed(video, str(error))
@@ -246,7 +250,7 @@ class Batch:
         folder, run = self._run_of(group)
         with ExitStack() as stack:
             keeping = open_checkpoint(
-                folder, run, self.phases.say, resume=self._resume, every=self.every
+                folder, run, self.phases.say, resume=self.config.resume, every=self._every
             )
             checkpoint = stack.enter_context(keeping)
             self._look_again(group)
@@ -257,7 +261,7 @@ class Batch:
             then = [video.request for video in after] if self._starts_beside(after) else []
             with defer_sigterm(partial(self._report, progress)) as watched:
                 requests = [video.request for video in group]
-                play = partial(self._player.latents, requests, checkpoint, watched, then)
+                play = partial(self._sampler.latents, requests, checkpoint, watched, then)
                 latents = interruptible(play)
             each = latents if self.side_by_side > 1 else [latents]
             made = [(v, one) for v, one in zip(group, each, strict=False) if v in missing]
@@ -266,7 +270,7 @@ class Batch:
         for video in missing:
             video.status = IN_HAND
         if self.overlap:
-            self._finisher.submit(work)
+            self._postprocess.submit(work)
         else:
             work()
 
@@ -277,8 +281,8 @@ class Batch:
         return not (self._run_of(after)[0] / LATENTS).exists()
 
     def _look_again(self, group: Group) -> None:
-        """Takes note of what another process has made in the meantime."""
-        for video in pending(group) if self._resume else []:
+        """Looks again at the markers: another process may have made a video in the meantime."""
+        for video in pending(group) if self.config.resume else []:
             marker = self.markers.read(video.name)
             made = marker.get("status") == DONE and marker.get("run") == video.run
             if made and self.outputs.has(video.file):
@@ -290,12 +294,12 @@ class Batch:
     def _report(self, progress: Any, done: int, _: int) -> None:
         progress(min(self._rows + done, self._total_rows), self._total_rows)
 
-    # -- beside the sampler ----------------------------------------------------------------------
+    # -- in the postprocessing thread ------------------------------------------------------------
 
     def _finish_all(
         self, made: list[tuple[BatchVideo, Any]], seconds: float, checkpoint: Any, stack: ExitStack
     ) -> None:
-        """Decodes and writes the videos of a group; its run is kept until then."""
+        """Decodes and writes the videos of a group, then removes its run state."""
         with stack:
             for video, latents in made:
                 try:
@@ -309,7 +313,7 @@ class Batch:
         quiet = Phases(Console(quiet=True))
         with quiet.phase("decode"):
             frames = self._decoded(latents)
-        decode_and_write(self.pipeline, video.job, quiet, self.model, latents, frames=frames)
+        decode_and_write(self.pipeline, video.job, quiet, self.config.model, latents, frames=frames)
         for path in (video.job.sheet, video.job.metadata, video.job.out):
             if path is not None:
                 self.outputs.publish(path)
@@ -338,12 +342,12 @@ class Batch:
             except RuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
-            self._decode_beside = False  # there is not memory for both
-        with self._player.lock:
+            self._decode_beside = False  # not enough memory for both
+        with self._sampler.lock:
             return decode()
 
     def summary(self) -> dict[str, str]:
-        """Reports how many videos are done, failed and pending; returns the errors, by name."""
+        """Reports how many videos are done, failed and pending; returns the errors by name."""
         count = {
             status: sum(video.status == status for video in self.videos)
             for status in (DONE, FAILED, PENDING)
@@ -354,12 +358,12 @@ class Batch:
             busy = said["sampler_busy"]
             self.phases.say(
                 f"{said['videos']} videos in {said['seconds']:.1f} s: "
-                f"{said['videos_per_hour']:g} videos an hour, "
-                f"{said['frames_per_second']:g} frames a second"
+                f"{said['videos_per_hour']:g} videos/hour, "
+                f"{said['frames_per_second']:g} frames/s"
                 + ("" if busy is None else f", sampler busy {100 * busy:.0f} % of the time")
             )
         counts = ", ".join(f"{number} {status}" for status, number in count.items())
-        self.phases.say(f"{counts}  ({self.outputs.root})")
+        self.phases.say(f"{counts}  ({self.outputs.place})")
         return {video.name: video.error for video in self.videos if video.status == FAILED}
 
     @property

@@ -1,4 +1,4 @@
-"""Makes one video with all that is written beside it: stills, latents, its record."""
+"""Makes one video with its contact sheet, latents and metadata file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncos_jax.files import replacing
+from syncos_jax.files.atomic import save_array
 from syncos_jax.pipeline.checkpoint import Checkpoint, parse_save_interval, run_folder
 from syncos_jax.runs.job import Job, scale_of
 from syncos_jax.runs.progress import Phases, interruptible
@@ -25,22 +26,24 @@ if TYPE_CHECKING:
     from syncos_jax.sampling.call_schedule import CallSchedule
     from syncos_jax.sampling.run import Progress
 
-_compiled: set[str] = set()  # kinds of runs that this process has compiled already
+_compiled: set[str] = set()  # timing keys of programs that this process has compiled
 
 
 def generate_video(
     pipeline: Pipeline, job: Job, phases: Phases, model_id: str, report: Callable[[str], Any]
 ) -> Video | None:
-    """Samples, decodes and writes one video, and returns it where this process writes.
+    """Samples, decodes and writes one video; returns it in the process that writes.
 
     Args:
-        pipeline: that makes it.
+        pipeline: makes it.
         job: what to make.
         phases: reports progress.
         model_id: name or folder of the model, as the user gave it.
-        report: called with one line that says what has been written.
+        report: called with one line about the files written.
 
-    Raises InputError where the scenario does not fit the model, OSError where writing fails.
+    Raises:
+        InputError: the scenario does not fit the model.
+        OSError: writing failed.
     """
     from syncos_jax.pipeline.timings import Stopwatch
 
@@ -76,7 +79,7 @@ def _sample(
     checkpoint: Checkpoint,
     say: Callable[[str], None],
 ) -> jax.Array:
-    """The latents of a job; its preview, if any, is written between the parts of the run."""
+    """Samples a job's latents and updates its preview between the parts of the run."""
     if checkpoint.latents() is not None:
         return pipeline.latents(request, checkpoint=checkpoint)
     run = pipeline.start(request)
@@ -92,7 +95,7 @@ def _sample(
 
     latents = checkpoint.play(run, progress)
     if request.sampler.reuse is not None:
-        say(f"{run.num_skipped:,} of {request.summary.samples:,} clips spared by reuse")
+        say(f"{run.num_skipped:,} of {request.summary.samples:,} samples skipped")
     return latents
 
 
@@ -107,9 +110,14 @@ def decode_and_write(
     *,
     frames: np.ndarray | None = None,
 ) -> Video | None:
-    """Decodes latents and writes the video; arguments as in `generate_video`,
-    `row_seconds`: what a call of the network took, where that is to be remembered; `frames`: the
-    latents decoded, where that has been done."""
+    """Decodes latents and writes the video with its files; returns it in the process that writes.
+
+    Args:
+        pipeline, job, phases, model_id, report: as for `generate_video`.
+        latents: ``[f, h, w, C]``.
+        row_seconds: seconds of a network call, to be stored for plans; None for not measured.
+        frames: the decoded latents, if they are decoded already.
+    """
     from syncos_jax.runs.metadata import describe, write_metadata
     from syncos_jax.sampling.hosts import is_main_process
 
@@ -117,13 +125,13 @@ def decode_and_write(
     if frames is None:
         with phases.phase("decode", "frames") as progress:
             frames = interruptible(partial(pipeline.decode, latents, progress=progress))
-    if not is_main_process():  # of several, the first one writes
+    if not is_main_process():  # only the first of several processes writes
         return None
     video = pipeline.video(request, frames)
-    record = describe(request, latents, model_id)
+    metadata = describe(request, latents, model_id)
     with phases.phase("write"):
-        scale, marks = _write(job, video, latents, record)
-    record.update(
+        scale, marks = _write(job, video, latents, metadata)
+    metadata.update(
         files={
             "video": job.out.name,
             "contact_sheet": job.sheet.name if job.sheet else None,
@@ -134,18 +142,18 @@ def decode_and_write(
         template=_template(job),
         take=_take(job),
         timings={name: round(value, 3) for name, value in phases.seconds.items()},
-        made_from=_compare_with_original(job, record, phases),
+        made_from=_compare_with_original(job, metadata, phases),
     )
     if job.metadata is not None:
-        write_metadata(job.metadata, record)
+        write_metadata(job.metadata, metadata)
     if row_seconds is not None:
         _record_speed(request, phases.seconds, row_seconds, len(frames))
-    report(_summary(job, record["video"]))
+    report(_summary(job, metadata["video"]))
     return video
 
 
 def _record_speed(request: Request, seconds: dict[str, float], row: float, frames: int) -> None:
-    """Writes down how long a run took; plans read it."""
+    """Stores how long a run took; plans read it."""
     from syncos_jax.pipeline.plan import timing_key
     from syncos_jax.pipeline.timings import Speed, recall, remember
 
@@ -174,15 +182,15 @@ def _position(call_schedule: CallSchedule, done: int) -> str:
 
 
 def _write(
-    job: Job, video: Video, latents: jax.Array, record: dict[str, Any]
+    job: Job, video: Video, latents: jax.Array, metadata: dict[str, Any]
 ) -> tuple[int, dict[str, Any] | None]:
-    """Writes what was asked for; returns the scale of the video and how it is marked."""
+    """Writes video, contact sheet and latents; returns the scale and how the video is marked."""
     from syncos_jax.media.marking import run_id
     from syncos_jax.runs.metadata import signed_facts, video_comment
 
-    comment = video_comment(record)
+    comment = video_comment(metadata)
     scale = scale_of(job, *video.frames.shape[1:3])
-    name = run_id(record["latents"]["sha256"])
+    name = run_id(metadata["latents"]["sha256"])
     video.save(
         job.out,
         scale=scale,
@@ -190,8 +198,8 @@ def _write(
         comment=comment,
         watermark=int(name, 16) if job.marking.watermark else None,
     )
-    facts = {"run_id": name, **signed_facts(record, prompts=job.marking.prompts)}
-    marks = job.marking.apply(job.out, facts, title=record["title"])
+    facts = {"run_id": name, **signed_facts(metadata, prompts=job.marking.prompts)}
+    marks = job.marking.apply(job.out, facts, title=metadata["title"])
     if job.sheet is not None:
         video.contact_sheet(job.sheet, comment=comment)
     if job.latents is not None:
@@ -200,7 +208,7 @@ def _write(
 
 
 def write_latents(path: Path, latents: jax.Array, comment: str) -> None:
-    """Writes float32 latents: .npy holds the array, .npz the arrays ``latents`` and ``comment``."""
+    """Writes latents as float32: .npy with the array, .npz with ``latents`` and ``comment``."""
     import numpy as np
 
     values = np.asarray(latents, np.float32)
@@ -208,7 +216,7 @@ def write_latents(path: Path, latents: jax.Array, comment: str) -> None:
         if path.suffix.lower() == ".npz":
             np.savez(file, latents=values, comment=np.asarray(comment))
         else:
-            np.save(file, values)
+            save_array(file, values)
 
 
 def _video_facts(job: Job, video: Video, scale: int) -> dict[str, Any]:
@@ -246,49 +254,56 @@ def _take(job: Job) -> dict[str, Any] | None:
 
 
 def _compare_with_original(
-    job: Job, record: dict[str, Any], phases: Phases
+    job: Job, metadata: dict[str, Any], phases: Phases
 ) -> dict[str, Any] | None:
-    """Reports whether the latents are those of the video that was to be made again."""
-    from syncos_jax.runs.metadata import differences
+    """Reports whether the latents equal those of the original video."""
+    from syncos_jax.runs.metadata import environment_differences
 
     if job.original is None:
         return None
     path, before = job.original
-    identical = before["latents"]["sha256"] == record["latents"]["sha256"]
+    identical = before["latents"]["sha256"] == metadata["latents"]["sha256"]
     if identical:
-        phases.say(f"latents  bit for bit those of {path}")
+        phases.say(f"latents  bit-identical to those of {path}")
     else:
-        found = "; ".join(differences(before, record)) or "the same versions and kind of device"
-        phases.say(f"warning: the latents are not those of {path} ({found})")
+        found = (
+            "; ".join(environment_differences(before, metadata))
+            or "the same versions and kind of device"
+        )
+        phases.say(f"warning: the latents differ from those of {path} ({found})")
     return {"file": path.name, "identical": identical}
 
 
-def _summary(job: Job, measures: dict[str, Any]) -> str:
-    beside = [("stills", job.sheet), ("latents", job.latents), ("record", job.metadata)]
+def _summary(job: Job, facts: dict[str, Any]) -> str:
+    beside = [
+        ("contact sheet", job.sheet),
+        ("latents", job.latents),
+        ("metadata", job.metadata),
+    ]
     written = "".join(f", {name} in {path}" for name, path in beside if path is not None)
     return (
-        f"{job.out}: {measures['frames']} frames of {measures['width']}×{measures['height']}, "
-        f"{measures['seconds']:.1f} s at {measures['fps']:g} frames per second{written}"
+        f"{job.out}: {facts['frames']} frames of {facts['width']}×{facts['height']}, "
+        f"{facts['seconds']:.1f} s at {facts['fps']:g} fps{written}"
     )
 
 
 def compare(job: Job, videos: Sequence[Video], report: Callable[[str], Any]) -> None:
-    """Writes stills of the videos of one story side by side, as `job` says."""
+    """Writes the contact sheets of several videos of one scenario side by side."""
     from syncos_jax.media.video import side_by_side
 
     assert job.compared is not None
     titles = [title.replace("_", "-") for title in job.titles]
     titled = [dataclasses.replace(v, title=t) for v, t in zip(videos, titles, strict=True)]
     side_by_side(titled, job.compared)
-    report(f"{job.compared}: {' beside '.join(titles)}")
+    report(f"{job.compared}: {' next to '.join(titles)}")
 
 
 def json_line(data: Any) -> str:
-    """JSON for people and programs."""
+    """Indented JSON text."""
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def total(phases: Phases, begin: float) -> None:
-    """The last line of a run on stderr."""
+    """Prints the last line of a run on stderr: all seconds."""
     spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.seconds.items())
     phases.say(f"total    {time.perf_counter() - begin:7.1f} s   ({spent})")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from syncos_jax.pipeline.request import Request
 
 IN_HAND = "in hand"
-"""The status of a video that is sampled, and is being decoded and written."""
+"""Status of a video that has been sampled and is being decoded and written."""
 
 
 @dataclass
@@ -26,10 +26,10 @@ class BatchVideo:
 
     Attributes:
       item: its scenario, and where it was read from.
-      status: what has become of it.
+      status: pending, in hand, done or failed.
       error: why it failed, one line.
-      job: the files to write, and the request.
-      run: what it is made with, in plain values.
+      job: the request and the files to write.
+      run: `Request.fingerprint`, in plain values.
       made: how often it has been made.
     """
 
@@ -53,7 +53,7 @@ class BatchVideo:
 
     @property
     def request(self) -> Request:
-        """The request of its job."""
+        """The prepared request of its job."""
         assert self.job is not None and self.job.request is not None
         return self.job.request
 
@@ -62,10 +62,10 @@ Group = list[BatchVideo]
 
 
 def in_groups(videos: Sequence[BatchVideo], side_by_side: int) -> list[Group]:
-    """Videos that are made together: by program, and as many as are made side by side.
+    """Videos that are made together: same program, up to `side_by_side` of them.
 
-    They do not depend on what is done already, so that a group whose run was killed is found again.
-    What has failed is left out.
+    Groups do not depend on which videos are done, so that the run of a killed group is found again.
+    Failed videos are excluded.
     """
     by_program: dict[Any, Group] = {}
     for video in videos:
@@ -80,12 +80,12 @@ def in_groups(videos: Sequence[BatchVideo], side_by_side: int) -> list[Group]:
 
 
 def pending(group: Sequence[BatchVideo]) -> Group:
-    """Those of a group that are neither made nor failed."""
+    """The videos of a group that are still to be made."""
     return [video for video in group if video.status == PENDING]
 
 
 def run_of(group: Sequence[BatchVideo], side_by_side: int, folder: Path) -> tuple[Path, dict]:
-    """The folder of a group's run, in `folder`, and what the run is."""
+    """The folder of a group's run state, in `folder`, and the run's fingerprint."""
     one = group[0]
     assert one.job is not None and one.run is not None
     if side_by_side == 1:

@@ -26,32 +26,32 @@ class Item:
     """A video of a batch.
 
     Attributes:
-      name: its name, without a suffix; no other of the batch has it.
+      name: its name, without a suffix; unique in the batch.
       file: the file that its scenario was read from.
-      source: the file, and the line of a .jsonl file.
-      take: its scenario; None where it cannot be read.
-      error: why it cannot be read, one line.
+      source: the file, with the line of a .jsonl file.
+      take: its scenario; None if it cannot be read.
+      error: why it cannot be read.
     """
 
     name: str
     file: Path
     source: str
     take: Take | None = None
-    error: str = ""
+    error: InputError | None = None
 
 
 def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = None) -> list[Item]:
-    """The videos of a folder of scenario files, or of a file with a scenario in each line.
+    """The videos of a folder of scenario files, or of a file with one scenario per line.
+
+    A scenario that cannot be read becomes an item with an `error`.
 
     Args:
-      source: a folder: its .yaml, .yml and .json files, by name. Or a file, .jsonl: each line is a
-        scenario as JSON, and may have a ``name``; without one it is called after its line, 0001.
-      seeds: a video for each of them, called NAME-seed3; None for the scenarios' own.
-
-    Scenarios that cannot be read are items with an `error`.
+      source: a folder with .yaml, .yml and .json files; or a .jsonl file, in which each line is a
+        scenario as JSON and may have a ``name`` (without one it is named after its line, 0001).
+      seeds: make one video for each, called NAME-seed3; None for the scenarios' own seeds.
 
     Raises:
-      InputError: no such source, nothing in it, or too much.
+      InputError: no such source, nothing in it, or more than `MAX_ITEMS`.
     """
     path = Path(source)
     folder = path.is_dir()
@@ -61,7 +61,7 @@ def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = Non
     for default, location, read in entries:
         file = Path(location) if folder else path
         if len(items) > MAX_ITEMS:
-            raise InputError(f"{path}: makes more than {MAX_ITEMS} videos; split it")
+            raise InputError(f"makes more than {MAX_ITEMS} videos", place=path, remedy="split it")
         try:
             given, template = read()
             name = default if given is None else given
@@ -73,28 +73,30 @@ def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = Non
             for item in found:
                 if item.name in names:
                     raise InputError(
-                        f"{location}: the name {item.name!r} is that of {names[item.name]}, too; "
-                        "give each its own"
+                        f"the name {item.name!r} is also that of {names[item.name]}",
+                        place=location,
+                        remedy="give each its own",
                     )
         except InputError as error:
             name = default
-            while name in names:  # of what is broken, the name says only where
+            while name in names:
                 name += "-broken"
-            found = [Item(name, file, location, error=str(error))]
+            found = [Item(name, file, location, error=error)]
         names.update((item.name, location) for item in found)
         items += found
     if not items:
         what = f"has no {', '.join(_SUFFIXES)} file" if folder else "has no scenario"
-        raise InputError(f"{path}: {what} in it")
+        raise InputError(what, place=path)
     return items
 
 
 def check_name(name: Any, location: str) -> None:
-    """Raises InputError where a name of a video would not do for its file."""
+    """Raises InputError if a video's name cannot be that of its file."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
-            f"{location}: name: is {short(name)}, but expected up to 100 letters, digits, _, . or "
-            "-, not beginning with . or -"
+            place=(location, "name"),
+            value=name,
+            expected="up to 100 letters, digits, _, . or -, not beginning with . or -",
         )
 
 
@@ -104,7 +106,7 @@ Read = Callable[[], tuple[Any, Template]]
 def _of_folder(folder: Path) -> Iterator[tuple[str, str, Read]]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith("."):
-            # A name that would not do for a file of ours, "älter (2)", is written in plain letters.
+            # A name such as "älter (2)" is transliterated.
             name = path.stem if _NAME.fullmatch(path.stem) else slug(path.stem)
             yield name, str(path), partial(_read_file, path)
 
@@ -112,19 +114,20 @@ def _of_folder(folder: Path) -> Iterator[tuple[str, str, Read]]:
 def _of_lines(path: Path) -> Iterator[tuple[str, str, Read]]:
     if path.suffix.lower() != ".jsonl":
         raise InputError(
-            f"{path}: is neither a folder of scenario files nor a file that ends in .jsonl"
-            + ("" if path.exists() else " (and does not exist)")
+            "not a folder of scenario files or a .jsonl file" if path.exists() else "no such file",
+            place=path,
         )
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES + 1), b""), 1):
                 if len(line) > MAX_BYTES:
-                    raise InputError(f"{path}:{number}: is longer than {MAX_BYTES // 10**6} MB")
+                    limit = f"longer than {MAX_BYTES // 10**6} MB"
+                    raise InputError(limit, place=f"{path}:{number}")
                 if line.strip():
                     location = f"{path}:{number}"
                     yield f"{number:04}", location, partial(_parse, line, location)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"cannot be read: {error.strerror or error}", place=path) from error
 
 
 def _read_file(path: Path) -> tuple[Any, Template]:
@@ -135,13 +138,13 @@ def _parse(line: bytes, location: str) -> tuple[Any, Template]:
     try:
         data = json.loads(line.decode("utf-8-sig"), object_pairs_hook=unique)
     except InputError as error:
-        raise InputError(f"{location}: {error}") from error
+        raise error.within(location) from error
     except json.JSONDecodeError as error:
         found = f"{error.msg}, column {error.colno}" if error.lineno == 1 else "it ends too early"
-        raise InputError(f"{location}: not readable as JSON: {found}") from error
+        raise InputError(f"not readable as JSON: {found}", place=location) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{location}: not readable as JSON: {error}") from error
+        raise InputError(f"not readable as JSON: {error}", place=location) from error
     if not isinstance(data, dict):
-        raise InputError(f"{location}: holds {short(data)}, but a mapping was expected")
+        raise InputError(f"contains {short(data)}", place=location, expected="a mapping")
     name = data.pop("name", None)
     return name, Template.from_dict(data, source=location)

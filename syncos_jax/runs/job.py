@@ -1,4 +1,4 @@
-"""One video to make: what it shows, the files it is written to, and the checks before the work."""
+"""One video to make: what it shows, which files are written, and the checks before sampling."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.files import check_writable
-from syncos_jax.files.text import short
 from syncos_jax.media.encode import check_rate
 from syncos_jax.media.label import render
 from syncos_jax.media.marking import Marking
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
     from syncos_jax.pipeline.request import Request
     from syncos_jax.sampling.sampler_config import SamplerConfig
 
-_PIXELS = 256  # small videos grow to about this height
+_MIN_HEIGHT = 256  # small videos are enlarged to about this
 
 
 @dataclass
 class Job:
-    """One video to make, and the names of what is written.
+    """One video to make, and the files to write.
 
     Attributes:
         take: the scenario, and what distinguishes it from the other takes.
@@ -39,16 +38,16 @@ class Job:
         latents: the latents, .npy or .npz.
         metadata: the metadata file, .json.
         template: the scenario's file.
-        marking: watermark and Content Credentials; by default what the environment asks for.
-        scale, label: as `Video.save` has them; scale None for what makes small videos visible.
+        marking: watermark and Content Credentials; by default as the environment says.
+        scale, label: as for `Video.save`; scale None enlarges small videos.
         sampler, seed: in place of the scenario's.
-        request: all that follows from these for a pipeline; `prepare` makes it.
-        original: of a video that is made again, its record's file and the record.
-        resume: whether to go on with what a killed run has left.
+        request: made by `prepare`.
+        original: to reproduce a video: its metadata file, and the content.
+        resume: whether to resume an interrupted run.
         every: how often the run's state is saved (`parse_save_interval`).
-        preview: a PNG to look at while it is being made; preview_every: rows between looks.
-        compared: a PNG of the job before and this one, the same story by another sampler, side by
-            side; titles: what stands above them.
+        preview: a PNG that is updated during sampling; preview_every: rows between updates.
+        compared: a PNG of the previous job and this one, the same scenario by another sampler, side
+            by side; titles: the text above each.
     """
 
     take: Take
@@ -78,42 +77,46 @@ class Job:
         return self.take.scenario.seed if self.seed is None else self.seed
 
     def prepare(self, pipeline: Pipeline) -> Request:
-        """The request for `pipeline`, derived once.
-
-        Raises InputError where the scenario does not fit the model.
-        """
+        """The request for `pipeline`, derived once; raises InputError as `Pipeline.prepare`."""
         if self.request is None:
             self.request = pipeline.prepare(self.take.scenario, self.sampler, self.used_seed)
         return self.request
 
 
 def check_outputs(jobs: list[Job]) -> None:
-    """Makes sure, before hours of work, that every file can be written; raises InputError."""
+    """Checks, before hours of sampling, that every file can be written; raises InputError."""
     from syncos_jax.media.video import check_video_path
     from syncos_jax.runs.metadata import METADATA
 
     for job in jobs:
         check_video_path(job.out)
         if job.latents is not None and job.latents.suffix.lower() not in (".npy", ".npz"):
-            raise InputError(f"{job.latents}: the name of the latents must end in .npy or .npz")
+            raise InputError("the file of latents must end in .npy or .npz", place=job.latents)
         for path in (job.sheet, job.latents, job.metadata, job.preview, job.compared):
             if path is not None:
                 check_writable(path)
         if job.metadata is not None and job.metadata.exists():
             if job.original is not None and job.metadata.resolve() == job.original[0].resolve():
                 raise InputError(
-                    f"`out={job.out}` would replace {job.metadata}, the record that `original` "
-                    "reads; choose another name"
+                    f"{job.out} would replace {job.metadata}, the metadata file that is read",
+                    argument="out",
+                    remedy="choose another name",
                 )
             if not METADATA.holds(job.metadata):
                 raise InputError(
-                    f"{job.metadata} is where the record of {job.out} goes, but is another file; "
-                    "choose another name for `out`, or give `record=None`"
+                    f"the metadata file of {job.out} goes here, but another file is there",
+                    place=job.metadata,
+                    remedy=(
+                        "choose another name for ",
+                        Argument("out"),
+                        ", or pass ",
+                        Argument("metadata", None),
+                    ),
                 )
 
 
 def check_fit(pipeline: Pipeline, job: Job) -> None:
-    """Makes sure that scenario, label and format fit the model's video; raises InputError."""
+    """Checks that scenario, label and format fit the model's video; raises InputError."""
     request = job.prepare(pipeline)
     check_rate(job.out, request.fps)
     scale = scale_of(job, request.height, request.width)
@@ -123,13 +126,13 @@ def check_fit(pipeline: Pipeline, job: Job) -> None:
 
 
 def fit_memory(pipeline: Pipeline, jobs: Sequence[Job], phases: Phases) -> None:
-    """Gives every job the largest batch of windows that fits the devices."""
+    """Sets every job's windows per call to the most that fit the devices' free memory."""
     from syncos_jax.sampling.memory import largest_batch
 
     found: dict[Any, int] = {}
     for job in jobs:
         request = job.prepare(pipeline)
-        windows = _batch_of_killed_run(job)  # which goes on with the batch it had
+        windows = _windows_of_saved_run(job)
         if windows is None:
             kind = (request.layout, request.frame_shape, request.sampler)
             if kind not in found:
@@ -141,25 +144,26 @@ def fit_memory(pipeline: Pipeline, jobs: Sequence[Job], phases: Phases) -> None:
         job.sampler, job.request = request.sampler.replace(windows_per_call=windows), None
 
 
-def _batch_of_killed_run(job: Job) -> int | None:
-    """Windows of a call of the run that the job goes on with, if there is one."""
+def _windows_of_saved_run(job: Job) -> int | None:
+    """Windows per call of the interrupted run that the job resumes; None without one."""
     try:
         text = (run_folder(job.out) / RUN).read_text(encoding="utf-8") if job.resume else ""
-        batch = json.loads(text)["run"]["sampler"]["batch"]
+        batch = json.loads(text)["run"]["sampler"]["windows_per_call"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return batch if isinstance(batch, int) else None
 
 
 def scale_of(job: Job, height: int, width: int) -> int:
-    """How many pixels wide and high each pixel of the video is written."""
-    return job.scale or max(1, _PIXELS // min(height, width))
+    """The factor by which the video's pixels are repeated when it is written."""
+    return job.scale or max(1, _MIN_HEIGHT // min(height, width))
 
 
 def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
-    """Take, sampler settings, seed and the whole of a record, to make its video again.
+    """Take, sampler settings, seed and content of a metadata file, to make its video again.
 
-    Raises InputError where the record lacks what that needs.
+    Raises:
+      InputError: something needed is missing in it.
     """
     from syncos_jax.runs.metadata import read_metadata
     from syncos_jax.sampling.sampler_dict import sampler_from_dict
@@ -167,22 +171,24 @@ def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
     record = read_metadata(path)
     scale, label = record["video"].get("scale"), record["video"].get("label")
     if scale is not None and (type(scale) is not int or not 1 <= scale <= 64):
-        raise InputError(f"{path}: video.scale: is {short(scale)}, but expected 1 to 64")
+        raise InputError(place=(path, "video.scale"), value=scale, expected="an integer, 1 to 64")
     if label is not None and not isinstance(label, str):
-        raise InputError(f"{path}: video.label: is {short(label)}, but expected text or null")
+        raise InputError(place=(path, "video.label"), value=label, expected="text or null")
     try:
         scenario = Scenario.from_dict(record["scenario"])
         settings = sampler_from_dict(record["sampler"])
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise error.within(path) from error
     return Take(scenario), settings, record["seed"], record
 
 
 def check_model(pipeline: Pipeline, path: Path, record: dict[str, Any], model: str) -> None:
-    """Refuses to make a video again with other weights; raises InputError."""
+    """Raises InputError if a video is to be made again with other weights."""
     then, now = record["model"], pipeline.model.weights_sha256
     if then["weights_sha256"] != now and then.get("dtype") == pipeline.model.dtype:
         raise InputError(
-            f"{path}: was made with weights {then['weights_sha256'][:12]}..., but the model "
-            f"{model!r} has {now[:12]}...; give the right one with `model`"
+            f"made with weights {then['weights_sha256'][:12]}..., but the model {model!r} has "
+            f"{now[:12]}...",
+            place=path,
+            remedy=("pass the right one as ", Argument("model")),
         )

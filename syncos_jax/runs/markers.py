@@ -1,22 +1,20 @@
-"""What has become of the items of a batch: one small file for each that is finished.
+"""The status of the items of a batch: one small file for each finished one.
 
-In the folder ``manifest`` of a batch's place are
+The folder ``manifest`` of a batch's place contains
 
 ====================== ===========================================================================
-batch.json             what the batch is: the names of its items and where each was read from; all
-                       tasks write the same
+batch.json             the names of the items and where each was read from; all tasks write the same
 items/NAME.json        the marker of a finished item: status (done, failed), source (file and
                        line), error (one line, of a failed one), video (its file), made (how often
-                       it was made), run (what it was made with, as
-                       `syncos_jax.pipeline.fingerprint` gives it), frames, seconds (the time it
-                       took), shard
+                       it was made), run (its fingerprint, `Request.fingerprint`), frames, seconds
+                       (the time it took), shard
 sessions/...json       for each start of the command that made something: started (UTC), host,
                        process, shard, devices, videos, frames, seconds, videos_per_hour,
-                       frames_per_second, sampler_busy (share of the time that rows were played)
+                       frames_per_second, sampler_busy (fraction of the time rows ran)
 ====================== ===========================================================================
 
-A marker is written when all files of its item are in their place, whole or not at all, and by the
-task whose shard the item is of. There are no locks. What has no marker is pending.
+A marker is written atomically, once all files of its item are in place and on disk, by the task
+whose shard the item belongs to. There are no locks. An item without a marker is pending.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.files.versioned import FileFormat
 from syncos_jax.runs.items import Item
 from syncos_jax.runs.outputs import Outputs
 
-REMEDY = "choose another place for `out`"
+REMEDY = ("choose another place for ", Argument("out"))
 BATCH = FileFormat("syncos_jax.batch", "the list of a batch", REMEDY)
 MARKER = FileFormat("syncos_jax.batch.item", "the marker of an item", "remove it")
 SESSION = FileFormat("syncos_jax.batch.session", "the session of a batch", "remove it")
@@ -50,9 +48,10 @@ class Markers:
         self.outputs = outputs
 
     def describe(self, items: Iterable[Item]) -> None:
-        """Writes the list of the batch, unless it stands there already.
+        """Writes the list of the batch, unless it is there already.
 
-        Raises InputError where another kind of file is in its place.
+        Raises:
+          InputError: another kind of file is in its place.
         """
         name = f"{FOLDER}/batch.json"
         sources = {item.name: item.source for item in items}
@@ -60,20 +59,21 @@ class Markers:
             self.outputs.write(name, BATCH.encoded(name, {"items": sources}))
 
     def sources(self) -> dict[str, str] | None:
-        """Where each item was read from, by name; None where there is no batch."""
+        """Where each item was read from, by name; None if there is no batch."""
         data = self._read(f"{FOLDER}/batch.json", BATCH)
         if data is None:
             return None
         if not isinstance(data.get("items"), dict):
-            raise InputError(f"{self.outputs.root}/{FOLDER}/batch.json: has no items; {REMEDY}")
+            path = self.outputs.address(f"{FOLDER}/batch.json")
+            raise InputError("has no items", place=path, remedy=REMEDY)
         return data["items"]
 
     def read(self, name: str) -> dict[str, Any]:
-        """The marker of an item; empty where there is none."""
+        """The marker of an item; empty if there is none."""
         return self._read(_marker(name), MARKER) or {}
 
     def read_all(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The markers that there are of these items, by name."""
+        """The existing markers of these items, by name."""
         there = self.outputs.names(f"{FOLDER}/items")
         found = [name for name in names if f"{name}.json" in there]
         files = [_marker(name) for name in found]
@@ -94,7 +94,7 @@ class Markers:
         self.outputs.write(file, SESSION.encoded(file, session))
 
     def sessions(self) -> list[dict[str, Any]]:
-        """All of them, by their start."""
+        """All sessions, in order of their start."""
         files = sorted(self.outputs.names(f"{FOLDER}/sessions"))
         files = [f"{FOLDER}/sessions/{name}" for name in files if name.endswith(".json")]
         read = zip(files, self.outputs.read_all(files), strict=True)
@@ -107,11 +107,11 @@ class Markers:
     def _checked(self, name: str, form: FileFormat, raw: bytes | None) -> dict[str, Any] | None:
         if raw is None:
             return None
-        where = f"{self.outputs.root}/{name}"
+        where = self.outputs.address(name)
         try:
             data = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: is not readable as JSON; {form.remedy}") from error
+            raise InputError("not readable as JSON", place=where, remedy=form.remedy) from error
         found = form.checked(data, where)
         return {key: value for key, value in found.items() if key not in form.head}
 
@@ -122,12 +122,12 @@ def _marker(name: str) -> str:
 
 @dataclass(frozen=True)
 class Status:
-    """What has become of a batch.
+    """The status of a batch.
 
     Attributes:
       items: the status of each, by name.
-      failed: why each failed one failed.
-      sessions: every start of the command that made something.
+      failed: the error of each failed one, by name.
+      sessions: one for each start of the command that made something.
     """
 
     items: dict[str, str]
@@ -135,18 +135,18 @@ class Status:
     sessions: list[dict[str, Any]] = field(default_factory=list)
 
     def total(self, key: str) -> float:
-        """A figure of the sessions, such as ``videos`` or ``seconds``, added up."""
+        """Sum of a figure of the sessions, such as ``videos`` or ``seconds``."""
         return sum(session.get(key) or 0 for session in self.sessions)
 
     @property
     def sampler_busy(self) -> float | None:
-        """The share of the time that rows were played, of all sessions that say it."""
+        """Fraction of the time rows ran, over all sessions that report it; None if none does."""
         said = [s for s in self.sessions if s.get("sampler_busy") is not None]
         seconds = sum(s["seconds"] for s in said)
         return sum(s["sampler_busy"] * s["seconds"] for s in said) / seconds if seconds else None
 
     def count(self, status: str) -> int:
-        """How many items have it."""
+        """How many items have this status."""
         return sum(found == status for found in self.items.values())
 
     @property
@@ -158,12 +158,13 @@ class Status:
 def read_status(outputs: Outputs) -> Status:
     """Adds up what the tasks of a batch have written.
 
-    Raises InputError where there is no batch.
+    Raises:
+      InputError: no batch was started there.
     """
     markers = Markers(outputs)
     sources = markers.sources()
     if sources is None:
-        raise InputError(f"{outputs.root}: has no {FOLDER}/batch.json, so no batch was begun there")
+        raise InputError(f"no batch here (no {FOLDER}/batch.json)", place=outputs.place)
     found = markers.read_all(list(sources))
     items = {name: str(found.get(name, {}).get("status", PENDING)) for name in sources}
     failed = {

@@ -1,13 +1,14 @@
-"""The record of a video: in full in a sidecar file, in short in the video's metadata.
+"""The metadata of a video: in full in a JSON file next to it, in short in the video itself.
 
-The sidecar ``out.json`` of ``out.mp4`` holds (``version`` 1 of ``format`` "syncos_jax.video"):
+The metadata file ``out.json`` of ``out.mp4`` contains (``version`` 1 of ``format``
+"syncos_jax.video"):
 
 ================== =========================================================================
 format, version    "syncos_jax.video", 1
 generated          true: the video was made by a model
 generator          name and version of this package
 created            when, UTC, ISO 8601
-files              video, contact_sheet, latents: names beside the sidecar, null for none
+files              video, contact_sheet, latents: names in the same folder, null for none
 video              frames, width, height, fps, seconds, scale (pixels repeated), label
 title              the global prompt
 events             index, prompt, text (what the model was given), negative, start and stop in
@@ -20,18 +21,18 @@ sampler            name and every setting
 seed               the seed
 model              id (as given), name, weights_sha256, dtype, window, fps, width, height
 layout             frames, window, stride, throwaway, windows, events_of_windows
-cost               what `CallSchedule.describe` counts
+cost               number of calls, samples and updates (`CallSchedule.describe`)
 latents            sha256 of the float32 values, shape, dtype
 versions           of syncos_jax, jax, jaxlib, flax, numpy, av, python
 device             platform, kind, count
 timings            seconds of each phase
 marks              run_id, watermark, signed_by, register (line, previous); null for none
-made_from          of a video made again: file, identical (are the latents the same); else null
+made_from          of a reproduced video: file, identical (whether the latents are); else null
 ================== =========================================================================
 
-The scenario, the sampler, the seed and the weights decide the latents: on the same machine with
-the same versions they come out bit for bit the same. Anybody can write such a file or remove it,
-and a video's metadata with it: this is a record, not a protection against those who want none.
+Scenario, sampler, seed and weights determine the latents: on the same machine with the same
+versions they are bit-identical. Anyone can write, change or remove such a file and the metadata in
+the video: it documents, but does not protect.
 """
 
 from __future__ import annotations
@@ -49,7 +50,6 @@ import numpy as np
 
 import syncos_jax
 from syncos_jax.errors import InputError
-from syncos_jax.files.text import short
 from syncos_jax.files.versioned import FileFormat
 from syncos_jax.media.credentials import SOURCE_TYPE
 from syncos_jax.media.encode import read_comment
@@ -61,24 +61,24 @@ if TYPE_CHECKING:
 
 METADATA = FileFormat(
     "syncos_jax.video",
-    "the record of a video",
-    "give the .json file beside a video that syncos generate made",
+    "the metadata file of a video",
+    "give the .json file next to a video made by syncos generate",
 )
 
 
 def metadata_path(video: str | os.PathLike[str]) -> Path:
-    """``out.mp4`` -> ``out.json``; a folder of frames has its sidecar beside it."""
+    """``out.mp4`` -> ``out.json``; for a folder of frames, next to the folder."""
     return Path(video).with_suffix(".json")
 
 
 def latents_sha256(latents: Any) -> str:
-    """SHA-256 of latents as float32, little endian, row by row."""
+    """SHA-256 of latents as float32, little endian, in C order."""
     values = np.ascontiguousarray(np.asarray(latents), "<f4")
     return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def scenario_sha256(scenario: Scenario) -> str:
-    """SHA-256 of a scenario: of its mapping as JSON with sorted keys and no spaces."""
+    """SHA-256 of a scenario's mapping as JSON with sorted keys and no spaces."""
     return hashlib.sha256(_canonical(scenario.to_dict()).encode()).hexdigest()
 
 
@@ -87,7 +87,7 @@ def _canonical(data: Any) -> str:
 
 
 def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, Any]:
-    """The part of the sidecar that is known once the latents are there.
+    """The part of the metadata that is known once the latents are sampled.
 
     Args:
         request: what was made.
@@ -137,44 +137,46 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
     }
 
 
-def signed_facts(sidecar: Mapping[str, Any], *, prompts: bool) -> dict[str, Any]:
-    """What Content Credentials say of a run: hashes, model and settings; prompts where asked."""
+def signed_facts(metadata: Mapping[str, Any], *, prompts: bool) -> dict[str, Any]:
+    """What Content Credentials state: hashes, model and settings; prompts if `prompts`."""
     facts = {
-        "created": sidecar["created"],
-        "model": {key: sidecar["model"][key] for key in ("name", "weights_sha256")},
-        "scenario_sha256": sidecar["scenario_sha256"],
-        "latents_sha256": sidecar["latents"]["sha256"],
-        "seed": sidecar["seed"],
-        "sampler": sidecar["sampler"],
+        "created": metadata["created"],
+        "model": {key: metadata["model"][key] for key in ("name", "weights_sha256")},
+        "scenario_sha256": metadata["scenario_sha256"],
+        "latents_sha256": metadata["latents"]["sha256"],
+        "seed": metadata["seed"],
+        "sampler": metadata["sampler"],
     }
-    return facts | ({"scenario": sidecar["scenario"]} if prompts else {})
+    return facts | ({"scenario": metadata["scenario"]} if prompts else {})
 
 
-def video_comment(sidecar: Mapping[str, Any]) -> str:
-    """What goes into the video's own metadata: one line of JSON, without prompts or paths."""
-    model = sidecar["model"]
-    label = f"syncos_jax {sidecar['generator']['version']}"
+def video_comment(metadata: Mapping[str, Any]) -> str:
+    """The comment in the video file itself: one line of JSON, without prompts or paths."""
+    model = metadata["model"]
+    label = f"syncos_jax {metadata['generator']['version']}"
     return json.dumps(
         {
             "generated": True,
             "generator": label,
             "digital_source_type": SOURCE_TYPE,
             "model": {"name": model["name"], "weights_sha256": model["weights_sha256"]},
-            "scenario_sha256": sidecar["scenario_sha256"],
-            "latents_sha256": sidecar["latents"]["sha256"],
-            "seed": sidecar["seed"],
-            "sampler": sidecar["sampler"],
-            "created": sidecar["created"],
+            "scenario_sha256": metadata["scenario_sha256"],
+            "latents_sha256": metadata["latents"]["sha256"],
+            "seed": metadata["seed"],
+            "sampler": metadata["sampler"],
+            "created": metadata["created"],
         },
         separators=(",", ":"),
     )
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What a video's metadata says about how it was made; None where it says nothing.
+    """How a video was made, from its own comment; None if it has none.
 
-    Reads .mp4, .mov, .mkv, .webm, .gif, and folders of PNG frames. Raises InputError where there is
-    no video.
+    Reads .mp4, .mov, .mkv, .webm, .gif, and folders of PNG frames.
+
+    Raises:
+      InputError: no video there.
     """
     text = read_comment(path)
     try:
@@ -184,39 +186,40 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("generated") is True else None
 
 
-def write_metadata(path: str | os.PathLike[str], sidecar: Mapping[str, Any]) -> Path:
-    """Writes the sidecar as JSON, in place only when complete."""
-    return METADATA.write(path, sidecar)
+def write_metadata(path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> Path:
+    """Writes a metadata file atomically and durably; returns its path."""
+    return METADATA.write(path, metadata)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a sidecar; raises InputError where it is none, or lacks what a run needs."""
+    """Reads a metadata file; raises InputError for another file, or missing keys."""
     try:
         data = METADATA.read(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise InputError("no such file", place=path) from error
     for key in ("scenario", "sampler", "model", "latents", "versions", "device", "video", "files"):
         if not isinstance(data.get(key), dict):
-            raise InputError(f"{path}: {key}: is {short(data.get(key))}, but expected a mapping")
+            raise InputError(place=(path, key), value=data.get(key), expected="a mapping")
     seed = data.get("seed")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"{path}: seed: is {short(seed)}, but expected a whole number from 0")
+        raise InputError(place=(path, "seed"), value=seed, expected="an integer from 0")
     for group, key in (("model", "id"), ("model", "weights_sha256"), ("latents", "sha256")):
         if not isinstance(data[group].get(key), str):
-            found = short(data[group].get(key))
-            raise InputError(f"{path}: {group}.{key}: is {found}, but expected text")
+            value = data[group].get(key)
+            raise InputError(place=(path, f"{group}.{key}"), value=value, expected="text")
     return data
 
 
-def differences(sidecar: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Where this run differs from the one that wrote `sidecar`: ``["jax 0.10.1, here 0.10.2"]``."""
+def environment_differences(metadata: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Versions, devices and weights in which this run differs from the one in `metadata`:
+    ``["jax 0.10.1, here 0.10.2"]``."""
     found = []
     for group in ("versions", "device"):
         for key, here in now[group].items():
-            then = sidecar[group].get(key)
+            then = metadata[group].get(key)
             if then != here:
                 found.append(f"{key} {then}, here {here}")
     for key in ("weights_sha256", "dtype"):
-        if sidecar["model"].get(key) != now["model"][key]:
+        if metadata["model"].get(key) != now["model"][key]:
             found.append("other weights" if key != "dtype" else f"dtype {now['model'][key]} here")
     return found

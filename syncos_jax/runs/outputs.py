@@ -1,65 +1,71 @@
 """Where the videos of a batch go: a folder, or a place in an object store.
 
-Object stores (``s3://bucket/videos``, ``gs://...``) are reached through `etils.epath` and `fsspec`.
-A file is there whole or not at all: in a folder it is renamed into its place, and a store shows an
-object once all of it has come.
+Object stores (``s3://bucket/videos``, ``gs://...``, ``az://...``) are accessed through `fsspec`. A
+file appears whole or not at all: in a folder it is renamed into place, and a store publishes an
+object once all of it has arrived.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from etils import epath
+from typing import Any
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import cache_folder, replacing
 
-_EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
-_AT_A_TIME = 16
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+_CONCURRENT_READS = 16
 
 
 def is_remote(place: str | os.PathLike[str]) -> bool:
-    """Whether it is in an object store."""
+    """Whether a place is an address in an object store."""
     return "://" in str(place)
 
 
-def remote_path(place: str) -> epath.Path:
-    """A path in an object store.
+def remote_filesystem(place: str) -> tuple[Any, str]:
+    """The `fsspec` file system of an address in an object store, and the path in it.
 
-    Raises InputError for a store that is not known, or whose package is not installed.
+    Listings are not cached: other processes write to the same place.
+
+    Raises:
+      InputError: unknown kind of store, or its package is not installed.
     """
     scheme = place.partition("://")[0]
-    if scheme not in _EXTRAS:
-        known = ", ".join(f"{name}://" for name in _EXTRAS)
-        raise InputError(f"{place}: no such kind of place; give a folder, or one of {known}")
+    if scheme not in _PACKAGES:
+        known = ", ".join(f"{name}://" for name in _PACKAGES)
+        raise InputError(
+            "unknown kind of object store", place=place, expected=f"a folder, or one of {known}"
+        )
+    package = _PACKAGES[scheme]
     try:
-        __import__(_EXTRAS[scheme])
+        from fsspec.core import url_to_fs
+
+        return url_to_fs(place, use_listings_cache=False)
     except ImportError:
         raise InputError(
-            f"{place}: needs the package {_EXTRAS[scheme]}; pip install {_EXTRAS[scheme]}"
+            f"needs the package {package}", place=place, remedy=f"pip install {package}"
         ) from None
-    return epath.Path(place)
 
 
 class Outputs:
     """The place of a batch's videos.
 
     Args:
-      place: a folder, which is made where its parent is one; or an address in an object store.
-      work: for an object store, the folder of this machine (or a shared one) where videos are made
-        and the state of their runs is kept until they are sent; default: one in the cache folder.
-      make: False to read only; no folder is made.
+      place: a folder, created if its parent exists; or an address in an object store.
+      work: for an object store, the folder where videos and run states are kept until they are
+        sent; default: one in the cache folder.
+      make: False to read only; creates no folder.
 
     Attributes:
-      root: the place.
-      work: where files are made: the place itself, if that is a folder.
-      remote: whether they are then sent.
+      place: as given, without a trailing slash.
+      work: where files are made: the place itself, if it is a folder.
+      remote: whether files are then sent to an object store.
 
-    Raises InputError where there is no such place, or it cannot be reached.
+    Raises:
+      InputError: no such place, or no access to it.
     """
 
     def __init__(
@@ -70,89 +76,110 @@ class Outputs:
         make: bool = True,
     ) -> None:
         self.remote = is_remote(place)
-        if not self.remote:
-            self.work = Path(place)
-            if not make:
-                self.root = epath.Path(self.work)
-                return
-            if not self.work.parent.is_dir():
-                raise InputError(f"`out={place}`: {self.work.parent} does not exist; make it first")
-            if self.work.exists() and not self.work.is_dir():
-                raise InputError(f"`out={place}`: is not a folder; choose another name")
-            self.work.mkdir(exist_ok=True)
-            self.root = epath.Path(self.work)
+        if self.remote:
+            self.place = str(place).rstrip("/")
+            self._fs, self._root = remote_filesystem(self.place)
+            name = hashlib.sha256(self.place.encode()).hexdigest()[:16]
+            self.work = Path(work) if work is not None else cache_folder() / "batch" / name
+            if make:
+                self.work.mkdir(parents=True, exist_ok=True)
             return
-        self.root = remote_path(str(place).rstrip("/"))
-        name = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
-        self.work = Path(work) if work is not None else cache_folder() / "batch" / name
-        if make:
-            self.work.mkdir(parents=True, exist_ok=True)
+        self.place = str(Path(place))
+        self.work = Path(place)
+        if not make:
+            return
+        if not self.work.parent.is_dir():
+            raise InputError(
+                f"{self.work.parent} does not exist",
+                argument="out",
+                value=str(place),
+                remedy="create it first",
+            )
+        if self.work.exists() and not self.work.is_dir():
+            raise InputError(
+                f"{place} is not a folder", argument="out", remedy="choose another name"
+            )
+        self.work.mkdir(exist_ok=True)
+
+    def address(self, name: str) -> str:
+        """The path or address of a file in the place."""
+        return f"{self.place}/{name}"
 
     def names(self, folder: str = "") -> set[str]:
-        """What there is in the place, or in a folder of it; empty where that does not exist."""
-        path = self.root / folder if folder else self.root
+        """Names of the files and folders in the place, or in a folder of it; empty if missing."""
         try:
-            return {entry.name for entry in path.iterdir()}
+            if not self.remote:
+                return {path.name for path in (self.work / folder).iterdir()}
+            listed = self._fs.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
+            return {path.rstrip("/").rpartition("/")[2] for path in listed}
         except (FileNotFoundError, NotADirectoryError):
             return set()
-        except Exception as error:  # each store has its own classes
-            raise unreachable(self.root, error) from error
+        except Exception as error:  # each store has its own exceptions
+            raise unreachable(self.place, error) from error
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of this name in the place."""
+        """Whether the place has a file of this name."""
         try:
-            return (self.root / name).exists()
+            if not self.remote:
+                return (self.work / name).exists()
+            return bool(self._fs.exists(f"{self._root}/{name}"))
         except Exception as error:
-            raise unreachable(self.root, error) from error
+            raise unreachable(self.place, error) from error
 
     def read(self, name: str) -> bytes | None:
-        """What a file holds; None where there is none."""
+        """The content of a file; None if there is none."""
         try:
-            return (self.root / name).read_bytes()
+            if not self.remote:
+                return (self.work / name).read_bytes()
+            return bytes(self._fs.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:
             return None
         except Exception as error:
-            raise unreachable(self.root / name, error) from error
+            raise unreachable(self.address(name), error) from error
 
     def read_all(self, names: list[str]) -> list[bytes | None]:
-        """As `read`, of many, several at a time."""
+        """As `read`, for several files; from an object store, many at a time."""
         if not self.remote:
             return [self.read(name) for name in names]
-        with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
             return list(pool.map(self.read, names))
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file of the place, in a folder of it or not."""
-        path = self.root / name
+        """Writes a file of the place; `name` may contain folders."""
         if self.remote:
             try:
-                path.write_bytes(content)
+                self._fs.pipe_file(f"{self._root}/{name}", content)
             except Exception as error:
-                raise unreachable(path, error) from error
+                raise unreachable(self.address(name), error) from error
             return
-        local = Path(path)
-        local.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(local) as temporary:
+        path = self.work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
             temporary.write_bytes(content)
 
     def publish(self, path: Path) -> None:
-        """Sends a file that was made in `work` to the place, and removes it here."""
+        """Sends a file made in `work` to the place and removes it here; nothing for a folder.
+
+        An upload that fails publishes nothing: an older object of this name stays as it was.
+        (Leaving ``fs.open(..., "wb")`` on an exception would publish the part sent so far.)
+        """
         if not self.remote:
             return
-        target = self.root / path.name
+        size = path.stat().st_size
+        target = f"{self._root}/{path.name}"
         try:
-            with path.open("rb") as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file, 2**23)
-        except FileNotFoundError:
-            raise
+            self._fs.put_file(str(path), target)
+            sent = int(self._fs.info(target)["size"])
+            if sent != size:
+                raise OSError(f"{sent} of {size} bytes arrived")
         except Exception as error:
-            raise unreachable(target, error) from error
+            raise unreachable(self.address(path.name), error) from error
         path.unlink()
 
 
-def unreachable(path: object, error: Exception) -> OSError:
-    """The error of an object store as one of this kind, with its place."""
+def unreachable(place: str, error: Exception) -> OSError:
+    """An object store's exception as an OSError that names the place."""
     if isinstance(error, OSError) and error.filename:
         return error
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return OSError(None, f"cannot be reached: {reason}", str(path))
+    return OSError(None, f"cannot be reached: {reason}", place)

@@ -1,4 +1,4 @@
-"""WorkerConfig beside the sampler: decoding and writing one video while the next is sampled."""
+"""Decodes and writes one video while the next is being sampled."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Callable
 
 from syncos_jax.runs import progress
 
-_POLL = 0.2  # seconds; the main thread takes signals in between
+_POLL = 0.2  # seconds; the main thread handles signals in between
 _GRACE = 10.0
 
 
 class PostprocessThread:
-    """A thread that does pieces of work in the order in which they come.
+    """A thread that runs tasks in order.
 
-    At most one piece waits while another is done, so that latents do not pile up. What a piece
-    raises is raised by the next `submit` or `drain`.
+    At most one task waits while another runs, so that latents do not pile up. An exception of a
+    task is raised by the next `submit` or `drain`.
     """
 
     def __init__(self) -> None:
@@ -25,15 +25,15 @@ class PostprocessThread:
         self._pending = 0
         self._changed = threading.Condition()
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, name="syncos finisher", daemon=True).start()
+        threading.Thread(target=self._run, name="syncos postprocess", daemon=True).start()
 
     @property
     def busy(self) -> bool:
-        """Whether anything is being done or waits."""
+        """Whether a task runs or waits."""
         return self._pending > 0
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Hands over a piece of work; waits where one waits already."""
+        """Queues a task; blocks while another one waits."""
         self._raise()
         with self._changed:
             self._pending += 1
@@ -49,15 +49,17 @@ class PostprocessThread:
                 raise
 
     def drain(self) -> None:
-        """Waits until everything is done."""
+        """Waits until all tasks are done."""
         with self._changed:
             while self._pending:
                 self._changed.wait(_POLL)
         self._raise()
 
     def give_up(self, at_once: bool) -> None:
-        """Before the process ends: waits some seconds for what is in hand, or not at all. What is
-        not done then is abandoned; its latents are kept, and it goes on at the next start."""
+        """Before the process ends: waits up to 10 seconds for the tasks, or not at all.
+
+        Unfinished tasks are abandoned; their latents are saved, and the next start resumes there.
+        """
         end = time.monotonic() + (0.0 if at_once else _GRACE)
         with self._changed:
             while self._pending and time.monotonic() < end:

@@ -1,10 +1,9 @@
 """A folder of compiled programs that several processes share without locks.
 
-JAX's own folder cache writes a program in place, and the time of its last use beside it. A process
-that is killed in between leaves an orphan, and as soon as the size is limited that one stops every
-later program from being kept. Here a program is one file that begins with its hash, renamed into
-its place when it is complete: what is truncated or foreign is found when it is read, removed, and
-costs the compilation of that program alone.
+JAX's own cache writes a program in place and the time of its last use next to it. A process killed
+in between leaves an orphan, and with a size limit that orphan stops every later program from being
+stored. Here a program is one file that begins with its hash and is renamed into place when
+complete: truncated or foreign files are detected on reading, removed, and compiled again.
 """
 
 from __future__ import annotations
@@ -29,15 +28,19 @@ class Programs:
 
     Args:
       folder: must exist.
-      max_bytes: the programs that were not used for the longest time go beyond that.
+      max_bytes: size limit; the least recently used programs are removed.
+
+    Attributes:
+      failed: programs that could not be stored.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._path = folder  # JAX looks at this name
         self.max_bytes = max_bytes
+        self.failed = 0
 
     def get(self, key: str) -> bytes | None:
-        """The program of a key; None where there is none, or a damaged one, which is removed."""
+        """The program of a key; None if there is none, or a damaged one, which is removed."""
         path = self._file(key)
         try:
             raw = path.read_bytes()
@@ -49,18 +52,20 @@ class Programs:
             with suppress(OSError):
                 path.unlink()
             return None
-        with suppress(OSError):  # the time of its last use
+        with suppress(OSError):  # time of last use
             os.utime(path)
         return value
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps a program; where it cannot be written (a full disk), it is not kept."""
+        """Stores a program; if it cannot be written (a full disk), it is counted in `failed`."""
         if len(value) > self.max_bytes:
+            self.failed += 1
             return
         path = self._file(key)
         try:
             handle, name = tempfile.mkstemp(dir=self._path, prefix=".", suffix=_SUFFIX)
         except OSError:
+            self.failed += 1
             return
         try:
             with os.fdopen(handle, "wb") as file:
@@ -70,12 +75,13 @@ class Programs:
         except OSError:
             with suppress(OSError):
                 os.unlink(name)
+            self.failed += 1
             return
         self.prune()
 
     def prune(self) -> int:
-        """Removes the programs beyond `max_bytes`, and what killed processes and earlier versions
-        have left; how many files."""
+        """Removes programs beyond `max_bytes` and leftovers of killed processes and of earlier
+        versions; returns how many files."""
         count, size, now = 0, 0, _now(self._path)
         found: list[tuple[float, int, str]] = []
         with suppress(OSError):
@@ -104,24 +110,24 @@ class Programs:
 
 
 def _now(folder: Path) -> float:
-    """The time as the folder's file system has it, whose clock may be another machine's."""
+    """The time of the folder's file system, whose clock may be another machine's."""
     with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
         return os.fstat(file.fileno()).st_mtime
     return 0.0
 
 
-def use(folder: Path, max_bytes: int) -> bool:
-    """Lets JAX keep its programs in `folder` in this way; whether it could be done.
+def use(folder: Path, max_bytes: int) -> Programs | None:
+    """Makes JAX store its programs in `folder` in this way; None where that is not possible.
 
-    JAX has no public way to be given a cache, so this replaces the function by which it opens one;
-    with a JAX in which that is not there, its own cache is used.
+    JAX has no public interface for this, so the function with which it opens a cache is replaced
+    (``jax._src.compilation_cache.get_file_cache``); without that function JAX's own cache is used.
     """
     try:
         from jax._src import compilation_cache as inside
 
         opens: Any = inside.get_file_cache
     except (ImportError, AttributeError):
-        return False
+        return None
     programs = Programs(folder, max_bytes)
     programs.prune()
     if not _in_use:
@@ -131,7 +137,12 @@ def use(folder: Path, max_bytes: int) -> bool:
 
         inside.get_file_cache = open_cache
     _in_use[str(folder)] = programs
-    return True
+    return programs
 
 
 _in_use: dict[str, Programs] = {}
+
+
+def in_use(folder: Path) -> Programs | None:
+    """The cache that `use` installed for `folder`."""
+    return _in_use.get(str(folder))

@@ -1,4 +1,4 @@
-"""Progress of long work: phases with their seconds, and work that Ctrl-C interrupts at once."""
+"""Progress of long runs: phases with their seconds, and work that Ctrl-C interrupts at once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from rich.progress import (
 T = TypeVar("T")
 
 abandoned = False
-"""Whether a thread of `interruptible` is still inside a compiled program, and cannot be stopped."""
+"""Whether a thread of `interruptible` is still inside a compiled program and cannot be stopped."""
 
 
 def interruptible(work: Callable[[], T]) -> T:
-    """Runs ``work`` so that Ctrl-C takes effect at once.
+    """Runs `work` in a thread, so that Ctrl-C takes effect at once; returns its result.
 
-    The main thread cannot take a signal while it waits for a compiled program, which may be hours.
+    The main thread handles no signal while it waits for a compiled program, which may take hours.
     """
     global abandoned
     results: list[T] = []
@@ -55,9 +55,12 @@ def interruptible(work: Callable[[], T]) -> T:
 
 
 class Phases:
-    """The phases of a run on stderr: a bar while one runs, a line with its seconds at its end.
+    """Reports the phases of a run on stderr: a progress bar, then a line with the seconds.
 
-    In a terminal the bar moves; elsewhere (a log file) there is a line for every tenth.
+    Outside a terminal (a log file) there is a line for every tenth instead of the bar.
+
+    Attributes:
+      seconds: duration of each finished phase, by name.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -74,9 +77,12 @@ class Phases:
     ) -> Iterator[Callable[[int, int], None]]:
         """Times the block; yields ``progress(done, total)`` for the bar.
 
-        ``unit`` is what is counted. With ``first``, the time until the first report is a phase of
-        that name: a compiled program reports nothing while it is being compiled. ``note(done)``
-        describes the step after ``done``.
+        Args:
+          name: of the phase.
+          unit: what is counted.
+          first: name of a phase of its own for the time until the first report: a program reports
+            nothing while it is being compiled.
+          note: ``note(done)`` describes the step after `done`.
         """
         begin = time.perf_counter()
         tenth = 0
@@ -102,7 +108,7 @@ class Phases:
         self.record(name, time.perf_counter() - begin)
 
     def record(self, name: str, seconds: float) -> None:
-        """Prints and keeps the seconds of a phase."""
+        """Prints and stores the seconds of a phase."""
         self.seconds[name] = seconds
         self.say(f"{name:<8} {seconds:7.1f} s")
 

@@ -1,4 +1,4 @@
-"""Samples the groups of a batch one after another, the prompts of the next encoded meanwhile."""
+"""Samples the groups of a batch one after another while encoding the prompts of the next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from syncos_jax.runs.throughput import SamplerShare
+from syncos_jax.runs.throughput import SamplerUtilisation
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 class SamplerThread:
-    """Plays the runs of a batch.
+    """Samples the runs of a batch.
 
     Args:
       pipeline: that samples.
-      share: where the time in which rows are played is counted.
+      utilisation: counts the time in which rows run.
 
     Attributes:
-      lock: held while rows are played.
+      lock: held while rows run.
     """
 
-    def __init__(self, pipeline: Pipeline, share: SamplerShare) -> None:
+    def __init__(self, pipeline: Pipeline, utilisation: SamplerUtilisation) -> None:
         self.pipeline = pipeline
-        self.share = share
+        self.utilisation = utilisation
         self.lock = threading.Lock()
-        self._places = pipeline.placement.videos
+        self._side_by_side = pipeline.placement.videos
         self._compiled: set[Any] = set()
         self._pool = ThreadPoolExecutor(1, "syncos next run")
         self._next: tuple[Sequence[Request], Future[Run]] | None = None
@@ -47,13 +47,13 @@ class SamplerThread:
         progress: Progress,
         then: Sequence[Request] = (),
     ) -> Any:
-        """``[f, h, w, C]``, or of videos side by side ``[V, f, h, w, C]``.
+        """Latents float32 ``[f, h, w, C]``, or of videos side by side ``[V, f, h, w, C]``.
 
         Args:
           requests: of a group.
-          checkpoint: from which it goes on.
+          checkpoint: from which it resumes.
           progress: as for `run_to_end`.
-          then: the group that comes next, if its prompts are to be encoded meanwhile.
+          then: the next group, if its prompts are to be encoded meanwhile.
         """
         saved = checkpoint.latents()
         if saved is not None:
@@ -61,7 +61,7 @@ class SamplerThread:
         first: list[float] = []
 
         def watched(done: int, total: int) -> None:
-            if not first:  # before that this run's program was perhaps being compiled
+            if not first:  # before, this run's program may have been compiling
                 first.append(time.monotonic())
                 if then:
                     self._next = then, self._pool.submit(partial(self._start, then))
@@ -72,9 +72,11 @@ class SamplerThread:
             latents = checkpoint.play(run, watched)
         program = requests[0].program
         if first and run.dispatched is not None and run.played is not None:
-            self.share.add(run.dispatched, first[0], run.played, program not in self._compiled)
+            self.utilisation.add(
+                run.dispatched, first[0], run.played, program not in self._compiled
+            )
         self._compiled.add(program)
-        return latents if self._places == 1 else np.asarray(latents)
+        return latents if self._side_by_side == 1 else np.asarray(latents)
 
     def _run(self, requests: Sequence[Request]) -> Run:
         ahead, self._next = self._next, None
@@ -83,8 +85,8 @@ class SamplerThread:
         return self._start(requests)
 
     def _start(self, requests: Sequence[Request]) -> Run:
-        if self._places == 1:
+        if self._side_by_side == 1:
             return self.pipeline.start(requests[0])
-        # The last one again where the group is short of videos.
-        filled = [requests[min(index, len(requests) - 1)] for index in range(self._places)]
+        # The last one again if the group has fewer videos.
+        filled = [requests[min(index, len(requests) - 1)] for index in range(self._side_by_side)]
         return self.pipeline.start_batch(filled)

@@ -1,4 +1,4 @@
-"""SIGTERM: the run saves its state between two parts and ends; the checkpoint it resumes from."""
+"""Requests to stop (SIGTERM and the like): the run saves its state between two parts and ends."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from syncos_jax.errors import Terminated
 if TYPE_CHECKING:
     from syncos_jax.pipeline.checkpoint import Checkpoint, SaveInterval
 
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
+)
+"""SIGTERM: schedulers and preempted machines. SIGUSR1: SLURM's ``--signal``, before a time limit.
+SIGHUP: a closed terminal."""
+
 _requested = threading.Event()
 _between_parts = False
 _handled = False
@@ -21,37 +27,40 @@ _handled = False
 
 @contextmanager
 def preemptible() -> Iterator[None]:
-    """Within it, SIGTERM raises `Terminated`: at once, or within `defer_sigterm` when the
-    run's state is saved. A second one does not wait."""
+    """Within it, `SIGNALS` raise `Terminated`: at once, or within `defer_sigterm` once the run's
+    state is saved. A second signal does not wait. An ignored SIGHUP (``nohup``) stays ignored."""
     global _handled
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python takes signals in the main thread alone
+        yield  # Python handles signals in the main thread only
         return
     _requested.clear()
-    before = signal.signal(signal.SIGTERM, _on_sigterm)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    taken = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, _on_signal)
     _handled = True
     try:
         yield
     finally:
         _handled = False
-        signal.signal(signal.SIGTERM, before)
+        for number in taken:
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
-def _on_sigterm(*_: Any) -> None:
+def _on_signal(*_: Any) -> None:
     if not _between_parts or _requested.is_set():
         raise Terminated
     _requested.set()
 
 
 @contextmanager
-def defer_sigterm(
-    progress: Callable[[int, int], None],
-) -> Iterator[Callable[[int, int], None]]:
-    """Within it a run is played, which saves its state and ends where `stop_requested` says so.
+def defer_sigterm(progress: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
+    """Defers `SIGNALS` while a run is played that saves its state and ends on `stop_requested`.
 
-    Yields `progress`. Once that has been called (before, the program is being compiled, and there
-    is nothing to save), SIGTERM no longer raises `Terminated` at once; `stop_requested` returns
-    True, and `Terminated` is raised at the end of the block at the latest."""
+    Yields `progress`. Signals are deferred from its first call on (before, the program is being
+    compiled and there is nothing to save): `stop_requested` returns True, and `Terminated` is
+    raised at the end of the block at the latest.
+    """
     global _between_parts
 
     def watched(done: int, total: int) -> None:
@@ -59,8 +68,8 @@ def defer_sigterm(
         _between_parts = True
         progress(done, total)
 
-    if _handled:  # jax.distributed takes SIGTERM for itself, and then does nothing about it
-        signal.signal(signal.SIGTERM, _on_sigterm)
+    if _handled:  # jax.distributed may have installed a handler that ignores the signal
+        signal.signal(signal.SIGTERM, _on_signal)
     try:
         yield watched
     finally:
@@ -70,7 +79,7 @@ def defer_sigterm(
 
 
 def stop_requested() -> bool:
-    """Whether SIGTERM has come."""
+    """Whether one of `SIGNALS` has arrived."""
     return _requested.is_set()
 
 
@@ -83,20 +92,20 @@ def open_checkpoint(
     resume: bool,
     every: SaveInterval,
 ) -> Iterator[Checkpoint]:
-    """The opened checkpoint of a run; prints from where it resumes, and after a stop, how to.
+    """The opened checkpoint of a run; reports where it resumes, and after a stop, how to resume.
 
-    Where the run fails or is interrupted, what the folder holds is kept; with nothing in it to go
-    on from, it is removed.
+    If the run fails or is interrupted, the folder is kept, unless there is nothing to resume from.
 
     Args:
       folder, run, resume, every: as for `Checkpoint`.
       say: prints one line.
 
-    Raises InputError as `Checkpoint` does.
+    Raises:
+      InputError: as `Checkpoint`.
     """
-    from syncos_jax.pipeline.checkpoint import LATENTS, Checkpoint
+    from syncos_jax.pipeline.checkpoint import Checkpoint
 
-    kept = Checkpoint(
+    checkpoint = Checkpoint(
         folder,
         run,
         resume=resume,
@@ -104,28 +113,21 @@ def open_checkpoint(
         stop=stop_requested,
         warn=lambda text: say(f"warning: {text}"),
     )
-
-    def where() -> str:
-        if (folder / LATENTS).exists():
-            return "with decoding: all rows are done"
-        row = kept.newest_row()
-        return f"from row {row}" if row else ""
-
-    if where():
-        say(f"goes on {where()}  ({folder})")
+    if not checkpoint.empty:
+        say(f"resuming {checkpoint.position}  ({folder})")
     try:
-        yield kept
+        yield checkpoint
     except KeyboardInterrupt as stop:
-        # The thread that samples may still be at the folder, so nothing is waited for.
-        if kept.empty:
-            kept.remove_empty()
+        # The sampling thread may still use the folder, so nothing is waited for.
+        if checkpoint.empty:
+            checkpoint.remove_empty()
             raise
-        raise type(stop)(f"the same command goes on {where()}") from None
+        raise type(stop)(f"the same command resumes {checkpoint.position}") from None
     except BaseException:
-        kept.close()
-        if kept.empty:
-            kept.remove_empty()
+        checkpoint.close()
+        if checkpoint.empty:
+            checkpoint.remove_empty()
         else:
-            say(f"the run can go on {where()}  ({folder})")
+            say(f"the run can be resumed {checkpoint.position}  ({folder})")
         raise
-    kept.close()
+    checkpoint.close()

@@ -1,4 +1,4 @@
-"""How fast a batch is made, and which share of the time its sampler was at work."""
+"""How fast a batch is made, and how much of the time its sampler was busy."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 
 @dataclass
-class SamplerShare:
-    """The share of the time in which rows were played, of all since the first was.
+class SamplerUtilisation:
+    """The fraction of the time since the first row in which rows ran.
 
-    Compilation is left out: it comes once for each shape. So are the seconds that a run stands
-    still for its own checkpoints counted as idle.
+    Compilation is excluded: it happens once for each shape. The seconds that a run stands still for
+    its own checkpoints count as busy.
 
     Attributes:
-      busy: seconds in which rows were played.
-      compiling: seconds after the first row that went into compiling further shapes.
-      begun, ended: the time (`time.monotonic`) of the first row and of the last.
+      busy: seconds in which rows ran.
+      compiling: seconds after the first row spent compiling further shapes.
+      begun, ended: times (`time.monotonic`) of the first and the last row.
     """
 
     busy: float = 0.0
@@ -28,25 +28,25 @@ class SamplerShare:
     begun: float | None = None
     ended: float = 0.0
 
-    def add(self, dispatched: float, first_part: float, played: float, compiled: bool) -> None:
+    def add(self, dispatched: float, first_part: float, finished: float, compiled: bool) -> None:
         """Counts a run.
 
         Args:
-          dispatched: when its first part was handed to the devices.
-          first_part: when that was played.
-          played: when the last one was.
-          compiled: whether its program was compiled first, in the first part's time.
+          dispatched: when its first part was handed to the devices (`time.monotonic`).
+          first_part: when that part was done.
+          finished: when the last part was done.
+          compiled: whether its program was compiled within the time of the first part.
         """
         start = first_part if compiled else dispatched
         if self.begun is None:
             self.begun = start
         elif compiled:
             self.compiling += first_part - dispatched
-        self.busy += played - start
-        self.ended = played
+        self.busy += finished - start
+        self.ended = finished
 
     @property
-    def share(self) -> float | None:
+    def value(self) -> float | None:
         """0 to 1; None before any row."""
         if self.begun is None or self.ended <= self.begun:
             return None
@@ -59,12 +59,12 @@ def _now() -> str:
 
 @dataclass
 class Session:
-    """What one start of the command has made; `report` is what is written down.
+    """What one start of the command has made; `report` is what is saved.
 
     Attributes:
-      shard: of the batch, as text.
+      shard: part of the batch, as text.
       devices: of this process.
-      sampler: the share of its time that rows were played.
+      sampler: how busy the sampler was.
     """
 
     shard: str
@@ -74,13 +74,13 @@ class Session:
     process: int = field(default_factory=os.getpid)
     videos: int = 0
     frames: int = 0
-    sampler: SamplerShare = field(default_factory=SamplerShare)
+    sampler: SamplerUtilisation = field(default_factory=SamplerUtilisation)
     begin: float = field(default_factory=time.perf_counter)
 
     def report(self) -> dict[str, Any]:
         """Plain values, with the rates so far."""
         spent = time.perf_counter() - self.begin
-        busy = self.sampler.share
+        busy = self.sampler.value
         return {
             "started": self.started,
             "host": self.host,
