@@ -30,7 +30,7 @@ def once(pipeline: Pipeline, request: Request, rows: int) -> tuple[float, float,
     run = pipeline.start(request)
     with tempfile.TemporaryDirectory() as folder:
         with Checkpoint(
-            Path(folder) / "run", request.fingerprint, every=SaveInterval(rows=rows)
+            Path(folder) / "run", request.fingerprint, every=SaveInterval(calls=rows)
         ) as kept:
             wall, cpu = time.perf_counter(), time.process_time()
             kept.play(run)

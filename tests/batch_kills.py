@@ -81,7 +81,7 @@ def markers(where):
 
 def command(source, where, *more):
     given = ["batch", source, "--out", where, "--model", "fake", "--no-contact-sheet"]
-    return [*given, "--checkpoint-every", "2rows", *more]
+    return [*given, "--checkpoint-every", "2calls", *more]
 
 
 @in_child
@@ -174,7 +174,7 @@ def shards(folder, count, scenarios, kills, place=None):
     done = {name: item for name, item in found["then"].items() if item["status"] != "pending"}
     found["touched"] = [name for name, item in done.items() if item != found["items"][name]]
     found["sessions"] = sessions(out)
-    found["went_on"] = log.read_text().count("goes on from row")
+    found["went_on"] = log.read_text().count("resuming from call")
     found["locks"] = sorted(path.name for path in work.rglob("*lock*"))
     found["left_over"] = sorted(path.name for path in work.glob(".*"))
     found["plain"] = ended(start(command(source, plain), log=log))

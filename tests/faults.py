@@ -35,7 +35,7 @@ def given(kind, inputs, folder):
     if kind == "convert":
         options = ["--config", DATA / "openclip_text_tiny.json", "--only", "text_encoder"]
         return ["convert", inputs / "a.ckpt", "--out", folder / "model", *options, "--force"]
-    rest = ["--model", "fake", "--checkpoint-every", "4rows"]
+    rest = ["--model", "fake", "--checkpoint-every", "4calls"]
     if kind == "generate":
         out = [inputs / "story.json", "--out", folder / "a.mp4", "--latents", folder / "a.npy"]
         return ["generate", *out, *rest]

@@ -137,7 +137,7 @@ def kill_runs(folder, signals, seed=0, model="fake", story=STORY):
     def generate(name, **kwargs):
         out = folder / f"{name}.mp4"
         arguments = ["generate", path, "--model", model, "--out", out]
-        arguments += ["--latents", folder / f"{name}.npy", "--checkpoint-every", "10rows"]
+        arguments += ["--latents", folder / f"{name}.npy", "--checkpoint-every", "10calls"]
         return ended(start([*arguments, "--no-contact-sheet"], log=log, **kwargs))
 
     def state(name):

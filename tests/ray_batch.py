@@ -44,7 +44,7 @@ def install():
     def deadly(self, run, progress=None):
         nonlocal runs
         runs += 1
-        begun = self.newest_row() or 0
+        begun = self.newest_call() or 0
         note("plays from row", begun)
 
         def report(done, total):
@@ -104,7 +104,7 @@ def main(folder, workers, scenarios):
                 raise
     out = folder / "videos"
     given = ["batch", source, "--model", "fake", "--no-contact-sheet", "--no-cache"]
-    given += ["--checkpoint-every", "2rows"]
+    given += ["--checkpoint-every", "2calls"]
     found = {"code": syncos(*given, "--ray", "--workers", workers, "--out", out)}
     found["items"] = markers.here(out)
     lines = [json.loads(line) for line in log.read_text().splitlines()]

@@ -264,7 +264,7 @@ def test_a_killed_batch_makes_what_is_missing(figures):
     again = figures["again"]
     assert again["code"] == 1 and "18 done, 2 failed, 0 pending" in again["said"]
     assert f"{pending} of 20 videos to make" in again["said"]
-    assert re.search(r"goes on from row [24]  \(.*/\.cat1\d\.mp4\.run\)", again["said"])
+    assert re.search(r"resuming from call [24]  \(.*/\.cat1\d\.mp4\.run\)", again["said"])
     assert statuses(figures["items"]) == [18, 2, 0]
     made = [item["made"] for item in figures["items"].values() if item["status"] == "done"]
     assert made == [1] * 18 and figures["touched"] == [] and figures["left_over"] == []
@@ -287,9 +287,9 @@ def test_one_compilation_for_each_shape(figures):
 def test_several_devices_make_several_videos_at_a_time(figures):
     """SIGTERM in the second pair; the two that are left over are a group with a free place."""
     assert figures["terminated"]["code"] == 75
-    assert re.search(r"the same command goes on from row \d+\n", figures["terminated"]["said"])
+    assert re.search(r"the same command resumes from call \d+\n", figures["terminated"]["said"])
     two = figures["two"]
-    assert two["code"] == 1 and "2 at a time" in two["said"] and "goes on from row" in two["said"]
+    assert two["code"] == 1 and "2 at a time" in two["said"] and "resuming from call" in two["said"]
     assert statuses(figures["two_items"]) == [6, 1, 0] and figures["two_left_over"] == []
     assert sorted(figures["apart"]) == [f"cat{number:02}" for number in range(6)]
     assert max(figures["apart"].values()) <= 2  # of 255: as they were one at a time

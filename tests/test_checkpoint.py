@@ -36,7 +36,7 @@ LAYOUT = WindowLayout(frames=10, window=4, stride=2)
 SAMPLER = SynCoS(steps=3, iterations=3, t_min=400, windows_per_step=3, windows_per_call=2, eta=0.5)
 NETWORK = Network()
 RUN = {"seed": 0, "sampler": {"steps": 3}, "scenario": {"events": [{"prompt": "a"}]}}
-EACH = SaveInterval(rows=1)
+EACH = SaveInterval(calls=1)
 
 
 def toy_run(seed=0, params=None, mesh=None):
@@ -64,7 +64,7 @@ def stopped_at(folder, row, **kwargs):
     """Plays a run until `row`, where it is asked to stop."""
     seen = []
     opened = Checkpoint(folder, RUN, every=EACH, stop=lambda: seen[-1] >= row, **kwargs)
-    with opened as kept, pytest.raises(Terminated, match=f"row {row} of"):
+    with opened as kept, pytest.raises(Terminated, match=f"call {row} of"):
         kept.play(toy_run(), lambda done, total: seen.append(done))
 
 
@@ -74,12 +74,12 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, undisturbed):
     for row in (2, 5, 9):  # within a round, within a step, in the co-denoising part
         stopped_at(folder, row)
         with Checkpoint(folder, RUN) as kept:
-            assert kept.newest_row() == row and kept.latents() is None and not kept.empty
+            assert kept.newest_call() == row and kept.latents() is None and not kept.empty
     with Checkpoint(folder, RUN, every=EACH) as kept:
         latents = kept.play(toy_run(), lambda done, total: rows.append(done))
         assert rows[0] == 10 and (np.asarray(latents) == undisturbed).all()
     with Checkpoint(folder, RUN) as kept:  # what died while it decoded
-        assert (kept.latents() == undisturbed).all() and kept.newest_row() is None
+        assert (kept.latents() == undisturbed).all() and "decoding" in kept.position
         kept.remove()
     assert not folder.exists()
 
@@ -95,12 +95,12 @@ def test_what_is_half_written_is_never_used(tmp_path, undisturbed):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(path.read_bytes()[:40])
     shutil.copytree(rows / "5", rows / "9")
-    shutil.rmtree(rows / "9" / "default")
+    shutil.rmtree(rows / "9" / "state")
     said, seen = [], []
     with Checkpoint(folder, RUN, warn=said.append) as kept:
         latents = kept.play(toy_run(), lambda done, total: seen.append(done))
     assert seen[0] == 6 and (np.asarray(latents) == undisturbed).all()
-    assert ["row 9" in said[0], "row 8" in said[1]] == [True, True] and len(said) == 2
+    assert ["call 9" in said[0], "call 8" in said[1]] == [True, True] and len(said) == 2
 
 
 CHANGES = [
@@ -178,14 +178,14 @@ def test_folders_that_will_not_do(tmp_path):
     for name, message in (
         ("no/run", "no does not exist"),
         ("file", "is not a folder"),
-        ("photos", "other things in it"),
+        ("photos", "other files"),
     ):
         with pytest.raises(InputError, match=message):
             Checkpoint(tmp_path / name, RUN)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
     Checkpoint(tmp_path / "run", RUN).close()
     (tmp_path / "run" / "run.json").write_text('{"format": "other", "version": 1}')
-    with pytest.raises(InputError, match="is not the state of a run .format: 'other'"):
+    with pytest.raises(InputError, match="not the state of a run .format: 'other'"):
         Checkpoint(tmp_path / "run", RUN)
 
 
@@ -197,7 +197,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
             kept.play(toy_run(params=bad))
         assert error.value.call == 5
     with Checkpoint(tmp_path / "run", RUN) as kept:
-        assert kept.newest_row() == 5
+        assert kept.newest_call() == 5
 
 
 def test_a_state_that_will_not_be_finite_is_not_saved_either(tmp_path):
@@ -208,7 +208,7 @@ def test_a_state_that_will_not_be_finite_is_not_saved_either(tmp_path):
     state = state._replace(x0=state.x0.at[0, 0, 0, 0].set(jnp.inf))
     run.restore(run.samples_done, run.carry._replace(state=state))
     with Checkpoint(tmp_path / "run", RUN, every=SaveInterval(seconds=0)) as kept:
-        kept._states = States(tmp_path / "run" / "rows")
+        kept._states = States(tmp_path / "run" / "rows", "run")
         kept._pause(run)
         assert kept.saved == 0
         kept._not_before = 0.0  # however long the first look took
@@ -224,7 +224,7 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, monkeypatch, undisturbed):
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", full)
     said = []
-    with Checkpoint(tmp_path / "run", RUN, every=SaveInterval(rows=9), warn=said.append) as kept:
+    with Checkpoint(tmp_path / "run", RUN, every=SaveInterval(calls=9), warn=said.append) as kept:
         assert (np.asarray(kept.play(toy_run())) == undisturbed).all()
     assert said and all("No space left on device" in line for line in said)
 
@@ -277,7 +277,7 @@ def test_words_of_the_command_line():
         == SaveInterval()
         == SaveInterval(seconds=30.0)
     )
-    assert parse_save_interval(" 100rows ") == SaveInterval(rows=100)
+    assert parse_save_interval(" 100rows ") == SaveInterval(calls=100)
     for text in ("", "often", "-1", "0rows", "1.5rows", "nan", "inf rows"):
         with pytest.raises(InputError):
             parse_save_interval(text)
@@ -303,7 +303,7 @@ def test_killed_and_terminated_runs_end_with_the_same_latents():
     assert found["runs"] == found["identical"] > 0 and found["left_over"] == []
     assert max(found["went_on_from"]) > 0
     # After SIGTERM the very row is saved, and how to go on is said.
-    said = "error: terminated; no half-written file is left; the same command goes on from row "
+    said = "error: terminated; no partial files are left; the same command resumes from call "
     rows = [int(part.split("\n")[0]) for part in found["log"].split(said)[1:]]
     asked = found["killed_at"][3:]
     assert len(rows) == 2 and all(0 <= row - at <= 1 for row, at in zip(rows, asked, strict=True))
@@ -328,7 +328,7 @@ def test_two_processes_stop_at_the_same_row_and_go_on(tmp_path):
     for number in (0, 1):
         found = json.loads((tmp_path / f"{number}.json").read_text())
         assert (
-            found["devices"] == 4 and found["stopped"] == f"row 5 of {found['rows'][-1]} is saved"
+            found["devices"] == 4 and found["stopped"] == f"call 5 of {found['rows'][-1]} is saved"
         )
         assert found["rows"][0] == 6 and found["identical"] and found["kept"]
 

@@ -1,5 +1,6 @@
 """`syncos generate` after a kill: the same run goes on, any other is refused."""
 
+import json
 import os
 import signal
 import time
@@ -15,7 +16,9 @@ import syncos_jax.pipeline.load
 from syncos_jax import Pipeline, Scenario
 from syncos_jax.cli import app
 from syncos_jax.errors import Terminated
+from syncos_jax.pipeline import saved_latents
 from syncos_jax.pipeline.checkpoint import Checkpoint, run_folder
+from syncos_jax.pipeline.fingerprint import digest
 from syncos_jax.runs import signals
 
 STORY = {
@@ -48,7 +51,8 @@ def killed(monkeypatch, tmp_path):
     Path("story.yaml").write_text(yaml.safe_dump(STORY))
     request = Pipeline(FakeModel()).prepare(Scenario.from_dict(STORY))
     with Checkpoint(FOLDER, request.fingerprint):
-        np.save(FOLDER / "latents.npy", np.zeros((6, 2, 3, 4), np.float32))
+        zeros = np.zeros((6, 2, 3, 4), np.float32)
+        saved_latents.write(FOLDER, digest(json.loads(json.dumps(request.fingerprint))), zeros)
 
 
 def generate(*arguments):
@@ -63,7 +67,7 @@ def generate(*arguments):
 def test_a_run_that_died_while_it_decoded_starts_with_decoding():
     result = generate("--latents", "a.npy")
     assert result.exit_code == 0
-    assert "goes on with decoding: all rows are done  (.a.mp4.run)" in result.stderr
+    assert "resuming with decoding: all network calls are done  (.a.mp4.run)" in result.stderr
     assert (np.load("a.npy") == 0).all()  # those of the folder: no row has been played
     assert sorted(path.name for path in Path().iterdir()) == ["a.mp4", "a.npy", "story.yaml"]
 
@@ -91,13 +95,13 @@ def test_no_state_of_another_setting_is_used(arguments, story, message):
 
 def test_no_resume_starts_anew():
     result = generate("--seed", 4, "--no-resume", "--latents", "a.npy")
-    assert result.exit_code == 0 and "goes on" not in result.stderr
+    assert result.exit_code == 0 and "resuming" not in result.stderr
     assert (np.load("a.npy") != 0).any() and not FOLDER.exists()
 
 
 def test_a_run_that_cannot_begin_leaves_nothing():
     result = generate("--no-resume", "--checkpoint-every", "often")
-    assert result.exit_code == 2 and "--checkpoint-every: is 'often'" in result.stderr
+    assert result.exit_code == 2 and "--checkpoint-every must be seconds" in result.stderr
     assert (FOLDER / "latents.npy").exists()  # nothing has been touched
 
 
@@ -128,9 +132,7 @@ def test_after_ctrl_c_an_earlier_state_is_kept_and_named(monkeypatch):
     monkeypatch.setattr("syncos_jax.runs.generate_video.decode_and_write", interrupted)
     result = generate()
     assert result.exit_code == 130
-    said = (
-        "error: interrupted; no half-written file is left; the same command goes on with decoding"
-    )
+    said = "error: interrupted; no partial files are left; the same command resumes with decoding"
     assert said in result.stderr and (FOLDER / "latents.npy").exists()
 
 

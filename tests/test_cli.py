@@ -168,7 +168,7 @@ def test_a_full_disk_is_one_line(monkeypatch):
     result = generate("--out", "a.mp4")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == "error: a.mp4: No space left on device"
-    assert "the run can go on with decoding" in result.stderr
+    assert "the run can be resumed with decoding" in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == [".a.mp4.run", "story.yaml"]
 
 
@@ -257,6 +257,6 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing():
     run.send_signal(signal.SIGINT)
     rest = run.communicate(timeout=240)[1]  # the program itself would take longer
     assert run.returncode == 130
-    assert rest.splitlines()[-1] == "error: interrupted; no half-written file is left"
+    assert rest.splitlines()[-1] == "error: interrupted; no partial files are left"
     assert "Traceback" not in rest
     assert [path.name for path in Path().iterdir()] == ["story.yaml"]

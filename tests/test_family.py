@@ -152,7 +152,7 @@ def test_a_run_goes_on_where_it_was(model):
     whole = np.asarray(pipeline.latents(request))
     seen = []
     stop = lambda: seen[-1] >= 4  # noqa: E731
-    with Checkpoint("run", request.fingerprint, every=SaveInterval(rows=1), stop=stop) as kept:
+    with Checkpoint("run", request.fingerprint, every=SaveInterval(calls=1), stop=stop) as kept:
         with pytest.raises(Terminated):
             kept.play(pipeline.start(request), lambda done, total: seen.append(done))
     later = []

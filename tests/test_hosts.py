@@ -80,7 +80,7 @@ def test_sigterm_while_waiting(process, tmp_path, monkeypatch):
     waiting.send_signal(signal.SIGTERM)
     rest = waiting.communicate(timeout=60)[1]
     assert waiting.returncode == 75 and time.monotonic() - begin < 20
-    assert rest == "error: terminated; no half-written file is left\n"
+    assert rest == "error: terminated; no partial files are left\n"
 
 
 def test_a_limit_is_more_than_nothing():

@@ -1,16 +1,17 @@
 """Checkpoints: the state of a run in a folder, from which the same run resumes.
 
-The folder holds
+The folder contains
 
 ============= ====================================================================================
 run.json      what the run is: scenario, sampler, seed, model, versions, kind of device
-rows/ROW/     the state before that row, an Orbax checkpoint: one array for each leaf of `Carry`
-latents.npy   the clean latent, once all rows have been played
+rows/CALL/    the state before that network call (`States`)
+latents.npy   the clean latent, once all calls are done
+latents.json  which run it belongs to, and its SHA-256; written last
 lock          held by the process that writes here; released when that process ends
 ============= ====================================================================================
 
-A state is written beside its place and renamed when it is complete, so that one that was half
-written when the process died is never read; the one before it is kept until then.
+Whatever is read is verified: that it belongs to this run and is what was saved. A damaged or
+half-written state is skipped with a warning, and the run resumes from the one before.
 """
 
 from __future__ import annotations
@@ -20,77 +21,49 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import jax
 import numpy as np
-from filelock import FileLock, Timeout
 
-from syncos_jax.errors import InputError, Terminated
-from syncos_jax.files import replacing
-from syncos_jax.files.text import short
+from syncos_jax.errors import Argument, InputError, Terminated
+from syncos_jax.files.locks import NoLocks, try_lock
 from syncos_jax.files.versioned import FileFormat
-from syncos_jax.pipeline.fingerprint import differences
+from syncos_jax.pipeline import saved_latents
+from syncos_jax.pipeline.fingerprint import differences, digest, listed
+from syncos_jax.pipeline.save_interval import MAX_SAVE_OVERHEAD, SaveInterval, parse_save_interval
+from syncos_jax.pipeline.saved_latents import ABOUT_LATENTS, LATENTS
 from syncos_jax.pipeline.states import States
 from syncos_jax.sampling.hosts import broadcast
 from syncos_jax.sampling.loop import Carry
 from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, run_to_end
 
-RUN, ROWS, LATENTS, LOCK = "run.json", "rows", "latents.npy", "lock"
+RUN, STATES, LOCK = "run.json", "rows", "lock"
+START_OVER = ("pass ", Argument("resume", False), " to start over")
 STATE = FileFormat(
-    "syncos_jax.run",
-    "the state of a run",
-    remedy="give `resume=False` to start anew",
-    remedy_version="give `resume=False` to start anew",
+    "syncos_jax.run", "the state of a run", START_OVER, remedy_version=START_OVER, version=2
 )
-
-MAX_SAVE_OVERHEAD = 0.02
-"""Share of the time that a run may wait for its own checkpoints: after one that took a second, the
-next comes 50 seconds later at the earliest."""
-
-
-@dataclass(frozen=True)
-class SaveInterval:
-    """How often the state is saved.
-
-    Attributes:
-      seconds: about this often; less often where saving takes more than 2 % of the time.
-      rows: instead of that, every so many calls of the network. The run is then played row by row.
-    """
-
-    seconds: float = 30.0
-    rows: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.seconds >= 0 or (self.rows is not None and self.rows < 1):
-            raise InputError("checkpoints: give 0 or more seconds, or 1 or more rows")
-
-
-def parse_save_interval(text: str) -> SaveInterval:
-    """``"30"`` or ``"30s"``: seconds; ``"100rows"``: rows. Raises InputError."""
-    word = text.strip().lower()
-    try:
-        if word.endswith("rows"):
-            return SaveInterval(rows=int(word.removesuffix("rows")))
-        return SaveInterval(seconds=float(word.removesuffix("s")))
-    except ValueError:
-        raise InputError(
-            f"`checkpoint_every`: is {short(text)}, but expected seconds such as 30, or rows such "
-            "as 100rows"
-        ) from None
+__all__ = [
+    "LATENTS",
+    "RUN",
+    "Checkpoint",
+    "RunLocked",
+    "SaveInterval",
+    "parse_save_interval",
+    "run_folder",
+]
 
 
 def run_folder(out: str | os.PathLike[str]) -> Path:
-    """Where the command line keeps the state of the run for a video: ``.out.mp4.run`` beside it."""
+    """Where the command line keeps the run state of a video: ``.out.mp4.run`` next to it."""
     path = Path(out)
     return path.with_name(f".{path.name}.run")
 
 
 class RunLocked(InputError):
-    """Another process is at the run."""
+    """Another process has the run open."""
 
 
 class Checkpoint:
@@ -100,22 +73,23 @@ class Checkpoint:
     only the first touches the folder.
 
     Args:
-      folder: made where it does not exist.
-      run: what the run is (`Request.fingerprint`), a mapping of plain values that JSON can hold.
-        A folder of the same run goes on; one of another is an error.
+      folder: created if missing.
+      run: what the run is (`Request.fingerprint`), a mapping of plain values for JSON. A folder of
+        the same run resumes; one of another run is an error.
       resume: False deletes what is there of any run.
-      every: how often the state is saved.
+      every: how often the state is saved; None for about every 30 seconds.
       stop: called between the parts of the run; once it returns True (in one of the processes) the
-        run saves its state and raises `Terminated` (in all of them, at the same row).
-      warn: called where a state cannot be saved (a full disk, say), which does not stop the run.
+        run saves its state and raises `Terminated` (in all of them, at the same call).
+      warn: called with one line if a state cannot be saved (a full disk, say) or is damaged, which
+        does not stop the run.
 
     Attributes:
-      saved: how many states this process has saved.
-      waited: seconds that the run stood still for them; the rest happens beside it.
+      saved: number of states saved by this process.
+      waited: seconds that the run stood still for them; the rest happens in the background.
 
     Raises:
-      InputError: if the folder holds another run (says what differs), or other files, or another
-        process is at it.
+      InputError: the folder holds another run (says what differs) or other files, another process
+        uses it, or an old state cannot be deleted.
     """
 
     def __init__(
@@ -124,97 +98,123 @@ class Checkpoint:
         run: Mapping[str, Any],
         *,
         resume: bool = True,
-        every: SaveInterval = SaveInterval(),
+        every: SaveInterval | None = None,
         stop: Callable[[], bool] | None = None,
         warn: Callable[[str], Any] = warnings.warn,
     ) -> None:
         self.folder = Path(folder)
         self.run = json.loads(json.dumps(run, allow_nan=False))
-        self.every = every
+        self.every = every or SaveInterval()
+        self.saved = 0
+        self.waited = 0.0
+        self._digest = digest(self.run)
         self._alone = jax.process_count() == 1
         self._main = jax.process_index() == 0
         self._stop = stop
         self._warn = warn
         self._states: Any = None
-        self.saved = 0
-        self.waited = 0.0
         self._not_before = 0.0
-        self._last_row = 0
-        self._lock = FileLock(self.folder / LOCK, timeout=0, thread_local=False)
+        self._last_call = 0
+        self._lock: Any = None
         if not self._main:
             return
         try:
             self._open(resume)
         except BaseException:
-            self._lock.release()
+            self._release()
             raise
 
     def _open(self, resume: bool) -> None:
-        if not self.folder.parent.is_dir():
-            raise InputError(f"{self.folder}: {self.folder.parent} does not exist; make it first")
-        if self.folder.exists():
-            if not self.folder.is_dir():
-                raise InputError(f"{self.folder}: is not a folder; remove it")
-            others = {path.name for path in self.folder.iterdir()} - {RUN, ROWS, LATENTS, LOCK}
-            others = {name for name in others if not name.startswith(f".{Path(RUN).stem}.")}
-            others = {name for name in others if not name.startswith(f".{Path(LATENTS).stem}.")}
-            if others:
-                raise InputError(
-                    f"{self.folder}: is a folder with other things in it ({min(others)}); give a "
-                    "new or empty one"
-                )
+        self._check_folder()
         self.folder.mkdir(exist_ok=True)
         try:
-            self._lock.acquire()
-        except Timeout:
-            raise RunLocked(
-                f"{self.folder}: another process is at this run; wait for it, or choose another "
-                "output"
-            ) from None
-        old = self._read() if resume else None
-        if old is not None:
-            found = differences(old, self.run)
-            if found:
-                more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-                raise InputError(
-                    f"{self.folder} holds the state of another run: {'; '.join(found[:3])}{more}. "
-                    "Give `resume=False` to delete it and start anew, or choose "
-                    "another output"
+            self._lock = try_lock(self.folder / LOCK)
+        except NoLocks:
+            self._warn(f"{self.folder}: no file locks here; start no second process for this run")
+        else:
+            if self._lock is None:
+                raise RunLocked(
+                    "another process has this run open",
+                    place=self.folder,
+                    remedy="wait for it, or choose another output",
                 )
+        old = self._read() if resume else None
+        if old is None:
+            self._delete()
+            STATE.write(self.folder / RUN, {"run": self.run})
             return
-        shutil.rmtree(self.folder / ROWS, ignore_errors=True)
-        (self.folder / LATENTS).unlink(missing_ok=True)
-        STATE.write(self.folder / RUN, {"run": self.run})
+        found = differences(old, self.run)
+        if found:
+            raise InputError(
+                f"contains the state of another run: {listed(found)}",
+                place=self.folder,
+                remedy=(*START_OVER, ", or choose another output"),
+            )
+        damaged = saved_latents.read(self.folder, self._digest) is None
+        if damaged and (self.folder / LATENTS).exists():
+            self._warn(f"{self.folder}: {LATENTS} is damaged; resuming from the last state")
+            self._delete(LATENTS, ABOUT_LATENTS)
+
+    def _check_folder(self) -> None:
+        if not self.folder.parent.is_dir():
+            raise InputError(
+                f"{self.folder.parent} does not exist", place=self.folder, remedy="create it first"
+            )
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise InputError("is not a folder", place=self.folder, remedy="remove it")
+        ours = {RUN, STATES, LATENTS, ABOUT_LATENTS, LOCK}
+        temporary = tuple(f".{Path(name).stem}." for name in (RUN, LATENTS))
+        others = {path.name for path in self.folder.iterdir()} - ours
+        others = {name for name in others if not name.startswith(temporary)}
+        if others:
+            raise InputError(
+                f"the folder contains other files ({min(others)})",
+                place=self.folder,
+                remedy="give a new or empty one",
+            )
+
+    def _delete(self, *names: str) -> None:
+        """Deletes files of earlier runs; raises InputError if one stays, which would be resumed."""
+        for name in names or (LATENTS, ABOUT_LATENTS, STATES):
+            path = self.folder / name
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"the state of an earlier run cannot be deleted: {error.strerror or error}",
+                    place=path,
+                    remedy="delete it, or choose another output",
+                ) from error
 
     def _read(self) -> dict[str, Any] | None:
-        """What run.json says; None where there is none: the process died before it was written."""
+        """Content of run.json; None if there is none (the process died before it was written)."""
         path = self.folder / RUN
         try:
             run = STATE.read(path).get("run")
         except FileNotFoundError:
             return None
         if not isinstance(run, dict):
-            raise InputError(f"{path}: run: is {short(run)}; {STATE.remedy}")
+            raise InputError(
+                place=(path, "run"), value=run, expected="a mapping", remedy=STATE.remedy
+            )
         return run
 
-    # -- playing ---------------------------------------------------------------------------------
+    # -- latents ---------------------------------------------------------------------------------
 
     def latents(self) -> np.ndarray | None:
-        """The clean latent of an earlier start that came to its last row; None before that."""
-        path = self.folder / LATENTS
-        there = broadcast(int(self._main and path.exists()))
-        if not there:
+        """The clean latent of an earlier start that did all its calls, float32; None without one,
+        or if it is not what was saved."""
+        values = saved_latents.read(self.folder, self._digest) if self._main else None
+        if not broadcast(int(values is not None)):
             return None
-        # Several processes of one run: the first one reads it and sends it to the others.
-        values = None
-        if self._main:
-            try:
-                values = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise InputError(
-                    f"{path}: cannot be read ({error}); give `resume=False`"
-                ) from error
-        return self._broadcast(values)
+        return self._broadcast(values)  # the first of several processes sends it to the others
+
+    # -- playing ---------------------------------------------------------------------------------
 
     def play(
         self, run: Run, progress: Progress | None = None, part_seconds: float = PART_SECONDS
@@ -222,22 +222,21 @@ class Checkpoint:
         """Plays `run` to its end, from the newest state in the folder; returns `Run.latents`.
 
         Args:
-          run: one before its first row.
-          progress, part_seconds: as for `run_to_end`; `stop` is asked after each part.
+          run: a run before its first call.
+          progress, part_seconds: as for `run_to_end`; `stop` is called after each part.
 
         Raises:
-          Terminated: once `stop` says so; the state is saved.
-          NonFiniteError: if a prediction is not finite; the last state is kept, and is finite.
+          Terminated: `stop` returned True; the state is saved.
+          NonFiniteError: a prediction is not finite; the last state is kept, and is finite.
         """
         if self._main:
-            self._states = States(self.folder / ROWS)
+            self._states = States(self.folder / STATES, self._digest)
         self._restore(run)
-        self._last_row = run.next_call
-        by_row = self.every.rows is not None
+        self._last_call = run.next_call
+        by_call = self.every.calls is not None
         self._not_before = monotonic() + self.every.seconds
-        # Several processes agree after each part whether to stop: they have to pause at the same
-        # rows.
-        each_part = by_row or not self._alone
+        # Several processes agree after each part whether to stop, and must pause at the same calls.
+        each_part = by_call or not self._alone
 
         def watched(done: int, total: int) -> None:
             if progress is not None:
@@ -251,33 +250,39 @@ class Checkpoint:
                 progress=watched,
                 pause=self._pause,
                 pause_seconds=0.0 if each_part else self.every.seconds,
-                part_seconds=0.0 if by_row else part_seconds,
+                part_seconds=0.0 if by_call else part_seconds,
             )
         except _Stopping:
-            run.check()  # a part may have been dispatched beyond the one that was reported
-            if self._main:
-                self._save(run, wait=True)
-            raise Terminated(f"row {run.next_call} of {run.num_calls} is saved") from None
+            run.check()  # a part may have been dispatched beyond the reported one
+            if self._main and not self._save(run, wait=True):
+                raise Terminated("the last state could not be saved") from None
+            raise Terminated(f"call {run.next_call} of {run.num_calls} is saved") from None
         latents = run.latents()
         if self._main:
-            with replacing(self.folder / LATENTS) as temporary, temporary.open("wb") as file:
-                np.save(file, np.asarray(latents))
+            saved_latents.write(self.folder, self._digest, latents)
             self._close_states()
-            shutil.rmtree(self.folder / ROWS, ignore_errors=True)
         return latents
 
-    def newest_row(self) -> int | None:
-        """The row of the newest complete state in the folder; None for none."""
+    def newest_call(self) -> int | None:
+        """The call of the newest complete state in the folder; None for none."""
         try:
-            names = [path.name for path in (self.folder / ROWS).iterdir()]
+            names = [path.name for path in (self.folder / STATES).iterdir()]
         except OSError:
             return None
-        return max((int(name) for name in names if name.isdigit()), default=None)
+        return max((int(name) for name in names if name.isdecimal()), default=None)
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to go on from."""
-        return self.newest_row() is None and not (self.folder / LATENTS).exists()
+        """Whether there is nothing to resume from."""
+        return self.newest_call() is None and not (self.folder / LATENTS).exists()
+
+    @property
+    def position(self) -> str:
+        """Where the run resumes, in words."""
+        if (self.folder / LATENTS).exists():
+            return "with decoding: all network calls are done"
+        call = self.newest_call()
+        return "from the start" if call is None else f"from call {call}"
 
     def _stop_requested(self) -> bool:
         own = self._stop is not None and self._stop()
@@ -288,49 +293,52 @@ class Checkpoint:
         return bool(np.any(multihost_utils.process_allgather(np.int32(own))))
 
     def _pause(self, run: Run) -> None:
-        if (
-            not self._main or run.next_call == run.num_calls
-        ):  # at the end the latents are saved instead
+        if not self._main or run.next_call == run.num_calls:  # the latents are saved instead
             return
-        if self.every.rows is not None and run.next_call - self._last_row < self.every.rows:
+        if self.every.calls is not None and run.next_call - self._last_call < self.every.calls:
             return
-        if self.every.rows is None and monotonic() < self._not_before:
+        if self.every.calls is None and monotonic() < self._not_before:
             return
         self._save(run)
 
-    def _save(self, run: Run, wait: bool = False) -> None:
-        if self.every.rows is None and not wait and self._states.busy:
-            return  # the disk is slower than that: rather skip one than wait
+    def _save(self, run: Run, wait: bool = False) -> bool:
+        """Saves the state; whether it, or one of this very call, is saved."""
+        if self.every.calls is None and not wait and self._states.busy:
+            return False  # the disk is slower than that: rather skip one than wait
         begin = monotonic()
+        saved = False
         try:
-            self.saved += self._states.save(run.next_call, run.samples_done, run.carry, wait=wait)
-        except Exception as error:  # tensorstore has no class of its own for a full disk
-            self._warn_of("could not be saved", error)
+            saved = self._states.save(run.next_call, run.samples_done, run.carry, wait=wait)
+        except Exception as error:  # tensorstore has no exception of its own for a full disk
+            self._warn_of("the state could not be saved", error)
+        self.saved += saved
         now = monotonic()
         self.waited += now - begin
-        self._last_row = run.next_call
+        self._last_call = run.next_call
         self._not_before = now + max(self.every.seconds, (now - begin) / MAX_SAVE_OVERHEAD)
+        return saved or self.newest_call() == run.next_call
 
     def _warn_of(self, what: str, error: Exception) -> None:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        self._warn(f"{self.folder}: the state of the run {what}: {reason}")
+        self._warn(f"{self.folder}: {what}: {reason}")
 
     def _restore(self, run: Run) -> None:
-        clips, carry = self._newest(run.carry) if self._main else (0, None)
-        clips = broadcast(clips)
-        if clips:
-            run.restore(clips, self._broadcast(carry if self._main else None, like=run.carry))
+        samples, carry = self._newest(run.carry) if self._main else (0, None)
+        samples = broadcast(samples)
+        if samples:
+            run.restore(samples, self._broadcast(carry if self._main else None, like=run.carry))
 
     def _newest(self, like: Carry) -> tuple[int, Any]:
-        for row in self._states.rows():
+        for call in self._states.calls():
             try:
-                return self._states.read(row, like)
-            except Exception as error:  # damaged by what is not a kill: the disk, another program
-                self._warn_of(f"at row {row} cannot be read", error)
+                return self._states.read(call, like)
+            except Exception as error:  # Orbax has many kinds
+                self._warn_of(f"the state at call {call} is unusable and skipped", error)
+                self._states.remove(call)
         return 0, None
 
     def _broadcast(self, values: Any, like: Any = None) -> Any:
-        """The first process's arrays, in all; `like` has their shapes."""
+        """The first process's arrays, in all processes; `like` has their shapes."""
         if self._alone:
             return values
         from jax.experimental import multihost_utils
@@ -351,17 +359,22 @@ class Checkpoint:
         self._close_states()
         if self._main:  # while it is still locked
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.release()
+        self._release()
 
     def remove_empty(self) -> None:
-        """Deletes the folder if there is nothing in it to go on from; waits for nothing."""
+        """Deletes the folder if there is nothing to resume from, without waiting."""
         if self._main and self.empty:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._release()
 
     def close(self) -> None:
-        """Waits for the state that is being written, and lets other processes at the folder."""
+        """Waits for the state that is being written, and releases the folder."""
         self._close_states()
-        self._lock.release()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _close_states(self) -> None:
         if self._states is not None:
@@ -369,7 +382,7 @@ class Checkpoint:
             try:
                 states.close()
             except Exception as error:
-                self._warn_of("could not be saved", error)
+                self._warn_of("the state could not be saved", error)
 
     def __enter__(self) -> Checkpoint:
         return self

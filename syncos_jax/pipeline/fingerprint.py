@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +23,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             old_text, new_text = ("nothing" if v is None else short(v) for v in (was, here))
             found.append(f"{key_path(path)} was {old_text}, is {new_text}")
     return found
+
+
+def digest(run: Mapping[str, Any]) -> str:
+    """SHA-256 of a mapping of plain values; equal for mappings without `differences`."""
+    leaves = sorted((key_path(path), value) for path, value in _leaves(run) if value is not None)
+    return hashlib.sha256(json.dumps(leaves).encode()).hexdigest()
 
 
 def listed(differences: list[str], most: int = 3) -> str:

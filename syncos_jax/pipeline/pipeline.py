@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.pipeline.plan import Plan, make_plan
 from syncos_jax.pipeline.request import Request, prepare
-from syncos_jax.sampling.memory import choose_batch
+from syncos_jax.sampling.memory import choose_batch, reports_memory
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.run import Progress, Run, run_to_end
 from syncos_jax.sampling.sampler import VideoProgram, batch_run, default_mesh
@@ -27,13 +28,13 @@ from syncos_jax.scenario import Scenario
 
 
 class Pipeline:
-    """A model with all that stands around it; ``pipeline(scenario)`` is a ``Video``.
+    """Makes videos with a model; ``pipeline(scenario)`` returns a ``Video``.
 
-    The steps can be had one by one: ``prepare`` makes a request of a scenario, ``plan`` says what
-    it would cost, ``latents`` samples it, ``decode`` and ``video`` make the video of the latents.
+    Or step by step: ``prepare`` turns a scenario into a request, ``plan`` predicts its cost,
+    ``latents`` samples it, ``decode`` and ``video`` turn latents into a video.
 
     Attributes:
-        model: what makes the clips, as ``load_model`` gives it.
+        model: as ``load_model`` returns it.
         placement: the devices.
     """
 
@@ -48,20 +49,23 @@ class Pipeline:
     ) -> None:
         """
         Args:
-            model: as ``load_model`` gives it; its weights are put on the devices.
-            mesh: devices (``make_mesh``) that share the clips of each call and the frames to
+            model: as ``load_model`` returns it; its weights are placed on the devices.
+            mesh: devices (``make_mesh``) that share the samples of each call and the frames to
                 decode; None for JAX's default device.
             parallel: how they are driven: ``"shard_map"`` or ``"pmap"``.
-            rules: which axis of the mesh each axis of the arrays is split over; with
-                ``Rules(feature="model")`` the denoiser's weights are.
-            batched: whether several videos are made side by side, as many as the mesh's axis
-                ``data`` is long (`start_batch`).
+            rules: which mesh axis each array axis is sharded over; ``Rules(feature="model")``
+                shards the denoiser's weights.
+            batched: make several videos side by side, one for each position on the mesh's axis
+                ``data`` (`start_batch`).
 
-        Raises InputError where these do not fit together.
+        Raises:
+            InputError: these do not fit together.
         """
         self.model = model
         self.placement = Placement(mesh or default_mesh(), parallel, rules, batched)
         self.model.place(self.placement)
+        self._fits: dict[Any, int | None] = {}
+        self._encoded: tuple[Any, Any] = (None, None)
 
     @classmethod
     def from_pretrained(
@@ -74,15 +78,15 @@ class Pipeline:
         rules: Rules = REPLICATED,
         batched: bool = False,
     ) -> Pipeline:
-        """Loads the built-in model ``"demo"`` or a folder that ``syncos convert`` wrote.
+        """Loads the built-in model ``"demo"`` or a folder written by ``syncos convert``.
 
         Args:
             name_or_dir: the name or the folder.
-            dtype: in which the networks compute; None for bfloat16 on accelerators and float32
-                on CPU.
+            dtype: of weights and computation; None for bfloat16 on accelerators and float32 on CPU.
             mesh, parallel, rules, batched: as for the class.
 
-        Raises InputError where there is no such model.
+        Raises:
+            InputError: no such model.
         """
         from syncos_jax.pipeline import load
 
@@ -103,29 +107,30 @@ class Pipeline:
     ) -> Video:
         """Makes the video of a scenario.
 
-        ``pipe("a cat in a kitchen", ["sleeps", "wakes up"], seconds=2)`` does without a scenario.
+        Without a scenario: ``pipe("a cat in a kitchen", ["sleeps", "wakes up"], seconds=2)``.
 
         Args:
-            scenario: what it shows; or the global prompt, what is the same all through.
-            events: with a global prompt, the local ones: what happens, in order.
-            seconds: of each of these events; None for two clips' length.
-            sampler: settings (``SynCoS(...)``, ``CoDenoising(...)``); None for the scenario's, or
-                where it has none, SynCoS. What they leave open is the model's own.
+            scenario: what the video shows; or a global prompt (what stays the same).
+            events: with a global prompt, the local prompts: what happens, in order.
+            seconds: length of each of these events; None for two clips.
+            sampler: ``SynCoS(...)``, ``CoDenoising(...)``, ...; None for the scenario's, or if it
+                has none, SynCoS. Fields that are None take the model's default.
             seed: None for the scenario's.
-            progress: called with (rows done, rows in all) while the sampler runs.
-            checkpoint: a folder in which the run keeps its state, so that the same call goes on
-                where a process died; at the end it holds the latents, and is yours to delete. Or an
-                open `syncos_jax.pipeline.checkpoint.Checkpoint`, which says how often.
+            progress: called with (calls done, calls in all) during sampling.
+            checkpoint: a folder for the run's state, from which the same call resumes after a
+                crash; at the end it contains the latents, and is yours to delete. Or an open
+                `syncos_jax.pipeline.checkpoint.Checkpoint`.
 
-        Raises InputError where the scenario does not fit the model, or the folder holds another
-        run.
+        Raises:
+            InputError: the scenario does not fit the model, or the folder holds another run.
         """
         if isinstance(scenario, str):
             scenario = self._scenario(scenario, events, seconds)
         elif events is not None or seconds is not None:
             raise InputError(
-                "pipeline: events and seconds go with a global prompt, but a scenario was given; "
-                "give settings as sampler=SynCoS(...)"
+                "`events` and `seconds` go with a global prompt, but a scenario was given",
+                place="pipeline",
+                remedy="pass settings as sampler=SynCoS(...)",
             )
         request = self.prepare(scenario, sampler, seed)
         return self.video(
@@ -137,7 +142,7 @@ class Pipeline:
     ) -> Scenario:
         if events is None or isinstance(events, str) or not events:
             raise InputError(
-                "pipeline: a global prompt needs events, such as ['sleeps', 'wakes up']"
+                "a global prompt needs events, such as ['sleeps', 'wakes up']", place="pipeline"
             )
         geometry = self.model.geometry
         length = 2 * geometry.frames(geometry.window) / geometry.fps if seconds is None else seconds
@@ -147,11 +152,35 @@ class Pipeline:
     def prepare(
         self, scenario: Scenario, sampler: SamplerConfig | None = None, seed: int | None = None
     ) -> Request:
-        """All that follows from a scenario, derived once; arguments as in a call.
+        """Everything that follows from a scenario, derived once; arguments as in a call.
 
-        Raises InputError where the scenario does not fit the model.
+        Raises:
+            InputError: the scenario does not fit the model.
         """
         return prepare(self.model, self.placement, scenario, sampler, seed)
+
+    def fitted(self, request: Request) -> Request:
+        """The request with as many windows per call as the devices' memory allows.
+
+        That is `request` itself if its settings say how many, if all fit, or if the devices do not
+        report their memory (CPUs). What is run and written is always a fitted request.
+
+        Raises:
+            InputError: not even one window per device fits.
+        """
+        given = request.sampler.windows_per_call is not None or self.placement.batched
+        if given or not reports_memory(self.placement.mesh):
+            return request
+        if request.program not in self._fits:
+            run = self._run(request)
+            windows = choose_batch(run)
+            self._fits[request.program] = None if windows == run.windows else windows
+        windows = self._fits[request.program]
+        if windows is None:
+            return request
+        fewer = request.sampler.replace(windows_per_call=windows)
+        fitted = self.prepare(request.scenario, fewer, request.seed)
+        return dataclasses.replace(fitted, requested=request.sampler)
 
     def plan(
         self,
@@ -159,10 +188,13 @@ class Pipeline:
         sampler: SamplerConfig | None = None,
         seed: int | None = None,
     ) -> Plan:
-        """What making a video would do, and what it would cost; nothing is run. Of a scenario,
-        with arguments as in a call; or of a request.
+        """Predicts what a video will consist of and cost; runs nothing.
 
-        Raises InputError where the call itself would.
+        Args:
+            request: or a scenario, with `sampler` and `seed` as in a call.
+
+        Raises:
+            InputError: as a call.
         """
         return make_plan(self._request(request, sampler, seed))
 
@@ -174,9 +206,12 @@ class Pipeline:
         progress: Progress | None = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> jax.Array:
-        """Samples the long video's scaled latents ``[f, h, w, C]``, of a request or of a scenario;
-        arguments as in a call."""
-        request = self._request(request, sampler, seed)
+        """Samples the scaled latents of the long video, float32 ``[f, h, w, C]``.
+
+        Args:
+            request: or a scenario, with the other arguments as in a call.
+        """
+        request = self.fitted(self._request(request, sampler, seed))
         if checkpoint is None:
             run = self.start(request)
             if progress is None:
@@ -198,32 +233,26 @@ class Pipeline:
         sampler: SamplerConfig | None = None,
         seed: int | None = None,
     ) -> Run:
-        """The run before its first row, of a request or of a scenario; arguments as in a call.
+        """The run before its first network call.
 
-        Where the settings do not say how many windows a call has, and the device has not the memory
-        for the number that is usual, it has as many as fit.
+        Args:
+            request: or a scenario, with `sampler` and `seed` as in a call.
         """
-        request = self._request(request, sampler, seed)
-        run = self._run(request)
-        if request.sampler.windows_per_call is not None:
-            return run
-        windows = choose_batch(run)
-        if windows == run.windows:
-            return run
-        fewer = request.sampler.replace(windows_per_call=windows)
-        return self._run(self.prepare(request.scenario, fewer, request.seed))
+        return self._run(self.fitted(self._request(request, sampler, seed)))
 
     def _run(self, request: Request) -> Run:
         part = self._part(request)
         return Run([part.call_schedule], part.carry, part.inputs, part.program, self.placement)
 
     def start_batch(self, requests: Sequence[Request]) -> Run:
-        """The run of several requests of a `batched` pipeline, side by side: one for each place on
-        the mesh's axis ``data``. Their `Request.program` must be equal."""
+        """The run of several requests of a `batched` pipeline, side by side: one for each position
+        on the mesh's axis ``data``. Their `Request.program` must be equal."""
         if not self.placement.batched or len(requests) != self.placement.videos:
             raise InputError(
-                f"start_batch: {len(requests)} requests, but the pipeline has places for "
-                f"{self.placement.videos}; make it with batched=True and a mesh of that many"
+                f"{len(requests)} requests, but the pipeline makes {self.placement.videos} at a "
+                "time",
+                place="start_batch",
+                remedy="create it with batched=True and a mesh of that many",
             )
         return batch_run([self._part(request) for request in requests], self.placement)
 
@@ -236,11 +265,11 @@ class Pipeline:
         if not isinstance(given, Request):
             return self.prepare(given, sampler, seed)
         if sampler is not None or seed is not None:
-            raise InputError("pipeline: a request has its sampler and its seed already")
+            raise InputError("a request already has its sampler and its seed", place="pipeline")
         return given
 
     def _part(self, request: Request) -> VideoProgram:
-        """What plays a request."""
+        """The program and arrays that sample a request."""
         return prepare_part(
             self.model.denoiser,
             self.conditioning(request),
@@ -257,15 +286,20 @@ class Pipeline:
         )
 
     def conditioning(self, request: Request) -> Any:
-        """The table of conditionings: a pytree with leading axis ``K``, rows as
-        ``request.prompt_weights`` has them. Equal prompts are encoded once."""
+        """The table of conditionings: a pytree with leading axis ``K``, with the rows of
+        ``request.prompt_weights``. Equal prompts are encoded once."""
         prompts = [*request.prompts.prompts, *request.prompts.negatives]
+        key = (tuple(prompts), request.prompt_weights.tobytes())
+        if self._encoded[0] == key:  # of a request that was only fitted to the memory
+            return self._encoded[1]
         unique = list(dict.fromkeys(prompts))
         row = {prompt: index for index, prompt in enumerate(unique)}
         encoded = self.model.encode_prompts(unique)
         index = np.asarray([row[prompt] for prompt in prompts])
         each = jax.tree.map(lambda leaf: leaf[index], encoded)
-        return self.model.interpolate_conditioning(each, request.prompt_weights)
+        table = self.model.interpolate_conditioning(each, request.prompt_weights)
+        self._encoded = key, table
+        return table
 
     def decode(
         self,
@@ -276,8 +310,8 @@ class Pipeline:
         """Frames uint8 ``[F, H, W, 3]`` of scaled latents.
 
         Args:
-            latents: ``[f, h, w, C]``, as ``latents`` gives them.
-            batch: frames decoded together; None for as many as suit the model.
+            latents: float32 ``[f, h, w, C]``, as returned by ``latents``.
+            batch: frames decoded together; None for the model's default.
             progress: called with (frames done, frames in all).
         """
         host = np.asarray(latents)
@@ -294,8 +328,8 @@ class Pipeline:
         return frames
 
     def video(self, request: Request | Scenario, frames: np.ndarray) -> Video:
-        """Decoded ``frames``, cut to the request's length and size (from the middle), with its
-        frame rate, events and title."""
+        """Decoded frames uint8 ``[F, H, W, 3]``, center-cropped to the request's size and cut to
+        its length, with its frame rate, events and title."""
         request = self._request(request)
         height, width = request.height, request.width
         top, left = (frames.shape[1] - height) // 2, (frames.shape[2] - width) // 2

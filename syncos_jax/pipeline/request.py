@@ -1,7 +1,7 @@
-"""A request: what a video is to be, with all that follows from it, derived once.
+"""A request: a video to be made, with everything that follows from its scenario, derived once.
 
-`prepare` makes it of a scenario, a model and the devices. Plan, record, checkpoint, batch and run
-read it and derive nothing again.
+`prepare` derives it from a scenario, a model and the devices. Plan, metadata, checkpoint, batch and
+run read it and derive nothing again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Request:
 
     Attributes:
         scenario: what it shows.
-        sampler: the settings, with the model's own where neither call nor scenario say.
-        seed: of the noise and of what is drawn at random.
-        model: whose video it is.
+        sampler: the settings, completed with the model's defaults.
+        seed: of noise and random minibatches.
+        model: makes the video.
         placement: the devices.
-        frames: of the video.
-        fps: frames per second of the video.
-        height, width: of its frames, pixels.
+        frames: number of video frames.
+        fps: video frames per second.
+        height, width: of the frames, pixels.
         layout: the windows, in latent frames.
         prompts: what each window is conditioned on.
         cond_index: rows of the table of conditionings, of the prompts and of the negative ones of
@@ -49,7 +49,9 @@ class Request:
         each
             row of the table is: float32 ``[K, P + Q]``.
         frame_shape: ``(h, w, C)`` of a latent frame.
-        call_schedule: the run.
+        call_schedule: the network calls of the run.
+        requested: the settings before the windows per call were lowered to fit the memory; None if
+            they were not.
     """
 
     scenario: Scenario
@@ -67,27 +69,28 @@ class Request:
     prompt_weights: np.ndarray
     frame_shape: tuple[int, int, int]
     call_schedule: CallSchedule
+    requested: SamplerConfig | None = None
 
     @cached_property
     def summary(self) -> CallSummary:
-        """What the run consists of."""
+        """Number of calls, samples and updates of the run."""
         return self.call_schedule.describe()
 
     @property
     def key(self) -> jax.Array:
-        """Seeds the noise."""
+        """PRNG key of the noise."""
         return jax.random.key(self.seed)
 
     @cached_property
     def program(self) -> tuple:
-        """Two requests of one pipeline with equal values here are played by one compiled program,
-        and may be played side by side."""
+        """Identifies the compiled program: requests of one pipeline with equal values share it, and
+        can be made side by side."""
         method = make_method(self.layout, self.model.schedule, self.sampler, self.call_schedule)
         return method, self.frame_shape, self.prompt_weights.shape[0], self.call_schedule.structure
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
-        """Each event with its prompts and its place in the video, in plain values."""
+        """Each event with its prompts, frames and seconds, in plain values."""
         texts, negatives = self.scenario.prompts(), self.scenario.negatives()
         rows, start = [], 0
         for index, count in enumerate(self.scenario.event_frames(self.model.geometry.fps)):
@@ -108,12 +111,15 @@ class Request:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the state of the run, in plain values; the number of devices does not."""
+        """What determines the state of the run, in plain values.
+
+        Neither the number of devices nor windows per call lowered to fit their memory count.
+        """
         scenario = self.scenario.to_dict()
         device, found = device_of(self.placement), versions()
         return {
             "scenario": {k: v for k, v in scenario.items() if k not in ("sampler", "seed")},
-            "sampler": sampler_to_dict(self.sampler),
+            "sampler": sampler_to_dict(self.requested or self.sampler),
             "seed": self.seed,
             "model": {
                 "name": self.model.name,
@@ -135,14 +141,14 @@ def prepare(
     sampler: SamplerConfig | None = None,
     seed: int | None = None,
 ) -> Request:
-    """Derives all that follows from a scenario.
+    """Derives everything that follows from a scenario.
 
     Args:
-        model: that makes the video.
+        model: makes the video.
         placement: the devices.
         scenario: what it shows.
-        sampler: settings in place of the scenario's; None for these, or where it has none, SynCoS.
-            What they leave open (None) is the model's own.
+        sampler: settings in place of the scenario's; None for those, or if it has none, SynCoS.
+            Fields that are None take the model's default.
         seed: in place of the scenario's.
 
     Raises:
@@ -155,7 +161,9 @@ def prepare(
     layout, frames = _layout(model, scenario)
     if scenario.throwaway and settings.lookahead is not None:
         raise InputError(
-            "throwaway: is for windows that are fused; the sampler fifo fuses none, leave it out"
+            "applies to fused windows, but the sampler fifo fuses none",
+            place="throwaway",
+            remedy="remove it",
         )
     each = conditioning_layout(layout, settings)
     of_windows = _prompts(model, scenario, layout)
@@ -193,7 +201,7 @@ def prepare(
 
 
 def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
-    """The windows that cover the scenario's frames, and how many frames these are."""
+    """The windows that cover the scenario's frames, and the number of frames."""
     geometry = model.geometry
     frames = scenario.total_frames(geometry.fps)
     window = geometry.window
@@ -201,21 +209,26 @@ def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
         window = geometry.latents(scenario.window)
     shortest = geometry.frames(window)
     if frames < shortest:
+        seconds = shortest / (scenario.fps or geometry.fps)
         raise InputError(
-            f"events: are {frames} frames together, but the model {model.name!r} makes clips "
-            f"of {shortest}; make them at least {shortest} frames "
-            f"({shortest / (scenario.fps or geometry.fps):g} seconds) in all"
+            f"{frames} frames in all, but the model {model.name!r} makes clips of {shortest}",
+            place="events",
+            remedy=f"make them at least {shortest} frames ({seconds:g} seconds) long in all",
         )
     stride = scenario.stride or min(geometry.stride, window)
     if stride > window:
         raise InputError(
-            f"stride: is {stride}, but a window has {window} frames; give at most "
-            f"{window}, and less where windows are to overlap"
+            place="stride",
+            value=stride,
+            expected=f"at most the window's {window} frames, and less for windows that overlap",
         )
     if stride > window - scenario.throwaway:
         raise InputError(
-            f"throwaway: is {scenario.throwaway}, but windows of {window} that are {stride} apart "
-            f"overlap by {window - stride}; give at most that, or a smaller stride"
+            place="throwaway",
+            value=scenario.throwaway,
+            expected=f"at most the overlap, {window - stride} frames (windows of {window}, stride "
+            f"{stride})",
+            remedy="give less, or a smaller stride",
         )
     latents = geometry.latents(frames)
     layout = WindowLayout(
@@ -236,7 +249,7 @@ def _table(of: WindowPrompts, most: int) -> tuple[tuple[np.ndarray, np.ndarray],
     both[0, :, : of.weights.shape[1]] = of.weights
     both[1, :, of.weights.shape[1] :] = of.negative_weights
     rows, index = np.unique(both.reshape(-1, count), axis=0, return_inverse=True)
-    # Scenarios of a few prompts more or less share a compiled program.
+    # Padded, so that scenarios with a few prompts more or less share a compiled program.
     size = min(most, max(16, 1 << (len(rows) - 1).bit_length()))
     prompt_weights = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
     prompts, negatives = index.reshape(2, -1).astype(np.int32)

@@ -62,7 +62,7 @@ def _known(error: BaseException) -> str | InputError | None:
     if "jax" not in sys.modules:
         return None
     from syncos_jax.sampling.devices import no_platform
-    from syncos_jax.sampling.faults import DeviceMemoryError
+    from syncos_jax.sampling.failures import DeviceMemoryError
 
     missing = no_platform(error)
     if missing is not None:

@@ -80,8 +80,11 @@ def _sample(
     say: Callable[[str], None],
 ) -> jax.Array:
     """Samples a job's latents and updates its preview between the parts of the run."""
-    if checkpoint.latents() is not None:
-        return pipeline.latents(request, checkpoint=checkpoint)
+    import jax.numpy as jnp
+
+    saved = checkpoint.latents()
+    if saved is not None:
+        return jnp.asarray(saved)
     run = pipeline.start(request)
     progress = watch
     if job.preview is not None:

@@ -79,7 +79,8 @@ class Job:
     def prepare(self, pipeline: Pipeline) -> Request:
         """The request for `pipeline`, derived once; raises InputError as `Pipeline.prepare`."""
         if self.request is None:
-            self.request = pipeline.prepare(self.take.scenario, self.sampler, self.used_seed)
+            request = pipeline.prepare(self.take.scenario, self.sampler, self.used_seed)
+            self.request = pipeline.fitted(request)
         return self.request
 
 

@@ -109,14 +109,22 @@ def choose_batch(run: Run) -> int:
     return min(run.windows, largest_batch(run, room).windows)
 
 
+def reports_memory(mesh: jax.sharding.Mesh) -> bool:
+    """Whether the devices say how much memory they have; CPUs do not."""
+    return _limit(mesh) is not None
+
+
+def _limit(mesh: jax.sharding.Mesh) -> int | None:
+    device = mesh.local_mesh.devices.flat[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    return int(stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
+
+
 def _whole_room(run: Run) -> int | None:
     """Bytes beside the run's own arrays on each device, were nothing else there; None where the
     device does not say."""
-    device = run.mesh.local_mesh.devices.flat[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if not stats or "bytes_limit" not in stats:
-        return None
-    return int(SHARE * int(stats["bytes_limit"])) - _held(run)
+    limit = _limit(run.mesh)
+    return None if limit is None else int(SHARE * limit) - _held(run)
 
 
 def _held(run: Run) -> int:
