@@ -12,7 +12,7 @@ import syncos_jax.pipeline.load
 from syncos_jax.cli import app
 from syncos_jax.errors import InputError
 from syncos_jax.runs.markers import Markers, read_status
-from syncos_jax.runs.outputs import Outputs, remote_path
+from syncos_jax.runs.outputs import Outputs, remote_filesystem
 
 STORY = {
     "global": "a cat",
@@ -71,16 +71,16 @@ def test_a_batch_into_an_object_store(store):
     assert status.exit_code == 1 and found["items"] == {"a": "done", "b": "done", "0003": "failed"}
     assert found["sessions"][0]["videos"] == 2
     assert "0 of 3 videos to make" in syncos(*batch).stderr
-    (outputs.root / "b.mp4").unlink()  # a video that is gone is made again
+    outputs._fs.rm("bucket/videos/b.mp4")  # a video that is gone is made again
     assert "1 of 3 videos to make" in syncos(*batch).stderr
     assert [Markers(outputs).read(name)["made"] for name in "ab"] == [1, 2]
     other = syncos(*batch, "--steps", 3)
     assert other.exit_code == 2
-    assert "s3://bucket/videos/a.mp4 was made with other settings: sampler.steps" in other.stderr
+    assert "s3://bucket/videos/a.mp4: was made with other settings: sampler.steps" in other.stderr
 
 
 def test_nothing_was_begun_there(store):
-    with pytest.raises(InputError, match="s3://bucket/none: has no manifest/batch.json"):
+    with pytest.raises(InputError, match="s3://bucket/none: no batch here"):
         read_status(Outputs("s3://bucket/none", make=False))
 
 
@@ -90,7 +90,9 @@ def test_a_store_that_refuses(store):
 
 
 def test_places_that_are_not_known():
-    with pytest.raises(InputError, match="no such kind of place; give a folder, or one of s3://"):
-        remote_path("ftp://host/videos")
+    with pytest.raises(
+        InputError, match="unknown kind of object store, expected a folder, or one of s3://"
+    ):
+        remote_filesystem("ftp://host/videos")
     with pytest.raises(InputError, match="needs the package adlfs; pip install adlfs"):
-        remote_path("az://host/videos")
+        remote_filesystem("az://host/videos")

@@ -77,7 +77,7 @@ def test_without_a_scenario(pipeline):
     np.testing.assert_array_equal(pipeline(scenario).frames, video.frames)
     with pytest.raises(InputError, match="a global prompt needs events"):
         pipeline("a cat")
-    with pytest.raises(InputError, match=r"give settings as sampler=SynCoS\(...\)"):
+    with pytest.raises(InputError, match=r"pass settings as sampler=SynCoS\(...\)"):
         pipeline(scenario, SynCoS())
 
 
@@ -86,9 +86,9 @@ def test_layout(pipeline, story):
     own = Scenario.from_dict({**STORY, "stride": 3, "fps": 8})
     assert pipeline.prepare(own).layout == WindowLayout(frames=17, window=4, stride=3)
     short = Scenario.from_dict({"global": "a", "events": [{"prompt": "b", "frames": 3}]})
-    with pytest.raises(InputError, match=r"3 frames together.* clips of 4; .*\(1 seconds\)"):
+    with pytest.raises(InputError, match=r"3 frames in all.* clips of 4; .*\(1 seconds\)"):
         pipeline.prepare(short)
-    with pytest.raises(InputError, match="stride: is 5, but a window has 4 frames"):
+    with pytest.raises(InputError, match="stride must be at most the window's 4 frames.*got 5"):
         pipeline.prepare(Scenario.from_dict({**STORY, "stride": 5}))
 
 

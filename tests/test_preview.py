@@ -31,7 +31,7 @@ def test_looks_every_few_rows_and_at_the_end(tmp_path, monkeypatch):
     looks = []
     monkeypatch.setattr(preview, "write", looks.append)
     for row in (1, 4, 6, 9, 11, 12, 17, 20):
-        preview(SimpleNamespace(row=row, total=20, clean=latents))
+        preview(SimpleNamespace(next_call=row, num_calls=20, clean=latents))
     assert len(looks) == 4  # at 6, 11, 17, 20
 
 

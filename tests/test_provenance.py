@@ -102,7 +102,7 @@ def test_the_record_and_the_same_video_again():
 
     again = generate("--from", "out-street-seed5.json", "--latents", "again.npy")
     assert again.exit_code == 0, again.output
-    assert "bit for bit those of out-street-seed5.json" in again.stderr
+    assert "bit-identical to those of out-street-seed5.json" in again.stderr
     np.testing.assert_array_equal(np.load("again.npy"), latents)
     new = read("out-street-seed5-again.json")
     assert new["made_from"] == {"file": "out-street-seed5.json", "identical": True}
@@ -116,7 +116,7 @@ def test_the_record_and_the_same_video_again():
     result = generate("--from", "old.json", "--out", "new.webm")
     assert result.exit_code == 0
     warning = next(line for line in result.stderr.splitlines() if line.startswith("warning"))
-    assert "the latents are not those of old.json" in warning and "jax 0.1, here" in warning
+    assert "the latents differ from those of old.json" in warning and "jax 0.1, here" in warning
     assert read("new.json")["made_from"]["identical"] is False
     assert provenance.read_provenance("new.webm")["latents_sha256"] == new["latents"]["sha256"]
 
@@ -139,16 +139,16 @@ def write_record(**changes):
 
 
 BAD_RECORDS = [
-    ({"format": "x"}, "a.json: is not the record of a video"),
+    ({"format": "x"}, "a.json: not the metadata file of a video"),
     ({"version": 2}, "a.json: has version 2, but this package reads 1"),
     ({"sampler": {"name": "nope"}}, "a.json: sampler: unknown name 'nope'"),
     ({"scenario": {"events": []}}, "a.json: events: has no event"),
-    ({"seed": -1}, "a.json: seed: is -1"),
-    ({"latents": {}}, "a.json: latents.sha256: is None"),
-    ({"device": 3}, "a.json: device: is 3, but expected a mapping"),
-    ({"video": {"scale": "x"}}, "a.json: video.scale: is 'x', but expected 1 to 64"),
-    ({"video": {"label": 3}}, "a.json: video.label: is 3, but expected text"),
-    ({}, "a.json: was made with weights 000000000000..., but the model 'demo' has"),
+    ({"seed": -1}, "a.json: seed must be an integer from 0, got -1"),
+    ({"latents": {}}, "a.json: latents.sha256 must be text, got None"),
+    ({"device": 3}, "a.json: device must be a mapping, got 3"),
+    ({"video": {"scale": "x"}}, "a.json: video.scale must be an integer, 1 to 64, got 'x'"),
+    ({"video": {"label": 3}}, "a.json: video.label must be text or null, got 3"),
+    ({}, "a.json: made with weights 000000000000..., but the model 'demo' has"),
 ]
 
 
@@ -164,8 +164,11 @@ def test_bad_records_are_one_line(changes, message):
 BAD_OPTIONS = [
     (["story.yaml", "--from", "a.json"], "--from makes a video again as it was; leave out"),
     (["--from", "a.json", "--steps", 3], "--from makes a video again as it was; leave out"),
-    (["--from", "a.json", "--out", "a.mp4"], "would replace a.json, the record that --from reads"),
-    (["story.json", "--out", "story.mp4"], "story.json is where the record of story.mp4 goes"),
+    (
+        ["--from", "a.json", "--out", "a.mp4"],
+        "would replace a.json, the metadata file that is read",
+    ),
+    (["story.json", "--out", "story.mp4"], "story.json: the metadata file of story.mp4 goes here"),
     (["story.yaml", "--prompt", "x"], "both SCENARIO and --prompt are given"),
     ([], "there is nothing to make; give one of a scenario file"),
     (["story.yaml", "--takes", 2, "--seeds", "1,2"], "both --seeds and --takes are given"),
@@ -176,7 +179,7 @@ BAD_OPTIONS = [
     (["--prompt", "x", "--set", "a=b"], "--set goes with a scenario file"),
     (["story.yaml", "--set", "colour=red"], "'colour': is no variable of this scenario"),
     (["story.yaml", "--label", "生"], "label: '生' cannot be drawn"),
-    (["story.yaml", "--latents", "l.txt"], "the name of the latents must end in .npy or .npz"),
+    (["story.yaml", "--latents", "l.txt"], "the file of latents must end in .npy or .npz"),
     (["story.yaml", "--takes", 2, "--latents", "no/l.npy"], "no/l-seed4.npy: cannot write"),
 ]
 

@@ -93,7 +93,7 @@ def test_workers_of_a_cluster():
     assert resources(FakeRay(2, CPU=16, TPU=8), 4, None) == ({"resources": {"TPU": 4}}, 2)
     assert resources(FakeRay(2, CPU=16), 1, None) == ({"num_cpus": 1}, 2)
     assert resources(FakeRay(1, CPU=16), 1, 3) == ({"num_cpus": 1}, 3)
-    with pytest.raises(InputError, match="room for 4; give fewer"):
+    with pytest.raises(InputError, match="room for 4; pass fewer"):
         resources(FakeRay(2, CPU=16, GPU=8), 2, 5)
     with pytest.raises(InputError, match="room for 0"):
         resources(FakeRay(2, CPU=16, GPU=8), 16, 1)

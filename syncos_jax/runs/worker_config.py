@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from syncos_jax.pipeline.save_interval import parse_save_interval
+
 
 @dataclass(frozen=True)
 class WorkerConfig:
@@ -24,6 +26,9 @@ class WorkerConfig:
       resume: whether finished videos are skipped and interrupted ones resumed.
       retry_failed: whether videos that failed while being made are tried again.
       cache: whether compiled programs are stored on disk.
+
+    Raises:
+      InputError: `checkpoint_every` is invalid.
     """
 
     out: str
@@ -38,3 +43,6 @@ class WorkerConfig:
     resume: bool = True
     retry_failed: bool = False
     cache: bool = True
+
+    def __post_init__(self) -> None:
+        parse_save_interval(self.checkpoint_every)
