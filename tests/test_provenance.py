@@ -82,7 +82,7 @@ def test_the_record_and_the_same_video_again():
         "name": "co_denoising",
         "steps": 3,
         "guidance": 2.0,
-        "batch": None,
+        "windows_per_call": None,
         "guidance_t_min": 0.0,
         "guidance_t_max": None,
         "eta": 0.0,

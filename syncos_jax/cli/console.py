@@ -18,8 +18,6 @@ __all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OPTIONS", "TERMINATED", "fail"
 
 OPTIONS = {
     "windows_per_call": "--windows-per-call",
-    "batch": "--windows-per-call",
-    "windows_per_call": "--windows-per-call",
     "by": "--by",
     "checkpoint_every": "--checkpoint-every",
     "comment": "--comment",
