@@ -29,7 +29,7 @@ from syncos_jax.models.unet_clip.vae import VAEConfig
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.family import Wan
 from syncos_jax.models.wan.settings import WanConfig
-from syncos_jax.pipeline.plan import peak_live_bytes, tree_bytes
+from syncos_jax.pipeline.cost import peak_live_bytes, tree_bytes
 
 GIB = 2**30
 

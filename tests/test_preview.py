@@ -62,7 +62,7 @@ def test_the_strip_of_a_causal_autoencoder(tmp_path):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(InputError, match="`preview_every`: is 0"):
+    with pytest.raises(InputError, match="preview_every must be 1 or more, got 0"):
         Preview(Pipeline(FakeModel()), tmp_path / "p.png", every=0)
     with pytest.raises(InputError, match="does not exist"):
         Preview(Pipeline(FakeModel()), tmp_path / "no" / "p.png")

@@ -197,10 +197,12 @@ def test_no_file(tmp_path):
 
 
 def test_events_too_short_or_too_long():
-    with pytest.raises(InputError, match=r"events\[0\]\.seconds: is 0.01, less than half a frame"):
+    with pytest.raises(
+        InputError, match=r"events\[0\]\.seconds: is 0.08 frames at 8 fps, and none"
+    ):
         Scenario.from_dict(changed(("events", 0, "seconds"), 0.01)).event_frames(8)
     many = {"global": "a", "events": [{"prompt": "b", "frames": 900_000}] * 2}
-    with pytest.raises(InputError, match="1800000 frames together, more than 1000000"):
+    with pytest.raises(InputError, match="1800000 frames in all, more than 1000000"):
         Scenario.from_dict(many).event_frames(8)
 
 

@@ -1,4 +1,4 @@
-"""Floating-point operations of a function, counted from its equations."""
+"""Floating-point operations of a function, counted in its jaxpr."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import jax
 
 
 def flops(function: Any, *arguments: Any) -> float:
-    """Operations of all matrix products and convolutions: two for a multiplication with its
-    addition.
+    """FLOPs of all matrix products and convolutions, two per multiply-add.
 
-    Loops count as often as they turn (`lax.while_loop` once), of several branches the one with
-    most, of those for several platforms the one for all others, which is the plain one. Norms and
-    activations are left out.
+    Loops count once per iteration (`lax.while_loop` once in all), branches by the largest one,
+    `platform_dependent` by its default. Norms and activations are ignored.
 
     Args:
         function: traceable.
@@ -25,7 +23,7 @@ def flops(function: Any, *arguments: Any) -> float:
 
 
 def flops_of(jaxpr: Any) -> float:
-    """`flops` of what was traced already."""
+    """`flops` of a traced function."""
     return sum(_one(equation) for equation in jaxpr.eqns)
 
 
@@ -39,20 +37,21 @@ def _one(equation: Any) -> float:
         kernel = equation.invars[1].aval
         out = parameters["dimension_numbers"].rhs_spec[0]
         return 2.0 * equation.outvars[0].aval.size * kernel.size / kernel.shape[out]
-    inner = [flops_of(jaxpr) for jaxpr in _inner(parameters)]
+    inner = [flops_of(jaxpr) for jaxpr in inner_jaxprs(parameters)]
     if name == "cond":
         platforms = parameters.get("branches_platforms") or ()
-        if None in platforms:  # the one for all others, which pads and masks nothing
+        if None in platforms:  # the default, which pads and masks nothing
             return inner[platforms.index(None)]
         return max(inner, default=0.0)
     if name == "pallas_call" and parameters.get("cost_estimate") is not None:
-        return float(parameters["cost_estimate"].flops)  # without what it masks
+        return float(parameters["cost_estimate"].flops)  # excludes what it masks
     if name == "pallas_call":
         return sum(inner) * math.prod(parameters["grid_mapping"].grid)
     return sum(inner) * (parameters["length"] if name == "scan" else 1)
 
 
-def _inner(parameters: dict[str, Any]) -> Iterator[Any]:
+def inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters: bodies of loops, branches, calls."""
     for value in parameters.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             jaxpr = getattr(item, "jaxpr", item)

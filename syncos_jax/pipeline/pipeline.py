@@ -174,12 +174,13 @@ class Pipeline:
         if request.program not in self._fits:
             run = self._run(request)
             windows = choose_batch(run)
+            self._encoded = _conditioning_key(request), run.inputs.cond
             self._fits[request.program] = None if windows == run.windows else windows
-        windows = self._fits[request.program]
-        if windows is None:
+        fewer = self._fits[request.program]
+        if fewer is None:
             return request
-        fewer = request.sampler.replace(windows_per_call=windows)
-        fitted = self.prepare(request.scenario, fewer, request.seed)
+        sampler = request.sampler.replace(windows_per_call=fewer)
+        fitted = self.prepare(request.scenario, sampler, request.seed)
         return dataclasses.replace(fitted, requested=request.sampler)
 
     def plan(
@@ -289,17 +290,16 @@ class Pipeline:
         """The table of conditionings: a pytree with leading axis ``K``, with the rows of
         ``request.prompt_weights``. Equal prompts are encoded once."""
         prompts = [*request.prompts.prompts, *request.prompts.negatives]
-        key = (tuple(prompts), request.prompt_weights.tobytes())
-        if self._encoded[0] == key:  # of a request that was only fitted to the memory
-            return self._encoded[1]
+        key = _conditioning_key(request)
+        (encoded, table), self._encoded = self._encoded, (None, None)
+        if encoded == key:  # when the request was fitted to the memory
+            return table
         unique = list(dict.fromkeys(prompts))
         row = {prompt: index for index, prompt in enumerate(unique)}
         encoded = self.model.encode_prompts(unique)
         index = np.asarray([row[prompt] for prompt in prompts])
         each = jax.tree.map(lambda leaf: leaf[index], encoded)
-        table = self.model.interpolate_conditioning(each, request.prompt_weights)
-        self._encoded = key, table
-        return table
+        return self.model.interpolate_conditioning(each, request.prompt_weights)
 
     def decode(
         self,
@@ -339,3 +339,9 @@ class Pipeline:
             events=tuple((row["start"], row["prompt"]) for row in request.events),
             title=request.scenario.global_prompt,
         )
+
+
+def _conditioning_key(request: Request) -> tuple:
+    """Requests with equal keys have equal tables of conditionings."""
+    of = request.prompts
+    return (tuple(of.prompts), tuple(of.negatives), request.prompt_weights.tobytes())

@@ -1,8 +1,7 @@
 """A preview of a video while it is being sampled: a strip of frames, cheap enough to write often.
 
-A latent cell is turned into a colour by a linear map. The map is fitted, by least squares and at
-each preview anew, to a few frames that the VAE decodes: it costs these few decodings, whatever
-the length of the video.
+A linear map turns each latent cell into a colour. For each preview the map is fitted by least
+squares to a few frames decoded by the VAE, so the cost does not depend on the video's length.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ _CELL = 128
 
 
 def colours(latents: np.ndarray, frames: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """All latents as small pictures, by the linear map that fits some decoded frames best.
+    """All latents as small pictures, by the linear map that best fits a few decoded frames.
 
     Args:
         latents: float32 ``[F, h, w, C]``.
         frames: uint8 ``[n, H, W, 3]``, decoded from the chosen latents.
-        chosen: int ``[n]``, which ones.
+        chosen: int ``[n]``, their indices.
 
     Returns:
         uint8 ``[F, h, w, 3]``.
@@ -53,19 +52,19 @@ class Preview:
     Args:
         pipeline: whose VAE decodes.
         path: the PNG; replaced each time.
-        every: rows from one preview to the next, at least.
+        every: network calls between previews, at least.
     """
 
     def __init__(self, pipeline: Pipeline, path: str | os.PathLike[str], every: int = 20) -> None:
         if every < 1:
-            raise InputError(f"`preview_every`: is {every}, but must be 1 or more")
+            raise InputError(argument="preview_every", value=every, expected="1 or more")
         self.path = check_writable(path)
         self._pipeline = pipeline
         self._every = every
         self._next = every
 
     def __call__(self, run: Run) -> None:
-        """To be called between parts of a run; writes only when `every` rows have passed."""
+        """Call it between the parts of a run; writes only once `every` calls have passed."""
         if run.next_call < self._next and run.next_call < run.num_calls:
             return
         self._next = run.next_call + self._every
@@ -75,7 +74,7 @@ class Preview:
         """Writes the strip of these clean latents ``[F, h, w, C]``."""
         count = len(latents)
         chosen = np.unique(np.linspace(0, count - 1, min(_FITTED, count)).round().astype(int))
-        # Each alone: a causal VAE makes one frame of the first latent, and several of those after.
+        # One by one: a causal VAE makes one frame of the first latent and several of later ones.
         decoded = np.concatenate([self._pipeline.decode(latents[i : i + 1])[:1] for i in chosen])
         small = colours(latents, decoded, chosen)
         shown = np.unique(np.linspace(0, count - 1, min(_SHOWN, count)).round().astype(int))
@@ -89,5 +88,5 @@ class Preview:
             still = Image.fromarray(small[index]).resize(size, Image.Resampling.BICUBIC)
             line, column = divmod(cell, columns)
             strip.paste(still, (4 + column * (size[0] + 4), 4 + line * (size[1] + 4)))
-        with replacing(self.path) as temporary:
+        with replacing(self.path, durable=False) as temporary:
             strip.save(temporary, format="PNG")

@@ -194,7 +194,7 @@ def _leaves(state: Mapping[str, Any], *, hashed: bool = True) -> dict[str, list[
         found[name] = [str(value.dtype), list(value.shape)]
         if hashed:
             raw = np.ascontiguousarray(value)
-            found[name].append(hashlib.sha256(raw.reshape(-1).view(np.uint8)).hexdigest())
+            found[name].append(hashlib.sha256(raw.data.cast("B")).hexdigest())
     return found
 
 

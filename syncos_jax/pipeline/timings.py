@@ -1,7 +1,7 @@
 """How long runs took on this machine: written by every run, read by `syncos plan`.
 
-One JSON file in the cache folder. It holds estimates and nothing else: a file that is missing,
-damaged or not writable is as good as an empty one.
+One JSON file in the cache folder, used for estimates only: if it is missing or damaged it counts
+as empty, and if it cannot be written nothing is stored.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _MOST = 500
 
 @dataclass(frozen=True)
 class Speed:
-    """What the last run of a kind took, in seconds.
+    """How long the last run of a kind took, in seconds.
 
     Attributes:
-        row: one call of the network with all that belongs to it.
-        compile: until the first row was done.
+        row: one network call, with its update.
+        compile: until the first call was done.
         load: reading the model.
-        decode_frame, write_frame: a frame, on average.
-        scaled_from: clips of a call in the run that was measured, where it was another number.
+        decode_frame, write_frame: per frame, on average.
+        scaled_from: samples per call of the measured run, if it was another number.
     """
 
     row: float
@@ -50,21 +50,21 @@ def timings_path() -> Path:
 
 
 def remember(kind: Mapping[str, Any], speed: Speed) -> None:
-    """Writes down the speed of runs of a kind (`syncos_jax.pipeline.plan.timing_key`)."""
+    """Stores the speed of runs of a kind (`syncos_jax.pipeline.cost.timing_key`)."""
     entries = [entry for entry in _read() if entry["kind"] != dict(kind)]
     entries.append({"kind": dict(kind), "speed": asdict(speed), "when": int(time.time())})
     try:
         path = timings_path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with replacing(path, durable=False) as temporary:
             temporary.write_text(json.dumps(entries[-_MOST:], indent=1) + "\n", encoding="utf-8")
     except (OSError, RuntimeError, InputError):
         return
 
 
 def recall(kind: Mapping[str, Any]) -> Speed | None:
-    """The speed of runs of a kind; of another number of clips in a call, scaled, where this one
-    has not been run yet; None where nothing is known."""
+    """The speed of runs of a kind, or one scaled from another number of samples per call; None if
+    unknown."""
     near: tuple[float, Speed, int] | None = None
     for entry in _read():
         there = entry["kind"]
@@ -103,7 +103,7 @@ def _read() -> list[dict[str, Any]]:
 
 
 class Stopwatch:
-    """Seconds of a row, from the reports of a run: a progress callback around another one."""
+    """A progress callback around another one, which measures the seconds of a network call."""
 
     def __init__(self, progress: Any = None) -> None:
         self._progress = progress
@@ -119,7 +119,7 @@ class Stopwatch:
 
     @property
     def row(self) -> float | None:
-        """Seconds of a row; None where fewer than two reports came."""
+        """Seconds of a network call; None after fewer than two reports."""
         if self._first is None or self._last is None or self._last[1] <= self._first[1]:
             return None
         return (self._last[0] - self._first[0]) / (self._last[1] - self._first[1])

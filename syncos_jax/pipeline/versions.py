@@ -1,4 +1,4 @@
-"""Versions and devices, as records and checkpoints name them."""
+"""Versions and devices, for metadata files and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what takes part in making a video."""
+    """Versions of the packages that make a video."""
     found = {"syncos_jax": syncos_jax.__version__}
     for name in _PACKAGES:
         try:
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def device_of(placement: Placement) -> dict[str, Any]:
-    """platform, kind and count of the devices that a pipeline runs on."""
+    """Platform, kind and count of a pipeline's devices."""
     devices = sorted(placement.mesh.devices.flat, key=lambda device: device.id)
     return {
         "platform": devices[0].platform,

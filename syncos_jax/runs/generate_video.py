@@ -157,7 +157,7 @@ def decode_and_write(
 
 def _record_speed(request: Request, seconds: dict[str, float], row: float, frames: int) -> None:
     """Stores how long a run took; plans read it."""
-    from syncos_jax.pipeline.plan import timing_key
+    from syncos_jax.pipeline.cost import timing_key
     from syncos_jax.pipeline.timings import Speed, recall, remember
 
     kind = timing_key(request)

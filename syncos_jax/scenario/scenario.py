@@ -30,7 +30,7 @@ EXPECTED = {
     "frames": f"a whole number of frames from 1 to {MAX_FRAMES}",
     "sampler": "a mapping such as {name: syncos, steps: 50}",
     "seed": "a whole number from 0 to 4294967295",
-    "fps": "a number of frames per second above 0 and at most 240",
+    "fps": "a number of frames per second from 0.01 to 240",
     "stride": "a whole number of frames, at least 1",
     "throwaway": "a whole number of latent frames, 0 or more",
     "window": f"a whole number of frames from 1 to {MAX_WINDOW}",
@@ -83,12 +83,12 @@ class Event(BaseModel):
             raise ValueError("has both seconds and frames; remove one of the two")
         return self
 
-    def length(self, fps: float) -> int:
-        """Frames of this event at ``fps`` frames per second; 0 where less than half a frame."""
+    def length(self, fps: float) -> float:
+        """Length of this event at `fps` frames per second, in frames, not rounded."""
         if self.frames is not None:
-            return self.frames
+            return float(self.frames)
         assert self.seconds is not None
-        return math.floor(self.seconds * fps + 0.5)
+        return self.seconds * fps
 
 
 class Override(BaseModel):
@@ -157,7 +157,7 @@ class Scenario(BaseModel):
     events: tuple[Event, ...] = Field(strict=False)
     sampler: dict[str, Any] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    fps: Annotated[float, Field(ge=0.01, le=240)] | None = None
     stride: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] | None = None
     throwaway: Annotated[int, Field(ge=0, le=MAX_WINDOW)] = 0
@@ -315,23 +315,37 @@ class Scenario(BaseModel):
         ]
 
     def event_frames(self, fps: float) -> list[int]:
-        """Frames of each event; the scenario's own ``fps`` takes precedence over ``fps``.
+        """Frames of each event; the scenario's own `fps` takes precedence over the argument.
 
-        Raises InputError where an event is shorter than half a frame, or the whole is too long.
+        Boundaries are rounded, not lengths: each is at most half a frame off, however many events
+        come before it.
+
+        Raises:
+            InputError: an event has no frame of its own, or the video is too long.
         """
         rate = self.fps or fps
-        frames = [event.length(rate) for event in self.events]
+        ends = [math.floor(end + 0.5) for end in self.boundaries(rate)]
+        frames = [end - start for start, end in zip([0, *ends], ends, strict=False)]
         for index, (event, count) in enumerate(zip(self.events, frames, strict=True)):
             if count < 1:
                 raise InputError(
-                    f"events[{index}].seconds: is {event.seconds:g}, less than half a frame at "
-                    f"{rate:g} frames per second; give at least {1 / rate:g}"
+                    f"is {event.length(rate):g} frames at {rate:g} fps, and none after rounding",
+                    place=f"events[{index}].seconds",
+                    value=event.seconds,
+                    remedy=f"give at least {1 / rate:g}",
                 )
-        if sum(frames) > MAX_FRAMES:
+        if ends[-1] > MAX_FRAMES:
             raise InputError(
-                f"events: are {sum(frames)} frames together, more than {MAX_FRAMES}; shorten them"
+                f"{ends[-1]} frames in all, more than {MAX_FRAMES}",
+                place="events",
+                remedy="shorten them",
             )
         return frames
+
+    def boundaries(self, fps: float) -> list[float]:
+        """Where each event ends at `fps` frames per second, in frames, not rounded."""
+        lengths = [event.length(fps) for event in self.events]
+        return [math.fsum(lengths[: index + 1]) for index in range(len(lengths))]
 
     def total_frames(self, fps: float) -> int:
         """Frames of the whole video."""

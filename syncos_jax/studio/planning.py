@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from syncos_jax.pipeline.plan import abstract_call, abstract_carry, peak_live_bytes, timing_key
-from syncos_jax.pipeline.plan import tree_bytes as bytes_of
+from syncos_jax.pipeline.cost import memory_bytes, timing_key
 from syncos_jax.pipeline.timings import recall
 from syncos_jax.scenario import Scenario
 
 if TYPE_CHECKING:
     from syncos_jax.models.family import Model
-    from syncos_jax.pipeline.request import Request
     from syncos_jax.studio.video_request import VideoRequest
 
-_call_bytes: dict[Any, tuple[int, int]] = {}
-_measuring = threading.Lock()
 _tokenizing = threading.Lock()
 
 
@@ -52,33 +48,6 @@ def plan(asked: VideoRequest) -> dict[str, Any]:
         ],
         "scenario": asked.scenario.to_dict(),
     }
-
-
-def memory_bytes(request: Request) -> int:
-    """Weights, state and one call of the network.
-
-    What a call needs grows evenly with its clips, so that two traces of the network, of one clip
-    and of two, say it for every length of video; `Pipeline.plan` traces the very call.
-    """
-    weights = bytes_of(dict(request.model.weights))
-    one, two = _bytes_of_calls(request)
-    clips = request.call_schedule.samples_per_call
-    return weights + bytes_of(abstract_carry(request)) + one + (clips - 1) * (two - one)
-
-
-def _bytes_of_calls(request: Request) -> tuple[int, int]:
-    model = request.model
-    key = (id(model), request.layout.window, request.frame_shape, request.sampler.lookahead)
-    with _measuring:
-        if key not in _call_bytes:
-            cond = jax.eval_shape(lambda: model.encode_prompts([""]))
-            denoise = jax.jit(model.denoiser)
-            one, two = (
-                peak_live_bytes(denoise.trace(*abstract_call(request, cond, clips)).jaxpr.jaxpr)
-                for clips in (1, 2)
-            )
-            _call_bytes[key] = (one, two)
-        return _call_bytes[key]
 
 
 def lost_words(model: Model, scenario: Scenario) -> tuple[str | None, ...]:

@@ -381,7 +381,7 @@ class _Phases(Phases):
 
 
 def _known_speed(request: Request) -> Any:
-    from syncos_jax.pipeline.plan import timing_key
+    from syncos_jax.pipeline.cost import timing_key
     from syncos_jax.pipeline.timings import recall
 
     return recall(timing_key(request))
