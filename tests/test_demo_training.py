@@ -502,6 +502,34 @@ def test_drawn_frames_are_read_one_by_one():
     assert gates.frames_right(frames, scenes[::-1])["shape"] < 0.6
 
 
+def test_completed_clips_have_to_continue_what_they_were_given():
+    rng = np.random.default_rng(3)
+    scenes = [sample_scene(rng, TINY.subjects) for _ in range(24)]
+    clips = render(scenes)
+    good = gates.completed_right(clips, scenes, clips, known=(0, 7))
+    assert min(good[name] for name in gates.CLIPS) >= 0.97
+    assert good["kept"] == 0 and good["jump"] < 1.5
+    torn = clips.copy()
+    torn[:, 0] = clips[::-1, 0]  # another clip's picture
+    bad = gates.completed_right(torn, scenes, clips, known=(0,))
+    assert bad["kept"] > 50 and bad["jump"] > 8
+    assert gates.completed_right(clips[:, ::-1], scenes, clips, known=(0,))["motion"] < 0.1
+
+
+@pytest.mark.slow
+def test_known_frames_stay_as_they_are_given(tmp_path):
+    vocabulary = train_tokenizer(tmp_path)
+    networks = random_network(lambda: TextToVideo(TINY, vocabulary, rngs=nnx.Rngs(0)), seed=1)
+    vae = random_network(lambda: AutoencoderKL(TINY.vae, rngs=nnx.Rngs(0)))
+    tokenizer = PromptTokenizer(tmp_path, TOKENS)
+    clips, scenes, given = gates.completed_clips(
+        networks, vae, tokenizer, TINY.subjects, 2, seed=0, known=(0, 3)
+    )
+    assert clips.shape == (2, CLIP_FRAMES, 64, 64, 3) and len(scenes) == 2
+    np.testing.assert_array_equal(clips[:, [0, 3]], given[:, [0, 3]])
+    assert np.abs(clips[:, 1].astype(int) - given[:, 1]).mean() > 1
+
+
 def test_a_scene_at_a_frame_begins_there():
 
     scene = sample_scene(np.random.default_rng(4), TINY.subjects, motion="grow")

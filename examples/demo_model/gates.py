@@ -1,8 +1,9 @@
 """What a stage of the training must reach before the next one begins."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,17 @@ from demo_model.diffusion import SCHEDULE, TextToVideo, over_space, without_time
 from demo_model.evaluate import prompt
 from demo_model.export import GUIDANCE
 from demo_model.train_vae import stills
-from demo_model.world import Scene, Subjects, render
+from demo_model.world import Scene, Subjects, render, sample_scene
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.world import BACKGROUNDS, COLOURS, SHAPES
-from syncos_jax.metrics.world.tracker import track
+from syncos_jax.metrics.world import BACKGROUNDS, COLOURS, SHAPES, SIZE
+from syncos_jax.metrics.world.tracker import read, track
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.sampling.schedule import NoiseSchedule
 
 AUTOENCODER = {"shape": 0.98, "colour": 0.98, "background": 0.98}
 FRAMES = {"shape": 0.95, "colour": 0.98, "background": 0.98}
+CLIPS = {"shape": 0.95, "colour": 0.98, "background": 0.98, "motion": 0.9}
 STEPS = 25  # of sampling
 
 
@@ -61,25 +63,118 @@ def drawn_frames(
 ) -> tuple[np.ndarray, list[Scene]]:
     """Single frames ``[number, 64, 64, 3]`` drawn without the temporal layers, and their scenes."""
     scenes = stills(np.random.default_rng((seed, 9)), number, subjects)
-    text = networks.text_encoder(jnp.asarray(tokenizer([prompt(s) for s in scenes])))
-    empty = networks.text_encoder(jnp.asarray(tokenizer([""] * number)))
+    graph, params = without_time(networks.unet), nnx.state(networks.unet, over_space)
+    side = 64 // vae.config.factor
+    nothing = jnp.zeros((number, 1, side, side, vae.config.latent_channels))
+    texts = _texts(networks, tokenizer, [prompt(scene) for scene in scenes])
+    latents = _sample((graph, params), nothing, jnp.zeros((number, 1)), texts, seed)
+    return _decoded(vae, latents)[:, 0], scenes
+
+
+def completed_clips(
+    networks: TextToVideo,
+    vae: AutoencoderKL,
+    tokenizer: PromptTokenizer,
+    subjects: Subjects,
+    number: int,
+    seed: int,
+    known: Sequence[int] = (0,),
+) -> tuple[np.ndarray, list[Scene], np.ndarray]:
+    """Clips of which some frames are given, drawn, and the others are made from the prompt.
+
+    Args:
+        networks, vae, tokenizer, subjects: of the model.
+        number: of clips.
+        seed: of the scenes and the noise.
+        known: places of the given frames.
+
+    Returns:
+        Clips uint8 ``[number, F, 64, 64, 3]``, their scenes, and the same clips with the given
+        frames alone made by the autoencoder.
+    """
+    rng = np.random.default_rng((seed, 11))
+    scenes = [sample_scene(rng, subjects) for _ in range(number)]
+    images = jnp.asarray(render(scenes), jnp.float32) / 127.5 - 1
+    encode = nnx.jit(lambda vae, x: vae.encode(x)[0])
+    flat = encode(vae, images.reshape(-1, *images.shape[2:]))
+    x0 = flat.reshape(*images.shape[:2], *flat.shape[1:])
+    mask = jnp.zeros(images.shape[:2]).at[:, jnp.asarray(known)].set(1)
+    texts = _texts(networks, tokenizer, [prompt(scene) for scene in scenes])
+    latents = _sample(nnx.split(networks.unet), x0, mask, texts, seed)
+    return _decoded(vae, latents), scenes, _decoded(vae, x0)
+
+
+def completed_right(
+    clips: np.ndarray, scenes: list[Scene], given: np.ndarray, known: Sequence[int]
+) -> dict[str, float]:
+    """Whether completed clips continue what they were given.
+
+    Args:
+        clips, scenes, given: from `completed_clips`.
+        known: places of the given frames.
+
+    Returns:
+        Share of the clips with the right motion (read over all frames); shares of the made frames
+        with the right shape, colour and background; ``kept``: largest difference of a known frame
+        from its own encoding and decoding, of 255; ``jump``: the 90th percentile over clips of how
+        far the subject moves or grows (px) from a known frame to the made one next to it, more
+        than between drawn frames.
+    """
+    made = [f for f in range(clips.shape[1]) if f not in known]
+    edges = [(f, f + 1) for f in range(clips.shape[1] - 1) if (f in known) != (f + 1 in known)]
+    right, jumps = [], []
+    for clip, scene in zip(clips, scenes, strict=True):
+        seen, path = track(clip), scene.path()
+        frames = frames_right(clip[made], [scene] * len(made))
+        right.append(frames | {"motion": float(read(seen)["motion"] == scene.motion)})
+        found = np.stack([seen.x, seen.y, seen.size], axis=1)
+        moved = [found[b] - found[a] - (path[b] - path[a]) for a, b in edges]
+        jumps.append(float(np.nan_to_num(np.abs(moved), nan=SIZE).max()))
+    known = list(known)
+    apart = np.abs(clips[:, known].astype(int) - given[:, known])
+    means = {name: float(np.mean([each[name] for each in right])) for name in right[0]}
+    return means | {"kept": float(apart.max()), "jump": float(np.percentile(jumps, 90))}
+
+
+def _texts(
+    networks: TextToVideo, tokenizer: PromptTokenizer, prompts: list[str]
+) -> tuple[jax.Array, jax.Array]:
+    """Features of the prompts, and of as many empty ones: ``[n, S, D]`` each."""
+    empty = tokenizer([""] * len(prompts))
+    text, free = (networks.text_encoder(jnp.asarray(ids)) for ids in (tokenizer(prompts), empty))
+    return text, free
+
+
+def _sample(
+    split: tuple[Any, Any], x0: jax.Array, known: jax.Array, texts: Any, seed: int
+) -> jax.Array:
+    """Guided DDIM of a split UNet; known frames ``[n, F]`` of ``x0 [n, F, h, w, C]`` stay clean,
+    at timestep 0."""
+    graph, params = split
     steps = NoiseSchedule.from_betas(**SCHEDULE).steps(STEPS)
     rows = jnp.asarray(np.stack(steps[1:5], axis=1), jnp.float32), jnp.asarray(steps.t, jnp.int32)
-    graph = without_time(networks.unet)
+    is_known = known[..., None, None, None] > 0
 
     def step(params, x: jax.Array, row: tuple[jax.Array, jax.Array]):
         (a, b, a_next, b_next), t = row
         unet = nnx.merge(graph, params)
-        t = jnp.broadcast_to(t, (number,))
-        prompted, free = unet(x, t, text), unet(x, t, empty)
+        times = jnp.where(known > 0, 0, t)
+        prompted, free = (unet(x, times, text) for text in texts)
         v = free + GUIDANCE * (prompted - free)
-        return a_next * (a * x - b * v) + b_next * (b * x + a * v), None
+        x_next = a_next * (a * x - b * v) + b_next * (b * x + a * v)
+        return jnp.where(is_known, x0, x_next), None
 
-    side = 64 // vae.config.factor
-    x = jax.random.normal(jax.random.key(seed), (number, 1, side, side, vae.config.latent_channels))
-    params = nnx.state(networks.unet, over_space)
-    sampled = jax.jit(lambda p, x: jax.lax.scan(lambda x, r: step(p, x, r), x, rows)[0])(params, x)
-    return _pixels(nnx.jit(AutoencoderKL.decode)(vae, sampled[:, 0])), scenes
+    x = jnp.where(is_known, x0, jax.random.normal(jax.random.key(seed), x0.shape))
+    sampled: jax.Array = jax.jit(
+        lambda params, x: jax.lax.scan(lambda x, row: step(params, x, row), x, rows)[0]
+    )(params, x)
+    return sampled
+
+
+def _decoded(vae: AutoencoderKL, latents: jax.Array) -> np.ndarray:
+    """Frames uint8 ``[n, F, H, W, 3]`` of latents ``[n, F, h, w, C]``."""
+    frames = _pixels(nnx.jit(AutoencoderKL.decode)(vae, latents.reshape(-1, *latents.shape[2:])))
+    return frames.reshape(*latents.shape[:2], *frames.shape[1:])
 
 
 def check(

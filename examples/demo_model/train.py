@@ -35,6 +35,7 @@ UNTIL = ("autoencoder", "frames", "clips")
 Parts = tuple[TextToVideo, AutoencoderKL, PromptTokenizer]
 TEXT_STEPS = 1500
 GATE_FRAMES = 192
+GATE_CLIPS = 32
 
 
 @exit_on_error()
@@ -81,6 +82,8 @@ def main(
         learn_to_draw(*parts, sizes, folder, seed)
     if until == "clips":
         train_clips(*parts, sizes, folder / "clips", seed, inflate=done != "clips")
+        made = gates.completed_clips(*parts, sizes.subjects, GATE_CLIPS, seed)
+        gates.check("clips", gates.completed_right(*made, known=(0,)), gates.CLIPS, folder)
     if out is not None:
         networks, vae, _ = parts
         if until == "frames":
