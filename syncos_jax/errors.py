@@ -37,8 +37,30 @@ class Argument(NamedTuple):
         return f"`{self.name}={value if isinstance(value, str | os.PathLike) else short(value)}`"
 
 
+class Phrase(str):
+    """Text that mentions arguments: a str as users of the library read it, which a front end can
+    word its own way. ::
+
+        Phrase("pass ", Argument("resume", False), " to start over")
+        # pass `resume=False` to start over
+    """
+
+    parts: tuple[str | Argument, ...]
+
+    def __new__(cls, *parts: str | Argument) -> Phrase:
+        made = super().__new__(cls, "".join(map(str, parts)))
+        made.parts = tuple(
+            inner for one in parts for inner in (one.parts if isinstance(one, Phrase) else (one,))
+        )
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Copied and pickled with its parts."""
+        return self.parts
+
+
 Text = str | Argument | tuple[str | Argument, ...]
-"""Words, with arguments in between: ``("pass ", Argument("resume", False), " to start over")``."""
+"""Plain text, one argument, or the parts of a `Phrase`."""
 
 _Error = TypeVar("_Error", bound="InputError")
 _repr = reprlib.Repr()
@@ -97,7 +119,7 @@ class InputError(ValueError):
         remedy: Text | None = None,
     ) -> None:
         super().__init__(what)
-        self.what = what
+        self.what = _phrase(what)
         if place is None:
             place = ()
         elif isinstance(place, str | os.PathLike):
@@ -105,8 +127,8 @@ class InputError(ValueError):
         self.place = tuple(os.fspath(part) for part in place)
         self.argument = argument
         self.value = value
-        self.expected = expected
-        self.remedy = remedy
+        self.expected = None if expected is None else _phrase(expected)
+        self.remedy = None if remedy is None else _phrase(remedy)
         self._together: tuple[InputError, ...] = ()
 
     @classmethod
@@ -148,34 +170,33 @@ class InputError(ValueError):
         """Copied and pickled by its attributes, whatever arguments a subclass takes."""
         return _restored, (type(self), self.args, self.__dict__.copy())
 
-    def text(self, worded: Callable[[Argument], str] = str, *, subject: str | None = None) -> str:
+    def text(self, words: Callable[[Argument], str] = str, *, subject: str | None = None) -> str:
         """The error in one line, without the remedy.
 
         Args:
-          worded: gives the words for an argument.
+          words: gives the words for an argument.
           subject: what to call the argument or place at fault; None for its own name.
         """
         if self._together:
-            numbered = (f"({n}) {one.line(worded)}" for n, one in enumerate(self._together, 1))
+            numbered = (f"({n}) {one.line(words)}" for n, one in enumerate(self._together, 1))
             return f"{len(self._together)} errors: {'; '.join(numbered)}"
         subjects = list(self.place)
         if self.argument is not None:
-            named = Argument(self.argument)
-            subjects.append(self.argument if worded is str else worded(named))
+            subjects.append(self.argument if words is str else words(Argument(self.argument)))
         if subject is not None:
             subjects = [subject]
-        what = worded_text(self.what, worded)
+        what = worded(self.what, words)
         got = "" if self.value is MISSING else f", got {short(self.value)}"
-        expected = worded_text(self.expected, worded) if self.expected is not None else ""
+        expected = "" if self.expected is None else worded(self.expected, words)
         if not what:
             return _line(f"{': '.join(subjects)} must be {expected}{got}")
         expected = f", expected {expected}" if expected else ""
         return _line(": ".join([*subjects, what]) + got + expected)
 
-    def line(self, worded: Callable[[Argument], str] = str) -> str:
+    def line(self, words: Callable[[Argument], str] = str) -> str:
         """`text` and the remedy, in one line."""
-        remedy = worded_text(self.remedy, worded) if self.remedy is not None else ""
-        return self.text(worded) + (f"; {_line(remedy)}" if remedy else "")
+        remedy = "" if self.remedy is None else _line(worded(self.remedy, words))
+        return self.text(words) + (f"; {remedy}" if remedy else "")
 
     def __str__(self) -> str:
         return self.line()
@@ -188,10 +209,16 @@ def _restored(kind: type[_Error], args: tuple[Any, ...], state: dict[str, Any]) 
     return made
 
 
-def worded_text(text: Text, worded: Callable[[Argument], str] = str) -> str:
-    """`text` as a string, its arguments worded by `worded`."""
-    parts = (text,) if isinstance(text, str | Argument) else text
-    return "".join(part if isinstance(part, str) else worded(part) for part in parts)
+def worded(text: str, words: Callable[[Argument], str]) -> str:
+    """`text` with the arguments that it mentions worded by `words`."""
+    parts = text.parts if isinstance(text, Phrase) else (text,)
+    return "".join(words(part) if isinstance(part, Argument) else part for part in parts)
+
+
+def _phrase(text: Text) -> str:
+    if isinstance(text, str):
+        return text
+    return Phrase(text) if isinstance(text, Argument) else Phrase(*text)
 
 
 def _line(text: str) -> str:

@@ -93,7 +93,7 @@ def test_wrong_shape(state):
 def test_other_sizes_than_configured(state):
     message = refused(save_ckpt("a.ckpt", state), options=("--only", "text_encoder"))
     assert "misshaped token_embedding.weight: (512, 64)" in message
-    assert message.endswith("VideoCrafter2's published sizes are assumed: give --config FILE")
+    assert message.endswith("VideoCrafter2's published sizes were assumed; pass --config FILE")
 
 
 def test_nan_is_a_warning_with_the_name(state):
@@ -152,7 +152,7 @@ def test_networks_that_are_not_there(state):
     refused(source, "holds only text_encoder, no tensors of unet, vae", options=())
     refused(source, "has no tensors of the vae, but of text_encoder", options=("--only", "vae"))
     bare = {key.removeprefix(PREFIX): value for key, value in state.items()}
-    refused(save_ckpt("b.ckpt", bare), "no name in it begins with", "--only unet", options=())
+    refused(save_ckpt("b.ckpt", bare), "no tensor name starts with", "--only unet", options=())
 
 
 def test_a_file_without_prefixes(state):
@@ -173,8 +173,8 @@ def test_a_folder_that_is_there_is_kept(state):
     source = save_ckpt("a.ckpt", state)
     Path("out").mkdir()
     Path("out/mine.txt").write_text("precious")
-    refused(source, "--out out: exists and is not empty; --force replaces it")
-    refused("a.ckpt", "a.ckpt: exists and is not a folder", out="a.ckpt")
+    refused(source, "--out: exists and is not empty, got 'out'; pass --force to replace it")
+    refused("a.ckpt", "--out: exists and is not a folder, got 'a.ckpt'", out="a.ckpt")
     os.truncate("a.ckpt", 5000)
     refused(source, "damaged or truncated", options=(*OPTIONS, "--force"))
     assert Path("out/mine.txt").read_text() == "precious"
@@ -285,7 +285,7 @@ def test_damaged_models_are_refused_when_loaded(state):
     path.write_text(json.dumps({**values, "version": 99}))
     refused_info("has version 99, but this package reads 1")
     path.write_text(json.dumps({**values, "format": "other"}))
-    refused_info("is not the config.json of a converted model")
+    refused_info("not the config.json of a converted model")
     path.write_text(json.dumps({**values, "wings": 2}))
     refused_info("unknown wings")
     path.write_text(json.dumps({**values, "text": {**values["text"], "layers": 3}}))

@@ -148,7 +148,9 @@ def test_tokenizers_that_are_refused(source, tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "_names", unreachable)
     said = refused(checkpoint, out, *options)
-    assert "the checkpoint carries none and open_clip is not installed; give --tokenizer" in said
+    assert (
+        "the checkpoint has no tokenizer and open_clip is not installed; pass --tokenizer" in said
+    )
     checkpoint = save_ckpt(tmp_path / "text.ckpt", weights("openclip_text_tiny"))
     options = (*options, "--only", "text_encoder", "--tokenizer")
     said = refused(checkpoint, out, *options, tmp_path / "none")

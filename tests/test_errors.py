@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from syncos_jax.cli.console import fail, flag
-from syncos_jax.errors import MISSING, Argument, InputError
+from syncos_jax.errors import MISSING, Argument, InputError, Phrase, worded
 from syncos_jax.sampling.failures import NonFiniteError
 
 RESUME = Argument("resume", False)
@@ -96,3 +96,10 @@ def test_errors_are_copied_and_pickled_with_their_data():
         assert str(twin) == str(error) and twin.value is MISSING
     own = pickle.loads(pickle.dumps(NonFiniteError("not finite", 3, [0, 1], 2)))
     assert (str(own), own.windows, own.video) == ("not finite", (0, 1), 2)
+
+
+def test_a_phrase_is_text_that_front_ends_can_word():
+    phrase = pickle.loads(pickle.dumps(Phrase("pass ", RESUME, " to restart")))
+    assert phrase == "pass `resume=False` to restart"
+    assert worded(phrase, flag) == "pass --no-resume to restart"
+    assert worded("plain `resume=False`", flag) == "plain `resume=False`"

@@ -106,7 +106,7 @@ def test_choosing_scenarios():
     ):
         with pytest.raises(InputError, match=message):
             choose_cases(names, False)
-    with pytest.raises(InputError, match="exclude one another"):
+    with pytest.raises(InputError, match="cannot be combined"):
         choose_cases(["open"], True)
 
 

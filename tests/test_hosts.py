@@ -84,5 +84,5 @@ def test_sigterm_while_waiting(process, tmp_path, monkeypatch):
 
 
 def test_a_limit_is_more_than_nothing():
-    with pytest.raises(InputError, match="`join_timeout`: is 0 seconds; give more than 0"):
+    with pytest.raises(InputError, match="join_timeout must be more than 0 seconds, got 0"):
         initialize("127.0.0.1:1", 2, 1, timeout=0.0)

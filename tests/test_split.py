@@ -159,7 +159,7 @@ def test_the_key_is_not_taken_elsewhere(monkeypatch):
 def test_nobody_there():
     with pytest.raises(InputError, match="cannot be reached"):
         split_story("A cat.", None, ModelSplitter("http://127.0.0.1:1/v1", "small"))
-    with pytest.raises(InputError, match="is no address"):
+    with pytest.raises(InputError, match="llm must be an address"):
         ModelSplitter("file:///etc/passwd", "small")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.models.animatediff.family import AnimateDiffConfig
 from syncos_jax.models.animatediff.unet import MotionUNetConfig
 from syncos_jax.weights_convert import diffusers_tables as tables
@@ -105,15 +105,16 @@ def open_model(folder: Path, motion: Path | None = None, only: str | None = None
     """
     if only is not None and only not in AnimateDiffConfig.networks:
         known = ", ".join(AnimateDiffConfig.networks)
-        raise InputError(f"`only={only}`: AnimateDiff has no such network; one of {known}")
+        raise InputError(argument="only", expected=f"one of {known} for AnimateDiff", value=only)
     unet = read_json(folder / "unet" / "config.json")
     adapter, tensors = _adapter(motion)
     whole = unet.get("_class_name") == "UNetMotionModel"
     if whole == (motion is not None):
+        motion = Argument("motion")
         raise InputError(
-            f"{folder}: its UNet has motion modules already; leave out `motion`"
-            if whole
-            else f"{folder}: its UNet has no motion modules; give a motion adapter as `motion`"
+            "its UNet already has motion modules" if whole else "its UNet has no motion modules",
+            place=folder,
+            remedy=("omit ", motion) if whole else ("pass a motion adapter as ", motion),
         )
     parts: dict[str, Part] = {}
     of_parts = {"unet": UNET, "vae": tables.VAE, "text_encoder": tables.CLIP_TEXT}

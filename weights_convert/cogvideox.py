@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig, CogVideoXVAEConfig
 from syncos_jax.models.cogvideox.settings import CogVideoXConfig
 from syncos_jax.models.t5 import T5Config
@@ -65,7 +65,7 @@ def open_model(folder: Path, only: str | None = None) -> Checkpoint:
     """
     if only is not None and only not in CogVideoXConfig.networks:
         known = ", ".join(CogVideoXConfig.networks)
-        raise InputError(f"`only={only}`: CogVideoX has no such network; one of {known}")
+        raise InputError(argument="only", expected=f"one of {known} for CogVideoX", value=only)
     parts: dict[str, Part] = {}
     sizes: dict[str, Any] = {
         "transformer": CogVideoXTransformerConfig(),
@@ -153,9 +153,9 @@ def _check(config: CogVideoXConfig, parts: Mapping[str, Part]) -> None:
         channels, out = transformer.in_channels, transformer.out_channels
         if channels != out:
             raise InputError(
-                f"the transformer takes {channels} channels and gives {out}, so it is conditioned "
-                "on images (CogVideoX I2V); only text-to-video can be converted, or the "
-                "transformer alone with `only`"
+                f"the transformer has {channels} input and {out} output channels, so it is "
+                "conditioned on images (CogVideoX I2V); only text-to-video is supported",
+                remedy=("to convert the transformer alone, pass ", Argument("only")),
             )
         if channels != config.vae.latent_channels:
             raise InputError(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.files.atomic import followed, put_folder, temporary_folder
 from syncos_jax.models import saved
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
@@ -122,9 +122,9 @@ def convert(
         OSError: what cannot be written.
     """
     if only is not None and only not in NETWORKS:
-        raise InputError(f"`only={only}`: unknown network; one of {', '.join(NETWORKS)}")
+        raise InputError(argument="only", expected=f"one of {', '.join(NETWORKS)}", value=only)
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"`dtype={dtype}`: unknown; one of {', '.join(DTYPES)}")
+        raise InputError(argument="dtype", expected=f"one of {', '.join(DTYPES)}", value=dtype)
     target = check_folder(out, force)
     choice = Choice(key, ema, only)
     opened = open_source(str(source), format, config or [], choice, name=target.name, motion=motion)
@@ -192,7 +192,9 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
     if window is not None:
         if not 1 <= window <= _LONGEST_CLIP:
             raise InputError(
-                f"`window={window}`: give a clip length from 1 to {_LONGEST_CLIP} frames"
+                argument="window",
+                expected=f"a clip length from 1 to {_LONGEST_CLIP} frames",
+                value=window,
             )
         changes |= {"window": window, "stride": max(1, window // 4)}
     if size is not None:
@@ -204,8 +206,10 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
             str(max(step, round(n / step) * step)) for n in (config.width, config.height)
         )
         raise InputError(
-            f"frames of {config.width}x{config.height} pixels: this network needs sides that "
-            f"{step} divides; `size={near}` would do"
+            f"this network needs frame sides that are multiples of {step}, "
+            f"got {config.width}x{config.height} pixels",
+            argument="size",
+            remedy=("pass ", Argument("size", near)),
         )
     said = opened.assumed if window is None and "unet" in opened.parts else ()
     return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, *said))
@@ -249,10 +253,14 @@ def _loras(opened: Checkpoint, given: Sequence[str]) -> dict[str, list[Lora]]:
     for one in given:
         name, _, file = one.rpartition("=") if one.partition("=")[0] in NETWORKS else ("", "", one)
         if not name and not denoisers:
-            raise InputError(f"`lora={one}`: there is no denoiser among the networks")
+            raise InputError(
+                "the converted networks include no denoiser", argument="lora", value=str(one)
+            )
         name = name or denoisers[0]
         if name not in opened.parts:
-            raise InputError(f"`lora={one}`: there is no {name} among the networks")
+            raise InputError(
+                f"the converted networks include no {name}", argument="lora", value=str(one)
+            )
         part = opened.parts[name]
         expected = leaves(saved.build(name, opened.config, jnp.float32))
         path, scale = parse(file)
@@ -298,8 +306,8 @@ def _tokenizer(opened: Checkpoint, given: str | None, only: str | None) -> Path 
         return opened.tokenizer
     if given is None and not isinstance(opened.config, ModelConfig):
         raise InputError(
-            "no tokenizer: the checkpoint carries none; give `tokenizer`, a folder with its "
-            "tokenizer.json"
+            "the checkpoint has no tokenizer",
+            remedy=("pass a folder with its tokenizer.json as ", Argument("tokenizer")),
         )
     return tokenizer_files.find(given)
 
@@ -350,11 +358,16 @@ def check_folder(out: str | os.PathLike[str], force: bool) -> Path:
     """Whether a new folder may be put at `out`; InputError where not."""
     target = Path(out)
     if not target.name:
-        raise InputError(f"`out={out}`: is not the name of a new folder")
+        raise InputError(argument="out", expected="the name of a new folder", value=str(out))
     if target.exists() and not target.is_dir():
-        raise InputError(f"`out={out}`: exists and is not a folder")
+        raise InputError("exists and is not a folder", argument="out", value=str(out))
     if target.is_dir() and any(target.iterdir()) and not force:
-        raise InputError(f"`out={out}`: exists and is not empty; `force=True` replaces it")
+        raise InputError(
+            "exists and is not empty",
+            argument="out",
+            value=str(out),
+            remedy=("pass ", Argument("force", True), " to replace it"),
+        )
     return target
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError, Phrase
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
@@ -81,8 +81,13 @@ def unet_config(config: Mapping[str, Any]) -> UNet3DConfig:
     """Our sizes from diffusers' ``unet/config.json``."""
     if config.get("_class_name") == "UNet2DConditionModel":
         raise InputError(
-            "unet/config.json: is the UNet2DConditionModel of a model of images; to make videos "
-            "with Stable Diffusion 1.5 give a motion adapter of AnimateDiff's as `motion`"
+            "UNet2DConditionModel is an image model",
+            place="unet/config.json",
+            remedy=(
+                "to generate videos with Stable Diffusion 1.5, pass an AnimateDiff motion adapter "
+                "as ",
+                Argument("motion"),
+            ),
         )
     require(
         config,
@@ -200,9 +205,10 @@ def clip_defaults(
             said = f"clips of {window} frames, as published for {pattern}"
             return {**own, **sizes}, [said]
     window = int(FAMILY_DEFAULTS["window"])
-    said = (
-        f"clips of {window} frames, ModelScope's length, are assumed: the folder does not say; "
-        "`window=N` sets another"
+    said = Phrase(
+        f"the folder does not state a clip length; assumed {window} frames, ModelScope's; pass ",
+        Argument("window", "N"),
+        " to change it",
     )
     return sizes, [said]
 

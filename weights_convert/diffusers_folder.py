@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.models import saved
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
@@ -185,7 +185,9 @@ def _check_averaged(place: Path, choice: Choice) -> None:
     except InputError:  # holds several sets of weights
         return
     if plain == open_folder(place, choice) and not any("ema" in key for key in plain):
-        raise InputError(f"{place}: has no averaged weights (EMA); leave out `ema=True`")
+        raise InputError(
+            "has no averaged weights (EMA)", place=place, remedy=("omit ", Argument("ema", True))
+        )
 
 
 def read_folder(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError, Phrase
 from syncos_jax.files.documents import read_mapping
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.weights_convert import lvdm_config, lvdm_tables
@@ -64,27 +64,43 @@ def open_checkpoint(path: Path, config_files: list[Path], choice: Choice, name: 
     if len(absent) == len(wanted):
         if looks_like_modelscope(tensors):
             raise InputError(
-                f"{path}: looks like ModelScope's original UNet, which is not converted; give the "
-                "folder of diffusers' with the same weights, damo-vilab/text-to-video-ms-1.7b. If "
-                "it is VideoCrafter's UNet alone: `only=unet`"
+                "looks like ModelScope's original UNet, which cannot be converted",
+                place=path,
+                remedy=(
+                    "use the same weights as a diffusers folder, "
+                    "damo-vilab/text-to-video-ms-1.7b; for VideoCrafter's UNet alone pass ",
+                    Argument("only", "unet"),
+                ),
             )
         raise InputError(
-            f"{path}: no VideoCrafter checkpoint: no name in it begins with "
-            f"{', '.join(PREFIXES.values())} (but {', '.join(list(tensors)[:3])}); a file with one "
-            "network's tensors needs `only=unet`, vae or text_encoder"
+            f"not a VideoCrafter checkpoint: no tensor name starts with "
+            f"{', '.join(PREFIXES.values())} (it holds {', '.join(list(tensors)[:3])}, ...)",
+            place=path,
+            remedy=(
+                "for a file with one network's tensors pass ",
+                Argument("only", "unet"),
+                ", vae or text_encoder",
+            ),
         )
     if absent:
         held = ", ".join(network for network in wanted if network not in absent)
         raise InputError(
-            f"{path}: holds only {held}, no tensors of {', '.join(absent)}; for one network alone "
-            "use `only`"
+            f"holds only {held}, no tensors of {', '.join(absent)}",
+            place=path,
+            remedy=("for one network alone pass ", Argument("only")),
         )
     for network, group in groups.items():
         groups[network] = averaged.get(network, group)
     parts = {name: Part(f"{path} ({name})", groups[name], tables[name]()) for name in wanted}
     known = (*SCHEDULE_BUFFERS, *_BUFFERS, _LATENT_SCALE)
     unknown = tuple(f"unknown {key}" for key in rest if key not in known)
-    hint = "" if documents else "; VideoCrafter2's published sizes are assumed: give `config=FILE`"
+    hint = (
+        ""
+        if documents
+        else Phrase(
+            "VideoCrafter2's published sizes were assumed; pass ", Argument("config", "FILE")
+        )
+    )
     return Checkpoint(
         model, parts, warnings=(*warnings, *_compare(rest, model)), problems=unknown, hint=hint
     )
@@ -108,10 +124,18 @@ def _averaged(
     rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(_AVERAGED)}
     copies = {key: t for key, t in copies.items() if key not in ("decay", "num_updates")}
     if not choice.averaged:
-        said = f"{len(copies)} averaged weights ({_AVERAGED}*) are left out; `ema=True` takes them"
+        said = Phrase(
+            f"{len(copies)} averaged weights ({_AVERAGED}*) were skipped; pass ",
+            Argument("ema", True),
+            " to convert them",
+        )
         return rest, {}, [said] if copies else []
     if not copies:
-        raise InputError(f"{path}: has no averaged weights ({_AVERAGED}*); leave out `ema=True`")
+        raise InputError(
+            f"has no averaged weights ({_AVERAGED}*)",
+            place=path,
+            remedy=("omit ", Argument("ema", True)),
+        )
     group, prefix = {}, PREFIXES["unet"]
     for key in rest:
         if key.startswith(prefix):
@@ -119,8 +143,10 @@ def _averaged(
             group[key.removeprefix(prefix)] = copies.pop(flat, rest[key])
     if copies:
         raise InputError(
-            f"{path}: {len(copies)} averaged weights have no weight beside them, such as "
-            f"{_AVERAGED}{next(iter(copies))}; leave out `ema=True`"
+            f"{len(copies)} averaged weights have no matching weight, such as "
+            f"{_AVERAGED}{next(iter(copies))}",
+            place=path,
+            remedy=("omit ", Argument("ema", True)),
         )
     return rest, {"unet": group}, []
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.state_dict import Choice
 
@@ -60,7 +60,9 @@ def open_source(
     from syncos_jax.weights_convert.diffusers_folder import open_pipeline
 
     if format is not None and format not in get_args(Format):
-        raise InputError(f"`format={format}`: unknown; one of {', '.join(get_args(Format))}")
+        raise InputError(
+            argument="format", expected=f"one of {', '.join(get_args(Format))}", value=format
+        )
     path = Path(source)
     if not os.path.exists(source):  # a name that is too long is no error here
         if not hub.is_id(source):
@@ -77,7 +79,7 @@ def open_source(
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if path.is_dir() or of_wan:
         if config:
-            raise InputError("`config`: is for VideoCrafter checkpoints; a folder has its own")
+            raise InputError("only for VideoCrafter checkpoints", argument="config")
         if of_wan:
             opened = wan.open_model(path, choice.network)
         else:
@@ -103,7 +105,7 @@ def _with_motion(path: Path, motion: str, choice: Choice, name: str) -> Checkpoi
     adapter = Path(motion)
     if not adapter.exists():
         if not hub.is_id(motion):
-            raise InputError(f"`motion={motion}`: no such file or folder")
+            raise InputError("no such file or folder", argument="motion", value=str(motion))
         adapter = hub.fetch(motion)
     folder = path if (path / "unet").is_dir() else snapshot(path) or path
     opened = animatediff.open_model(folder, adapter, choice.network)
@@ -224,10 +226,11 @@ def _meant_file(path: Path, format: Format | None, only: str | None) -> Path:
             return path.parent
         if network is not None:
             above = path.parent.parent
-            whole = f"give {above} for the whole model, or " if is_pipeline(above) else ""
+            whole = f"pass {above} for the whole model, or " if is_pipeline(above) else "pass "
             raise InputError(
-                f"{path}: is the {network} of a folder of diffusers'; {whole}{path.parent} with "
-                f"`only={network}` for that network alone"
+                f"is the {network} of a diffusers folder",
+                place=path,
+                remedy=(f"{whole}{path.parent} with ", Argument("only", network)),
             )
     return path
 
@@ -279,8 +282,10 @@ def _refuse_single_network(folder: Path, only: str | None) -> None:
     if network is None:
         return
     above = folder.absolute().parent
-    whole = f"give {above} for the whole model, or " if is_pipeline(above) else ""
-    raise InputError(f"{folder}: is the folder of a {network} alone; {whole}use `only={network}`")
+    whole = f"pass {above} for the whole model, or " if is_pipeline(above) else "pass "
+    raise InputError(
+        f"holds only a {network}", place=folder, remedy=(whole, Argument("only", network))
+    )
 
 
 def _refuse_modelscope(folder: Path, file: Path | None = None) -> None:

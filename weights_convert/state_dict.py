@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.weights_convert.stored import LazyTensor, Tensors
 
 _DEEPEST = 4
@@ -127,8 +127,9 @@ def _ask(path: Path, sets: Mapping[str, Tensors]) -> InputError:
     more = f" and {len(sets) - _SHOWN} more" if len(sets) > _SHOWN else ""
     best = next((name for name in sets if name and not _AVERAGED.search(name.lower())), "NAME")
     return InputError(
-        f"{path}: holds several sets of weights: {', '.join(shown)}{more}; say which one is "
-        f"wanted: `key={best}`"
+        f"holds several sets of weights: {', '.join(shown)}{more}",
+        place=path,
+        remedy=("choose one: ", Argument("key", best)),
     )
 
 
@@ -183,8 +184,9 @@ def unwrapped(
         names = ", ".join(prefix.rstrip(".") for prefix in found[:_SHOWN])
         plain = next((p for p in found if p not in averaged), found[0]).rstrip(".")
         raise InputError(
-            f"{where}: holds several sets of weights, under {names}; say which one is wanted: "
-            f"`key={plain}`"
+            f"holds several sets of weights, under {names}",
+            place=where,
+            remedy=("choose one: ", Argument("key", plain)),
         )
     prefix = found[0]
     inside = {key[len(prefix) :]: t for key, t in clean.items() if key.startswith(prefix)}

@@ -214,7 +214,7 @@ def refuse(what: str, problems: list[str], hint: str = "") -> InputError:
     named = "; ".join(problems[:_LISTED])
     more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
     count = f"{len(problems)} tensor{'s do' if len(problems) > 1 else ' does'} not fit the network"
-    return InputError(f"{what}: {count}: {named}{more}{hint}")
+    return InputError(f"{count}: {named}{more}", place=what, remedy=hint or None)
 
 
 def arrays(

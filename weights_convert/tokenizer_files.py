@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 
 NAMES = (
     "vocab.json",
@@ -49,14 +49,23 @@ def find(tokenizer: str | None) -> Path:
             if any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
                 return folder
             raise InputError(f"{path}: no tokenizer here (vocab.json, merges.txt)")
-        return _from_hub(tokenizer, f"`tokenizer={tokenizer}`: no such folder or file")
+        return _from_hub(
+            tokenizer,
+            InputError("no such folder or file", argument="tokenizer", value=tokenizer),
+        )
     installed = _of_open_clip()
     if installed is not None:
         return installed
     return _from_hub(
         HUB_SOURCE,
-        "no tokenizer: the checkpoint carries none and open_clip is not installed; give "
-        "`tokenizer=DIR` with CLIP's vocab.json and merges.txt, or install open_clip_torch",
+        InputError(
+            "the checkpoint has no tokenizer and open_clip is not installed",
+            remedy=(
+                "pass ",
+                Argument("tokenizer", "DIR"),
+                " with CLIP's vocab.json and merges.txt, or pip install open_clip_torch",
+            ),
+        ),
     )
 
 
@@ -153,12 +162,17 @@ def _of_open_clip() -> Path | None:
     return None
 
 
-def _from_hub(source: str, otherwise: str) -> Path:
+def _from_hub(source: str, otherwise: InputError) -> Path:
     from syncos_jax.weights_convert import hub
 
     if not hub.is_id(source):
-        raise InputError(otherwise)
+        raise otherwise
     try:
         return hub.tokenizer(source, NAMES)
     except InputError as error:
-        raise InputError(f"{otherwise} ({error})") from error
+        raise InputError(
+            f"{otherwise.what} ({error})",
+            argument=otherwise.argument,
+            value=otherwise.value,
+            remedy=otherwise.remedy,
+        ) from error

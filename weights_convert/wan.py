@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.models.t5 import T5Config
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.settings import WanConfig
@@ -57,7 +57,9 @@ def open_model(path: Path, only: str | None = None) -> Checkpoint:
         InputError: a missing or broken file; says which and why.
     """
     if only is not None and only not in WanConfig.networks:
-        raise InputError(f"`only={only}`: Wan has no such network; {', '.join(WanConfig.networks)}")
+        raise InputError(
+            argument="only", expected=f"one of {', '.join(WanConfig.networks)} for Wan", value=only
+        )
     if path.is_file():
         return _open_single(path, only)
     own = any((path / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT)) or any(
@@ -133,7 +135,9 @@ def _open_single(path: Path, only: str | None) -> Checkpoint:
     if holds is None or only is not None and only.removesuffix("_2") != holds:
         raise InputError(f"{path}: holds no {only or 'network of Wan'}'s tensors")
     if only is None:
-        raise InputError(f"{path}: holds a {holds} alone; add `only={holds}`")
+        raise InputError(
+            f"holds only a {holds}", place=path, remedy=("pass ", Argument("only", holds))
+        )
     readers: dict[str, Any] = {
         "vae": _own_vae,
         "text_encoder": _own_text,
@@ -197,9 +201,9 @@ def _checked(opened: Checkpoint) -> Checkpoint:
         )
         if channels != out:
             raise InputError(
-                f"the transformer takes {channels} channels and gives {out}, so it is conditioned "
-                "on images (Wan I2V); only text-to-video can be converted, or the transformer "
-                "alone with `only`"
+                f"the transformer has {channels} input and {out} output channels, so it is "
+                "conditioned on images (Wan I2V); only text-to-video is supported",
+                remedy=("to convert the transformer alone, pass ", Argument("only")),
             )
         if channels != latent:
             raise InputError(
@@ -232,4 +236,8 @@ def _file_of(folder: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"{folder}: missing {names[0]}; for one network alone use `only`")
+    raise InputError(
+        f"missing {names[0]}",
+        place=folder,
+        remedy=("for one network alone pass ", Argument("only")),
+    )

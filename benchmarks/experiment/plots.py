@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiment.methods import DIAL, METHODS
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.files import replacing
 from syncos_jax.metrics.catalogue import METRICS
 from syncos_jax.sampling.samplers import FULL_STRENGTH
@@ -31,8 +31,11 @@ def need_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise InputError(
-            "plots need matplotlib: pip install 'syncos-jax[experiments]', or leave them out with "
-            "`plots=False`"
+            "plots need matplotlib",
+            remedy=(
+                "pip install 'syncos-jax[experiments]', or pass ",
+                Argument("plots", False),
+            ),
         ) from None
 
 

@@ -12,7 +12,7 @@ from experiment.methods import Method, choose
 from experiment.runner import Task
 from experiment.suite import KINDS, SUBSET, Case, load_suite
 from experiment.tables import summarise, to_markdown
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.files import replacing
 from syncos_jax.files.text import did_you_mean
 from syncos_jax.pipeline import Pipeline
@@ -31,7 +31,10 @@ def choose_cases(names: Sequence[str] | None, subset: bool) -> list[Case]:
     suite = load_suite()
     if subset:
         if names is not None:
-            raise InputError("`subset` and `names` exclude one another; give one of the two")
+            raise InputError(
+                (Argument("subset"), " and ", Argument("names"), " cannot be combined"),
+                remedy="pass one of them",
+            )
         return [suite[name] for name in SUBSET]
     if names is None:
         return list(suite.values())

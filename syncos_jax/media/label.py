@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.files.text import short
 
 _SMALLEST = 8
@@ -44,8 +44,10 @@ def render(text: str, height: int, width: int) -> Image.Image:
             break
         if size <= _SMALLEST:
             raise InputError(
-                f"label: {short(text)} is too long for a video {width} pixels wide; shorten it, or "
-                "enlarge the video with `scale`"
+                f"too long for a video {width} pixels wide",
+                argument="label",
+                value=text,
+                remedy=("shorten it, or enlarge the video with ", Argument("scale")),
             )
         size -= 1
     image = Image.new("RGBA", bar, (0, 0, 0, 170))

@@ -83,7 +83,7 @@ def _check(
     coordinator: str | None, processes: int | None, process_id: int | None, timeout: float
 ) -> None:
     if not timeout > 0:
-        raise InputError(f"`join_timeout`: is {timeout:g} seconds; give more than 0")
+        raise InputError(argument="join_timeout", expected="more than 0 seconds", value=timeout)
     if all(value is None for value in (coordinator, processes, process_id)):
         return
     if coordinator is None or processes is None or process_id is None:

@@ -66,7 +66,9 @@ class ModelSplitter:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
-                f"`llm={short(self.url)}`: is no address; give one such as http://127.0.0.1:8000/v1"
+                argument="llm",
+                expected="an address such as http://127.0.0.1:8000/v1",
+                value=self.url,
             )
 
     def __call__(self, story: str, events: int | None = None) -> Story:

@@ -29,7 +29,11 @@ def split_prompts(text: str) -> list[str]:
     """
     prompts = [part.replace("\\|", "|").strip() for part in re.split(r"(?<!\\)\|", text)]
     if not all(prompts):
-        raise InputError("`prompts`: one of the prompts is empty; write 'first | second | third'")
+        raise InputError(
+            "one of the prompts is empty",
+            argument="prompts",
+            remedy="write 'first | second | third'",
+        )
     return prompts
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.files.documents import WrittenFloat, WrittenInt, scalar
 from syncos_jax.files.text import all_errors, did_you_mean, short
 
@@ -164,8 +164,9 @@ def _values(
         if value is None:
             about = f" ({variable.description})" if variable.description else ""
             raise InputError(
-                f"variables.{name}: has no value{about}; give one, for example "
-                f"`values={{{name!r}: ...}}`, or a default in the file"
+                f"has no value{about}",
+                place=f"variables.{name}",
+                remedy=("pass ", Argument("values", {name: "..."}), ", or add a default"),
             )
         try:
             values[name] = variable.accept(value)

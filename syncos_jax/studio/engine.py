@@ -79,8 +79,10 @@ class Engine:
         each = len(there) // workers if devices is None else devices
         if each < 1 or workers * each > len(there):
             raise InputError(
-                f"`workers={workers}` with {max(each, 1)} devices each need "
-                f"{workers * max(each, 1)}, but there are {len(there)}; give fewer"
+                argument="workers",
+                expected=f"at most {len(there) // max(each, 1)} ({len(there)} devices, "
+                f"{max(each, 1)} for each worker)",
+                value=workers,
             )
         return [make_mesh(there[i * each : (i + 1) * each]) for i in range(workers)]
 

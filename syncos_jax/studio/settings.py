@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.pipeline.checkpoint import parse_save_interval
 
 PORT = 8188
@@ -89,8 +89,11 @@ class StudioSettings:
         if not self.token:
             if not is_loopback(self.host):
                 raise InputError(
-                    f"`host={self.host}` is reached from other machines and needs a token of at "
-                    f"least {LEAST_TOKEN} characters; give `token`"
+                    f"can be reached from other machines, which requires a token of at least "
+                    f"{LEAST_TOKEN} characters",
+                    argument="host",
+                    value=self.host,
+                    remedy=("pass ", Argument("token")),
                 )
             object.__setattr__(self, "token", secrets.token_urlsafe(24))
         if (
@@ -99,8 +102,11 @@ class StudioSettings:
             or not self.token.isprintable()
         ):
             raise InputError(
-                f"`token`: must be {LEAST_TOKEN} or more printable ASCII characters; "
-                "leave it out on this machine, and one is made"
+                argument="token",
+                expected=f"{LEAST_TOKEN} or more printable ASCII characters",
+                remedy="omit it to use a generated token",
             )
         if (self.llm is None) != (self.llm_model is None):
-            raise InputError("`llm` and `llm_model` go together; give both, or neither")
+            raise InputError(
+                (Argument("llm"), " and ", Argument("llm_model"), " must be passed together")
+            )

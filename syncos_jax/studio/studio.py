@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.studio.api_errors import ApiError, Finding, finding
 from syncos_jax.studio.bounded_pool import BoundedPool
 from syncos_jax.studio.documents import Documents, take_file
@@ -83,8 +83,13 @@ class Studio:
             if model != self.settings.model:
                 self.close()
                 raise InputError(
-                    f"{self.folder}: {count} videos there wait for the model {model!r}; give "
-                    f"`model={model}` until they are done, or another folder"
+                    f"{count} queued videos need the model {model!r}",
+                    place=self.folder,
+                    remedy=(
+                        "pass ",
+                        Argument("model", model),
+                        " until they are done, or use another folder",
+                    ),
                 )
 
     def _changed(self, id: str) -> None:

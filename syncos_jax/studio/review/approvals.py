@@ -114,7 +114,7 @@ def read_reviews(folder: str | os.PathLike[str]) -> Reviews:
     """
     path = Path(folder) / FILE
     if path.is_symlink():
-        raise InputError(f"{path}: is not a regular file; {APPROVALS.remedy}")
+        raise InputError("not a regular file", place=path, remedy=APPROVALS.remedy)
     try:
         data = APPROVALS.read(path)
     except FileNotFoundError:
@@ -156,9 +156,9 @@ def add_entry(
     if action not in ACTIONS:
         raise InputError(f"the action is {short(action)}, but must be one of {', '.join(ACTIONS)}")
     if not by:
-        raise InputError("a decision needs the name of a person; give `by=NAME`")
+        raise InputError("a decision needs the name of a person", argument="by")
     if action == "comment" and not comment:
-        raise InputError("the comment is empty; give `comment=TEXT`")
+        raise InputError("the comment is empty", argument="comment")
     with _locked(path.parent):
         reviews = read_reviews(path.parent)
         now = file_sha256(path)  # under the lock: the bytes the entry is about

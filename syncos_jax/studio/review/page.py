@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from syncos_jax import __version__
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 from syncos_jax.files import check_writable, replacing
 from syncos_jax.runs.metadata import metadata_path
 from syncos_jax.studio.review.approvals import Reviews, read_reviews
@@ -124,8 +124,10 @@ def build_page(
         size = sum(path.stat().st_size for path in find_takes(root)[0])
         if size > MAX_EMBEDDED:
             raise InputError(
-                f"{root}: the videos have {size / 2**20:.0f} MiB together, more than a page can "
-                f"hold ({MAX_EMBEDDED // 2**20}); give `link=True` to refer to the files"
+                f"the videos take {size / 2**20:.0f} MiB, more than a page can hold "
+                f"({MAX_EMBEDDED // 2**20} MiB)",
+                place=root,
+                remedy=("pass ", Argument("link", True), " to link to the files instead"),
             )
     shown, notes = Gallery(root).shown(progress)
 
