@@ -149,7 +149,8 @@ def test_tokenizers_that_are_refused(source, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "_names", unreachable)
     said = refused(checkpoint, out, *options)
     assert (
-        "the checkpoint has no tokenizer and open_clip is not installed; pass --tokenizer" in said
+        "the checkpoint has no tokenizer and open_clip is not installed (offline); pass --tokenizer"
+        in said
     )
     checkpoint = save_ckpt(tmp_path / "text.ckpt", weights("openclip_text_tiny"))
     options = (*options, "--only", "text_encoder", "--tokenizer")
