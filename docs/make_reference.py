@@ -24,7 +24,7 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
     ("Templates and plain prompts", "syncos_jax", ["Template"]),
     ("", "syncos_jax.scenario.template", ["Take", "parse_values"]),
     ("", "syncos_jax.scenario.variables", ["Variable"]),
-    ("", "syncos_jax.scenario.prompts", ["from_prompts", "read_prompts", "split_prompts"]),
+    ("", "syncos_jax.scenario.prompts", ["from_prompts", "split_prompts"]),
     ("A request, and what it would cost", "syncos_jax.pipeline.request", ["Request"]),
     ("", "syncos_jax.pipeline.plan", ["Plan", "PlannedEvent", "PlannedWindow"]),
     ("", "syncos_jax.pipeline.plan", ["Transition"]),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
 from syncos_jax.scenario import Scenario, schema
-from syncos_jax.scenario.prompts import from_prompts, read_prompts, split_prompts
+from syncos_jax.scenario.prompts import from_prompts, split_prompts
 from syncos_jax.scenario.template import Template, parse_values, slug
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
@@ -175,17 +175,11 @@ def test_parsing_values():
 # -- plain prompts -------------------------------------------------------------------------------
 
 
-def test_prompts(tmp_path):
-    file = tmp_path / "p.txt"
-    file.write_text("# mine\n a cat sleeps \n\na cat {wakes}\n", encoding="utf-8")
-    assert read_prompts(file) == ["a cat sleeps", "a cat {wakes}"]
+def test_prompts():
     assert split_prompts(r"a | b\|c") == ["a", "b|c"]
     alone = from_prompts(["a", "b"], seconds=1.5)
     assert alone.prompts() == ["a", "b"] and alone.event_frames(2) == [3, 3]
     assert from_prompts(["a"], "a cat").prompts() == ["a cat, a"]
-    with pytest.raises(InputError, match="p.txt: has no prompt"):
-        file.write_text("# nothing\n")
-        read_prompts(file)
     with pytest.raises(InputError, match="one of the prompts is empty"):
         split_prompts("a | | b")
     with pytest.raises(InputError, match="seconds must be .*got -1.0"):

@@ -62,7 +62,7 @@ def _input_error(
     if kind == "value_error":
         cause = entry["ctx"]["error"]
         if isinstance(cause, InputError):
-            return cause.within(path) if path else cause
+            return cause.in_key(path)
         return InputError(str(cause), place=path or None)
     quoted = kind == "string_type" and isinstance(entry["input"], bool | int | float)
     return InputError(

@@ -98,14 +98,16 @@ def _overridden(scenario: Scenario, middle: np.ndarray, frames: int, fps: float)
         inside = (middle >= start) & (middle < stop)
         if stop > frames:
             raise InputError(
-                f"overrides[{index}]: ends at frame {stop}, but the video has {frames}; "
-                f"give at most {frames} ({frames / fps:g} seconds)"
+                f"ends at frame {stop}",
+                place=f"overrides[{index}]",
+                expected=f"at most {frames}, the length of the video ({frames / fps:g} seconds)",
             )
         if not inside.any():
             near = int(middle[np.abs(middle - (start + stop - 1) / 2).argmin()])
             raise InputError(
-                f"overrides[{index}]: no window has its middle in frames {start} to {stop - 1}, so "
-                f"it would change nothing; the nearest middle is frame {near}"
+                f"has no effect: no window has its middle in frames {start} to {stop - 1}",
+                place=f"overrides[{index}]",
+                remedy=f"include frame {near}, the nearest middle",
             )
         chosen[inside] = index
     return chosen

@@ -113,7 +113,9 @@ class ModelSplitter:
 
     def _failed(self, what: str) -> InputError:
         return InputError(
-            f"the language model at {self.url} {what}; look at it and at {KEY}, or split by rules"
+            f"the language model {what}",
+            place=self.url,
+            remedy=f"check the server and {KEY}, or split by rules",
         )
 
 
@@ -124,13 +126,16 @@ def read_answer(text: str, url: str = "") -> Story:
     shared = found.get("global") if found else None
     if not isinstance(shared, str) or not isinstance(events, list):
         raise InputError(
-            f"the language model at {url} wrote no story in parts ({short(text)}); take another "
-            "model, or split by rules"
+            f"the language model returned no list of events: {short(text)}",
+            place=url or None,
+            remedy="use another model, or split by rules",
         )
     parts = [part for event in events[:MAX_EVENTS] if (part := _event(event)) is not None]
     if not parts:
         raise InputError(
-            f"the language model at {url} found no events; tell more, or split by rules"
+            "the language model found no events",
+            place=url or None,
+            remedy="add detail to the story, or split by rules",
         )
     return Story(" ".join(shared.split())[:MAX_PROMPT], tuple(parts), "model")
 

@@ -1,6 +1,6 @@
-"""Files of prompts: text with one a line, a table with a header, JSON.
+"""Prompt files: text with one prompt per line, a table with a header, or JSON.
 
-Nothing of such a file is lost in silence: what is not read is refused or said.
+Nothing in such a file is silently ignored: content that is not read is an error or a note.
 """
 
 from __future__ import annotations
@@ -28,28 +28,26 @@ _NAMES = {
     **dict.fromkeys(("frames", "num_frames"), "frames"),
     **dict.fromkeys(("negative", "negative_prompt", "negative prompt"), "negative"),
 }
-"""What a column or a key may be called -> what it is."""
+"""Accepted names of a column or key -> what it holds."""
 _COMMENT = re.compile(r"#(?:[\s#!]|$)")
 _DOCUMENTS = {
-    ".yaml": "is a scenario file; give it by its name alone",
-    ".yml": "is a scenario file; give it by its name alone",
-    ".xlsx": "is a spreadsheet; save it as .csv",
-    ".xls": "is a spreadsheet; save it as .csv",
-    ".ods": "is a spreadsheet; save it as .csv",
-    ".docx": "is a document; save it as plain text, one prompt a line",
-    ".odt": "is a document; save it as plain text, one prompt a line",
-    ".rtf": "is a document; save it as plain text, one prompt a line",
-    ".pdf": "is a document; save it as plain text, one prompt a line",
+    **dict.fromkeys((".yaml", ".yml"), ("is a scenario file", "pass it as SCENARIO")),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), ("is a spreadsheet", "save it as .csv")),
+    **dict.fromkeys(
+        (".docx", ".odt", ".rtf", ".pdf"),
+        ("is a document", "save it as plain text, one prompt per line"),
+    ),
 }
+"""Extension -> what such a file is, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptFile:
-    """What a file of prompts holds.
+    """The content of a prompt file.
 
     Attributes:
-        events: ``prompt`` and where the file says it ``seconds`` or ``frames``, ``negative``.
-        notes: what in the file was not read, in words.
+        events: mappings with ``prompt`` and, if given, ``seconds`` or ``frames``, ``negative``.
+        notes: one line for each thing in the file that was not read.
     """
 
     events: tuple[Mapping[str, Any], ...]
@@ -57,19 +55,20 @@ class PromptFile:
 
 
 def read_prompt_file(path: str | os.PathLike[str]) -> PromptFile:
-    """Reads ``.csv``, ``.tsv``, ``.json``, ``.jsonl``, and any other name as lines of text.
+    """Reads ``.csv``, ``.tsv``, ``.json`` and ``.jsonl``, and any other file as lines of text.
 
     Raises:
-        InputError: no such file, no prompt in it, or a kind of file that holds prompts otherwise.
+        InputError: no such file, no prompt in it, or an unsupported kind of file.
     """
     suffix = Path(path).suffix.lower()
     if suffix in _DOCUMENTS:
-        raise InputError(f"{path}: {_DOCUMENTS[suffix]}")
+        what, remedy = _DOCUMENTS[suffix]
+        raise InputError(what, place=path, remedy=remedy)
     text = read_text(path)
     control = re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text)
     if control:
         line = text[: control.start()].count("\n") + 1
-        raise InputError(f"{path}:{line}: is not plain text; save it as UTF-8 text")
+        raise InputError("not plain text", place=f"{path}:{line}", remedy="save it as UTF-8 text")
     if suffix in _TABLES:
         found = _table(path, text, _TABLES[suffix])
     elif suffix in (".json", ".jsonl"):
@@ -77,21 +76,21 @@ def read_prompt_file(path: str | os.PathLike[str]) -> PromptFile:
     else:
         found = _lines(path, text)
     if not found.events:
-        raise InputError(f"{path}: has no prompt in it; write one a line")
+        raise InputError("contains no prompt", place=path, remedy="write one prompt per line")
     return found
 
 
 def _lines(path: str | os.PathLike[str], text: str) -> PromptFile:
-    # Line ends alone: other separators that Unicode has stand within prompts.
+    # Split at line ends only: Unicode's other separators occur within prompts.
     lines = [" ".join(line.split()) for line in re.split(r"\r\n|\r|\n", text)]
     prompts = [line for line in lines if line and not _COMMENT.match(line)]
     left = sum(bool(_COMMENT.match(line)) for line in lines)
     if prompts and prompts[0][:1] in "[{" and prompts[-1][-1:] in "]}":
-        raise InputError(f"{path}: looks like JSON; name it .json or .jsonl")
+        raise InputError("looks like JSON", place=path, remedy="rename it to .json or .jsonl")
     raw = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     if len(raw) > 1 and all("\t" in line.strip() for line in raw):
-        raise InputError(f"{path}: looks like a table; name it .tsv")
-    notes = [f"{path}: {left} lines that begin with '# ' are comments and left out"] if left else []
+        raise InputError("looks like a table", place=path, remedy="rename it to .tsv")
+    notes = [f"{path}: skipped {left} comment lines starting with '# '"] if left else []
     if prompts and all(len(p) > 1 and p[0] in "\"'" and p[0] == p[-1] for p in prompts):
         notes.append(f"{path}: the quotation marks around each line are part of the prompts")
     return PromptFile(tuple({"prompt": prompt} for prompt in prompts), tuple(notes))
@@ -104,7 +103,7 @@ def _table(path: str | os.PathLike[str], text: str, delimiter: str) -> PromptFil
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise InputError(f"{path}: cannot be read as a table: {error}") from error
+        raise InputError(f"not readable as a table: {error}", place=path) from error
     numbered = [
         (number, [" ".join(cell.split()) for cell in row]) for number, row in enumerate(rows, 1)
     ]
@@ -117,17 +116,20 @@ def _table(path: str | os.PathLike[str], text: str, delimiter: str) -> PromptFil
         if max(len(row) for _, row in numbered) == 1:
             return PromptFile(tuple({"prompt": row[0]} for _, row in numbered))
         raise InputError(
-            f"{path}: its first line names no column 'prompt'; write a header, as prompt,seconds"
+            "the first line has no column 'prompt'",
+            place=path,
+            remedy="add a header such as prompt,seconds",
         )
     doubled = next((name for name in columns if name and columns.count(name) > 1), None)
     if doubled is not None:
-        raise InputError(f"{path}: has two columns for {doubled}; leave one of them out")
+        raise InputError(f"has two columns for {doubled}", place=path, remedy="remove one of them")
     events, lost = [], set()
     for number, row in numbered[1:]:
         if len(row) > len(header):
             raise InputError(
-                f"{path}: row {number} has {len(row)} cells, the header {len(header)}; put a "
-                f"prompt that has {delimiter!r} in it in quotes"
+                f"row {number} has {len(row)} cells, the header {len(header)}",
+                place=path,
+                remedy=f"put prompts that contain {delimiter!r} in quotes",
             )
         cells = dict(zip(columns, row, strict=False))
         lost |= {
@@ -138,14 +140,14 @@ def _table(path: str | os.PathLike[str], text: str, delimiter: str) -> PromptFil
                 path, f"row {number}", {name: cell for name, cell in cells.items() if name and cell}
             )
         )
-    notes = [f"{path}: columns that are not read: {', '.join(sorted(lost))}"] if lost else []
+    notes = [f"{path}: ignored columns: {', '.join(sorted(lost))}"] if lost else []
     return PromptFile(tuple(events), tuple(notes))
 
 
 def _delimiter(text: str, expected: str) -> str:
-    """What stands between the cells: `expected`, unless the first line has more of another sign.
+    """The delimiter: `expected`, unless another one is more frequent in the first line.
 
-    Where the comma is the decimal sign, spreadsheets write semicolons.
+    Spreadsheets write semicolons in locales whose decimal sign is the comma.
     """
     first = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     return max((expected, ";", "\t", "|"), key=first.count)
@@ -162,26 +164,27 @@ def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[
         else:
             items = json.loads(text, object_pairs_hook=unique)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise error.within(path) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from error
+        raise InputError(f"not readable as JSON: {error}", place=path) from error
     if isinstance(items, dict) and "events" in items:
-        raise InputError(f"{path}: is a scenario file; give it by its name alone")
+        raise InputError("is a scenario file", place=path, remedy="pass it as SCENARIO")
     if not isinstance(items, list):
-        raise InputError(f"{path}: a list of prompts was expected")
+        raise InputError("not a list of prompts", place=path)
     events = []
     for number, item in enumerate(items, 1):
         values = {"prompt": item} if isinstance(item, str) else item
         if not isinstance(values, dict):
-            raise InputError(f"{path}: entry {number} is {short(item)}, but expected a prompt")
+            raise InputError(place=(path, f"entry {number}"), expected="a prompt", value=item)
         unknown = [key for key in values if key not in _NAMES]
         if unknown:
             raise InputError(
-                f"{path}: entry {number} has {short(unknown[0])}; known are prompt, seconds, "
-                "frames, negative"
+                f"unknown key {short(unknown[0])}",
+                place=(path, f"entry {number}"),
+                expected="prompt, seconds, frames or negative",
             )
         if len({_NAMES[key] for key in values}) < len(values):
-            raise InputError(f"{path}: entry {number} says the same under two names")
+            raise InputError("two keys with the same meaning", place=(path, f"entry {number}"))
         values = {_NAMES[key]: value for key, value in values.items()}
         events.append(_event(path, f"entry {number}", values))
     return events
@@ -190,7 +193,7 @@ def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[
 def _event(path: str | os.PathLike[str], where: str, values: Mapping[str, Any]) -> dict[str, Any]:
     prompt = values.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError(f"{path}: {where} has no prompt")
+        raise InputError("has no prompt", place=(path, where))
     event: dict[str, Any] = {"prompt": prompt}
     for key, value in values.items():
         if key == "prompt" or value is None:
@@ -198,7 +201,7 @@ def _event(path: str | os.PathLike[str], where: str, values: Mapping[str, Any]) 
         if key in _LENGTHS and isinstance(value, str):
             plain = value.replace(",", ".")
             if not re.fullmatch(r"\d+(?:\.\d+)?", plain) or (key == "frames" and "." in plain):
-                raise InputError(f"{path}: {where}: {key} is {short(value)}, but expected a number")
+                raise InputError(place=(path, where, key), expected="a number", value=value)
             value = int(plain) if key == "frames" else float(plain)
         event[key] = float(value) if key == "seconds" and type(value) is int else value
     return event

@@ -1,31 +1,22 @@
-r"""Scenarios from plain prompts, as other tools take them: one a line, or ``a | b | c``."""
+r"""Scenarios from plain prompts: a list, or one text ``a | b | c``."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.scenario import Scenario
 
 DEFAULT_SECONDS = 2.0
 
 
-def read_prompts(path: str | os.PathLike[str]) -> list[str]:
-    """The prompts of a file, as `read_prompt_file` reads it, without their lengths.
-
-    Raises InputError: no such file, not UTF-8, no prompt in it.
-    """
-    return [event["prompt"] for event in read_prompt_file(path).events]
-
-
 def split_prompts(text: str) -> list[str]:
     r"""``"a | b"`` -> ``["a", "b"]``; ``\|`` is a bar within a prompt.
 
-    Raises InputError where a prompt is empty.
+    Raises:
+        InputError: an empty prompt.
     """
     prompts = [part.replace("\\|", "|").strip() for part in re.split(r"(?<!\\)\|", text)]
     if not all(prompts):
@@ -45,12 +36,13 @@ def from_prompts(
     """One event for each prompt.
 
     Args:
-        prompts: what happens, in order: texts, or events that may have a length of their own.
-        global_prompt: what is the same all through. Where empty, each prompt stands alone
-            (``structured=False``), so that it has to say everything.
-        seconds: length of each event that has none of its own; None for 2.
+        prompts: what happens, in order: texts, or events with an optional length.
+        global_prompt: what stays the same throughout. If empty, each prompt is used alone
+            (``structured=False``) and has to describe everything.
+        seconds: length of events that have none; None for 2.
 
-    Raises InputError where one is too long, say.
+    Raises:
+        InputError: an invalid event, such as a prompt that is too long.
     """
     length = DEFAULT_SECONDS if seconds is None else seconds
     return Scenario.from_dict(

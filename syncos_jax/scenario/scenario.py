@@ -1,4 +1,4 @@
-"""The scenario: one global prompt, and the events that happen one after the other."""
+"""The scenario: a global prompt, and events that follow one another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.files.documents import read_mapping, to_text
-from syncos_jax.files.text import all_errors, short
+from syncos_jax.files.text import all_errors
 from syncos_jax.scenario.variables import MAX_PROMPT, filled, located, read_variables
 
 MAX_FRAMES = 1_000_000
@@ -22,29 +22,29 @@ MAX_WINDOW = 1_000
 MAX_EVENTS = 10_000
 
 EXPECTED = {
-    "global": f"text (at most {MAX_PROMPT} characters): what is the same all through the video",
-    "negative": "text: what the video should not show",
+    "global": f"text (at most {MAX_PROMPT} characters): what stays the same throughout the video",
+    "negative": "text: what the video must not show",
     "events": "a list of one or more events, each {prompt: TEXT, seconds: NUMBER}",
     "prompt": f"text (1 to {MAX_PROMPT} characters): what happens in this event",
     "seconds": f"a number of seconds above 0 and at most {MAX_SECONDS}",
-    "frames": f"a whole number of frames from 1 to {MAX_FRAMES}",
+    "frames": f"an integer from 1 to {MAX_FRAMES}, in frames",
     "sampler": "a mapping such as {name: syncos, steps: 50}",
-    "seed": "a whole number from 0 to 4294967295",
+    "seed": "an integer from 0 to 4294967295",
     "fps": "a number of frames per second from 0.01 to 240",
-    "stride": "a whole number of frames, at least 1",
-    "throwaway": "a whole number of latent frames, 0 or more",
-    "window": f"a whole number of frames from 1 to {MAX_WINDOW}",
+    "stride": "an integer of at least 1, in latent frames",
+    "throwaway": "an integer of at least 0, in latent frames",
+    "window": f"an integer from 1 to {MAX_WINDOW}, in frames",
     "structured": "true or false",
-    "crossfade": "a whole number of windows, 0 or more",
-    "size": "[width, height] in pixels, whole numbers from 8 to 8192",
+    "crossfade": "an integer of at least 0, in windows",
+    "size": "[width, height] in pixels, integers from 8 to 8192",
     "overrides": "a list of {prompt: TEXT, seconds: [FROM, TO]}, or with frames: [FROM, TO]",
-    "overrides.prompt": f"text (1 to {MAX_PROMPT} characters): what happens in this stretch",
-    "overrides.seconds": "two numbers [FROM, TO], 0 or more, of seconds",
-    "overrides.frames": "two whole numbers [FROM, TO], 0 or more; TO is the first frame after it",
+    "overrides.prompt": f"text (1 to {MAX_PROMPT} characters): what happens in this range",
+    "overrides.seconds": "[FROM, TO], two numbers of at least 0, in seconds",
+    "overrides.frames": "[FROM, TO], two integers of at least 0; frame TO is not included",
 }
 
 _KEPT = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "windows_per_call", "solver")
-"""Of a sampler's settings, those that another one takes over where it has them."""
+"""Settings that carry over to another sampler that has them."""
 
 _Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 _FORM = ConfigDict(
@@ -63,9 +63,12 @@ _Pixels = Annotated[int, Field(strict=True, ge=8, le=8192)]
 
 
 class Event(BaseModel):
-    """Something that happens, and for how long: ``seconds`` or ``frames``, one of the two.
+    """Something that happens, with its length.
 
-    ``negative`` is what guidance leads away from in this event; None for the scenario's.
+    Attributes:
+        prompt: what happens.
+        negative: negative prompt for this event; None for the scenario's.
+        seconds, frames: the length; exactly one of the two is given.
     """
 
     model_config = _FORM
@@ -78,9 +81,9 @@ class Event(BaseModel):
     @model_validator(mode="after")
     def _one_length(self) -> Event:
         if self.seconds is None and self.frames is None:
-            raise ValueError("has no length; give seconds or frames")
+            raise InputError("has no length", remedy="add seconds or frames")
         if self.seconds is not None and self.frames is not None:
-            raise ValueError("has both seconds and frames; remove one of the two")
+            raise InputError("has both seconds and frames", remedy="remove one of the two")
         return self
 
     def length(self, fps: float) -> float:
@@ -92,10 +95,14 @@ class Event(BaseModel):
 
 
 class Override(BaseModel):
-    """Another prompt for a stretch of the video: ``seconds`` or ``frames``, ``(from, to)``.
+    """A local prompt for a range of the video.
 
-    Windows whose middle frame lies in it, ``from <= middle < to``, have this local prompt in place
-    of their event's.
+    Windows whose middle frame lies in it, ``from <= middle < to``, use this prompt instead of their
+    event's.
+
+    Attributes:
+        prompt: what happens.
+        seconds, frames: the range ``(from, to)``; exactly one of the two is given.
     """
 
     model_config = _FORM
@@ -107,16 +114,16 @@ class Override(BaseModel):
     @model_validator(mode="after")
     def _one_stretch(self) -> Override:
         if (self.seconds is None) == (self.frames is None):
-            both = "both seconds and frames; remove one of the two"
-            none = "no stretch; give seconds: [FROM, TO] or frames: [FROM, TO]"
-            raise ValueError("has " + (none if self.seconds is None else both))
+            if self.seconds is not None:
+                raise InputError("has both seconds and frames", remedy="remove one of the two")
+            raise InputError("has no range", remedy="add seconds: [FROM, TO] or frames: [FROM, TO]")
         start, stop = self.seconds or self.frames or (0, 0)
         if stop <= start:
-            raise ValueError(f"is [{start:g}, {stop:g}], which is empty; give TO above FROM")
+            raise InputError(f"the range [{start:g}, {stop:g}] is empty", expected="TO above FROM")
         return self
 
     def stretch(self, fps: float) -> tuple[int, int]:
-        """``(start, stop)`` in frames at ``fps`` frames per second."""
+        """``(start, stop)`` in frames at `fps` frames per second."""
         if self.frames is not None:
             return self.frames
         assert self.seconds is not None
@@ -128,26 +135,23 @@ class Scenario(BaseModel):
     """What a long video shows, as read from a scenario file.
 
     Attributes:
-        global_prompt: what is the same all through (subject, place, style); ``global`` in files.
-        negative: what guidance leads away from; empty for the model's own "no prompt".
+        global_prompt: what stays the same throughout (subject, place, style); ``global`` in files.
+        negative: negative prompt; empty for the model's own unconditional input.
         events: what happens, in order.
-        sampler: ``name`` and settings of the sampler; None for the model's own choice.
-        seed: from which all randomness comes.
-        fps: frames per second; None for the model's own.
-        stride: frames from one window to the next; None for the model's own.
-        window: frames of a window; None for the model's own, which is what it was trained on.
-        throwaway: latent frames at the beginning of each window but the first whose prediction is
-            thrown away: for models that are causal in time, to which a clip's first latent frame is
-            the beginning of a scene.
-        size: width and height of a frame in pixels; None for the model's own, which is what it
-            was trained on.
-        crossfade: windows at each change of event whose conditioning is a mixture of both events'.
-        overrides: other prompts for stretches of the video; a later one takes precedence.
-        structured: condition each window on "global, local" (SynCoS) and not on the local prompt
+        sampler: ``name`` and settings of the sampler; None for the model's default.
+        seed: seed of all noise and of the choice of windows.
+        fps: frames per second; None for the model's.
+        stride: latent frames from one window to the next; None for the model's.
+        window: latent frames of a window; None for the clip length the model was trained on.
+        throwaway: leading latent frames of each window but the first whose prediction is
+            discarded, for causal autoencoders, whose first latent frame starts a scene.
+        size: width and height of a frame in pixels; None for the size the model was trained on.
+        crossfade: windows at each change of event whose conditioning interpolates both events'.
+        overrides: prompts for ranges of the video; later ones take precedence.
+        structured: condition each window on "global, local" (SynCoS); False for the local prompt
             alone (the paper's ablation).
 
-    ``from_file`` and ``from_dict`` raise InputError with one line for the user; the constructor
-    raises pydantic's own ValidationError.
+    `from_file` and `from_dict` raise InputError; the constructor raises pydantic's ValidationError.
     """
 
     model_config = _FORM
@@ -172,10 +176,12 @@ class Scenario(BaseModel):
     @classmethod
     def _some_events(cls, value: Any) -> Any:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"is {short(value)}, but expected {EXPECTED['events']}")
+            raise InputError(value=value, expected=EXPECTED["events"])
         if not 1 <= len(value) <= MAX_EVENTS:
-            count = f"{len(value)} events" if value else "no event"
-            raise ValueError(f"has {count}; give 1 to {MAX_EVENTS}, each with prompt and seconds")
+            raise InputError(
+                f"has {len(value)} entries",
+                expected=f"1 to {MAX_EVENTS}, each with prompt and seconds",
+            )
         return value
 
     @field_validator("sampler")
@@ -184,20 +190,22 @@ class Scenario(BaseModel):
         if value is None:
             return None
         if not isinstance(value.get("name"), str):
-            raise ValueError(f"has no name; expected {EXPECTED['sampler']}")
+            raise InputError("has no name", expected=EXPECTED["sampler"])
         for key, setting in value.items():
             if not isinstance(setting, bool | int | float | str | None):
-                raise ValueError(f"{key} is {short(setting)}, but expected a number or a word")
+                raise InputError(argument=key, expected="a number or a word", value=setting)
             if isinstance(setting, float) and not math.isfinite(setting):
-                raise ValueError(f"{key} is {setting}, but expected a finite number")
+                raise InputError(argument=key, expected="a finite number", value=setting)
         return value
 
     @model_validator(mode="after")
     def _says_what_stays(self) -> Scenario:
         if self.structured and not self.global_prompt:
-            raise ValueError(
-                f"global: is missing; expected {EXPECTED['global']} (or, for a video of local "
-                "prompts alone, set structured: false)"
+            raise InputError(
+                "is missing",
+                place="global",
+                expected=EXPECTED["global"],
+                remedy="to use the local prompts alone, set structured: false",
             )
         return self
 
@@ -205,11 +213,19 @@ class Scenario(BaseModel):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scenario:
-        """Builds a scenario from the mapping that a file holds; raises InputError."""
+        """Builds a scenario from the mapping in a scenario file.
+
+        Raises:
+            InputError: keys or values that are wrong, all of them; an unknown sampler.
+        """
         if not isinstance(data, Mapping):
-            raise InputError(f"a scenario is a mapping of keys to values, not {short(data)}")
+            raise InputError(argument="data", expected="a mapping of keys to values", value=data)
         if "variables" in data:
-            raise InputError("variables: are for a template; use Template.from_dict(...).fill()")
+            raise InputError(
+                "only templates have variables",
+                place="variables",
+                remedy="use Template.from_dict(...).fill()",
+            )
         try:
             scenario = cls.model_validate(dict(data))
         except ValidationError as error:
@@ -218,20 +234,14 @@ class Scenario(BaseModel):
         return scenario
 
     @classmethod
-    def findings(cls, data: Mapping[str, Any]) -> list[str]:
-        """All that `from_dict` would find wrong with the keys of a mapping, one line each."""
-        try:
-            cls.model_validate(dict(data))
-        except ValidationError as error:
-            return [str(one) for one in all_errors(error, EXPECTED, _KEYS)]
-        return []
-
-    @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Scenario:
-        """Reads a YAML or JSON file; raises InputError with the file and the key in question.
+        """Reads a YAML or JSON file.
 
-        In a file ``{name}`` stands for a variable, here for its default (`Template` gives it other
-        values), and ``{{`` and ``}}`` for braces.
+        In a file, ``{name}`` is a variable, here replaced by its default (`Template` sets other
+        values), and ``{{`` and ``}}`` are braces.
+
+        Raises:
+            InputError: names the file and the keys that are wrong.
         """
         data = read_mapping(path)
         with located(str(path)):
@@ -239,11 +249,11 @@ class Scenario(BaseModel):
             return cls.from_dict(filled(data, variables, {})[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """The mapping that ``from_dict`` takes; keys at their defaults are left out."""
+        """The mapping that `from_dict` reads; keys at their defaults are omitted."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a file that ``from_file`` reads: JSON where it ends in .json, else YAML."""
+        """Writes a file that `from_file` reads: JSON for the extension .json, else YAML."""
         text = to_text(braces_doubled(self.to_dict()), Path(path).suffix)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -251,10 +261,10 @@ class Scenario(BaseModel):
     # -- what the sampler needs ------------------------------------------------------------------
 
     def settings(self, **defaults: Any) -> Any:
-        """The sampler's settings object; ``defaults`` stand where the scenario says nothing.
+        """The sampler's settings, over `defaults`; None where the scenario names no sampler.
 
-        None where the scenario names no sampler. Raises InputError for an unknown sampler or
-        setting, or a value that does not fit.
+        Raises:
+            InputError: an unknown sampler or setting, or a bad value.
         """
         if self.sampler is None:
             return None
@@ -266,11 +276,13 @@ class Scenario(BaseModel):
             raise error.in_key("sampler") from None
 
     def with_sampler(self, name: str | None = None, **settings: Any) -> Scenario:
-        """The same scenario with another sampler, or with some of its settings replaced.
+        """The same scenario with another sampler, or with some settings replaced.
 
-        Settings that are None stay as they are. Another sampler takes over steps, guidance with its
-        interval, windows per call and solver, as far as it has them. Raises InputError as
-        ``settings`` does.
+        Settings that are None stay as they are. Another sampler keeps steps, guidance with its
+        interval, windows per call and solver, as far as it has them.
+
+        Raises:
+            InputError: an unknown sampler or setting, or a bad value.
         """
         from syncos_jax.sampling.sampler_config import current_names
         from syncos_jax.sampling.sampler_dict import (
@@ -309,7 +321,7 @@ class Scenario(BaseModel):
         return StructuredPrompt(self.global_prompt, local) if self.structured else local
 
     def negatives(self) -> list[str]:
-        """What guidance leads away from, for each event."""
+        """The negative prompt of each event."""
         return [
             self.negative if event.negative is None else event.negative for event in self.events
         ]
@@ -332,11 +344,11 @@ class Scenario(BaseModel):
                     f"is {event.length(rate):g} frames at {rate:g} fps, and none after rounding",
                     place=f"events[{index}].seconds",
                     value=event.seconds,
-                    remedy=f"give at least {1 / rate:g}",
+                    remedy=f"use at least {1 / rate:g}",
                 )
         if ends[-1] > MAX_FRAMES:
             raise InputError(
-                f"{ends[-1]} frames in all, more than {MAX_FRAMES}",
+                f"the video has {ends[-1]} frames, more than {MAX_FRAMES}",
                 place="events",
                 remedy="shorten them",
             )
@@ -353,10 +365,10 @@ class Scenario(BaseModel):
 
 
 class StructuredPrompt(str):
-    """The text "global, local", which knows its two parts.
+    """The text "global, local", with its two parts.
 
-    Where a text encoder has fewer tokens than it needs, the global part gives way: it is the same
-    in all windows, while the local part is what tells the events apart.
+    Where it has more tokens than the text encoder takes, the global part is truncated: it is the
+    same in all windows, while the local part distinguishes the events.
 
     Attributes:
         shared: the global part.
@@ -376,7 +388,7 @@ class StructuredPrompt(str):
 
 
 def braces_doubled(value: Any) -> Any:
-    """Texts as they stand in a file, where a single brace begins a variable."""
+    """Escapes braces for a file, where a single brace begins a variable."""
     if isinstance(value, str):
         return value.replace("{", "{{").replace("}", "}}")
     if isinstance(value, dict):

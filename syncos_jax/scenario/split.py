@@ -93,11 +93,13 @@ def split_story(
     """
     text = story.strip()
     if not text:
-        raise InputError("story: is empty; tell what happens")
+        raise InputError("is empty", argument="story", remedy="write what happens")
     if len(text) > MAX_STORY:
-        raise InputError(f"story: has {len(text)} characters; give at most {MAX_STORY}")
+        raise InputError(
+            f"has {len(text)} characters", argument="story", expected=f"at most {MAX_STORY}"
+        )
     if events is not None and not 1 <= events <= MAX_EVENTS:
-        raise InputError(f"events: is {events}; give 1 to {MAX_EVENTS}")
+        raise InputError(argument="events", expected=f"from 1 to {MAX_EVENTS}", value=events)
     return model(text, events) if model is not None else by_rules(text, events)
 
 
@@ -111,7 +113,7 @@ def by_rules(story: str, events: int | None = None) -> Story:
         clauses += parts
         going_on.update(parts[1:])
     if not clauses:
-        raise InputError("story: has no words; tell what happens")
+        raise InputError("has no words", argument="story", remedy="write what happens")
     shared, subject, clauses = _opening(clauses)
     named = [_named(clause, subject, clause in going_on) for clause in clauses]
     wanted = min(events or len(named), MAX_EVENTS)

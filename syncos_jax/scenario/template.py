@@ -1,17 +1,17 @@
 """Scenario files with variables: one file, many videos.
 
-``{name}`` in a scenario file stands for a variable, ``{{`` and ``}}`` for the braces themselves::
+``{name}`` in a scenario file is a variable, ``{{`` and ``}}`` are literal braces::
 
     variables:
-      product: {description: what is shown}          # no default: it has to be given
+      product: {description: what is shown}          # no default: a value is required
       place: {default: meadow, allowed: [meadow, beach]}
       pace: 1.5                                      # short for {default: 1.5}
     global: "{product} on a {place}"
     events:
       - {prompt: "the {product} turns", seconds: "{pace}"}
 
-Where a variable is all that stands in a place that is not text, it keeps its type: ``seconds``
-above is the number 1.5. Text that a value brings is not looked through for variables again.
+A variable that is the whole value of a key keeps its type, unless the key takes text: ``seconds``
+above is the number 1.5. Substitution is not recursive.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import Any
 
 from syncos_jax.errors import InputError
 from syncos_jax.files.documents import read_mapping
-from syncos_jax.files.text import short
 from syncos_jax.scenario.scenario import Scenario
 from syncos_jax.scenario.variables import (
     NAME,
@@ -43,14 +42,14 @@ MAX_TAKES = 1_000
 
 @dataclass(frozen=True)
 class Take:
-    """One video to make of a template.
+    """One video of a template's expansion.
 
     Attributes:
-        scenario: what it shows, without variables.
+        scenario: the filled-in scenario.
         values: the value of every variable.
-        varies: what tells it from its siblings: variables with more than one value, and ``seed``.
-        name: a name that no sibling has, made from these; empty for an only child.
-        index, count: its place among its siblings, and their number.
+        varies: what differs between takes: variables with more than one value, and ``seed``.
+        name: a unique name made from `varies`; empty for a single take.
+        index, count: its position among the takes, and their number.
     """
 
     scenario: Scenario
@@ -63,12 +62,12 @@ class Take:
 
 @dataclass(frozen=True)
 class Template:
-    """A scenario file, its variables not yet filled in.
+    """A scenario file whose variables are not filled in yet.
 
     Attributes:
-        data: what the file holds, without ``variables``.
-        variables: by name.
-        source: the file, for messages; None for none.
+        data: the file's content, without ``variables``.
+        variables: the declared variables by name.
+        source: the file, for errors; None for none.
     """
 
     data: Mapping[Any, Any]
@@ -77,19 +76,19 @@ class Template:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Template:
-        """Reads a YAML or JSON file; raises InputError with the file and the key in question."""
+        """Reads a YAML or JSON file; raises InputError with the file and the key at fault."""
         return cls.from_dict(read_mapping(path), source=str(path))
 
     @classmethod
     def from_dict(cls, data: Mapping[Any, Any], source: str | None = None) -> Template:
-        """Takes the mapping that a file holds; raises InputError for variables that are wrong."""
+        """Reads the mapping of a file; raises InputError for invalid variables."""
         rest = {key: value for key, value in data.items() if key != "variables"}
         with located(source):
             return cls(rest, read_variables(data.get("variables")), source)
 
     @property
     def used(self) -> list[str]:
-        """The names that stand in the file's texts, in their order."""
+        """The variables used in the file's texts, in order of appearance."""
         return used_names(self.data)
 
     def fill(self, values: Mapping[str, Scalar] | None = None) -> Scenario:
@@ -97,13 +96,13 @@ class Template:
 
         Raises:
             InputError: a variable without a value, an unknown one, a value that is not allowed, or
-                a scenario that is wrong then.
+                an invalid scenario as the result.
         """
         return self._fill(dict(values or {}))[0]
 
     def fill_data(self, values: Mapping[str, Scalar] | None = None) -> dict[Any, Any]:
-        """What the file would hold with these values, without variables; raises InputError as
-        `fill`, but does not look at the scenario that comes out."""
+        """The file's content with these values filled in; raises InputError as `fill`, but does
+        not check the resulting scenario."""
         with located(self.source):
             return filled(self.data, self.variables, dict(values or {}))[0]
 
@@ -130,7 +129,9 @@ class Template:
         for name in order:
             count *= len(lists[name])
         if count > MAX_TAKES:
-            raise InputError(f"these values make {count} videos; at most {MAX_TAKES} at a time")
+            raise InputError(
+                f"these values give {count} videos", expected=f"at most {MAX_TAKES} at a time"
+            )
         many = [name for name in order if len(lists[name]) > 1]
         takes: list[Take] = []
         for chosen in itertools.product(*(lists[name] for name in order)):
@@ -176,15 +177,15 @@ def _named(takes: list[Take]) -> list[Take]:
 
 
 def slug(text: str) -> str:
-    """`text` as part of a file's name: lower case, words joined by ``-``, at most 40 characters."""
+    """`text` for a file name: lower case, words joined by ``-``, at most 40 characters."""
     return re.sub(r"[\W_]+", "-", text.lower()).strip("-")[:40].strip("-") or "value"
 
 
 def parse_values(pairs: Sequence[str]) -> dict[str, list[Scalar]]:
     r"""Reads ``["place=beach,street", "n=3"]``: a name, and one or more values.
 
-    A comma parts two values; ``\,`` is a comma and ``\\`` a backslash in a value. A name given
-    again gets more values.
+    Values are separated by commas; ``\,`` is a comma and ``\\`` a backslash in a value. Repeating
+    a name adds values.
 
     Raises:
         InputError: no ``=``, no name, or no value.
@@ -194,11 +195,14 @@ def parse_values(pairs: Sequence[str]) -> dict[str, list[Scalar]]:
         name, equals, rest = pair.partition("=")
         name = name.strip()
         if not equals or not NAME.fullmatch(name):
-            raise InputError(f"{short(pair)} is no setting of a variable; write NAME=VALUE")
+            raise InputError(argument="values", expected="NAME=VALUE", value=pair)
         items = [item.strip() for item in _split(rest)]
         if not all(items):
             raise InputError(
-                f"{short(pair)} has an empty value; write NAME=VALUE,VALUE, and \\, for a comma"
+                "empty value",
+                argument="values",
+                value=pair,
+                expected="NAME=VALUE,VALUE (write \\, for a comma)",
             )
         values.setdefault(name, []).extend(items)
     return values

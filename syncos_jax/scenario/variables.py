@@ -1,6 +1,6 @@
-"""Variables of scenario files: what they may be, and how they are put into a file's values.
+"""Variables of scenario files: their values, and substitution into a file's texts.
 
-`syncos_jax.scenario.template` says how they are written.
+The syntax is described in `syncos_jax.scenario.template`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from syncos_jax.files.documents import WrittenFloat, WrittenInt, scalar
 from syncos_jax.files.text import all_errors, did_you_mean, short
 
 MAX_PROMPT = 2000
-"""Characters of a prompt, at most."""
+"""Maximum number of characters of a prompt."""
 MAX_VARIABLES = 100
-_MAX_VALUES = 200_000  # a file of aliases to aliases could hold any number of them
+_MAX_VALUES = 200_000  # YAML aliases to aliases could expand to any number
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REFERENCE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TEXT_KEYS = ("global", "negative", "prompt")
@@ -46,9 +46,9 @@ class Variable(BaseModel):
     """A variable of a template.
 
     Attributes:
-        default: its value where none is given; None where one has to be.
-        allowed: the only values it may have; None for any.
-        description: for people.
+        default: its value if none is given; None if one is required.
+        allowed: the values it may have; None for any.
+        description: shown in errors and forms.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -61,7 +61,7 @@ class Variable(BaseModel):
     @classmethod
     def _one_value(cls, value: Any) -> Any:
         if value is not None and not _is_value(value):
-            raise ValueError(f"is {short(value)}, but expected {EXPECTED['default']}")
+            raise InputError(value=value, expected=EXPECTED["default"])
         return value
 
     @field_validator("allowed")
@@ -70,33 +70,37 @@ class Variable(BaseModel):
         if value is None:
             return None
         if not isinstance(value, list | tuple) or not value or not all(map(_is_value, value)):
-            raise ValueError(f"is {short(value)}, but expected {EXPECTED['allowed']}")
+            raise InputError(value=value, expected=EXPECTED["allowed"])
         return tuple(value)
 
     def accept(self, value: Scalar) -> Scalar:
-        """`value`, or the allowed value that reads the same; raises ValueError."""
+        """`value`, or the allowed value with the same text; raises InputError."""
         if self.allowed is None:
             return value
         for item in self.allowed:
             if as_text(item) == as_text(value):
                 return item
-        raise ValueError(f"is {short(value)}, but allowed are {_listed(self.allowed)}")
+        raise InputError(value=value, expected=f"one of {_listed(self.allowed)}")
 
 
 def read_variables(data: Any) -> dict[str, Variable]:
+    """The variables of a file, from what stands under ``variables``; raises InputError."""
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise InputError(
-            f"variables: is {short(data)}, but expected a mapping such as {{place: beach}}"
-        )
+        raise InputError(place="variables", expected="a mapping such as {place: beach}", value=data)
     if len(data) > MAX_VARIABLES:
-        raise InputError(f"variables: are {len(data)}; at most {MAX_VARIABLES} can be had")
+        raise InputError(
+            f"has {len(data)} entries", place="variables", expected=f"at most {MAX_VARIABLES}"
+        )
     variables = {}
     for name, entry in data.items():
         if not isinstance(name, str) or not NAME.fullmatch(name) or name == "seed":
-            wanted = "letters, digits and _, not beginning with a digit, and not 'seed'"
-            raise InputError(f"variables: {short(name)} is no name for a variable; use {wanted}")
+            raise InputError(
+                f"invalid name {short(name)}",
+                place="variables",
+                expected="letters, digits and _, not starting with a digit, and not 'seed'",
+            )
         if isinstance(entry, list):
             entry = {"allowed": entry, "default": entry[0] if entry else None}
         elif not isinstance(entry, dict):
@@ -109,8 +113,8 @@ def read_variables(data: Any) -> dict[str, Variable]:
         except ValidationError as error:
             found = all_errors(error, EXPECTED, keys)
             raise InputError.together(e.in_key(f"variables.{name}") for e in found) from error
-        except ValueError as error:
-            raise InputError(f"variables.{name}.default: {error}") from error
+        except InputError as error:
+            raise error.in_key(f"variables.{name}.default") from None
         variables[name] = variable
     return variables
 
@@ -118,12 +122,12 @@ def read_variables(data: Any) -> dict[str, Variable]:
 def filled(
     data: Mapping[Any, Any], variables: Mapping[str, Variable], given: Mapping[str, Scalar]
 ) -> tuple[dict[Any, Any], dict[str, Scalar]]:
-    """A file's values with variables put in, and the value of every variable.
+    """Substitutes variables in a file's values; also returns the value of every variable.
 
     Args:
-        data: what the file holds, without ``variables``.
-        variables: by name.
-        given: values in place of the defaults; may also name what is used but not declared.
+        data: the file's content, without ``variables``.
+        variables: the declared variables by name.
+        given: values that override the defaults; may include undeclared names used in the texts.
 
     Raises:
         InputError: a variable without a value, an unknown one, or a value that is not allowed.
@@ -132,10 +136,11 @@ def filled(
 
     def value(name: str, location: str) -> Scalar:
         if name not in values:
-            hint = did_you_mean(name, values) if values else "; declare it under variables"
+            hint = did_you_mean(name, values) if values else "declare it under variables"
             raise InputError(
-                f"{location}: has {{{name}}}, which is no variable{hint} "
-                f"(write {{{{{name}}}}} for the braces themselves)"
+                f"unknown variable {{{name}}}",
+                place=location,
+                remedy=f"{hint.removeprefix('; ')} (write {{{{{name}}}}} for literal braces)",
             )
         return values[name]
 
@@ -143,7 +148,7 @@ def filled(
 
 
 def used_names(data: Mapping[Any, Any]) -> list[str]:
-    """The names that stand in a file's texts, in their order."""
+    """The variables used in a file's texts, in order of appearance."""
     names: dict[str, None] = {}
     _Substitution(lambda name, _: names.setdefault(name) or "").of(dict(data))
     return list(names)
@@ -156,8 +161,8 @@ def _values(
     for name in given:
         if name not in variables and name not in used:
             known = [*variables, *used]
-            hint = did_you_mean(name, known) if known else "; the file has no variables"
-            raise InputError(f"{short(name)}: is no variable of this scenario{hint}")
+            hint = did_you_mean(name, known) if known else "the file has no variables"
+            raise InputError(f"unknown variable {short(name)}", remedy=hint.removeprefix("; "))
     values: dict[str, Scalar] = {}
     for name, variable in variables.items():
         value = given.get(name, variable.default)
@@ -170,13 +175,13 @@ def _values(
             )
         try:
             values[name] = variable.accept(value)
-        except ValueError as error:
-            raise InputError(f"variables.{name}: {error}") from error
+        except InputError as error:
+            raise error.in_key(f"variables.{name}") from None
     return {**values, **{name: given[name] for name in given if name not in values}}
 
 
 class _Substitution:
-    """Goes through a file's values and puts variables in."""
+    """Substitutes variables throughout a file's values."""
 
     def __init__(self, value: Callable[[str, str], Scalar]) -> None:
         self._value = value
@@ -185,7 +190,7 @@ class _Substitution:
     def of(self, item: Any, location: str = "", key: str = "", depth: int = 0) -> Any:
         if isinstance(item, str):
             return self._text(item, location, key)
-        if depth > 3:  # deeper there is nothing in a scenario
+        if depth > 3:  # scenarios are not nested deeper
             return item
         if isinstance(item, dict):
             self._count(len(item), location)
@@ -203,7 +208,7 @@ class _Substitution:
         self._left -= values
         if self._left < 0:
             raise InputError(
-                f"{location}: holds too many values; a scenario has at most 10000 events"
+                "too many values", place=location or None, expected="at most 10000 events"
             )
 
     def _text(self, text: str, location: str, key: str) -> Any:
@@ -222,16 +227,16 @@ class _Substitution:
 
 @contextmanager
 def located(source: str | None) -> Iterator[None]:
-    """Puts the file's name before the message of an InputError."""
+    """Adds the file's name to the place of an InputError."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{source}: {error}" if source else str(error)) from error
+        raise (error.within(source) if source else error) from None
 
 
 def as_text(value: Scalar) -> str:
-    """A value as it stands in a prompt: ``true`` and ``false``, numbers as they were
-    written, else in their shortest form."""
+    """A value as text for a prompt: ``true`` and ``false``, numbers as written in the file, other
+    numbers in their shortest form."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, WrittenInt | WrittenFloat):

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 import syncos_jax
 from syncos_jax.errors import InputError
 from syncos_jax.studio import routes, routes_videos
-from syncos_jax.studio.api_errors import ApiError, Finding, field_of, finding
+from syncos_jax.studio.api_errors import ApiError, Finding, field_of, findings
 from syncos_jax.studio.document_cache import DocumentCache
 from syncos_jax.studio.responses import JsonResponse, error_response
 from syncos_jax.studio.security import Guard
@@ -91,7 +91,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(InputError)
     async def _input_error(_: Request, error: InputError) -> Response:
-        return error_response(ApiError(422, finding(error)))
+        return error_response(ApiError(422, findings(error)))
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
@@ -120,7 +120,7 @@ def _findings(raw: Iterable[Any]) -> Iterable[Finding]:
     for item in raw:
         place = [part for part in item["loc"] if part not in ("body", "query", "path", "header")]
         path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
-        kind, said = item["type"], item["msg"].removeprefix("Value error, ")
+        kind, said = item["type"], str(item.get("ctx", {}).get("error", item["msg"]))
         name = path[:100] or "the body"
         if kind == "missing":
             found = Finding(f"{name} is missing", "Give it")

@@ -7,18 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import MISSING, Argument, InputError, short, worded
 
 SETTINGS = ("steps", "guidance", "strength", "size")
 _FIELDS = (
     "global", "negative", "variables", "settings", "takes", "seed", "title", "template", "story",
     "by", "comment", "name", "verdict", "take", "video",
 )  # fmt: skip
-_PATH = re.compile(r"^([a-z_]\w*(?:\[\d+\]|\.\w+)*): (?=\S)")
-_OF_SAMPLER = re.compile(r"^sampler(?: \w+)?: (\w+) ")
-_GOT = re.compile(r"; got [^;]*$")
 _EVENT = re.compile(r"events\[(\d+)\](?:\.(\w+))?")
-_ARGUMENT = re.compile(r"`(\w+)=([^`]*)`")
 
 
 @dataclass(frozen=True)
@@ -74,43 +70,47 @@ def error_body(findings: Iterable[Finding]) -> dict[str, Any]:
     return {"error": body}
 
 
-def finding(error: InputError | str, field: str | None = None) -> Finding:
-    """What the library says in one line, taken apart.
+def finding(error: InputError, field: str | None = None) -> Finding:
+    """The first error of `error`, in the words of the page.
 
     Args:
-        error: the line: a place, what stands there, what was expected, after a semicolon the
-            remedy.
-        field: the field it is about; None for the one that the line names.
+        error: what the library raised.
+        field: the field it is about; None for the one that the error names.
     """
-    text = str(error)
-    place, of_sampler = _PATH.match(text), _OF_SAMPLER.match(text)
+    error = error.first_error
     if field is None:
-        field = field_of(place[1]) if place else None
-        if of_sampler:
-            field = f"settings.{of_sampler[1]}" if of_sampler[1] in SETTINGS else None
-    if of_sampler and field is not None:
-        text = text.partition(": ")[2]
-    if place:
-        text = f"{_worded(place[1])} {text[place.end() :]}"
-    text = _ARGUMENT.sub(lambda match: f"{match[1]} {match[2]}", text).replace("`", "")
-    text = _GOT.sub("", text)
-    message, parted, remedy = text.rpartition("; ")
-    if not parted:
-        message, remedy = text, ""
-        for word in (", but expected ", "; expected "):
-            if word in text:
-                message, _, remedy = text.partition(word)
-                remedy = f"give {remedy}"
-                break
-    elif remedy.startswith("expected "):
-        remedy = f"give {remedy.removeprefix('expected ')}"
-    return Finding(message, _sentence(remedy), field)
+        named = (*error.place[-1:], *([error.argument] if error.argument else []))
+        field = next((found for part in reversed(named) if (found := field_of(part))), None)
+    subjects = [_field_words(part) for part in error.place]
+    if error.argument is not None:
+        subjects.append(error.argument)
+    subject = ": ".join(subjects)
+    what = worded(error.what, _argument_words)
+    if what:
+        message = f"{subject}: {what}" if subject else what
+    elif error.value is MISSING:
+        message = f"{subject} is not valid"
+    else:
+        message = f"{subject} is {short(error.value)}"
+    expected = f"Give {error.expected}" if error.expected else ""
+    remedy = _sentence(worded(error.remedy or "", _argument_words))
+    return Finding(" ".join(message.split()), ". ".join(filter(None, (expected, remedy))), field)
 
 
-def _worded(path: str) -> str:
+def findings(error: InputError) -> list[Finding]:
+    """`finding` of each error that `error` stands for."""
+    return [finding(one) for one in error.all_errors]
+
+
+def _argument_words(argument: Argument) -> str:
+    """An argument without the punctuation of code: ``model demo``."""
+    return argument.name if argument.value is MISSING else f"{argument.name} {argument.value}"
+
+
+def _field_words(path: str) -> str:
     """``events[1].prompt`` -> ``event 2: prompt``."""
     match = _EVENT.fullmatch(path)
-    return f"event {int(match[1]) + 1}: {match[2] or 'it'}" if match else path.rsplit(".", 1)[-1]
+    return f"event {int(match[1]) + 1}{f': {match[2]}' if match[2] else ''}" if match else path
 
 
 def _sentence(text: str) -> str:

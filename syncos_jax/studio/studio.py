@@ -220,8 +220,7 @@ class Studio:
         except StaleError as error:
             raise ApiError(409, finding(error)) from error
         except InputError as error:
-            field = "by" if "name" in str(error) else "comment" if "comment" in str(error) else None
-            raise ApiError(422, finding(error, field)) from error
+            raise ApiError(422, finding(error)) from error
         self.events.publish(id)
 
     # -- disk ------------------------------------------------------------------------------------

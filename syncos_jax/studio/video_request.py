@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from syncos_jax.errors import InputError
@@ -13,7 +13,7 @@ from syncos_jax.sampling.sampler_dict import STRENGTH
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.template import Template
 from syncos_jax.scenario.variables import Variable, used_names
-from syncos_jax.studio.api_errors import ApiError, Finding, finding
+from syncos_jax.studio.api_errors import ApiError, Finding, finding, findings
 from syncos_jax.studio.engine import Engine
 from syncos_jax.studio.planning import lost_words
 from syncos_jax.studio.schemas import SettingsBody, VideoBody
@@ -107,9 +107,9 @@ def _filled(template: Template, given: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise ApiError(422, wrong)
     try:
-        return template.fill_data(given)
+        return replace(template, source=None).fill_data(given)
     except InputError as error:
-        raise ApiError(422, finding(_without_source(error, template))) from error
+        raise ApiError(422, findings(error)) from error
 
 
 def _missing(name: str, variable: Variable, given: Mapping[str, Any]) -> Finding | None:
@@ -120,13 +120,9 @@ def _missing(name: str, variable: Variable, given: Mapping[str, Any]) -> Finding
         return Finding(f"{name} has no value{about}", "Give one", field)
     try:
         variable.accept(value)
-    except ValueError as error:
-        return Finding(f"{name} {error}", "Choose one of these", field)
+    except InputError as error:
+        return finding(error.in_key(name), field)
     return None
-
-
-def _without_source(error: InputError, template: Template) -> str:
-    return str(error).removeprefix(f"{template.source}: ")
 
 
 def _scenario(data: dict[str, Any], template: Template | None) -> Scenario:
@@ -134,14 +130,13 @@ def _scenario(data: dict[str, Any], template: Template | None) -> Scenario:
         raise _wrong(
             "the scenario has variables", "Save it as a template, or leave them out", "variables"
         )
-    wrong = [_about_variable(finding(text), template) for text in Scenario.findings(data)]
-    if wrong:  # the first of each field: a variable may stand in many places
-        first = {found.field or found.message: found for found in reversed(wrong)}
-        raise ApiError(422, list(reversed(first.values()))[:MAX_FINDINGS])
     try:
         return Scenario.from_dict(data)
     except InputError as error:
-        raise ApiError(422, _about_variable(finding(error), template)) from error
+        wrong = [_about_variable(found, template) for found in findings(error)]
+        # The first of each field: a variable may be used in many places.
+        first = {found.field or found.message: found for found in reversed(wrong)}
+        raise ApiError(422, list(reversed(first.values()))[:MAX_FINDINGS]) from error
 
 
 def _about_variable(found: Finding, template: Template | None) -> Finding:

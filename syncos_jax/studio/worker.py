@@ -137,7 +137,7 @@ class Worker(threading.Thread):
 
     def _outcome(self, pipeline: Pipeline, video: Video, take: Take) -> tuple[Any, ...]:
         """(status, seconds, (message, remedy)) of a take; makes it."""
-        from syncos_jax.sampling.failures import DeviceMemoryError, NonFiniteError
+        from syncos_jax.sampling.failures import DeviceMemoryError
 
         self._events.set(video.id, Progress(take.take), soon=True)
         try:
@@ -148,9 +148,11 @@ class Worker(threading.Thread):
             return DONE, seconds
         except (Terminated, _Stopped):
             return (CANCELLED,) if self._cancelled.is_set() else (QUEUED,)
-        except (InputError, NonFiniteError, DeviceMemoryError) as error:
-            found = finding(str(error))
+        except InputError as error:
+            found = finding(error)
             return FAILED, None, (found.message, found.remedy)
+        except DeviceMemoryError as error:
+            return FAILED, None, (str(error), "")
         except OSError as error:
             message = f"the video cannot be written: {error.strerror or error}"
             return FAILED, None, (message, "Look at the server's disk, and make it again")
