@@ -62,6 +62,7 @@ class Phrase(str):
 Text = str | Argument | tuple[str | Argument, ...]
 """Plain text, one argument, or the parts of a `Phrase`."""
 
+_LISTED = 4  # errors that one line lists
 _Error = TypeVar("_Error", bound="InputError")
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
@@ -92,6 +93,9 @@ class InputError(ValueError):
         InputError("exists and is not empty", place=out,
                    remedy=("pass ", Argument("force", True), " to replace it"))
         # out: exists and is not empty; pass `force=True` to replace it
+
+    Errors made by `together` are listed after what they share, the first four of them:
+    ``scenario.yaml: 2 errors: (1) ...; (2) ...``.
 
     Args:
       what: what is wrong; may be left out where `argument` or `place` and `expected` say it.
@@ -166,6 +170,11 @@ class InputError(ValueError):
         made._together = tuple(one.in_key(key) for one in self._together)
         return made
 
+    def _beyond(self: _Error, count: int) -> _Error:
+        made = copy.copy(self)
+        made.place = self.place[count:]
+        return made
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by its attributes, whatever arguments a subclass takes."""
         return _restored, (type(self), self.args, self.__dict__.copy())
@@ -178,8 +187,12 @@ class InputError(ValueError):
           subject: what to call the argument or place at fault; None for its own name.
         """
         if self._together:
-            numbered = (f"({n}) {one.line(words)}" for n, one in enumerate(self._together, 1))
-            return f"{len(self._together)} errors: {'; '.join(numbered)}"
+            shared = os.path.commonprefix([one.place for one in self._together])
+            each = [one._beyond(len(shared)).line(words) for one in self._together[:_LISTED]]
+            lines = [f"({n}) {line}" for n, line in enumerate(each, 1)]
+            if len(self._together) > _LISTED:
+                lines.append("...")
+            return ": ".join([*shared, f"{len(self._together)} errors: {'; '.join(lines)}"])
         subjects = list(self.place)
         if self.argument is not None:
             subjects.append(self.argument if words is str else words(Argument(self.argument)))

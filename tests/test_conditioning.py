@@ -80,13 +80,16 @@ def test_overrides():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"frames": [20, 30]}, r"overrides\[0\]: ends at frame 30, but the video has 24"),
-        ({"frames": [3, 4]}, r"overrides\[0\]: no window has its middle in frames 3 to 3"),
-        ({"frames": [4, 4]}, r"overrides\[0\]: is \[4, 4\], which is empty"),
-        ({"frames": [4]}, r"overrides\[0\].frames.* expected two whole numbers"),
-        ({"frames": [1, 2.5]}, r"overrides\[0\].frames\[1\] must be two whole.*got 2.5"),
-        ({"seconds": [-1, 2]}, r"overrides\[0\].seconds\[0\] must be two numbers.*got -1"),
-        ({}, r"overrides\[0\]: has no stretch; give seconds"),
+        ({"frames": [20, 30]}, r"overrides\[0\]: ends at frame 30, expected at most 24"),
+        (
+            {"frames": [3, 4]},
+            r"overrides\[0\]: has no effect: no window has its middle in frames 3 to 3",
+        ),
+        ({"frames": [4, 4]}, r"overrides\[0\]: the range \[4, 4\] is empty"),
+        ({"frames": [4]}, r"overrides\[0\].frames.* expected .*two integers"),
+        ({"frames": [1, 2.5]}, r"overrides\[0\].frames\[1\] must be .*two integers.*got 2.5"),
+        ({"seconds": [-1, 2]}, r"overrides\[0\].seconds\[0\] must be .*two numbers.*got -1"),
+        ({}, r"overrides\[0\]: has no range; add seconds"),
         ({"frames": [1, 2], "seconds": [1, 2]}, r"overrides\[0\]: has both"),
         ({"frame": [1, 2]}, r"overrides\[0\].frame: unknown key; did you mean 'frames'"),
     ],

@@ -81,7 +81,7 @@ def test_several_errors_are_all_listed(capsys):
         "a.yaml: size: bad",
         "a.yaml: events[1]: worse",
     ]
-    assert str(both) == "2 errors: (1) a.yaml: size: bad; (2) a.yaml: events[1]: worse"
+    assert str(both) == "a.yaml: 2 errors: (1) size: bad; (2) events[1]: worse"
     assert InputError.together([both, first]).all_errors == (*both.all_errors, first)
     assert InputError.together([first]) is first is first.first_error
     fail(both)

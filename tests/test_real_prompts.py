@@ -68,14 +68,14 @@ def test_other_prompt_files(tmp_path):
     lines = events(tmp_path, "a.txt", "# note\r\na red ball\n#2 it grows\n\na\u2028b\n")
     assert [event["prompt"] for event in lines] == ["a red ball", "#2 it grows", "a b"]
     for name, text, message in [
-        ("a.csv", "a,b\nc,d\n", "names no column 'prompt'"),
+        ("a.csv", "a,b\nc,d\n", "has no column 'prompt'"),
         ("a.csv", "prompt,seconds\na,b,c\n", "row 2 has 3 cells"),
-        ("a.csv", "prompt,seconds\na,soon\n", "seconds is 'soon'"),
-        ("a.yaml", "events: []", "by its name alone"),
+        ("a.csv", "prompt,seconds\na,soon\n", "seconds must be a number, got 'soon'"),
+        ("a.yaml", "events: []", "pass it as SCENARIO"),
         ("a.xlsx", "", "save it as .csv"),
         ("a.txt", "a\x00b", "is not plain text"),
         ("a.txt", '["a",\n"b"]', "looks like JSON"),
-        ("a.json", '{"events": []}', "by its name alone"),
+        ("a.json", '{"events": []}', "pass it as SCENARIO"),
     ]:
         with pytest.raises(InputError, match=message):
             events(tmp_path, name, text)
@@ -182,17 +182,17 @@ def test_nothing_of_a_table_is_lost_in_silence(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("prompt,,camera\na ball,left,\n\nit grows,,wide\n")
     notes = read_prompt_file(path).notes
-    assert notes == (f"{path}: columns that are not read: camera, number 2",)
+    assert notes == (f"{path}: ignored columns: camera, number 2",)
     (tmp_path / "a.txt").write_text('"a ball"\n"it grows"\n')
     assert "are part of the prompts" in read_prompt_file(tmp_path / "a.txt").notes[0]
     for name, text, message in [
         ("a.csv", "prompt,caption\na,b\n", "two columns for prompt"),
-        ("a.csv", "prompt,seconds\n\n\n,3\n", "row 4 has no prompt"),
-        ("a.txt", "a ball\t1\nit grows\t2\n", "looks like a table; name it .tsv"),
+        ("a.csv", "prompt,seconds\n\n\n,3\n", "row 4: has no prompt"),
+        ("a.txt", "a ball\t1\nit grows\t2\n", "looks like a table; rename it to .tsv"),
         ("a.json", '[{"prompt": "a", "prompt": "b"}]', "duplicate key 'prompt'"),
-        ("a.jsonl", '{"prompt": "a", "text": "b"}', "the same under two names"),
+        ("a.jsonl", '{"prompt": "a", "text": "b"}', "two keys with the same meaning"),
         ("a.jsonl", '{"prompt": 3}', "has no prompt"),
-        ("a.txt", "", "has no prompt in it"),
+        ("a.txt", "", "contains no prompt"),
     ]:
         with pytest.raises(InputError, match=message):
             events(tmp_path, name, text)

@@ -39,8 +39,9 @@ FILE = {
     "seed": 3,
 }
 REMEDY = re.compile(
-    r"expected|did you mean|known are|known:|remove|give |write |choose|make |save it|put |use |"
-    r"must be|at most|declare|allowed are|shorten|not readable as|cannot be read|nested too deeply"
+    r"expected|did you mean|known are|known:|remove|give |add |write |choose|make |save it|put |"
+    r"use |must be|at most|declare|allowed are|shorten|not readable as|cannot be read|"
+    r"nested too deeply"
 )
 
 

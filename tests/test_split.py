@@ -133,11 +133,11 @@ def test_a_language_model(monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "status", "said"),
     [
-        ("I cannot do that", 200, "wrote no story in parts"),
+        ("I cannot do that", 200, "returned no list of events"),
         (b"<html>", 200, "does not answer as OpenAI's API does"),
         (b"x" * 2_000_000, 200, "more than a megabyte"),
         ('{"global": "x", "events": []}', 200, "found no events"),
-        ('{"global": 1, "events": [{}]}', 200, "wrote no story in parts"),
+        ('{"global": 1, "events": [{}]}', 200, "returned no list of events"),
         ("nothing", 401, "answers 401"),
         ("nothing", 500, "answers 500"),
     ],

@@ -103,7 +103,7 @@ def of_template(**variables):
 MANY = {"name": "syncos", "steps": 9999, "iterations": 9999}
 WRONG = [
     ({}, None, "give a scenario or a template"),
-    ({"scenario": {"events": []}}, "events", "no event"),
+    ({"scenario": {"events": []}}, "events", "has 0 entries"),
     (one_event(prompt="", seconds=1), "events.0.prompt", "is ''"),
     (one_event(prompt="x"), "events.0.seconds", "has no length"),
     (one_event(prompt="x", seconds=0), "events.0.seconds", "is 0"),

@@ -6,7 +6,6 @@ option each of them is; `flag` words an argument as that option.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +14,9 @@ from syncos_jax.runs import exits
 from syncos_jax.runs.exits import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
 
 __all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OPTIONS", "TERMINATED", "fail", "user_errors"]
+
+MAX_ERRORS = 20
+"""Errors printed for one input."""
 
 OPTIONS = {
     "windows_per_call": "--windows-per-call",
@@ -74,33 +76,15 @@ def flag(argument: Argument) -> str:
     return f"{OPTIONS[name]} {value}"
 
 
-_ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")
-_ITEM = re.compile(r"\{'(\w+)': (.*)\}")  # of a mapping, which an option takes as NAME=VALUE
-
-
-def worded(message: str) -> str:
-    """A message of the library for the command line: `` `only=unet` `` becomes ``--only unet``."""
-
-    def option(match: re.Match[str]) -> str:
-        name, value = match[1], match[2]
-        if value is not None and f"{name}={value}" in OPTIONS:
-            return OPTIONS[f"{name}={value}"]
-        if name not in OPTIONS:
-            return match[0]
-        if value is None:
-            return OPTIONS[name]
-        return f"{OPTIONS[name]} " + _ITEM.sub(r"\1=\2", value)
-
-    return _ARGUMENT.sub(option, message)
-
-
 def fail(message: str | InputError) -> None:
     """One line on stderr for each error."""
     if isinstance(message, InputError):
-        for error in message.all_errors:
-            exits.fail(worded(error.line(flag)))
+        for error in message.all_errors[:MAX_ERRORS]:
+            exits.fail(error.line(flag))
+        if len(message.all_errors) > MAX_ERRORS:
+            exits.fail(f"... and {len(message.all_errors) - MAX_ERRORS} more")
     else:
-        exits.fail(worded(message))
+        exits.fail(message)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from syncos_jax.cli.console import user_errors, worded
-from syncos_jax.errors import InputError
+from syncos_jax.cli.console import flag, user_errors
+from syncos_jax.errors import InputError, worded
 from syncos_jax.runs.progress import Phases
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -184,6 +184,6 @@ def convert(
             # Not in a thread: Ctrl-C must come to where the half-written folder is removed.
             result = work(source, out, **options, progress=progress)
         for warning in result.warnings:
-            phases.say(f"warning: {worded(warning)}")
+            phases.say(f"warning: {worded(warning, flag)}")
         counts = ", ".join(f"{name} {count:,}" for name, count in result.parameters.items())
         typer.echo(f"{out}: {counts} parameters, {result.nbytes / 2**30:.2f} GiB")

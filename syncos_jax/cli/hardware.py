@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from syncos_jax.cli.console import worded
 from syncos_jax.cli.words import amount, duration, size
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def lines(report: Report) -> list[str]:
     verdict = "fits" if run.fits else "does not fit"
     found.append(f"{verdict}   with {run.windows} windows a call (tried: {tried})")
     if report.advice:
-        found.append(f"remedy   {worded(report.advice)}")
+        found.append(f"remedy   {report.advice}")
     found += _program("row", run, report)
     if run.bytes:
         found.append(f"run      {run.rows:,} rows, at least {duration(report.seconds)}")

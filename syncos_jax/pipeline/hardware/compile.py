@@ -128,7 +128,7 @@ def _advice(run: Compiled, target: Target, weights_over: int) -> str:
     over = run.memory.total - int(SHARE * target.chip.memory)
     held = run.memory.weights + run.memory.others
     if target.count > 1 and weights_over == 1 and run.memory.weights > over:
-        return "divide the weights of the denoiser over the devices (`weights_over`)"
+        return "split the denoiser's weights over several devices"
     if held > SHARE * target.chip.memory:
         return "the weights alone are more than a device has: more devices, or a smaller model"
     return "take a smaller frame, fewer windows a call, or a device with more memory"

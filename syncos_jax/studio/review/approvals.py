@@ -152,9 +152,9 @@ def add_entry(
     out of date, OSError where writing fails. Nothing is written then.
     """
     path = check_video(video)
-    by, comment = _text(by, "the name", MAX_NAME, lines=False), _text(comment, "the comment")
+    by, comment = _text(by, "by", MAX_NAME, lines=False), _text(comment, "comment")
     if action not in ACTIONS:
-        raise InputError(f"the action is {short(action)}, but must be one of {', '.join(ACTIONS)}")
+        raise InputError(argument="action", expected=f"one of {', '.join(ACTIONS)}", value=action)
     if not by:
         raise InputError("a decision needs the name of a person", argument="by")
     if action == "comment" and not comment:
@@ -206,15 +206,17 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _text(value: str, what: str, limit: int = MAX_COMMENT, *, lines: bool = True) -> str:
+def _text(value: str, argument: str, limit: int = MAX_COMMENT, *, lines: bool = True) -> str:
     """Without surrounding space and control characters; lone surrogates cannot be written."""
     if not isinstance(value, str):
-        raise InputError(f"{what} is {short(value)}, but must be text")
+        raise InputError(argument=argument, expected="text", value=value)
     kept = r"\t\n" if lines else ""
     value = re.sub(r"\r\n?", "\n", value)
     value = re.sub(rf"(?![{kept} ])[\x00-\x1f\x7f-\x9f\ud800-\udfff]", " ", value).strip()
     if len(value) > limit:
-        raise InputError(f"{what} has {len(value)} characters; at most {limit} are kept")
+        raise InputError(
+            f"has {len(value)} characters", argument=argument, expected=f"at most {limit}"
+        )
     return value
 
 
