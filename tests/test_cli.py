@@ -140,7 +140,10 @@ def test_bad_arguments_are_one_line(arguments, message):
 BAD_STORIES = [
     ({**STORY, "events": []}, "story.yaml: events: has no event"),
     ({**STORY, "sede": 1}, "story.yaml: sede: unknown key; did you mean 'seed'?"),
-    ({**STORY, "events": [{"prompt": "x", "frames": 3}]}, "3 frames together, but the model"),
+    (
+        {**STORY, "events": [{"prompt": "x", "frames": 3}]},
+        "3 frames in all, but the model",
+    ),
 ]
 
 

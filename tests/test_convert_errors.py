@@ -208,7 +208,7 @@ def test_an_unwritable_folder(state, monkeypatch):
 def test_no_space_is_found_before_the_work(state, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
-    refused(save_ckpt("a.ckpt", state), "its weights need 0.00 GiB, only 0.00 are free")
+    refused(save_ckpt("a.ckpt", state), "needs 0.00 GiB, only 0.00 are free")
 
 
 def test_a_disk_that_gets_full(state, monkeypatch):

@@ -73,7 +73,7 @@ def test_other_prompt_files(tmp_path):
         ("a.csv", "prompt,seconds\na,soon\n", "seconds must be a number, got 'soon'"),
         ("a.yaml", "events: []", "pass it as SCENARIO"),
         ("a.xlsx", "", "save it as .csv"),
-        ("a.txt", "a\x00b", "is not plain text"),
+        ("a.txt", "a\x00b", "not plain text"),
         ("a.txt", '["a",\n"b"]', "looks like JSON"),
         ("a.json", '{"events": []}', "pass it as SCENARIO"),
     ]:

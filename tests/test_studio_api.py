@@ -104,9 +104,9 @@ MANY = {"name": "syncos", "steps": 9999, "iterations": 9999}
 WRONG = [
     ({}, None, "give a scenario or a template"),
     ({"scenario": {"events": []}}, "events", "has 0 entries"),
-    (one_event(prompt="", seconds=1), "events.0.prompt", "is ''"),
+    (one_event(prompt="", seconds=1), "events.0.prompt", "got ''"),
     (one_event(prompt="x"), "events.0.seconds", "has no length"),
-    (one_event(prompt="x", seconds=0), "events.0.seconds", "is 0"),
+    (one_event(prompt="x", seconds=0), "events.0.seconds", "got 0"),
     (one_event(prompt="x", seconds=9e3), "events", "9000 seconds"),
     (one_event(prompt="x", seconds=0.5), "events", "2 frames"),
     ({"scenario": {"events": STORY["events"]}}, "global", "missing"),

@@ -191,11 +191,8 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
     changes: dict[str, Any] = {}
     if window is not None:
         if not 1 <= window <= _LONGEST_CLIP:
-            raise InputError(
-                argument="window",
-                expected=f"a clip length from 1 to {_LONGEST_CLIP} frames",
-                value=window,
-            )
+            expected = f"from 1 to {_LONGEST_CLIP} frames"
+            raise InputError(argument="window", expected=expected, value=window)
         changes |= {"window": window, "stride": max(1, window // 4)}
     if size is not None:
         changes |= {"width": size[0], "height": size[1]}
@@ -206,8 +203,7 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
             str(max(step, round(n / step) * step)) for n in (config.width, config.height)
         )
         raise InputError(
-            f"this network needs frame sides that are multiples of {step}, "
-            f"got {config.width}x{config.height} pixels",
+            f"{config.width}x{config.height} are not multiples of {step}",
             argument="size",
             remedy=("pass ", Argument("size", near)),
         )
@@ -252,15 +248,9 @@ def _loras(opened: Checkpoint, given: Sequence[str]) -> dict[str, list[Lora]]:
     denoisers = [name for name in ("unet", "transformer") if name in opened.parts]
     for one in given:
         name, _, file = one.rpartition("=") if one.partition("=")[0] in NETWORKS else ("", "", one)
-        if not name and not denoisers:
-            raise InputError(
-                "the converted networks include no denoiser", argument="lora", value=str(one)
-            )
-        name = name or denoisers[0]
+        name = name or next(iter(denoisers), "denoiser")
         if name not in opened.parts:
-            raise InputError(
-                f"the converted networks include no {name}", argument="lora", value=str(one)
-            )
+            raise InputError(f"no {name} is converted", argument="lora", value=str(one))
         part = opened.parts[name]
         expected = leaves(saved.build(name, opened.config, jnp.float32))
         path, scale = parse(file)
@@ -349,8 +339,7 @@ def _check_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise InputError(
-            f"cannot write {target}: its weights need {needed / 2**30:.2f} GiB, only "
-            f"{free / 2**30:.2f} are free"
+            f"needs {needed / 2**30:.2f} GiB, only {free / 2**30:.2f} are free", place=target
         )
 
 

@@ -62,26 +62,7 @@ def open_checkpoint(path: Path, config_files: list[Path], choice: Choice, name: 
     wanted = ModelConfig.networks if only is None else (only,)
     absent = [network for network in wanted if not groups[network]]
     if len(absent) == len(wanted):
-        if looks_like_modelscope(tensors):
-            raise InputError(
-                "looks like ModelScope's original UNet, which cannot be converted",
-                place=path,
-                remedy=(
-                    "use the same weights as a diffusers folder, "
-                    "damo-vilab/text-to-video-ms-1.7b; for VideoCrafter's UNet alone pass ",
-                    Argument("only", "unet"),
-                ),
-            )
-        raise InputError(
-            f"not a VideoCrafter checkpoint: no tensor name starts with "
-            f"{', '.join(PREFIXES.values())} (it holds {', '.join(list(tensors)[:3])}, ...)",
-            place=path,
-            remedy=(
-                "for a file with one network's tensors pass ",
-                Argument("only", "unet"),
-                ", vae or text_encoder",
-            ),
-        )
+        raise _not_videocrafter(path, tensors)
     if absent:
         held = ", ".join(network for network in wanted if network not in absent)
         raise InputError(
@@ -94,15 +75,39 @@ def open_checkpoint(path: Path, config_files: list[Path], choice: Choice, name: 
     parts = {name: Part(f"{path} ({name})", groups[name], tables[name]()) for name in wanted}
     known = (*SCHEDULE_BUFFERS, *_BUFFERS, _LATENT_SCALE)
     unknown = tuple(f"unknown {key}" for key in rest if key not in known)
-    hint = (
-        ""
-        if documents
-        else Phrase(
-            "VideoCrafter2's published sizes were assumed; pass ", Argument("config", "FILE")
-        )
+    assumed = Phrase(
+        "VideoCrafter2's published sizes were assumed; pass ", Argument("config", "FILE")
     )
     return Checkpoint(
-        model, parts, warnings=(*warnings, *_compare(rest, model)), problems=unknown, hint=hint
+        model,
+        parts,
+        warnings=(*warnings, *_compare(rest, model)),
+        problems=unknown,
+        hint="" if documents else assumed,
+    )
+
+
+def _not_videocrafter(path: Path, tensors: Tensors) -> InputError:
+    """The error for a file that has no tensor of any network."""
+    if looks_like_modelscope(tensors):
+        return InputError(
+            "looks like ModelScope's original UNet, which cannot be converted",
+            place=path,
+            remedy=(
+                "use the same weights as a diffusers folder, damo-vilab/text-to-video-ms-1.7b; "
+                "for VideoCrafter's UNet alone pass ",
+                Argument("only", "unet"),
+            ),
+        )
+    return InputError(
+        f"not a VideoCrafter checkpoint: no tensor name starts with "
+        f"{', '.join(PREFIXES.values())} (it holds {', '.join(list(tensors)[:3])}, ...)",
+        place=path,
+        remedy=(
+            "for a file with one network's tensors pass ",
+            Argument("only", "unet"),
+            ", vae or text_encoder",
+        ),
     )
 
 

@@ -142,7 +142,7 @@ class Scenario(BaseModel):
         seed: seed of all noise and of the choice of windows.
         fps: frames per second; None for the model's.
         stride: latent frames from one window to the next; None for the model's.
-        window: latent frames of a window; None for the clip length the model was trained on.
+        window: frames of a window; None for the clip length the model was trained on.
         throwaway: leading latent frames of each window but the first whose prediction is
             discarded, for causal autoencoders, whose first latent frame starts a scene.
         size: width and height of a frame in pixels; None for the size the model was trained on.

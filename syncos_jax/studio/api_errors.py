@@ -86,15 +86,15 @@ def finding(error: InputError, field: str | None = None) -> Finding:
         subjects.append(error.argument)
     subject = ": ".join(subjects)
     what = worded(error.what, _argument_words)
-    if what:
-        message = f"{subject}: {what}" if subject else what
-    elif error.value is MISSING:
-        message = f"{subject} is not valid"
+    expected = worded(error.expected or "", _argument_words)
+    if not what:
+        got = "" if error.value is MISSING else f", got {short(error.value)}"
+        message = f"{subject} must be {expected}{got}"
     else:
-        message = f"{subject} is {short(error.value)}"
-    expected = f"Give {error.expected}" if error.expected else ""
-    remedy = _sentence(worded(error.remedy or "", _argument_words))
-    return Finding(" ".join(message.split()), ". ".join(filter(None, (expected, remedy))), field)
+        message = (f"{subject}: " if subject else "") + what
+        message += f", expected {expected}" if expected else ""
+    remedy = worded(error.remedy or "change it", _argument_words)
+    return Finding(" ".join(message.split()), _sentence(remedy), field)
 
 
 def findings(error: InputError) -> list[Finding]:
