@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from syncos_jax.errors import InputError
+from syncos_jax.errors import Argument, InputError
 
 PAYLOAD_BITS = 64
 STRENGTH = 1.9
@@ -96,8 +96,9 @@ def check_size(height: int, width: int) -> None:
     """Raises InputError for frames too small to carry a watermark."""
     if min(height, width) < _SMALLEST:
         raise InputError(
-            f"a video of {width}×{height} pixels is too small for a watermark; it needs "
-            f"{_SMALLEST} pixels or more on each side: enlarge it with `scale`, or turn it off"
+            f"a video of {width}×{height} pixels is too small for a watermark, which needs at "
+            f"least {_SMALLEST} pixels on each side",
+            remedy=("enlarge it with ", Argument("scale"), ", or turn the watermark off"),
         )
 
 

@@ -209,8 +209,6 @@ class Scenario(BaseModel):
             )
         return self
 
-    # -- reading and writing ---------------------------------------------------------------------
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scenario:
         """Builds a scenario from the mapping in a scenario file.
@@ -257,8 +255,6 @@ class Scenario(BaseModel):
         text = to_text(braces_doubled(self.to_dict()), Path(path).suffix)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-    # -- what the sampler needs ------------------------------------------------------------------
 
     def settings(self, **defaults: Any) -> Any:
         """The sampler's settings, over `defaults`; None where the scenario names no sampler.
