@@ -21,6 +21,7 @@ from syncos_jax.cli import (
     review,
     scenario,
     studio,
+    template,
     verify,
 )
 from syncos_jax.cli.console import INTERRUPTED
@@ -41,6 +42,7 @@ app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
 app.add_typer(batch.app, name="batch")
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(template.app, name="template")
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
