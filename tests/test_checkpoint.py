@@ -39,13 +39,13 @@ RUN = {"seed": 0, "sampler": {"steps": 3}, "scenario": {"events": [{"prompt": "a
 EACH = SaveInterval(calls=1)
 
 
-def toy_run(seed=0, params=None, mesh=None):
+def toy_run(seed=0, params=None, mesh=None, frame=FRAME):
     return start(
         NETWORK,
         conditioning(LAYOUT.count),
         params=parameters() if params is None else params,
         layout=LAYOUT,
-        frame_shape=FRAME,
+        frame_shape=frame,
         schedule=NoiseSchedule.from_betas(beta_end=0.006),
         sampler=SAMPLER,
         key=jax.random.key(seed, impl="rbg"),
@@ -60,12 +60,12 @@ def undisturbed():
     return np.asarray(run.latents())
 
 
-def stopped_at(folder, row, **kwargs):
+def stopped_at(folder, row, frame=FRAME, **kwargs):
     """Plays a run until `row`, where it is asked to stop."""
     seen = []
     opened = Checkpoint(folder, RUN, every=EACH, stop=lambda: seen[-1] >= row, **kwargs)
     with opened as kept, pytest.raises(Terminated, match=f"call {row} of"):
-        kept.play(toy_run(), lambda done, total: seen.append(done))
+        kept.play(toy_run(frame=frame), lambda done, total: seen.append(done))
 
 
 def test_a_run_goes_on_bit_for_bit(tmp_path, undisturbed):

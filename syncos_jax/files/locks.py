@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,38 +16,31 @@ class NoLocks(OSError):
     """The file system has no locks (some network file systems)."""
 
 
-def try_lock(path: Path) -> FileLock | None:
-    """Locks a file, which is created; None if another process holds the lock.
+def try_lock(path: Path) -> Callable[[], None] | None:
+    """Locks a file, which is created; returns what releases it, or None if another process has it.
 
     Raises:
-      NoLocks: the file system has no locks.
+      NoLocks: the file system has no locks. (filelock reports another process then, or falls back
+        to a lock that outlives a killed process.)
       OSError: the file cannot be opened.
     """
-    lock = FileLock(path, timeout=0, thread_local=False)
     try:
-        lock.acquire()
-        return lock
-    except NotImplementedError as error:  # filelock's answer to ENOSYS
-        raise NoLocks(str(error)) from error
-    except Timeout:
-        if _has_locks(path):
+        import fcntl
+    except ImportError:  # Windows
+        lock = FileLock(path, timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
             return None
-        raise NoLocks(errno.ENOLCK, "no locks available", str(path)) from None
+        return lock.release
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        os.close(handle)
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return None
         if error.errno in _NO_LOCKS:
             raise NoLocks(error.errno, error.strerror, str(path)) from error
         raise
-
-
-def _has_locks(path: Path) -> bool:
-    """Whether locking fails because of another process, which filelock does not tell apart."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in _NO_LOCKS
-    return True
+    return lambda: os.close(handle)

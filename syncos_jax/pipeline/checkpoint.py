@@ -115,7 +115,7 @@ class Checkpoint:
         self._states: Any = None
         self._not_before = 0.0
         self._last_call = 0
-        self._lock: Any = None
+        self._unlock: Callable[[], None] | None = None
         if not self._main:
             return
         try:
@@ -128,11 +128,11 @@ class Checkpoint:
         self._check_folder()
         self.folder.mkdir(exist_ok=True)
         try:
-            self._lock = try_lock(self.folder / LOCK)
+            self._unlock = try_lock(self.folder / LOCK)
         except NoLocks:
             self._warn(f"{self.folder}: no file locks here; start no second process for this run")
         else:
-            if self._lock is None:
+            if self._unlock is None:
                 raise RunLocked(
                     "another process has this run open",
                     place=self.folder,
@@ -373,8 +373,9 @@ class Checkpoint:
         self._release()
 
     def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
+        unlock, self._unlock = self._unlock, None
+        if unlock is not None:
+            unlock()
 
     def _close_states(self) -> None:
         if self._states is not None:
