@@ -23,7 +23,7 @@ from demo_model.diffusion import (
     velocity_error,
     without_time,
 )
-from demo_model.evaluate import drawn_subjects, prompt
+from demo_model.evaluate import drawn_subjects
 from demo_model.export import export, training_record
 from demo_model.frame_marks import STRENGTH, mark_frames, marks
 from demo_model.known import known_frames, render_turns, sample_turn
@@ -36,9 +36,9 @@ from demo_model.train_clips import frame_timesteps, train_clips
 from demo_model.train_frames import still_timesteps
 from demo_model.train_text import codes
 from demo_model.train_vae import normalise_latents, reconstruction_error
-from demo_model.world import LARGE_SUBJECTS, Scene, render, sample_scene
+from demo_model.world import LARGE_SUBJECTS, Scene, prompt, render, sample_scene
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.world import CLIP_FRAMES, MOTIONS, OPPOSITE
+from syncos_jax.metrics.world import ATTRIBUTES, CLIP_FRAMES, MOTIONS, OPPOSITE
 from syncos_jax.metrics.world.tracker import judge, track
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
@@ -210,7 +210,7 @@ def test_export_loads_with_the_same_weights(tmp_path):
 
 
 def test_every_attribute_has_a_share_of_the_text_features():
-    table = codes(64)
+    table = codes(64, ATTRIBUTES)
     everything = np.concatenate(table)
     assert everything.shape == (4 + 6 + 4 + 6, 64)
     for i, one in enumerate(table):

@@ -9,7 +9,8 @@ import numpy as np
 from demo_model.known import KNOWN_SHARE, TURNING_SHARE, Turn, known_frames
 from demo_model.train_frames import Captions
 from demo_model.world import Scene
-from syncos_jax.metrics.world import BACKGROUNDS, COLOURS, OPPOSITE
+from demo_model.world.objects import SCENERY
+from syncos_jax.metrics.world import COLOURS, OPPOSITE
 from syncos_jax.models.tokenizer import PromptTokenizer
 
 KNOWN_AFTER = 16_000  # clips
@@ -48,7 +49,7 @@ def lesson(clips: int) -> tuple[float, int]:
 
 def pair_ranks(scenes: list[Scene]) -> np.ndarray:
     """0 for the first colour on the first background, 1 for the first two on the first two, ..."""
-    number = {name: i for names in (COLOURS, BACKGROUNDS) for i, name in enumerate(names)}
+    number = {name: i for names in (COLOURS, SCENERY) for i, name in enumerate(names)}
     return np.array([max(number[s.colour], number[s.background]) for s in scenes])
 
 

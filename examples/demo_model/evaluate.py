@@ -15,17 +15,19 @@ import typer
 from flax import nnx
 
 from demo_model.sheet import write_sheet
-from demo_model.world import SMALL_SUBJECTS, Scene, Subjects, render, sample_scene
-from syncos_jax.metrics.world import (
-    BACKGROUNDS,
-    CLIP_FRAMES,
-    MOTIONS,
-    SHAPES,
-    global_prompt,
-    local_prompt,
+from demo_model.world import (
+    LARGE_SUBJECTS,
+    SMALL_SUBJECTS,
+    Scene,
+    Subjects,
+    prompt,
+    render,
+    sample_scene,
 )
+from demo_model.world.captions import motion_prompt, still_prompt
+from demo_model.world.recognise import judge_clip, see
+from syncos_jax.metrics.world import CLIP_FRAMES, MOTIONS
 from syncos_jax.metrics.world.judge import majority_share
-from syncos_jax.metrics.world.tracker import judge, track
 from syncos_jax.models.unet_clip.model import unet_clip
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.pipeline import Pipeline
@@ -53,7 +55,8 @@ def clips_right(
     `SHOWN` of them go into the picture ``sheet``, if one is given.
     """
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng, drawn_subjects(pipeline)) for _ in range(clips)]
+    subjects = drawn_subjects(pipeline)
+    scenes = [sample_scene(rng, subjects) for _ in range(clips)]
     scenario = Scenario.from_dict(
         {
             "events": [{"prompt": prompt(scene), "frames": CLIP_FRAMES} for scene in scenes],
@@ -66,13 +69,14 @@ def clips_right(
     made = frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:])
     if sheet is not None:
         write_sheet(sheet, made[:SHOWN], [prompt(scene) for scene in scenes[:SHOWN]])
-    return _right(made, scenes)
+    return _right(made, scenes, subjects)
 
 
 def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, float]:
     """The same of drawn clips that went through the autoencoder and back: the most there can be."""
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng, drawn_subjects(pipeline)) for _ in range(clips)]
+    subjects = drawn_subjects(pipeline)
+    scenes = [sample_scene(rng, subjects) for _ in range(clips)]
     encode, model = nnx.jit(AutoencoderKL.encode), unet_clip(pipeline.model)
     latents = [
         encode(model.vae, jnp.asarray(clip, jnp.float32) / 127.5 - 1)[0] for clip in render(scenes)
@@ -80,7 +84,7 @@ def autoencoder_right(pipeline: Pipeline, clips: int, seed: int) -> dict[str, fl
     frames = pipeline.decode(
         jnp.concatenate(latents) * unet_clip(pipeline.model).config.latent_scale
     )
-    return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes)
+    return _right(frames.reshape(clips, CLIP_FRAMES, *frames.shape[1:]), scenes, subjects)
 
 
 def drawn_subjects(pipeline: Pipeline) -> Subjects:
@@ -88,32 +92,30 @@ def drawn_subjects(pipeline: Pipeline) -> Subjects:
     noted = unet_clip(pipeline.model).config.notes.get("subjects")
     if noted is None:  # older than the note
         return SMALL_SUBJECTS
-    return Subjects(tuple(noted["size"]), noted["grown"], tuple(noted["travel"]))
+    sizes = tuple(noted["size"]), noted["grown"], tuple(noted["travel"])
+    return Subjects(*sizes, objects=noted.get("objects", False))
 
 
-def _right(clips: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
-    verdicts = [judge(clip, scene.attributes) for clip, scene in zip(clips, scenes, strict=True)]
+def _right(clips: np.ndarray, scenes: list[Scene], subjects: Subjects) -> dict[str, float]:
+    verdicts = [
+        judge_clip(clip, scene, subjects) for clip, scene in zip(clips, scenes, strict=True)
+    ]
     right = {name: float(np.mean([v[name] for v in verdicts])) for name in ATTRIBUTES}
     return right | {"all": float(np.mean([all(v.values()) for v in verdicts]))}
 
 
-def prompt(scene: Scene) -> str:
-    """The structured prompt that tells all of a scene."""
-    subject = global_prompt(scene.shape, scene.colour, scene.background)
-    return f"{subject}, {local_prompt(scene.motion, scene.shape)}"
-
-
-def open_colour_scenario(seed: int) -> Scenario:
-    """Four events of one clip's length; no prompt tells the colour."""
+def open_colour_scenario(seed: int, subjects: Subjects = LARGE_SUBJECTS) -> Scenario:
+    """Four events of one clip's length; no prompt names the colour."""
     rng = np.random.default_rng(seed)
-    shape = SHAPES[int(rng.integers(len(SHAPES)))]
-    background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    shapes, backgrounds = (subjects.attributes[name] for name in ("shape", "background"))
+    shape = shapes[int(rng.integers(len(shapes)))]
+    background = backgrounds[int(rng.integers(len(backgrounds)))]
     motions = rng.permutation(MOTIONS)[:EVENTS]
     return Scenario.from_dict(
         {
-            "global": global_prompt(shape, None, background),
+            "global": still_prompt(shape, None, background),
             "events": [
-                {"prompt": local_prompt(str(m), shape), "frames": CLIP_FRAMES} for m in motions
+                {"prompt": motion_prompt(str(m), shape), "frames": CLIP_FRAMES} for m in motions
             ],
         }
     )
@@ -126,10 +128,10 @@ def colour_held(
 
     Frames in which no subject is visible count as not on it.
     """
-    shares = []
+    shares, subjects = [], drawn_subjects(pipeline)
     for seed in seeds:
-        video = pipeline(open_colour_scenario(seed), sampler=settings, seed=seed)
-        shares.append(majority_share(track(video.frames).colour))
+        video = pipeline(open_colour_scenario(seed, subjects), sampler=settings, seed=seed)
+        shares.append(majority_share(see(video.frames, subjects).colour))
     return {"mean": float(np.mean(shares)), "videos": shares}
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from flax import nnx
 
 from demo_model.diffusion import SCHEDULE, TextToVideo, over_space, without_time
-from demo_model.evaluate import prompt
 from demo_model.export import GUIDANCE
 from demo_model.train_vae import stills
-from demo_model.world import Scene, Subjects, render, sample_scene
+from demo_model.world import LARGE_SUBJECTS, Scene, Subjects, prompt, render, sample_scene
+from demo_model.world.recognise import see
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.world import BACKGROUNDS, COLOURS, SHAPES, SIZE
-from syncos_jax.metrics.world.tracker import read, track
+from syncos_jax.metrics.world import SIZE
+from syncos_jax.metrics.world.tracker import motion
 from syncos_jax.models.tokenizer import PromptTokenizer
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -28,15 +28,17 @@ CLIPS = {"shape": 0.95, "colour": 0.98, "background": 0.98, "motion": 0.9}
 STEPS = 25  # of sampling
 
 
-def frames_right(frames: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
+def frames_right(
+    frames: np.ndarray, scenes: list[Scene], subjects: Subjects = LARGE_SUBJECTS
+) -> dict[str, float]:
     """Share of frames ``[n, 64, 64, 3]`` uint8, each read alone, that show what they should."""
-    seen = track(frames)
-    wanted = {"shape": SHAPES, "colour": tuple(COLOURS), "background": BACKGROUNDS}
+    seen = see(frames, subjects)
     return {
         name: float(
             np.mean(getattr(seen, name) == [values.index(getattr(s, name)) for s in scenes])
         )
-        for name, values in wanted.items()
+        for name, values in subjects.attributes.items()
+        if name != "motion"
     }
 
 
@@ -105,13 +107,18 @@ def completed_clips(
 
 
 def completed_right(
-    clips: np.ndarray, scenes: list[Scene], given: np.ndarray, known: Sequence[int]
+    clips: np.ndarray,
+    scenes: list[Scene],
+    given: np.ndarray,
+    known: Sequence[int],
+    subjects: Subjects = LARGE_SUBJECTS,
 ) -> dict[str, float]:
     """Whether completed clips continue what they were given.
 
     Args:
         clips, scenes, given: from `completed_clips`.
         known: places of the given frames.
+        subjects: of the world.
 
     Returns:
         Share of the clips with the right motion (read over all frames); shares of the made frames
@@ -124,10 +131,11 @@ def completed_right(
     edges = [(f, f + 1) for f in range(clips.shape[1] - 1) if (f in known) != (f + 1 in known)]
     right, jumps = [], []
     for clip, scene in zip(clips, scenes, strict=True):
-        seen, path = track(clip), scene.path()
-        frames = frames_right(clip[made], [scene] * len(made))
-        right.append(frames | {"motion": float(read(seen)["motion"] == scene.motion)})
+        seen, path = see(clip, subjects), scene.path()
+        frames = frames_right(clip[made], [scene] * len(made), subjects)
+        right.append(frames | {"motion": float(motion(seen) == scene.motion)})
         found = np.stack([seen.x, seen.y, seen.size], axis=1)
+        found[:, 2] *= np.nanmedian(path[:, 2] / found[:, 2])  # of whatever is called size
         moved = [found[b] - found[a] - (path[b] - path[a]) for a, b in edges]
         jumps.append(float(np.nan_to_num(np.abs(moved), nan=SIZE).max()))
     known = list(known)

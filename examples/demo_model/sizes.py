@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from demo_model.world import LARGE_SUBJECTS, Subjects
+from demo_model.world import DRAWN_OBJECTS, LARGE_SUBJECTS, Subjects
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
@@ -86,6 +86,29 @@ SIZES = {
         clips=Stage(steps=3000, batch=8, rate=1e-3),
         stills=32_000,
         bank=8000,
+    ),
+    # Drawn objects in six places: ten times as many subjects, so more of everything.
+    "objects": DemoSizes(
+        vae=VAEConfig(block_out_channels=(12, 24, 48), layers_per_block=1, norm_groups=4),
+        unet=UNet3DConfig(
+            block_out_channels=(48, 80, 112),
+            attention=(False, True, True),
+            layers_per_block=1,
+            head_size=16,
+            first_transformer=False,
+            text_features=96,
+            norm_groups=8,
+        ),
+        text_inner=256,
+        text_layers=2,
+        text_heads=4,
+        autoencoder=Stage(steps=6000, batch=16, rate=2e-3),
+        decoder=Stage(steps=2000, batch=16, rate=2e-3),
+        frames=Stage(steps=30_000, batch=32, rate=1e-3),
+        clips=Stage(steps=6000, batch=8, rate=1e-3),
+        stills=48_000,
+        bank=12_000,
+        subjects=DRAWN_OBJECTS,
     ),
     # For a GPU: everything wider, and far larger batches.
     "gpu": DemoSizes(

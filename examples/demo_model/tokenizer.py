@@ -6,13 +6,13 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from demo_model.sizes import TOKENS
-from demo_model.world import captions_corpus
+from demo_model.world import LARGE_SUBJECTS, Subjects, captions_corpus
 from syncos_jax.files import replacing
 
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
-def train_tokenizer(folder: Path, merges: int = 256) -> int:
+def train_tokenizer(folder: Path, merges: int = 256, subjects: Subjects = LARGE_SUBJECTS) -> int:
     """Write ``vocab.json``, ``merges.txt`` and their configuration; returns the vocabulary's size.
 
     All 256 bytes are tokens, inside and at the end of a word, so any prompt can be tokenised.
@@ -28,7 +28,7 @@ def train_tokenizer(folder: Path, merges: int = 256) -> int:
         end_of_word_suffix=WORD_END,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(captions_corpus(), trainer)
+    tokenizer.train_from_iterator(captions_corpus(subjects=subjects), trainer)
     learnt = json.loads(tokenizer.to_str())["model"]["merges"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = letters + [letter + WORD_END for letter in letters]

@@ -83,7 +83,9 @@ def main(
     if until == "clips":
         train_clips(*parts, sizes, folder / "clips", seed, inflate=done != "clips")
         made = gates.completed_clips(*parts, sizes.subjects, GATE_CLIPS, seed)
-        gates.check("clips", gates.completed_right(*made, known=(0,)), gates.CLIPS, folder)
+        gates.check(
+            "clips", gates.completed_right(*made, (0,), sizes.subjects), gates.CLIPS, folder
+        )
     if out is not None:
         networks, vae, _ = parts
         if until == "frames":
@@ -109,14 +111,14 @@ def learn_to_see(sizes: DemoSizes, folder: Path, seed: int) -> Parts:
     Raises:
         InputError: the autoencoder is not good enough.
     """
-    train_tokenizer(folder / "tokenizer")
+    train_tokenizer(folder / "tokenizer", subjects=sizes.subjects)
     tokenizer = PromptTokenizer(folder / "tokenizer", TOKENS)
     vae = train_vae(sizes, folder / "vae", seed)
     seen = gates.reconstructions(vae, sizes.subjects, GATE_FRAMES, seed)
-    gates.check("autoencoder", gates.frames_right(*seen), gates.AUTOENCODER, folder)
+    gates.check("autoencoder", gates.frames_right(*seen, sizes.subjects), gates.AUTOENCODER, folder)
     networks = untrained(sizes, tokenizer, seed)
     networks.text_encoder = train_text(
-        networks.text_encoder, tokenizer, folder / "text", TEXT_STEPS, seed
+        networks.text_encoder, tokenizer, folder / "text", TEXT_STEPS, seed, sizes.subjects
     )
     return networks, vae, tokenizer
 
@@ -136,7 +138,7 @@ def learn_to_draw(
     """
     train_frames(networks, vae, tokenizer, sizes, folder / "frames", seed)
     seen = gates.drawn_frames(networks, vae, tokenizer, sizes.subjects, GATE_FRAMES, seed)
-    gates.check("frames", gates.frames_right(*seen), gates.FRAMES, folder)
+    gates.check("frames", gates.frames_right(*seen, sizes.subjects), gates.FRAMES, folder)
 
 
 def untrained(sizes: DemoSizes, tokenizer: PromptTokenizer, seed: int) -> TextToVideo:

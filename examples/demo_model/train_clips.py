@@ -17,13 +17,12 @@ from flax import nnx
 from demo_model.bank import encode_bank
 from demo_model.clip_batches import Batch, clip_batches, pair_ranks, reversed_scene
 from demo_model.diffusion import TextToVideo, over_time, velocity_error, without_time
-from demo_model.evaluate import prompt
 from demo_model.frame_marks import mark_frames
 from demo_model.known import Turn, render_turns, sample_turn
 from demo_model.loop import Training
 from demo_model.sizes import DemoSizes
 from demo_model.train_frames import Frames, frame_batches, still_bank, still_timesteps
-from demo_model.world import Scene, sample_scene
+from demo_model.world import Scene, prompt, sample_scene
 from syncos_jax.errors import InputError
 from syncos_jax.metrics.world import CLIP_FRAMES
 from syncos_jax.models.tokenizer import PromptTokenizer

@@ -12,8 +12,8 @@ from flax import nnx
 from demo_model.loop import Training
 from demo_model.sizes import DemoSizes, Stage
 from demo_model.world import Scene, Subjects, render, sample_scene
-from syncos_jax.metrics.world import BACKGROUNDS, CLIP_FRAMES
-from syncos_jax.metrics.world.drawing import backgrounds
+from demo_model.world.objects import SCENERY, scenery
+from syncos_jax.metrics.world import CLIP_FRAMES
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 
 KL_WEIGHT = 1e-4
@@ -38,7 +38,7 @@ def frames(batch: int, subjects: Subjects, seed: tuple[int, ...]) -> Iterator[Ba
     The second is 1 where a subject is, else 0.
     """
     rng = np.random.default_rng(seed)
-    plain = dict(zip(BACKGROUNDS, backgrounds(), strict=True))
+    plain = dict(zip(SCENERY, scenery(), strict=True))
     while True:
         scenes = stills(rng, batch, subjects)
         images = render(scenes, frames=1)[:, 0].astype(np.float32)

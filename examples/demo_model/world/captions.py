@@ -7,14 +7,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from demo_model.world.scene import Scene, sample_scene
+from demo_model.world.objects import PLACE_WORDS, SUBJECT_WORDS
+from demo_model.world.scene import SMALL_SUBJECTS, Scene, Subjects, sample_scene
 from syncos_jax.errors import InputError
 from syncos_jax.metrics.world import ATTRIBUTES
 from syncos_jax.metrics.world.words import (
     ANY_SHAPE,
     COLOUR_WORDS,
-    PLACES,
-    SHAPE_WORDS,
     moves_of,
     with_article,
 )
@@ -61,10 +60,10 @@ def caption(scene: Scene, rng: np.random.Generator, leave_open: Collection[str] 
         raise InputError(f"{unknown[0]!r} is not one of {', '.join(ATTRIBUTES)}")
     named = {name: name not in leave_open and rng.random() >= rate
             for name, rate in OPEN_RATES.items()}  # fmt: skip
-    noun = _pick(rng, SHAPE_WORDS[scene.shape] if named["shape"] else ANY_SHAPE)
+    noun = _pick(rng, SUBJECT_WORDS[scene.shape] if named["shape"] else ANY_SHAPE)
     colour = _pick(rng, COLOUR_WORDS[scene.colour]) if named["colour"] else ""
     subject = with_article(f"{colour} {noun}".strip())
-    place = _pick(rng, PLACES[scene.background]) if named["background"] else ""
+    place = _pick(rng, PLACE_WORDS[scene.background]) if named["background"] else ""
     if not named["motion"]:
         return f"{subject} {place}".strip()
     does, doing = _pick(rng, moves_of(scene.motion, scene.shape if named["shape"] else None))
@@ -79,7 +78,27 @@ def caption(scene: Scene, rng: np.random.Generator, leave_open: Collection[str] 
     return text.strip().removeprefix(", ")
 
 
-def captions_corpus(n: int = 20_000, seed: int = 0) -> list[str]:
+def still_prompt(shape: str, colour: str | None, background: str) -> str:
+    """The canonical global prompt of a shape or an object: "a red cat on a green meadow"."""
+    noun = SUBJECT_WORDS[shape][0]
+    subject = with_article(noun if colour is None else f"{COLOUR_WORDS[colour][0]} {noun}")
+    return f"{subject} {PLACE_WORDS[background][0]}"
+
+
+def motion_prompt(motion: str, shape: str) -> str:
+    """The canonical local prompt of a shape or an object: "the cat rises"."""
+    return f"the {SUBJECT_WORDS[shape][0]} {moves_of(motion, shape)[0][0]}"
+
+
+def prompt(scene: Scene) -> str:
+    """The structured prompt that names all of a scene."""
+    subject = still_prompt(scene.shape, scene.colour, scene.background)
+    return f"{subject}, {motion_prompt(scene.motion, scene.shape)}"
+
+
+def captions_corpus(
+    n: int = 20_000, seed: int = 0, subjects: Subjects = SMALL_SUBJECTS
+) -> list[str]:
     """The distinct captions among ``n`` random ones, in order of appearance; deterministic."""
     rng = np.random.default_rng(seed)
-    return list(dict.fromkeys(caption(sample_scene(rng), rng) for _ in range(n)))
+    return list(dict.fromkeys(caption(sample_scene(rng, subjects), rng) for _ in range(n)))

@@ -1,4 +1,4 @@
-"""Scenes to frames: signed distance functions, antialiased, many clips at a time."""
+"""Scenes to frames: shapes by signed distance functions, objects by sampling; antialiased."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from demo_model.world.captions import caption
+from demo_model.world.objects import OBJECTS, SCENERY, drawn_object, scenery
 from demo_model.world.scene import Scene, sample_scene
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.world import BACKGROUNDS, CLIP_FRAMES, COLOURS, SHAPES, SIZE
-from syncos_jax.metrics.world.drawing import backgrounds, signed_distance
+from syncos_jax.metrics.world import CLIP_FRAMES, COLOURS, SIZE
+from syncos_jax.metrics.world.drawing import signed_distance
 
 SHADING = 0.08  # the upper left of a subject is this much lighter, the lower right darker
 _CHUNK = 32  # frames rendered together: the working set stays in the cache
@@ -51,22 +52,30 @@ def render(scenes: Sequence[Scene], frames: int = CLIP_FRAMES) -> np.ndarray:
     colours = np.repeat(
         np.asarray([COLOURS[scene.colour] for scene in scenes], np.float32), frames, axis=0
     )
-    places = np.repeat([BACKGROUNDS.index(scene.background) for scene in scenes], frames)
-    shapes = np.repeat([SHAPES.index(scene.shape) for scene in scenes], frames)
-    images = backgrounds()
-    grid = np.arange(SIZE, dtype=np.float32)
-    for index, shape in enumerate(SHAPES):
-        rows = np.flatnonzero(shapes == index)
+    places = np.repeat([SCENERY.index(scene.background) for scene in scenes], frames)
+    names = np.repeat([scene.shape for scene in scenes], frames)
+    images = scenery()
+    for name in dict.fromkeys(names):
+        rows = np.flatnonzero(names == name)
         for chosen in (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)):
-            x, y, size = paths[chosen].T[:, :, None, None]
-            x, y = grid[None, None, :] - x, grid[None, :, None] - y
-            alpha = np.clip(np.float32(0.5) - signed_distance(shape, x, y, size), 0, 1)
-            light = 1 - np.clip((x + y) / (2 * size), -1, 1) * np.float32(SHADING)
+            alpha, light = _subjects(str(name), paths[chosen])
             for channel in range(3):
                 ground = images[places[chosen], :, :, channel]
                 paint = np.minimum(light * colours[chosen, channel, None, None], 255)
                 out[chosen, :, :, channel] = ground + alpha * (paint - ground) + np.float32(0.5)
     return out.reshape(len(scenes), frames, SIZE, SIZE, 3)
+
+
+def _subjects(name: str, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage and light, float32 ``[n, 64, 64]``, of a shape or object along ``paths [n, 3]``."""
+    if name in OBJECTS:
+        drawn = [drawn_object(name, *map(float, place)) for place in paths]
+        return np.stack([cover for cover, _ in drawn]), np.stack([light for _, light in drawn])
+    grid = np.arange(SIZE, dtype=np.float32)
+    x, y, size = paths.T[:, :, None, None]
+    x, y = grid[None, None, :] - x, grid[None, :, None] - y
+    alpha = np.clip(np.float32(0.5) - signed_distance(name, x, y, size), 0, 1)
+    return alpha, 1 - np.clip((x + y) / (2 * size), -1, 1) * np.float32(SHADING)
 
 
 def render_clips(

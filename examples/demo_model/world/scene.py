@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from demo_model.world.objects import OBJECTS, SCENERY
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.world import ATTRIBUTES, CLIP_FRAMES, SIZE
+from syncos_jax.metrics.world import ATTRIBUTES, CLIP_FRAMES, SHAPES, SIZE
 
 #: Unit step (x, y) of each motion that moves the subject.
 DIRECTIONS: dict[str, tuple[int, int]] = {
@@ -24,6 +25,7 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
 
 RATIO_RANGE = (1.5, 2.0)  # larger size over smaller size, first frame against last
 MARGIN = 0.9  # the centre keeps at least this many nominal radii from every edge
+OBJECT_MARGIN = 1.15  # so do those of drawn objects
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,27 @@ class Subjects:
         grown: largest nominal radius that growth reaches, px; where a ratio is too large for it,
             the smallest size grows past it.
         travel: range of the distance from the first frame of a clip to the last, px.
+        objects: drawn objects in six places, not plain shapes on four backgrounds.
     """
 
     size: tuple[float, float]
     grown: float
     travel: tuple[float, float]
+    objects: bool = False
+
+    @property
+    def attributes(self) -> dict[str, tuple[str, ...]]:
+        """Attribute -> the values that scenes of these subjects have."""
+        return ATTRIBUTES | ({"shape": OBJECTS, "background": SCENERY} if self.objects else {})
 
 
 SMALL_SUBJECTS = Subjects(size=(8.0, 16.0), grown=18.0, travel=(16.0, 28.0))
 #: Shapes differ in far fewer pixels than colours do: a model learns larger ones much sooner.
 LARGE_SUBJECTS = Subjects(size=(13.0, 18.0), grown=22.0, travel=(16.0, 26.0))
+#: Objects have more detail than shapes.
+DRAWN_OBJECTS = Subjects(size=(14.0, 17.0), grown=22.0, travel=(14.0, 22.0), objects=True)
+
+_ALLOWED = ATTRIBUTES | {"shape": SHAPES + OBJECTS, "background": SCENERY}
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Scene:
     amount: float = 20.0
 
     def __post_init__(self) -> None:
-        for name, allowed in ATTRIBUTES.items():
+        for name, allowed in _ALLOWED.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
@@ -118,7 +131,8 @@ def sample_scene(
     if unknown:
         raise InputError(f"a scene has no field {unknown[0]!r}; it has {', '.join(known)}")
     values: dict[str, Any] = {
-        name: allowed[int(rng.integers(len(allowed)))] for name, allowed in ATTRIBUTES.items()
+        name: allowed[int(rng.integers(len(allowed)))]
+        for name, allowed in subjects.attributes.items()
     }
     values.update(fixed)
     moves = values["motion"] in DIRECTIONS
@@ -132,7 +146,7 @@ def sample_scene(
             low, high = low * values["amount"], subjects.grown
         values["size"] = float(rng.uniform(low, max(low, high)))
     largest = values["size"] * (values["amount"] if values["motion"] == "grow" else 1.0)
-    margin = min(MARGIN * largest, SIZE / 2)
+    margin = min((OBJECT_MARGIN if subjects.objects else MARGIN) * largest, SIZE / 2)
     step = DIRECTIONS.get(values["motion"], (0, 0))
     for name, direction in zip("xy", step, strict=True):
         if name not in fixed:
