@@ -58,36 +58,38 @@ def test_generate():
     video = load_video("a.mp4")
     assert video.frames.shape == (10, 32, 48, 3) and video.fps == 4
     assert Image.open("a.png").format == "PNG"
-    assert "a.mp4: 10 frames of 48×32, 2.5 s at 4 frames per second" in result.stdout
+    assert "a.mp4: 10 frames of 48×32, 2.5 s at 4 fps" in result.stdout
     for phase in ("load", "compile", "sample", "decode", "write", "total"):
         assert re.search(rf"^{phase} +\d+\.\d s", result.stderr, re.MULTILINE), result.stderr
     assert "10 frames in 4 windows of 4, 2 events, co_denoising, 4 steps" in result.stderr
 
 
-def test_it_says_how_many_clips_reuse_spared():
+def test_skipped_samples_are_reported():
     story = STORY | {"sampler": {"name": "co_denoising", "steps": 8, "reuse": 1e6}}
     Path("story.yaml").write_text(yaml.safe_dump(story))
     result = generate("--out", "a.mp4")
     assert result.exit_code == 0, result.output
-    # All passes but the first two and the last: five of eight, each of the same clips.
-    spared, clips = map(int, re.search(r"(\d+) of (\d+) clips spared by", result.stderr).groups())
-    assert spared * 8 == clips * 5
+    # All passes but the first two and the last: five of eight, with equal numbers of samples.
+    skipped, samples = map(
+        int, re.search(r"(\d+) of (\d+) samples skipped", result.stderr).groups()
+    )
+    assert skipped * 8 == samples * 5
     assert json.loads(Path("a.json").read_text())["sampler"]["reuse"] == 1e6
 
 
 @pytest.mark.parametrize("own", ["syncos", "flowlong"])
-def test_beside(own):
-    """The same story by another sampler, of the same noise, and stills of both in one picture."""
+def test_compare_with(own):
+    """The same story with another sampler and the same noise, and a contact sheet of both."""
     more = ["--strength", 1] if own == "syncos" else []
-    result = generate("--sampler", own, *more, "--beside", "co_denoising", "--out", "a.mp4")
+    result = generate("--sampler", own, *more, "--compare-with", "co_denoising", "--out", "a.mp4")
     assert result.exit_code == 0, result.output
     assert generate("--sampler", "co_denoising", "--out", "alone.mp4").exit_code == 0
-    first, beside, alone = (
+    first, other, alone = (
         json.loads(Path(f"{name}.json").read_text())["latents"]["sha256"]
         for name in ("a", "a-co_denoising", "alone")
     )
-    assert beside == alone != first
-    assert f"a-compared.png: {own} beside co-denoising" in result.stdout
+    assert other == alone != first
+    assert f"a-compared.png: {own} next to co-denoising" in result.stdout
     one, both = (Image.open(f"{name}.png").size for name in ("a", "a-compared"))
     assert both[0] > one[0] and both[1] == one[1]
 
@@ -95,12 +97,12 @@ def test_beside(own):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--beside", "co_denoising"], "is the video's own sampler; name another one"),
+        (["--compare-with", "co_denoising"], "is the video's own sampler"),
         (["--beside", "nothing"], "unknown name 'nothing'"),
-        (["--from", "a.json", "--beside", "fifo"], "--from makes a video again as it was"),
+        (["--from", "a.json", "--beside", "fifo"], "--from generates a video again"),
     ],
 )
-def test_nothing_is_made_beside_itself(arguments, message):
+def test_comparisons_that_are_refused(arguments, message):
     scenario = [] if "--from" in arguments else ["story.yaml"]
     result = syncos("generate", *scenario, "--model", "fake", *arguments)
     assert result.exit_code == 2 and message in result.stderr
@@ -124,7 +126,7 @@ BAD = [
     (["--out", "a.avi"], "must end in .mp4"),
     (["--model", "sora"], "no model 'sora'"),
     (["--sampler", "syncoz"], "did you mean 'syncos'"),
-    (["--steps", "0"], "steps must be a whole number"),
+    (["--steps", "0"], "--steps must be an integer"),
 ]
 
 
@@ -138,7 +140,7 @@ def test_bad_arguments_are_one_line(arguments, message):
 
 
 BAD_STORIES = [
-    ({**STORY, "events": []}, "story.yaml: events: has no event"),
+    ({**STORY, "events": []}, "story.yaml: events: has 0 entries"),
     ({**STORY, "sede": 1}, "story.yaml: sede: unknown key; did you mean 'seed'?"),
     (
         {**STORY, "events": [{"prompt": "x", "frames": 3}]},
@@ -188,9 +190,11 @@ def test_out_of_memory_says_what_to_do(monkeypatch):
 def test_info():
     result = syncos("info", "fake")
     assert result.exit_code == 0
-    for said in ("4 frames, 1 s at 4", "24×16 pixels", "predicts epsilon", "8 parameters", "7"):
+    for said in ("4 frames, 1 s at 4", "24×16 pixels", "predicts epsilon", "265 parameters"):
         assert said in result.stdout
-    assert re.search(r"clips seen\s+7", result.stdout)
+    assert len(result.stdout.splitlines()) <= 8
+    verbose = syncos("info", "fake", "--verbose").stdout
+    assert "8 parameters" in verbose and re.search(r"clips seen\s+7", verbose)
     assert syncos("info", "sora").exit_code == 2
 
 
@@ -198,7 +202,58 @@ def test_help_teaches():
     assert "syncos generate" in syncos("--help").stdout
     text = syncos("generate", "--help").stdout
     assert "examples/red_ball.yaml" in text and "events:" in text
+    for name in ("--negative TEXT", "--frames N", "--size WxH", "--fps X", "-q, --quiet"):
+        assert name in text
+    assert "--beside" not in text and "--windows-per-call N|auto" in text
+    assert text.isascii() and max(map(len, text.splitlines())) < 100
+    plan = syncos("plan", "--help").stdout
+    assert "--guidance X" in plan and "--batch" not in plan and "--windows-per-call N" in plan
+    batch = syncos("batch", "--help").stdout
+    assert "--devices-per-video N" in batch and "\nCommands:\n  status" in batch
+    assert "--token" not in syncos("studio", "--help").stdout
     assert syncos("--version").stdout == f"syncos {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "--num-inference-steps", "3"], "unknown option --num-inference-steps; did "
+         "you mean --steps?"),
+        (["generate", "--guidance_scale=3"], "did you mean --guidance?"),
+        (["generate", "--stpes", "3"], "did you mean --steps?"),
+        (["generate", "--xyz"], "unknown option --xyz; see root generate --help"),
+        (["generate", "--seed", "x"], "--seed: "),
+        (["batch", "stories"], "--out is missing; see root batch"),
+        (["convert"], "SOURCE is missing"),
+        (["nonsense"], "no such command 'nonsense'"),
+        (["generate", "--prompts"], "option '--prompts' requires an argument"),
+    ],
+)  # fmt: skip
+def test_usage_errors_look_like_all_others(arguments, said):
+    result = syncos(*arguments)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr.startswith(f"error: {said}") or f"; {said}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_video_options():
+    plan = ["plan", "story.yaml", "--model", "fake", "--json"]
+    own = json.loads(syncos(*plan).stdout)
+    other = json.loads(
+        syncos(*plan, "--frames", 20, "--size", "32x24", "--fps", 8, "--negative", "no").stdout
+    )
+    assert own["frames"] == 10 and other["frames"] == 20
+    assert (other["width"], other["height"], other["fps"]) == (32, 24, 8)
+    lengths = [[e["stop"] - e["start"] for e in each["events"]] for each in (own, other)]
+    assert lengths[1] == [2 * length for length in lengths[0]]
+    assert {event["negative"] for event in other["events"]} == {"no"}
+    result = syncos(*plan, "--frames", 1)
+    assert result.exit_code == 2 and result.stderr.startswith("error: --frames: too few")
+
+
+def test_quiet():
+    result = generate("--quiet", "--out", "a.mp4")
+    assert result.exit_code == 0 and result.output == "" and Path("a.mp4").exists()
 
 
 def test_help_does_not_wait_for_jax():

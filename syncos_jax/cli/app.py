@@ -1,4 +1,4 @@
-"""``syncos`` and its commands; each command is a file of its own."""
+"""``syncos`` and its commands; each command has its own file."""
 
 from __future__ import annotations
 
@@ -24,19 +24,13 @@ from syncos_jax.cli import (
     template,
     verify,
 )
+from syncos_jax.cli.command import Commands
 from syncos_jax.cli.console import INTERRUPTED
 
-app = typer.Typer(
-    name="syncos",
-    help=(
-        "Long videos of several events, from models that make short clips.\n\n"
-        "Write a scenario (what stays the same, what happens), then "
-        "[bold]syncos generate scenario.yaml --out out.mp4[/bold]."
-    ),
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = Commands(
+    help="Generate long multi-event videos with models trained on short clips.\n\n"
+    "Write a scenario (what stays the same, what happens), then run:\n\n"
+    "syncos generate scenario.yaml --out out.mp4"
 )
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
 app.add_typer(batch.app, name="batch")
@@ -64,14 +58,14 @@ def _version(requested: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the ``syncos`` command."""
     try:
         app()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""``syncos batch``: many scenarios in, their videos out."""
+"""``syncos batch``: generate the videos of many scenarios."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from syncos_jax.cli import devices as options
 from syncos_jax.cli import run_options, scenario_options
+from syncos_jax.cli.command import Commands, Group
 from syncos_jax.cli.console import FAILED, TERMINATED, fail, user_errors
 from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases
@@ -23,71 +23,55 @@ if TYPE_CHECKING:
     from syncos_jax.runs.markers import Status
     from syncos_jax.runs.worker_config import WorkerConfig
 
-EXAMPLES = """[bold]Examples[/bold]
+EXAMPLES = """Examples:
+  syncos batch stories.jsonl --out videos
+  syncos batch examples --seeds 0-3 --steps 25 --out videos
+  syncos batch stories.jsonl --devices all --out videos        (one video per device)
+  srun syncos batch stories.jsonl --out /shared/videos         (each task generates its shard)
+  syncos batch stories.jsonl --shard 0/8 --out s3://bucket/videos
+  syncos batch status videos                                   (done, failed, pending)
 
-syncos batch stories.jsonl --out videos
+stories.jsonl holds one scenario per line, as JSON; the name is optional:
 
-syncos batch examples --seeds 0-3 --steps 25 --out videos
+  {"name": "ball", "global": "a red ball", "events": [{"prompt": "it rolls", "seconds": 2}]}
 
-syncos batch stories.jsonl --devices all --out videos        (a video on each device at a time)
-
-srun syncos batch stories.jsonl --out /shared/videos         (every task makes its shard)
-
-syncos batch stories.jsonl --shard 0/8 --out s3://bucket/videos
-
-syncos batch status videos                                   (what is done, failed, pending)
-
-stories.jsonl has a scenario in each line, as JSON, with a name or without:
-
-{"name": "ball", "global": "a red ball", "events": \\[{"prompt": "it rolls", "seconds": 2}]}
-
-[bold]Exit codes[/bold]: 0 all are done, 1 some have failed, 2 nothing can be made, 75 terminated,
-or some are left to another process (start it again).
+Exit codes: 0 all done, 1 some failed, 2 invalid input, 75 terminated, or some videos are
+left to another process (rerun the command).
 """
-STATUS_EXAMPLES = """[bold]Examples[/bold]
+STATUS_EXAMPLES = """Examples:
+  syncos batch status videos
+  syncos batch status s3://bucket/videos --json
 
-syncos batch status videos
-
-syncos batch status s3://bucket/videos --json
-
-[bold]Exit codes[/bold]: 0 all are done, 1 some have failed, 75 some are pending.
+Exit codes: 0 all done, 1 some failed, 75 some are pending.
 """
 
 
 _ADDRESS = re.compile(r"auto|local|ray://.+|[\w.-]+:\d+")
 
 
-class Group(TyperGroup):
-    """``syncos batch status OUT`` is a command of its own; everything else makes videos."""
+class _Group(Group):
+    """``syncos batch SCENARIOS`` is short for ``syncos batch make SCENARIOS``."""
+
+    default = "make"
+    default_help = True
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts the command in front where the first word is none, and the address behind a bare
-        --ray."""
-        return super().parse_args(ctx, self.complete(args))
-
-    def complete(self, args: list[str]) -> list[str]:
-        """The arguments with a command in front."""
-        if not args or args[0] in self.commands:
-            return args
-        return ["make", *self.with_address(args)]
+        """Adds the address ``auto`` to a bare --ray."""
+        return super().parse_args(ctx, self.with_address(args))
 
     @staticmethod
     def with_address(args: list[str]) -> list[str]:
-        """Arguments in which --ray has its address, ``auto`` where none was given."""
+        """`args` with the address ``auto`` where --ray has none."""
         words = []
-        for word, after in zip(args, [*args[1:], ""], strict=True):
+        for word, after in zip(args, [*args[1:], ""], strict=False):
             words.append(word)
             if word == "--ray" and not _ADDRESS.fullmatch(after):
                 words.append("auto")
         return words
 
 
-app = typer.Typer(
-    cls=Group,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    help="Make the videos of many scenarios: [bold]syncos batch SCENARIOS --out DIR[/bold].",
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = Commands(
+    "Generate the videos of many scenarios: syncos batch SCENARIOS --out DIR.", cls=_Group
 )
 
 
@@ -96,7 +80,7 @@ def batch(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A file that ends in .jsonl, or a folder of scenario files (YAML, JSON).",
+            help="A .jsonl file, or a folder of scenario files (YAML, JSON).",
             metavar="SCENARIOS.jsonl|DIR",
         ),
     ],
@@ -106,14 +90,16 @@ def batch(
             "--out",
             "-o",
             metavar="DIR|URL",
-            help="The folder for the videos, made if need be; or a place in an object store, "
-            "s3://bucket/videos.",
+            help="Output folder, created if missing; or a URL in an object store, "
+            "such as s3://bucket/videos.",
         ),
     ],
     model: scenario_options.Model = "demo",
     suffix: Annotated[
         str,
-        typer.Option("--format", metavar="SUFFIX", help="mp4, mov, mkv, webm or gif."),
+        typer.Option(
+            "--format", metavar="SUFFIX", help="Video format: mp4, mov, mkv, webm or gif."
+        ),
     ] = "mp4",
     seeds: scenario_options.Seeds = None,
     sampler: scenario_options.Sampler = None,
@@ -125,20 +111,21 @@ def batch(
         typer.Option(
             "--windows-per-call",
             min=1,
-            help="Windows in one call of the network: fewer need less memory.",
+            help="Windows per network call; fewer need less memory.",
             metavar="N",
             show_default=False,
         ),
     ] = None,
     contact_sheet: Annotated[
-        bool, typer.Option(help="Also write stills of every event to a PNG beside each video.")
+        bool, typer.Option(help="Also write a contact sheet (PNG) next to each video.")
     ] = True,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Make only part I (from 0) of N, those whose name's hash falls to it. Default: as "
-            "SLURM (array, srun) or a Kubernetes Indexed Job numbers this task; else everything.",
+            help="Generate only part I (from 0) of N; a hash of its name assigns "
+            "each video to a part. Default: the index of this SLURM array, srun "
+            "or Kubernetes Indexed Job task; otherwise everything.",
             show_default=False,
             rich_help_panel=options.PANEL,
         ),
@@ -147,8 +134,8 @@ def batch(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="With an object store: where videos are made before they are sent, and where the "
-            "state of their runs is kept. Default: in the cache folder.",
+            help="With an object store: local folder for videos before upload and "
+            "for checkpoints. Default: in the cache folder.",
             show_default=False,
             rich_help_panel=options.PANEL,
         ),
@@ -158,8 +145,8 @@ def batch(
         typer.Option(
             "--ray",
             metavar="[ADDRESS]",
-            help="Make them on a Ray cluster: HOST:PORT, ray://..., auto (the default: the running "
-            "one, else one that is started here) or local.",
+            help="Generate on a Ray cluster: HOST:PORT, ray://..., auto (default: "
+            "the running cluster, or a new one on this machine) or local.",
             show_default=False,
             rich_help_panel=options.PANEL,
         ),
@@ -169,8 +156,9 @@ def batch(
         typer.Option(
             min=1,
             metavar="N",
-            help="With --ray: how many workers, each with --devices. Default: as many as fit the "
-            "cluster's devices; without GPUs or TPUs one on each node.",
+            help="With --ray: number of workers, each with --devices devices. "
+            "Default: as many as the cluster's devices allow; one per node "
+            "without GPUs or TPUs.",
             show_default=False,
             rich_help_panel=options.PANEL,
         ),
@@ -179,7 +167,7 @@ def batch(
         str | None,
         typer.Option(
             metavar="N|all",
-            help="Devices of this process; as many videos are made at a time. Default: one.",
+            help=("Devices of this process; each generates its own videos. Default: one."),
             show_default=False,
             rich_help_panel=options.PANEL,
         ),
@@ -189,40 +177,39 @@ def batch(
         typer.Option(
             min=1,
             metavar="N",
-            help="Devices that share the windows of each video; with --devices.",
+            help=("Devices that share the windows of one video; needs --devices."),
             rich_help_panel=options.PANEL,
         ),
     ] = 1,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Try again what failed while it was being made."),
+        typer.Option("--retry-failed", help="Retry videos that failed."),
     ] = False,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume/--no-resume",
-            help="Make only what is missing, and go on with what was killed; otherwise make "
-            "everything anew.",
+            help="Generate only missing videos and resume interrupted ones; "
+            "--no-resume generates every video again.",
         ),
     ] = True,
     checkpoint_every: run_options.CheckpointEvery = "30",
     cache: Annotated[
         bool,
         typer.Option(
-            help="Keep compiled programs in $SYNCOS_CACHE (else ~/.cache/syncos_jax) for the next "
-            "start."
+            help=("Cache compiled programs in $SYNCOS_CACHE (default ~/.cache/syncos_jax).")
         ),
     ] = True,
 ) -> None:
-    """Make the videos of many scenarios.
+    """Generate the videos of many scenarios.
 
-    Scenarios of the same length and settings share one compiled program. While a video is sampled,
-    the one before it is decoded and written. Each finished video has a marker in the folder
-    manifest; started again, the command makes only what has none. A scenario that is broken fails
-    alone.
+    Scenarios of the same length and settings share one compiled program. While one video is
+    sampled, the previous one is decoded and written. Each finished video gets a marker in the
+    folder manifest; rerunning the command generates only videos without one. An invalid scenario
+    does not stop the others.
 
-    Several tasks share a batch by its shards, without knowing of each other: each makes a part, any
-    may be started again. syncos batch status adds up what they have done.
+    Several tasks can share a batch: each generates one shard and can be restarted independently.
+    syncos batch status shows their combined progress.
     """
     with user_errors(), preemptible():
         from syncos_jax.media.encode import SUFFIXES
@@ -236,7 +223,12 @@ def batch(
         suffix = "." + suffix.lstrip(".").lower()
         if suffix not in SUFFIXES:
             raise InputError(f"--format: must be one of {', '.join(SUFFIXES)}, got {suffix[1:]!r}")
-        changes = {"steps": steps, "guidance": guidance, "strength": strength, "batch": windows}
+        changes = {
+            "steps": steps,
+            "guidance": guidance,
+            "strength": strength,
+            "windows_per_call": windows,
+        }
         items = read_items(
             source, scenario_options.read_seeds(seeds) if seeds is not None else None
         )
@@ -284,7 +276,7 @@ def batch(
 
 
 def _end(failed: dict[str, str], left: int) -> None:
-    """Names what has failed, and ends with its exit code."""
+    """Lists failures and exits with the matching code."""
     for name, error in failed.items():
         fail(f"{name}: {error}")
     if failed or left:
@@ -292,7 +284,7 @@ def _end(failed: dict[str, str], left: int) -> None:
 
 
 def _for_ray(config: WorkerConfig, devices: str | None, work: Path | None) -> WorkerConfig:
-    """The configuration with absolute paths: Ray's workers have another working directory."""
+    """The configuration with absolute paths: Ray workers have another working directory."""
     from syncos_jax.runs.outputs import is_remote
 
     out, model = config.out, config.model
@@ -310,20 +302,20 @@ def _check_ray(
 ) -> None:
     if ray is None:
         if workers is not None:
-            raise InputError("--workers needs --ray as well")
+            raise InputError("--workers needs --ray")
         return
     if shard is not None:
-        raise InputError("--shard and --ray are two ways to share a batch; give one of them")
+        raise InputError("--shard and --ray cannot be combined")
     if devices is not None and not devices.isdigit() or per_video > 1:
-        raise InputError("with --ray, --devices is the number that each worker has; give a number")
+        raise InputError("with --ray, --devices must be a number: the devices of each worker")
 
 
 @app.command("status", epilog=STATUS_EXAMPLES)
 def status(
-    out: Annotated[str, typer.Argument(help="What --out of the batch was.", metavar="DIR|URL")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    out: Annotated[str, typer.Argument(help="The batch's --out.", metavar="DIR|URL")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Add up what the tasks of a batch have done: videos, failures, throughput."""
+    """Show the progress of a batch: videos, failures, throughput."""
     with user_errors():
         from syncos_jax.runs.markers import DONE, PENDING, read_status
         from syncos_jax.runs.outputs import Outputs
@@ -354,17 +346,17 @@ def _print_status(found: Status) -> None:
     if seconds:
         busy = found.sampler_busy
         typer.echo(
-            f"in all {found.total('videos'):g} videos, {found.total('frames'):g} frames in "
-            f"{seconds:.0f} s of {len(found.sessions)} sessions"
+            f"total: {found.total('videos'):g} videos, {found.total('frames'):g} frames in "
+            f"{seconds:.0f} s over {len(found.sessions)} sessions"
             + ("" if busy is None else f"; sampler busy {100 * busy:.0f} % of the time")
         )
 
 
 def _mesh(devices: str | None, per_video: int) -> Mesh | None:
-    """The devices of this process, with a place for a video for every `per_video` of them."""
+    """The devices of this process, in groups of `per_video` that share a video."""
     if devices is None:
         if per_video > 1:
-            raise InputError("--devices-per-video needs --devices as well")
+            raise InputError("--devices-per-video needs --devices")
         return None
     wanted = options.read_devices(devices)
     import jax
@@ -374,7 +366,5 @@ def _mesh(devices: str | None, per_video: int) -> Mesh | None:
     provide_cpu_devices(wanted)
     count = wanted or len(jax.local_devices())
     if count % per_video:
-        raise InputError(
-            f"--devices-per-video: {per_video} does not divide the {count} devices; choose another"
-        )
+        raise InputError(f"--devices-per-video {per_video} does not divide the {count} devices")
     return make_mesh(count, data=count // per_video)

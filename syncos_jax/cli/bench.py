@@ -1,4 +1,4 @@
-"""``syncos bench``: how fast a model is on this machine."""
+"""``syncos bench``: time a model on this machine."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ import typer
 from syncos_jax.cli.console import user_errors
 from syncos_jax.runs.progress import Phases, interruptible
 
-EXAMPLES = """[bold]Examples[/bold]
-
-syncos bench --model tiny
-
-syncos bench --model demo --what unet,row --repeat 20 --json demo.json
-
-syncos bench --model videocrafter2 --dtype bfloat16 --batch 2 --what unet,vae
+EXAMPLES = """Examples:
+  syncos bench --model tiny
+  syncos bench --model demo --what unet,row --repeat 20 --json demo.json
+  syncos bench --model videocrafter2 --dtype bfloat16 --windows-per-call 2 --what unet,vae
 """
 
 
 class DType(StrEnum):
-    """Types that the networks compute in."""
+    """Dtypes of weights and computation."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -35,25 +32,29 @@ def bench(
         typer.Option(
             "--model",
             "-m",
-            help="'tiny', 'modelscope' or 'videocrafter2' (of that size, with random weights), "
-            "'demo', or the folder of a model; @int8 behind it quantizes the denoiser.",
+            help="'tiny', 'modelscope' or 'videocrafter2' (these sizes, with random "
+            "weights), 'demo', or a model folder; append @int8 to quantize the "
+            "denoiser.",
             metavar="NAME|DIR",
         ),
     ] = "demo",
     dtype: Annotated[
         DType | None,
         typer.Option(
-            help="Of weights and computation; bfloat16 on accelerators, float32 on CPU.",
+            help="Dtype of weights and computation. Default: bfloat16 on "
+            "accelerators, float32 on CPU.",
             show_default=False,
         ),
     ] = None,
     batch: Annotated[
         int | None,
         typer.Option(
+            "--windows-per-call",
+            "--batch",
             min=1,
             metavar="N",
-            help="Windows in one call of the network; by default all of the video, for "
-            "modelscope and videocrafter2 1.",
+            help="Windows per network call. Default: all windows of the video; 1 for "
+            "modelscope and videocrafter2.",
             show_default=False,
         ),
     ] = None,
@@ -61,42 +62,45 @@ def bench(
         bool | None,
         typer.Option(
             "--guided/--no-guided",
-            help="Calls of the UNet with guidance (twice the clips) or without; by default both.",
+            help="Time UNet calls with or without guidance. Default: both.",
             show_default=False,
         ),
     ] = None,
     what: Annotated[
         str,
-        typer.Option(metavar="LIST", help="Some of unet, vae, text, row, video; with commas."),
+        typer.Option(
+            metavar="LIST",
+            help="What to time: a comma-separated list of unet, vae, text, row (one "
+            "network call of a run), video.",
+        ),
     ] = "unet,vae,text,row,video",
     frames: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help="Of the long video; by default four times the model's clip.",
+            help=("Frames of the long video. Default: four times the model's clip."),
             show_default=False,
         ),
     ] = None,
     sampler: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the row and the video.")
+        str, typer.Option(metavar="NAME", help="Sampler for row and video.")
     ] = "co_denoising",
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Of the video.")] = 50,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Denoising steps for video.")] = 50,
     repeat: Annotated[
         int,
-        typer.Option(min=1, metavar="N", help="Calls that are timed (a third of it for videos)."),
+        typer.Option(min=1, metavar="N", help="Number of timed calls (a third of it for videos)."),
     ] = 9,
     json: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write everything as JSON.", show_default=False),
+        typer.Option(metavar="FILE", help="Also write all results as JSON.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure a model here: its networks, one row of a run, the whole video.
+    """Time a model: its networks, one network call, a whole video.
 
-    Lowering, compilation and the first call are told apart from the calls after it, whose median
-    and spread are given. Operations are counted by XLA, of rows and videos for the clips they have;
-    the share is of what this device reaches in a large matrix product, measured in the same run.
-    Random weights are as fast as trained ones.
+    Reports lowering, compilation and first call separately from later calls (median and spread).
+    FLOPs are counted by XLA; utilisation is relative to a large matrix product timed in the same
+    run. Random weights are as fast as trained ones.
     """
     with user_errors():
         from syncos_jax.errors import InputError
@@ -106,7 +110,7 @@ def bench(
         known = ("unet", "vae", "text", "row", "video")
         for kind in kinds:
             if kind not in known:
-                raise InputError(f"--what: {kind!r} is none of {', '.join(known)}")
+                raise InputError(f"--what must be a list of {', '.join(known)}, got {kind!r}")
         if json is not None:
             check_writable(json)
         phases = Phases()
@@ -126,7 +130,7 @@ def bench(
             from syncos_jax.bench.report import write_json
 
             write_json(json, values)
-            typer.echo(f"{json}: everything as JSON")
+            typer.echo(f"{json}: all results as JSON")
 
 
 def _measure(
@@ -142,7 +146,7 @@ def _measure(
     frames: int | None,
     batch: int | None,
 ) -> dict[str, Any]:
-    """Measures, shows the table, returns everything."""
+    """Times everything, prints the table, returns the results."""
     import jax.numpy as jnp
 
     from syncos_jax.bench import device, networks, report

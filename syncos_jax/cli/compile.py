@@ -1,4 +1,4 @@
-"""``syncos compile``: what ``syncos generate`` would compile, compiled beforehand."""
+"""``syncos compile``: compile ahead of ``syncos generate``."""
 
 from __future__ import annotations
 
@@ -14,36 +14,33 @@ from syncos_jax.cli.console import user_errors
 from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases, interruptible
 
-EXAMPLES = """[bold]Examples[/bold]
+EXAMPLES = """Examples:
+  syncos compile story.yaml --model models/videocrafter2
+  syncos compile --frames 64 --steps 50 --sampler syncos
+  syncos compile story.yaml --model videocrafter2 --on v5e:8
 
-syncos compile story.yaml --model models/videocrafter2
+For a machine image (set the same variable for generate):
 
-syncos compile --frames 64 --steps 50 --sampler syncos
-
-syncos compile story.yaml --model videocrafter2 --on v5e:8
-
-For a machine image, where generate finds them with the same variable set:
-
-SYNCOS_CACHE=/opt/syncos syncos compile story.yaml
+  SYNCOS_CACHE=/opt/syncos syncos compile story.yaml
 """
 
 
 class _Enough(Exception):
-    """The first frames have been decoded: everything is compiled."""
+    """Raised after the first decoded frames: everything is compiled."""
 
 
 def compile(
     scenario: Annotated[
         Path | None,
         typer.Argument(
-            help="The scenario, or one of the same length; else give --frames.",
+            help=("The scenario, or any of the same length; alternatively pass --frames."),
             metavar="SCENARIO",
             show_default=False,
         ),
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Length of the video.", show_default=False),
+        typer.Option(min=1, metavar="N", help="Length of the video in frames.", show_default=False),
     ] = None,
     model: scenario_options.Model = "demo",
     sampler: scenario_options.Sampler = None,
@@ -53,19 +50,26 @@ def compile(
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),
+        typer.Option(
+            "--windows-per-call",
+            "--batch",
+            min=1,
+            help="Windows per network call.",
+            metavar="N",
+            show_default=False,
+        ),
     ] = None,
     on: hardware.On = None,
     weights_over: hardware.WeightsOver = 1,
 ) -> None:
-    """Compile for a model and a length of video, so that generate starts at once.
+    """Compile ahead of time, so that generate starts at once.
 
-    Programs are kept in the folder $SYNCOS_CACHE (else ~/.cache/syncos_jax), for this kind of
-    device, these versions and these shapes: the video's length and size, the sampler with its
-    number of steps and windows in a call. Prompts, seeds, guidance and learning rates may differ.
+    Compiled programs are cached in $SYNCOS_CACHE (default ~/.cache/syncos_jax) for this device
+    type, these versions and these shapes: length and size of the video, sampler, steps and windows
+    per call. Prompts, seeds, guidance and learning rates may differ.
 
-    With --on, nothing is kept: whether everything compiles for hardware that is not there is seen,
-    and what it takes of it is said; the exit code is 1 where it does not fit.
+    With --on, compiles for hardware you don't have and reports what it needs; nothing is cached.
+    The exit code is 1 if it does not fit.
     """
     with user_errors():
         parsed = _scenario(scenario, frames)
@@ -76,7 +80,7 @@ def compile(
             hardware.compile_on(on, model, parsed, weights_over)
             return
         if weights_over != 1:
-            raise InputError("--weights-over needs --on as well")
+            raise InputError("--weights-over needs --on")
 
         phases = Phases()
         with phases.phase("load"):
@@ -86,8 +90,7 @@ def compile(
             folder = keep_programs()
             if folder is None:
                 raise InputError(
-                    "the folder of compiled programs cannot be written; set SYNCOS_CACHE to one "
-                    "that can"
+                    "the cache folder cannot be written; set SYNCOS_CACHE to another folder"
                 )
             watch = Watch()
             pipeline = Pipeline.from_pretrained(model)
@@ -104,18 +107,18 @@ def compile(
 
 
 def _scenario(file: Path | None, frames: int | None) -> Any:
-    """What stands in the file, or anything that is as long."""
+    """The scenario of the file, or any scenario of that length."""
     from syncos_jax.scenario import Event, Scenario
 
     if (file is None) == (frames is None):
-        raise InputError("give either a SCENARIO or --frames N")
+        raise InputError("pass either a scenario file or --frames")
     if file is not None:
         return Scenario.from_file(file)
     return Scenario(global_prompt="anything", events=(Event(prompt="anything", frames=frames),))
 
 
 def _first_steps(pipeline: Any, parsed: Any) -> None:
-    """Everything that generate runs, each once: text, the first row, one call of the decoder."""
+    """Runs each part of generate once: text encoder, first network call, one decoder call."""
     import numpy as np
 
     def stop(done: int, total: int) -> None:

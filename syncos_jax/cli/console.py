@@ -19,6 +19,14 @@ MAX_ERRORS = 20
 """Errors printed for one input."""
 
 OPTIONS = {
+    "fps": "--fps",
+    "frames": "--frames",
+    "guidance": "--guidance",
+    "label": "--label",
+    "negative": "--negative",
+    "seed": "--seed",
+    "steps": "--steps",
+    "strength": "--strength",
     "windows_per_call": "--windows-per-call",
     "by": "--by",
     "checkpoint_every": "--checkpoint-every",
@@ -52,7 +60,7 @@ OPTIONS = {
     "shard": "--shard",
     "size": "--size",
     "subset": "--subset",
-    "token": "--token",
+    "token": "$SYNCOS_STUDIO_TOKEN",
     "tokenizer": "--tokenizer",
     "values": "--set",
     "weights_over": "--weights-over",

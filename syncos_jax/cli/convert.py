@@ -1,8 +1,7 @@
-"""``syncos convert``: PyTorch weights in, a model's folder out."""
+"""``syncos convert``: convert PyTorch checkpoints."""
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,23 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from syncos_jax.cli.console import flag, user_errors
-from syncos_jax.errors import InputError, worded
+from syncos_jax.cli.scenario_options import read_size
+from syncos_jax.errors import worded
 from syncos_jax.runs.progress import Phases
 
-EXAMPLES = """[bold]Examples[/bold]
-
-syncos convert checkpoints/base_512_v2/model.ckpt --out models/videocrafter2
-
-syncos convert text-to-video-ms-1.7b --out models/modelscope --dtype bfloat16
-
-syncos convert unet.safetensors --config inference_t2v_512_v2.0.yaml --only unet --out models/unet
+EXAMPLES = """Examples:
+  syncos convert checkpoints/base_512_v2/model.ckpt --out models/videocrafter2
+  syncos convert text-to-video-ms-1.7b --out models/modelscope --dtype bfloat16
+  syncos convert unet.safetensors --config inference_t2v_512_v2.0.yaml --only unet --out models/unet
 
 Then: syncos generate story.yaml --model models/videocrafter2 --out story.mp4
 """
 
 
 class Format(StrEnum):
-    """Formats of checkpoints."""
+    """Checkpoint formats."""
 
     videocrafter = "videocrafter"
     diffusers = "diffusers"
@@ -44,74 +41,66 @@ class Network(StrEnum):
 
 
 class DType(StrEnum):
-    """Types of weights on disk."""
+    """Dtypes of weights on disk."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
 
 
-def read_size(text: str) -> tuple[int, int]:
-    """``"576x320"`` -> ``(576, 320)``; raises InputError."""
-    found = re.fullmatch(r"\s*0*(\d{1,5})\s*[xX×*]\s*0*(\d{1,5})\s*", text)
-    if not found or "0" in found.groups():
-        raise InputError(f"--size: {text!r} is no size; give WIDTHxHEIGHT in pixels, as 576x320")
-    return int(found[1]), int(found[2])
-
-
 def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="VideoCrafter's model.ckpt (or the same as .safetensors), a folder of diffusers' "
-            "text-to-video pipelines, a folder or file of Wan's own, or an id on the Hugging Face "
-            "hub.",
+            help="VideoCrafter's model.ckpt (or .safetensors), a diffusers "
+            "text-to-video folder, a Wan folder or file, or a Hugging Face hub "
+            "id.",
             metavar="SOURCE",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="The model's folder to write.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write.")],
     format: Annotated[
         Format | None,
-        typer.Option("--format", help="What SOURCE is; recognised by default.", show_default=False),
+        typer.Option("--format", help="Format of SOURCE; detected by default.", show_default=False),
     ] = None,
     config: Annotated[
         list[Path] | None,
         typer.Option(
             "--config",
             metavar="FILE",
-            help="For VideoCrafter checkpoints: the original code's YAML, or JSON of unet_config, "
-            "ddconfig, text_cfg; may be given several times. VideoCrafter2's by default.",
+            help="For VideoCrafter checkpoints: the original YAML, or JSON of "
+            "unet_config, ddconfig, text_cfg; can be repeated. Default: "
+            "VideoCrafter2's.",
             show_default=False,
         ),
     ] = None,
     only: Annotated[
         Network | None,
         typer.Option(
-            help="One network alone; SOURCE may hold just its tensors.", show_default=False
+            help="Convert one network only; SOURCE may hold just its tensors.", show_default=False
         ),
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder with CLIP's vocab.json and merges.txt, where SOURCE has no tokenizer; by "
-            "default that of an installed open_clip, else from the hub.",
+            help="Folder with CLIP's vocab.json and merges.txt, if SOURCE has no "
+            "tokenizer. Default: that of an installed open_clip, otherwise from "
+            "the hub.",
             show_default=False,
         ),
     ] = None,
     dtype: Annotated[
         DType | None,
         typer.Option(
-            help="Of the weights on disk; the checkpoint's by default.", show_default=False
+            help="Dtype of the weights on disk. Default: the checkpoint's.", show_default=False
         ),
     ] = None,
     window: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Frames of a clip, where SOURCE does not say (a folder of diffusers' does not).",
+            help=("Frames per clip, if SOURCE does not state it (diffusers folders do not)."),
             show_default=False,
         ),
     ] = None,
@@ -119,7 +108,7 @@ def convert(
         str | None,
         typer.Option(
             metavar="WxH",
-            help="Width and height of a frame in pixels; by default what SOURCE says.",
+            help=("Width and height of a frame in pixels. Default: as stated in SOURCE."),
             show_default=False,
         ),
     ] = None,
@@ -127,20 +116,18 @@ def convert(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of several sets of weights in a checkpoint, the one to take.",
+            help=("Which set of weights to convert, if the checkpoint has several."),
             show_default=False,
         ),
     ] = None,
-    ema: Annotated[
-        bool, typer.Option("--ema", help="Take the averaged copy (EMA) of the weights.")
-    ] = False,
+    ema: Annotated[bool, typer.Option("--ema", help="Convert the averaged weights (EMA).")] = False,
     lora: Annotated[
         list[str] | None,
         typer.Option(
             "--lora",
             metavar="FILE[:SCALE]",
-            help="A LoRA to merge into the denoiser (NETWORK=FILE for another network); may be "
-            "given several times.",
+            help="LoRA to merge into the denoiser (NETWORK=FILE for another "
+            "network); can be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -148,19 +135,19 @@ def convert(
         str | None,
         typer.Option(
             metavar="ADAPTER",
-            help="A motion adapter of AnimateDiff's (folder, file or hub id), where SOURCE is a "
-            "folder of Stable Diffusion 1.5.",
+            help="AnimateDiff motion adapter (folder, file or hub id), if SOURCE is "
+            "a Stable Diffusion 1.5 folder.",
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace DIR if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace DIR if it exists.")] = False,
 ) -> None:
-    """Convert PyTorch weights to a model that generate, info and load_model take.
+    """Convert PyTorch checkpoints for use with syncos.
 
-    VideoCrafter2 as published, ModelScope's text-to-video, ZeroScope, AnimateDiff, CogVideoX, Wan
-    2.1 and 2.2 (text to video), and their like of any size.
+    Supports VideoCrafter2, ModelScope text-to-video, ZeroScope, AnimateDiff, CogVideoX, Wan 2.1
+    and 2.2 (text-to-video), at any size.
 
-    Every tensor has to find its place and every place its tensor; nothing in a pickle is executed.
+    Missing, unknown and misshaped tensors are errors. Pickle code is never executed.
     """
     with user_errors():
         phases = Phases()
@@ -181,7 +168,7 @@ def convert(
                 "motion": motion,
                 "force": force,
             }
-            # Not in a thread: Ctrl-C must come to where the half-written folder is removed.
+            # Not in a thread: Ctrl-C has to reach the code that removes the partial folder.
             result = work(source, out, **options, progress=progress)
         for warning in result.warnings:
             phases.say(f"warning: {worded(warning, flag)}")

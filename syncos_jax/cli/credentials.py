@@ -7,13 +7,10 @@ from typing import Annotated
 
 import typer
 
+from syncos_jax.cli.command import Commands
 from syncos_jax.cli.console import user_errors
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    help="Make and check certificates for Content Credentials (C2PA).",
-)
+app = Commands("Make and check certificates for Content Credentials (C2PA).")
 
 
 @app.command("new")

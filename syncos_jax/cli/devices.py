@@ -20,8 +20,9 @@ Devices = Annotated[
     str | None,
     typer.Option(
         metavar="N|all",
-        help="Devices that share each video's windows. Default: one; with --distributed all. "
-        "Without a GPU or TPU, a device is a core of the CPU (all: at most 8).",
+        help="Devices that share each video's windows. Default: one; with "
+        "--distributed, all. Without a GPU or TPU, a device is a CPU core "
+        "(all: at most 8).",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -30,7 +31,7 @@ ParallelBy = Annotated[
     Literal["shard_map", "pmap"],
     typer.Option(
         "--parallel",
-        help="How several devices are driven.",
+        help="How computation is distributed over devices.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -40,8 +41,9 @@ WeightsOver = Annotated[
         "--weights-over",
         min=1,
         metavar="N",
-        help="Devices over which the weights of the denoiser (and of a T5) are divided, for ones "
-        "too large for a device; N must divide the devices. 1: each has all of them.",
+        help="Split the weights of the denoiser (and of a T5) over N devices, "
+        "for models too large for one; N must divide the number of devices. "
+        "1: each device holds all weights.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -49,9 +51,10 @@ Distributed = Annotated[
     bool,
     typer.Option(
         "--distributed",
-        help="This is one of several processes, all started with the same line: under SLURM, Open "
-        "MPI, Kubernetes or on a TPU pod they find each other; elsewhere see --coordinator. The "
-        "first one writes the files.",
+        help="Run as one of several processes, all started with the same "
+        "command. Under SLURM, Open MPI, Kubernetes and on TPU pods they "
+        "find each other; elsewhere see --coordinator. The first process "
+        "writes the files.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -59,7 +62,7 @@ Coordinator = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="With --distributed: where process 0 listens.",
+        help="With --distributed: address of process 0.",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -69,7 +72,7 @@ Processes = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="With --coordinator: how many processes there are.",
+        help="With --coordinator: number of processes.",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -79,7 +82,7 @@ ProcessId = Annotated[
     typer.Option(
         min=0,
         metavar="I",
-        help="With --coordinator: which one this is, from 0.",
+        help="With --coordinator: index of this process, from 0.",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -90,7 +93,7 @@ JoinTimeout = Annotated[
         "--join-timeout",
         min=1,
         metavar="SECONDS",
-        help="With --distributed: how long to wait for the other processes.",
+        help=("With --distributed: how long to wait for the other processes."),
         rich_help_panel=PANEL,
     ),
 ]
@@ -100,8 +103,8 @@ WindowsPerCall = Annotated[
         "--windows-per-call",
         "--batch",
         metavar="N|auto",
-        help="Windows in one call of the network, of all devices together: fewer need less memory. "
-        "auto takes as many as fit.",
+        help="Windows per network call, over all devices together; fewer need "
+        "less memory. auto: as many as fit.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""``syncos evaluate``: measure videos."""
+"""``syncos evaluate``: metrics of videos."""
 
 from __future__ import annotations
 
@@ -19,17 +19,12 @@ if TYPE_CHECKING:
     from syncos_jax.metrics.sources import Sources
     from syncos_jax.scenario import Scenario
 
-EXAMPLES = """[bold]Examples[/bold]
-
-syncos evaluate out.mp4
-
-syncos evaluate out.mp4 --scenario examples/red_ball.yaml --json out.metrics.json
-
-syncos evaluate takes/ --json metrics.json
-
-syncos evaluate out.mp4 --scenario story.yaml --features dino=dino-vitb16,clip=clip-vit-base-patch32
-
-syncos evaluate out.mp4 --features lite0,flow
+EXAMPLES = """Examples:
+  syncos evaluate out.mp4
+  syncos evaluate out.mp4 --scenario examples/red_ball.yaml --json out.metrics.json
+  syncos evaluate takes/ --json metrics.json
+  syncos evaluate out.mp4 --scenario story.yaml --features dino=dino-vitb16,clip=clip-vit-b-32
+  syncos evaluate out.mp4 --features lite0,flow
 """
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
@@ -43,8 +38,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What the video should show. By default the .json that 'syncos generate' writes "
-            "beside a video tells it.",
+            help="Scenario the video should show. Default: the metadata file that "
+            "syncos generate writes next to the video.",
             show_default=False,
         ),
     ] = None,
@@ -52,30 +47,30 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME[=PATH],...",
-            help="Networks to measure with: [bold]dino=DIR[/bold] (subject consistency), "
-            "[bold]clip=DIR[/bold] (background consistency, prompt fidelity), "
-            "[bold]clip-l=DIR,aesthetic=FILE[/bold] (aesthetic quality), folders as transformers "
-            "writes them; [bold]lite0[/bold], [bold]minilm[/bold] and [bold]flow[/bold], offline "
-            "stand-ins of the extra 'measures'; [bold]pixels[/bold] for none. By default the "
-            "stand-ins that are installed, for videos that are not the demo model's.",
+            help="Networks to measure with: dino=DIR (subject consistency), clip=DIR "
+            "(background consistency, prompt fidelity), "
+            "clip-l=DIR,aesthetic=FILE (aesthetic quality), folders in "
+            "transformers' format; lite0, minilm and flow, small offline "
+            "networks of the extra 'measures'; pixels for none. Default: the "
+            "installed offline networks, unless the video is the demo model's.",
             show_default=False,
         ),
     ] = None,
     json_out: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="FILE", help="Write everything as JSON.", show_default=False
+            "--json", metavar="FILE", help="Write all results as JSON.", show_default=False
         ),
     ] = None,
 ) -> None:
-    """Measure how consistent a video is, and for the demo model whether it shows its prompts.
+    """Compute metrics of videos: consistency, flicker, motion, prompts.
 
-    Consistency, flicker, movement and cuts are measured of every video, by VBench's formulas over
-    plain pixel features. Of the demo model's videos shape, colour, background and motion are read
-    off the pixels and held against the scenario. With --features networks look at the video; each
-    value says by which it is, and whether that is VBench's own (docs/measures.md).
+    By default, VBench's formulas on pixel features. For the demo model's videos, shape, colour,
+    background and motion are also read from the pixels and compared with the scenario. With
+    --features, networks measure the video; each value names its network and whether it is VBench's
+    own (docs/measures.md).
 
-    Small videos that were enlarged when they were written are brought back to their own size.
+    Videos that were enlarged on writing are measured at their original size.
     """
     with user_errors():
         from syncos_jax.files import check_writable

@@ -1,4 +1,4 @@
-"""``syncos generate``: scenario in, video out."""
+"""``syncos generate``: generate the video of a scenario."""
 
 from __future__ import annotations
 
@@ -22,31 +22,21 @@ if TYPE_CHECKING:
     from syncos_jax.runs.job import Job
     from syncos_jax.sampling.placement import Parallel
 
-EXAMPLES = """[bold]Examples[/bold]
+EXAMPLES = """Examples:
+  syncos generate examples/red_ball.yaml --out ball.mp4
+  syncos generate examples/red_ball.yaml --seed 7 --sampler co_denoising --out baseline.mp4
+  syncos generate examples/red_ball.yaml --compare-with co_denoising --out ball.mp4
+  syncos generate examples/template.yaml --set place='*' --takes 3 --out ball.mp4
+  syncos generate --global "a red ball on a meadow" --prompt "it rolls | it grows" --out ball.webm
+  syncos generate story.yaml --model converted/videocrafter2 --steps 25 --out story.mp4
+  syncos generate --from story.json --out again.mp4
+  syncos generate story.yaml --devices all --windows-per-call auto --out story.mp4
+  srun syncos generate story.yaml --distributed --out story.mp4
 
-syncos generate examples/red_ball.yaml --out ball.mp4
+A scenario file (YAML or JSON):
 
-syncos generate examples/red_ball.yaml --seed 7 --sampler co_denoising --out baseline.mp4
-
-syncos generate examples/red_ball.yaml --beside co_denoising --out ball.mp4
-
-syncos generate examples/template.yaml --set place='*' --takes 3 --out ball.mp4
-
-syncos generate --global "a red ball on a meadow" --prompt "it rolls | it grows" --out ball.webm
-
-syncos generate story.yaml --model converted/videocrafter2 --steps 25 --out story.mp4
-
-syncos generate --from story.json --out again.mp4
-
-syncos generate story.yaml --devices all --windows-per-call auto --out story.mp4
-
-srun syncos generate story.yaml --distributed --out story.mp4
-
-A scenario file, which may as well be JSON:
-
-global: a red ball on a green meadow
-
-events: \\[{prompt: the ball rolls to the left, seconds: 2}, {prompt: the ball grows, seconds: 2}]
+  global: a red ball on a green meadow
+  events: [{prompt: the ball rolls to the left, seconds: 2}, {prompt: the ball grows, seconds: 2}]
 """
 
 
@@ -57,8 +47,8 @@ def generate(
         typer.Option(
             "--model",
             "-m",
-            help="'demo' (the default), or the folder of a converted model; @int8 behind it "
-            "(demo@int8) quantizes the denoiser.",
+            help="'demo' (default), or the folder of a converted model; append @int8 "
+            "to quantize the denoiser.",
             metavar="NAME|DIR",
             show_default=False,
         ),
@@ -69,9 +59,9 @@ def generate(
             "--out",
             "-o",
             metavar="FILE",
-            help="The video to write (default out.mp4): .mp4, .mov, .mkv, .webm or .gif; a name "
-            "without ending is a folder of PNG frames. Several videos get names like "
-            "out-beach-seed1.mp4.",
+            help="Video to write (default out.mp4). The file extension sets the "
+            "format: .mp4, .mov, .mkv, .webm, .gif; without one, a folder of "
+            "PNG frames. Several videos get names like out-beach-seed1.mp4.",
             show_default=False,
         ),
     ] = None,
@@ -83,13 +73,17 @@ def generate(
     prompt: scenario_options.Prompt = None,
     global_prompt: scenario_options.Global = None,
     seconds: scenario_options.Seconds = None,
+    negative: scenario_options.Negative = None,
+    frames: scenario_options.Frames = None,
+    size: scenario_options.Size = None,
+    fps: scenario_options.Fps = None,
     again: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="FILE.json",
-            help="In place of a scenario: the record beside a video. Makes that video again, and "
-            "says whether it came out the same.",
+            help="Instead of a scenario: a video's metadata file. Generates that "
+            "video again and reports whether it is identical.",
             show_default=False,
         ),
     ] = None,
@@ -98,9 +92,12 @@ def generate(
     beside: Annotated[
         str | None,
         typer.Option(
+            "--compare-with",
+            "--beside",
             metavar="NAME",
-            help="Make each video by this sampler as well, from the same noise, and write stills "
-            "of both side by side: out-co_denoising.mp4 and out-compared.png.",
+            help="Also generate each video with this sampler, from the same noise, "
+            "and write a side-by-side contact sheet: out-co_denoising.mp4, "
+            "out-compared.png.",
             show_default=False,
         ),
     ] = None,
@@ -113,8 +110,7 @@ def generate(
             min=1,
             max=64,
             metavar="N",
-            help="Make each pixel this many wide and high. By default small videos grow to about "
-            "256 pixels.",
+            help="Enlarge the video N times. Default: small videos grow to about 256 pixels.",
             show_default=False,
         ),
     ] = None,
@@ -122,7 +118,7 @@ def generate(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="Draw this onto every frame, for example 'generated'.",
+            help="Draw this text on every frame, for example 'generated'.",
             show_default=False,
         ),
     ] = None,
@@ -132,34 +128,38 @@ def generate(
     latents: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write the latents, .npy or .npz.", show_default=False
+            metavar="FILE", help="Also write the latents (.npy or .npz).", show_default=False
         ),
     ] = None,
     cache: Annotated[
         bool,
         typer.Option(
-            help="Keep compiled programs in $SYNCOS_CACHE (else ~/.cache/syncos_jax) for the next "
-            "start; see syncos compile."
+            help="Cache compiled programs in $SYNCOS_CACHE (default "
+            "~/.cache/syncos_jax); see syncos compile."
         ),
     ] = True,
     preview: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="While sampling, write a strip of the video as far as it is, in rough colours.",
+            help=("While sampling, write a preview strip of the video in rough colours."),
             show_default=False,
         ),
     ] = None,
     preview_every: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Calls of the network between previews.")
+        int, typer.Option(min=1, metavar="N", help="Network calls between previews.")
     ] = 20,
     contact_sheet: Annotated[
-        bool, typer.Option(help="Also write stills of every event to a PNG beside the video.")
+        bool, typer.Option(help="Also write a contact sheet (PNG) next to the video.")
     ] = True,
     sidecar: Annotated[
         bool,
-        typer.Option(help="Also write the record, all it takes to make it again, as .json."),
+        typer.Option(
+            help="Also write a metadata file (.json) with all settings needed to "
+            "generate the video again."
+        ),
     ] = True,
+    quiet: run_options.Quiet = False,
     resume: run_options.Resume = True,
     checkpoint_every: run_options.CheckpointEvery = "30",
     devices: options.Devices = None,
@@ -171,14 +171,13 @@ def generate(
     process_id: options.ProcessId = None,
     join_timeout: options.JoinTimeout = 300.0,
 ) -> None:
-    """Make the long video of a scenario, or several of a template.
+    """Generate the video of a scenario, or several of a template.
 
-    The scenario says what stays the same (global) and what happens (events, each with a length).
+    A scenario describes what stays the same (global) and what happens (events, each with a
+    length). The same seed gives the same video.
 
-    All randomness comes from the seed: the same seed gives the same video.
-
-    What was killed goes on where it was when the same command is started again. After SIGTERM the
-    state of the run is saved and the exit code is 75.
+    Rerun the same command to resume an interrupted run. On SIGTERM the run is saved and the exit
+    code is 75.
     """
     with user_errors(), preemptible():
         from syncos_jax.media.label import check_label
@@ -195,16 +194,16 @@ def generate(
             "steps": steps,
             "guidance": guidance,
             "strength": strength,
-            "batch": None if fit else windows,
+            "windows_per_call": None if fit else windows,
         }
         record = None
         if again is not None:
             given = [scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds]
-            given += [sampler, beside, batch, *changes.values()]
+            given += [negative, frames, size, fps, sampler, beside, batch, *changes.values()]
             if any(value is not None for value in given):
                 raise InputError(
-                    "--from makes a video again as it was; leave out the scenario, --set, --prompt,"
-                    " --seed and the sampler's options"
+                    "--from generates a video again with its own settings; omit the scenario, "
+                    "--set, --prompt, --seed and the options that change them"
                 )
             take, settings, used, record = read_original(again)
             model = model or record["model"]["id"]
@@ -217,6 +216,7 @@ def generate(
                 scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
             )
             found = scenario_options.with_sampler(found, sampler, changes)
+            found = scenario_options.with_video(found, negative, frames, size, fps)
             out = out or Path("out.mp4")
             paths = scenario_options.named_outputs(out, found)
             jobs = [Job(t, p, template=scenario) for t, p in zip(found, paths, strict=True)]
@@ -235,11 +235,11 @@ def generate(
         mesh = options.open_mesh(devices, parallel, *hosts, weights_over, join_timeout)
         if options.is_main(distributed):
             check_outputs(jobs)
-        _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit)
+        _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit, quiet)
 
 
 def _with_rivals(jobs: list[Job], sampler: str) -> list[Job]:
-    """Behind every job the same one by another sampler."""
+    """Each job followed by the same one with another sampler."""
     both: list[Job] = []
     for job in jobs:
         settings = job.take.scenario.settings()
@@ -250,7 +250,7 @@ def _with_rivals(jobs: list[Job], sampler: str) -> list[Job]:
             change = (sampler, {})
         (take,) = scenario_options.with_sampler([job.take], *change)
         if take.scenario.settings() == job.take.scenario.settings():
-            raise InputError(f"--beside {sampler}: is the video's own sampler; name another one")
+            raise InputError(f"--compare-with {sampler}: is the video's own sampler")
         rival = dataclasses.replace(
             job, take=take, out=scenario_options.with_ending(job.out, f"-{sampler}")
         )
@@ -261,7 +261,7 @@ def _with_rivals(jobs: list[Job], sampler: str) -> list[Job]:
 
 
 def _named_like(path: Path, job: Job, out: Path) -> Path:
-    """`path`, told apart from those of other jobs as the job's video is told apart from `out`."""
+    """`path` with the suffix that distinguishes the job's video from `out`."""
     return scenario_options.with_ending(path, job.out.stem.removeprefix(out.stem))
 
 
@@ -278,11 +278,15 @@ def _make_all(
     mesh: Mesh | None,
     parallel: Parallel,
     fit: bool,
+    quiet: bool,
 ) -> None:
+    from rich.console import Console
+
     from syncos_jax.runs.generate_video import compare, generate_video, total
     from syncos_jax.runs.job import check_fit, check_model, fit_memory
 
-    phases = Phases(options.console(mesh))
+    phases = Phases(Console(quiet=True) if quiet else options.console(mesh))
+    say = (lambda _: None) if quiet else typer.echo
     with phases.phase("load"):
         from syncos_jax.pipeline import Pipeline
         from syncos_jax.runs.cache import keep_programs
@@ -292,7 +296,7 @@ def _make_all(
         pipeline = Pipeline.from_pretrained(
             model, mesh=mesh, parallel=parallel, rules=options.rules(mesh)
         )
-    for job in jobs:  # all of them before the first is made
+    for job in jobs:  # all of them before the first is generated
         if job.original is not None:
             check_model(pipeline, *job.original, model)
         check_fit(pipeline, job)
@@ -305,8 +309,8 @@ def _make_all(
             own = Phases(phases.console)
             own.seconds.update(phases.seconds)
             own.say(f"video {number} of {len(jobs)}: {job.out}, seed {job.used_seed}")
-        video = generate_video(pipeline, job, own, model, typer.echo)
+        video = generate_video(pipeline, job, own, model, say)
         if job.compared is not None and video is not None and before is not None:
-            compare(job, (before, video), typer.echo)
+            compare(job, (before, video), say)
         before = video
     total(phases, begin)

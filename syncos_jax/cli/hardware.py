@@ -1,4 +1,4 @@
-"""What ``--on`` adds to ``syncos plan`` and ``syncos compile``: hardware that is not there."""
+"""``--on`` of ``syncos plan`` and ``syncos compile``: compile for absent hardware."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="CHIP:N",
-        help="Compile for so many of these: v5e, v6e, v5p (TPUs) or h100, such as v5e:8. MODEL may "
-        "then also be videocrafter2, cogvideox-2b, cogvideox-5b, wan2.1-1.3b or wan2.1-14b, "
-        "without weights.",
+        help="Compile for this hardware, which need not be present: v5e, v6e, "
+        "v5p (TPUs) or h100, such as v5e:8. MODEL may also be "
+        "videocrafter2, cogvideox-2b, cogvideox-5b, wan2.1-1.3b or "
+        "wan2.1-14b, without weights.",
         show_default=False,
     ),
 ]
@@ -30,13 +31,13 @@ WeightsOver = Annotated[
         "--weights-over",
         min=1,
         metavar="N",
-        help="With --on: devices over which the weights of the denoiser are divided.",
+        help="With --on: split the denoiser's weights over N devices.",
     ),
 ]
 
 
 def plan_on(on: str, model: str, takes: Sequence[Any], weights_over: int, as_json: bool) -> None:
-    """Prints what the takes' programs would take of that hardware."""
+    """Prints what the takes' programs need on that hardware."""
     from syncos_jax.pipeline.hardware import compile_in_subprocess
     from syncos_jax.runs.generate_video import json_line
 
@@ -55,7 +56,7 @@ def plan_on(on: str, model: str, takes: Sequence[Any], weights_over: int, as_jso
 
 
 def compile_on(on: str, model: str, scenario: Scenario, weights_over: int) -> None:
-    """Compiles a scenario's programs for that hardware and prints what they take of it."""
+    """Compiles a scenario's programs for that hardware and prints what they need."""
     from syncos_jax.pipeline.hardware import compile_in_subprocess
 
     report = compile_in_subprocess(on, model, scenario, weights_over=weights_over)
@@ -69,7 +70,7 @@ def compile_on(on: str, model: str, scenario: Scenario, weights_over: int) -> No
 
 
 def lines(report: Report) -> list[str]:
-    """A report for people."""
+    """A report as lines of text."""
     from syncos_jax.pipeline.hardware import parse
 
     target = parse(report.target)
@@ -81,12 +82,14 @@ def lines(report: Report) -> list[str]:
     ]
     tried = ", ".join(f"{n} {'fit' if fits else 'do not fit'}" for n, fits in report.tried.items())
     verdict = "fits" if run.fits else "does not fit"
-    found.append(f"{verdict}   with {run.windows} windows a call (tried: {tried})")
+    found.append(f"{verdict}   with {run.windows} windows per call (tried: {tried})")
     if report.advice:
         found.append(f"remedy   {report.advice}")
-    found += _program("row", run, report)
+    found += _program("call", run, report)
     if run.bytes:
-        found.append(f"run      {run.rows:,} rows, at least {duration(report.seconds)}")
+        found.append(
+            f"run      {run.rows:,} network calls, roofline lower bound {duration(report.seconds)}"
+        )
     if report.decode is not None:
         found += _program("decode", report.decode, report)
     return found
@@ -98,7 +101,7 @@ def _program(title: str, one: Compiled, report: Report) -> list[str]:
     memory = one.memory
     found = [
         f"{title:8} {size(memory.total)} on each device: weights {size(memory.weights)}, other "
-        f"networks {size(memory.others)}, latents and tape {size(memory.state)}, the program "
+        f"networks {size(memory.others)}, latents and schedule {size(memory.state)}, program "
         f"{size(memory.temporary)}" + (f" ({one.note})" if one.note else "")
     ]
     if not one.bytes:
@@ -106,8 +109,8 @@ def _program(title: str, one: Compiled, report: Report) -> list[str]:
     line = roofline(one, parse(report.target))
     found.append(
         f"         {amount(one.flops, 'FLOP')} and {amount(one.bytes, 'B')} on each device: "
-        f"at least {1000 * line.seconds:.0f} ms, by {line.bound} "
-        f"(arithmetic {1000 * line.arithmetic:.0f}, memory {1000 * line.memory:.0f}, exchange "
+        f"roofline lower bound {1000 * line.seconds:.0f} ms, bound by {line.bound} "
+        f"(arithmetic {1000 * line.arithmetic:.0f}, memory {1000 * line.memory:.0f}, collectives "
         f"{1000 * line.exchange:.1f} ms)"
     )
     if one.exchanged:
@@ -115,5 +118,5 @@ def _program(title: str, one: Compiled, report: Report) -> list[str]:
             f"{kind} {count} times {amount(moved, 'B')}"
             for kind, (count, moved) in one.exchanged.items()
         )
-        found.append(f"         exchanged: {kinds}")
+        found.append(f"         collective traffic: {kinds}")
     return found

@@ -1,4 +1,4 @@
-"""``syncos info``: what a model is."""
+"""``syncos info``: show model details."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ import typer
 from syncos_jax.cli.console import user_errors
 from syncos_jax.errors import InputError
 
-EXAMPLES = """[bold]Examples[/bold]
-
-syncos info
-
-syncos info converted/videocrafter2
+EXAMPLES = """Examples:
+  syncos info
+  syncos info converted/videocrafter2
 """
+
+
+SUMMARY = ("model", "family", "clip", "frame", "schedule", "sampling", "total")
+"""What is shown without --verbose."""
 
 
 def info(
     model: Annotated[
         str,
         typer.Argument(
-            help="'demo', or the folder of a converted model; @int8 behind it quantizes the "
-            "denoiser.",
+            help="'demo', or a model folder; append @int8 to quantize the denoiser.",
             metavar="NAME|DIR",
         ),
     ] = "demo",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show all details.")] = False,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Compare every file of a converted model with its hash."),
     ] = False,
 ) -> None:
-    """Say what a model is: networks and their sizes, clip length, schedule, training."""
+    """Show model details: clip length, networks, schedule."""
     with user_errors():
         from rich.console import Console
         from rich.table import Table
@@ -48,12 +50,13 @@ def info(
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in describe(loaded):
-            table.add_row(name, value)
+            if verbose or name in SUMMARY:
+                table.add_row(name, value)
         Console(highlight=False, markup=False).print(table)
 
 
 def verified(model: str) -> str:
-    """One line on the files of a converted model; InputError where one is not as it was written."""
+    """Compares a model's files with their hashes; raises InputError on a mismatch."""
     from syncos_jax.models import saved
     from syncos_jax.pipeline.load import model_folder
 
@@ -61,20 +64,19 @@ def verified(model: str) -> str:
     found = saved.damaged(folder)
     if found is None:
         raise InputError(
-            f"{folder}: has no hashes of its files ({saved.SEAL}), being no converted model or one "
-            "of an earlier version; convert the checkpoint again"
+            f"{folder}: has no file hashes ({saved.SEAL}); convert the checkpoint again"
         )
     if found:
         more = f" and {len(found) - 10} more" if len(found) > 10 else ""
         raise InputError(
-            f"{folder}: is damaged: {', '.join(found[:10])}{more}; copy the folder again, or "
-            "convert the checkpoint again"
+            f"{folder}: damaged files: {', '.join(found[:10])}{more}; copy the folder or convert "
+            "the checkpoint again"
         )
-    return f"{folder}: every file is as it was written"
+    return f"{folder}: all files match their hashes"
 
 
 def describe(model: Any) -> Iterator[tuple[str, str]]:
-    """(name, value) of everything that is known about a loaded model."""
+    """(name, value) of every detail of a loaded model."""
     config, geometry = model.config, model.geometry
     yield "model", str(model.name)
     yield "family", model.family
@@ -97,7 +99,7 @@ def describe(model: Any) -> Iterator[tuple[str, str]]:
         count, size = _size(getattr(model, name))
         total += count
         yield name, f"{count:,} parameters, {size / 2**20:,.1f} MiB"
-    yield "together", f"{total:,} parameters"
+    yield "total", f"{total:,} parameters"
     shown = {"name", "window", "fps", "height", "width", "stride", "steps", "guidance"}
     shown |= {"latent_factor", "latent_channels", "latent_scale"}
     for field in dataclasses.fields(config):

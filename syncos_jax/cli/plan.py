@@ -1,4 +1,4 @@
-"""``syncos plan``: what would be made, and what it would cost."""
+"""``syncos plan``: preview a video and its cost."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from syncos_jax.errors import InputError
 if TYPE_CHECKING:
     from syncos_jax.pipeline.plan import Cost, Plan, PlannedWindow
 
-EXAMPLES = """[bold]Examples[/bold]
-
-syncos plan examples/red_ball.yaml
-
-syncos plan examples/template.yaml --set place='*' --takes 3
-
-syncos plan story.yaml --model converted/videocrafter2 --json > plan.json
-
-syncos plan story.yaml --model cogvideox-2b --on v5e:8
+EXAMPLES = """Examples:
+  syncos plan examples/red_ball.yaml
+  syncos plan examples/template.yaml --set place='*' --takes 3
+  syncos plan story.yaml --model converted/videocrafter2 --json > plan.json
+  syncos plan story.yaml --model cogvideox-2b --on v5e:8
 """
 
 _SHOWN = 40
@@ -42,22 +38,33 @@ def plan(
     sampler: scenario_options.Sampler = None,
     strength: scenario_options.Strength = None,
     steps: scenario_options.Steps = None,
+    guidance: scenario_options.Guidance = None,
+    negative: scenario_options.Negative = None,
+    frames: scenario_options.Frames = None,
+    size: scenario_options.Size = None,
+    fps: scenario_options.Fps = None,
     batch: Annotated[
         int | None,
-        typer.Option(help="Windows in one call of the network.", metavar="N", show_default=False),
+        typer.Option(
+            "--windows-per-call",
+            "--batch",
+            min=1,
+            help="Windows per network call.",
+            metavar="N",
+            show_default=False,
+        ),
     ] = None,
     on: hardware.On = None,
     weights_over: hardware.WeightsOver = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Say what syncos generate would make: events, windows, prompts, calls, memory, time.
+    """Preview a video: windows, prompts, network calls, memory, time.
 
-    A window is conditioned on the event that its middle frame lies in. The time is that of the
-    last run of this kind on this machine; where there was none, none is given.
+    Each window is conditioned on the event that contains its middle frame. The time estimate is
+    based on the last similar run on this machine.
 
-    With --on, the programs are compiled for hardware that need not be there, which takes minutes,
-    and what comes of it is said: whether it fits and with how many windows a call, memory,
-    arithmetic, bytes, and the least time by the data sheet.
+    With --on, compiles for hardware you don't have, which takes minutes, and reports whether it
+    fits, windows per call, memory, FLOPs, bytes and a roofline lower bound of the time.
     """
     with user_errors():
         from syncos_jax.runs.generate_video import json_line
@@ -65,13 +72,19 @@ def plan(
         found = scenario_options.collect(
             scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
         )
-        changes = {"steps": steps, "strength": strength, "batch": batch}
+        changes = {
+            "steps": steps,
+            "guidance": guidance,
+            "strength": strength,
+            "windows_per_call": batch,
+        }
         found = scenario_options.with_sampler(found, sampler, changes)
+        found = scenario_options.with_video(found, negative, frames, size, fps)
         if on is not None:
             hardware.plan_on(on, model, found, weights_over, as_json)
             return
         if weights_over != 1:
-            raise InputError("--weights-over needs --on as well")
+            raise InputError("--weights-over needs --on")
         from syncos_jax.pipeline import Pipeline
 
         pipeline = Pipeline.from_pretrained(model)
@@ -94,15 +107,15 @@ def _print(plans: list[Plan], names: list[str]) -> None:
     for plan, name in zip(plans, names, strict=True):
         content = {**plan.to_dict(), "seed": None}
         if name:
-            again = ", as above" if content in shown else ""
+            again = ", same plan as above" if content in shown else ""
             console.print(f"{name}: seed {plan.seed}{again}", style="bold")
-        if content not in shown:  # another seed makes no other plan
+        if content not in shown:  # the plan does not depend on the seed
             _print_one(console, plan)
             shown.append(content)
     if len(plans) > 1:
         costs = [plan.cost for plan in plans]
         rows = sum(cost.calls for cost in costs)
-        # The model is loaded once, and what is alike is compiled once.
+        # The model is loaded once; equal programs are compiled once.
         known = [cost.seconds - cost.seconds_start for cost in costs if cost.seconds is not None]
         start = max(cost.seconds_start for cost in costs)
         spent = f", about {duration(sum(known) + start)}" if len(known) == len(costs) else ""
@@ -113,7 +126,8 @@ def _print_one(console: Any, plan: Plan) -> None:
     sampler = plan.sampler
     console.print(
         f"{plan.frames} frames of {plan.width}×{plan.height}, {plan.seconds:g} s at {plan.fps:g} "
-        f"frames per second; {len(plan.windows)} windows of {plan.window}, {plan.stride} apart; "
+        f"frames per second{_enlarged(plan)}; {len(plan.windows)} windows of {plan.window}, "
+        f"stride {plan.stride}; "
         f"{sampler['name']}, {sampler['steps']} steps, guidance {sampler['guidance']:g}",
         soft_wrap=True,
     )
@@ -123,6 +137,13 @@ def _print_one(console: Any, plan: Plan) -> None:
         console.print(line, soft_wrap=True)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+
+
+def _enlarged(plan: Plan) -> str:
+    from syncos_jax.runs.job import default_scale
+
+    scale = default_scale(plan.height, plan.width)
+    return f", written at {plan.width * scale}×{plan.height * scale}" if scale > 1 else ""
 
 
 def _events(plan: Plan) -> Any:
@@ -145,7 +166,7 @@ def _windows(plan: Plan, width: int) -> Any:
 
     bar = Column("", no_wrap=True, min_width=width)
     table = Table("window", "frames", "middle", bar, "conditioned on", box=None, pad_edge=False)
-    # A long video's windows from both ends; all of them stand in the JSON.
+    # Of many windows, the first and last; --json has all of them.
     half = _SHOWN // 2
     left_out = range(half, len(plan.windows) - half) if len(plan.windows) > _SHOWN else range(0)
     for window in plan.windows:
@@ -164,7 +185,7 @@ def _windows(plan: Plan, width: int) -> Any:
 
 
 def picture(window: PlannedWindow, frames: int, width: int) -> str:
-    """A window as a bar within the whole video, its middle frame marked: ``..==|==...``."""
+    """A window as a bar within the video, with its middle frame marked: ``..==|==...``."""
     cells = ["·"] * width
     first, last = window.start * width // frames, -(-window.stop * width // frames)
     cells[first:last] = "━" * (last - first)
@@ -183,21 +204,20 @@ def _conditioned(window: PlannedWindow, plan: Plan) -> str:
 
 def _cost(cost: Cost) -> list[str]:
     lines = [
-        f"calls    {cost.calls:,} of the network, {cost.samples_per_call} clips each "
-        f"({cost.windows:,} windows predicted by {cost.samples:,} clips; {cost.steps} steps, "
-        f"{cost.passes} passes over the video, {cost.optimizer_steps} optimiser "
-        "steps)",
-        f"work     {amount(cost.flops, 'FLOP')}: {amount(cost.flops_per_call, 'FLOP')} a call, "
-        f"{amount(cost.flops_decode_frame, 'FLOP')} for decoding a frame",
+        f"calls    {cost.calls:,} network calls of {cost.samples_per_call} samples "
+        f"({cost.windows:,} window predictions, {cost.samples:,} samples; {cost.steps} steps, "
+        f"{cost.passes} passes over all windows, {cost.optimizer_steps} optimizer steps)",
+        f"FLOPs    {amount(cost.flops, 'FLOP')}: {amount(cost.flops_per_call, 'FLOP')} per call, "
+        f"{amount(cost.flops_decode_frame, 'FLOP')} per decoded frame",
         f"memory   at most {size(cost.memory_bytes)}: weights {size(cost.weights_bytes)}, latents "
-        f"and optimiser {size(cost.state_bytes)}, one call {size(cost.call_bytes)} before fusion",
+        f"and optimizer {size(cost.state_bytes)}, one call {size(cost.call_bytes)} before fusion",
     ]
     if cost.seconds is None or cost.seconds_per_call is None:
-        lines.append("time     not known: nothing of this kind has been run on this machine yet")
+        lines.append("time     unknown: no similar run on this machine yet")
     else:
-        scaled = f", scaled from {cost.scaled_from} clips a call" if cost.scaled_from else ""
+        scaled = f", scaled from {cost.scaled_from} samples per call" if cost.scaled_from else ""
         lines.append(
-            f"time     about {duration(cost.seconds)}, {1000 * cost.seconds_per_call:.0f} ms a "
-            f"call, by the last run of this kind on this machine{scaled}"
+            f"time     about {duration(cost.seconds)}, {1000 * cost.seconds_per_call:.0f} ms per "
+            f"call, from the last similar run on this machine{scaled}"
         )
     return lines

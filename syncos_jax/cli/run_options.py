@@ -1,5 +1,4 @@
-"""What several commands share: options of runs that go on after they were killed, of language
-models, and the look for what a server needs."""
+"""Options that several commands share: resuming, marking, language models."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume/--no-resume",
-        help="Go on with what a killed run of the same scenario and settings has left in "
-        ".NAME.run beside the video; otherwise delete that.",
+        help="Resume an interrupted run of the same scenario and settings from "
+        ".NAME.run next to the video; --no-resume deletes that state.",
     ),
 ]
 CheckpointEvery = Annotated[
@@ -28,8 +27,9 @@ CheckpointEvery = Annotated[
     typer.Option(
         "--checkpoint-every",
         metavar="TIME",
-        help="How often the state of the run is saved: seconds such as 30 (less often where "
-        "saving would take more than 2 % of the time), or rows such as 100rows.",
+        help="Save the run's state every TIME: seconds such as 30 (less often if "
+        "saving would take more than 2 % of the time), or network calls "
+        "such as 100rows.",
     ),
 ]
 Watermark = Annotated[
@@ -59,34 +59,35 @@ SigningKey = Annotated[
         show_default=False,
     ),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 LanguageModel = Annotated[
     str | None,
     typer.Option(
         "--llm",
         metavar="URL",
-        help="An OpenAI-compatible address, such as http://127.0.0.1:8000/v1, whose model splits "
-        "stories; its key, if it wants one, in $SYNCOS_LLM_KEY. Default: rules, offline.",
+        help="OpenAI-compatible URL, such as http://127.0.0.1:8000/v1, of a "
+        "language model that splits stories; its key, if needed, in "
+        "$SYNCOS_LLM_KEY. Default: rules, offline.",
         show_default=False,
     ),
 ]
 LanguageModelName = Annotated[
     str | None,
     typer.Option(
-        "--llm-model", metavar="NAME", help="The model at that address.", show_default=False
+        "--llm-model", metavar="NAME", help="Name of the model at that URL.", show_default=False
     ),
 ]
 
 
 def server_modules() -> None:
-    """Says how to install what the server needs, where it is missing."""
+    """Raises InputError if a package that the server needs is missing."""
     try:
         import fastapi  # noqa: F401
         import httptools  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"{error.name} is not installed, which the server needs; "
-            'install it with: pip install "syncos-jax[studio]"'
+            f"the server needs {error.name}", remedy='pip install "syncos-jax[studio]"'
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""``syncos scenario``: begin a scenario file, split a story, check, see what variables make."""
+"""``syncos scenario``: create, check and show scenario files; split a story."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syncos_jax.cli import run_options, scenario_options
+from syncos_jax.cli.command import Commands
 from syncos_jax.cli.console import BAD_INPUT, fail, user_errors
 from syncos_jax.errors import InputError
 
@@ -16,56 +17,47 @@ if TYPE_CHECKING:
     from syncos_jax.scenario.scenario import Scenario
     from syncos_jax.scenario.template import Take, Template
 
-EXAMPLES = """[bold]Examples[/bold]
-
-syncos scenario new story.yaml
-
-syncos scenario check story.yaml
-
-syncos scenario show story.yaml --set place=beach,meadow
-
-syncos scenario split story.txt --out story.yaml
+EXAMPLES = """Examples:
+  syncos scenario new story.yaml
+  syncos scenario check story.yaml
+  syncos scenario show story.yaml --set place=beach,meadow
+  syncos scenario split story.txt --out story.yaml
 """
 
 _SHOWN = 40
 
-app = typer.Typer(
-    help="Begin, check and show scenario files.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    epilog=EXAMPLES,
-)
+app = Commands("Create, check and show scenario files.", EXAMPLES)
 
 _NEW = """\
 # yaml-language-server: $schema={schema}
 # A long video: what stays the same, and what happens.
-# Look at it with: syncos plan {name}
+# Preview: syncos plan {name}
 global: a red ball on a green meadow
-negative: ""              # what the video should not show
-events:                   # one after the other; each has seconds or frames
+negative: ""              # what the video must not show
+events:                   # in order; each has seconds or frames
   - {{prompt: the ball rolls to the left, seconds: 2}}
   - {{prompt: the ball grows, seconds: 1.5}}
   - {{prompt: the ball rolls to the right, seconds: 2}}
-crossfade: 0              # windows at each change that have a mixture of both events
+crossfade: 0              # windows that blend both events at each change
 sampler: {{name: syncos}}   # or co_denoising, refinement_only; steps, guidance, ...
 seed: 0
 """
 
 _NEW_TEMPLATE = """\
 # yaml-language-server: $schema={schema}
-# A template: {{name}} stands for a variable, {{{{ and }}}} for braces.
+# A template: {{name}} is a variable, {{{{ and }}}} are literal braces.
 # Several videos: syncos generate {name} --set place=meadow,beach --takes 3
 variables:
-  product: {{default: a red ball, description: what is shown}}
+  product: {{default: red ball, description: what is shown}}
   place:
     default: a green meadow
     allowed: [a green meadow, a sandy beach, white snow]
   pace: 2                 # seconds of each event
-global: "{{product}} on {{place}}"
+global: "a {{product}} on {{place}}"
 negative: ""
 events:
-  - {{prompt: the ball rolls to the left, seconds: "{{pace}}"}}
-  - {{prompt: the ball grows, seconds: "{{pace}}"}}
+  - {{prompt: "the {{product}} rolls to the left", seconds: "{{pace}}"}}
+  - {{prompt: "the {{product}} grows", seconds: "{{pace}}"}}
 sampler: {{name: syncos}}
 seed: 0
 """
@@ -73,31 +65,38 @@ seed: 0
 
 @app.command("new")
 def new(
-    file: Annotated[Path, typer.Argument(help="The file to write: .yaml.", metavar="FILE")],
-    template: Annotated[bool, typer.Option("--template", help="With variables.")] = False,
+    file: Annotated[Path, typer.Argument(help="YAML file to write.", metavar="FILE")],
+    template: Annotated[
+        bool, typer.Option("--template", help="Write a template with variables.")
+    ] = False,
     schema: Annotated[
         str | None,
         typer.Option(
-            help="What editors complete the file by; by default the schema of this installation.",
+            help="Schema for completion in editors. Default: scenario.schema.json, written next to "
+            "the file.",
             metavar="FILE|URL",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Write a scenario to begin with. An existing file is never replaced."""
+    """Write an example scenario to start from. Existing files are never replaced."""
     with user_errors():
         from syncos_jax.files import replacing
         from syncos_jax.scenario.schema import SCHEMA_PATH
 
         if file.suffix.lower() not in (".yaml", ".yml"):
-            raise InputError(f"{file}: a new scenario is a YAML file; end its name in .yaml")
+            raise InputError("the extension must be .yaml or .yml", place=file)
         if file.exists():
-            raise InputError(f"{file} exists; choose another name, or remove it first")
+            raise InputError("already exists", place=file, remedy="choose another name")
         text = _NEW_TEMPLATE if template else _NEW
         with replacing(file) as temporary:
-            filled = text.format(schema=schema or SCHEMA_PATH, name=file.name)
+            filled = text.format(schema=schema or SCHEMA_PATH.name, name=file.name)
             temporary.write_text(filled, encoding="utf-8")
-        typer.echo(f"{file}: written; look at what it makes with: syncos plan {file}")
+        beside = file.parent / SCHEMA_PATH.name
+        if schema is None and not beside.exists():
+            with replacing(beside) as temporary:
+                temporary.write_bytes(SCHEMA_PATH.read_bytes())
+        typer.echo(f"{file}: written; preview it with: syncos plan {file}")
 
 
 @app.command("check")
@@ -110,15 +109,15 @@ def check(
             "--model",
             "-m",
             metavar="NAME|DIR",
-            help="Also say which prompts are too long for this model's text encoder.",
+            help=("Also report prompts that are too long for this model's text encoder."),
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Say of each file what is wrong with it, or what it makes, and the prompts as they were read.
-    Exit code 2 if any is wrong.
+    """Check scenario files: print all errors, or a summary and the prompts.
 
-    To see whether it fits a model (lengths, windows): syncos plan FILE --model DIR.
+    The exit code is 2 if any file is invalid. To check a file against a model (lengths, windows):
+    syncos plan FILE --model DIR.
     """
     wrong = False
     for file in files:
@@ -129,7 +128,7 @@ def check(
                 typer.echo(f"  {line}")
             scenario_options.say_comments([file])
         except InputError as error:
-            fail(str(error))
+            fail(error)
             wrong = True
     if wrong:
         raise typer.Exit(BAD_INPUT)
@@ -143,7 +142,7 @@ def show(
     seeds: scenario_options.Seeds = None,
     takes: scenario_options.Takes = None,
 ) -> None:
-    """Print the scenarios that a file makes, variables filled in, as YAML."""
+    """Print a file's scenarios as YAML, with variables filled in."""
     with user_errors():
         for take in scenario_options.collect(scenario, values, seed, seeds, takes):
             if take.count > 1:
@@ -153,7 +152,7 @@ def show(
 
 @app.command("schema")
 def schema() -> None:
-    """Print the JSON Schema of scenario files, by which editors complete and check them."""
+    """Print the JSON Schema of scenario files, for editors."""
     with user_errors():
         from syncos_jax.scenario.schema import SCHEMA_PATH
 
@@ -164,11 +163,11 @@ def schema() -> None:
 def split(
     story: Annotated[
         Path,
-        typer.Argument(help="A text with the story; - for what is typed.", metavar="FILE"),
+        typer.Argument(help="Text file with the story; - for standard input.", metavar="FILE"),
     ],
     events: Annotated[
         int | None,
-        typer.Option(min=1, max=64, metavar="N", help="How many events.", show_default=False),
+        typer.Option(min=1, max=64, metavar="N", help="Number of events.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
@@ -176,14 +175,14 @@ def split(
             "--out",
             "-o",
             metavar="FILE",
-            help="The scenario file to write; by default it is printed.",
+            help="Scenario file to write. Default: print it.",
             show_default=False,
         ),
     ] = None,
     llm: run_options.LanguageModel = None,
     llm_model: run_options.LanguageModelName = None,
 ) -> None:
-    """Split a story into a global prompt (what is the same all through) and events."""
+    """Split a story into a global prompt and events."""
     with user_errors():
         from syncos_jax.files.documents import read_text
         from syncos_jax.scenario.language_model import ModelSplitter
@@ -191,9 +190,9 @@ def split(
         from syncos_jax.scenario.split import split_story
 
         if (llm is None) != (llm_model is None):
-            raise InputError("--llm and --llm-model go together; give both, or neither")
+            raise InputError("--llm and --llm-model must be passed together")
         if out is not None and out.exists():
-            raise InputError(f"{out} exists; choose another name, or remove it first")
+            raise InputError("already exists", place=out, remedy="choose another name")
         model = ModelSplitter(llm, llm_model) if llm and llm_model else None
         text = sys.stdin.read() if str(story) == "-" else read_text(story)
         scenario = Scenario.from_dict(split_story(text, events, model).scenario())
@@ -201,7 +200,7 @@ def split(
             typer.echo(_as_yaml(scenario), nl=False)
             return
         scenario.save(out)
-        typer.echo(f"{out}: written; look at what it makes with: syncos plan {out}")
+        typer.echo(f"{out}: written; preview it with: syncos plan {out}")
 
 
 def _as_yaml(scenario: Scenario) -> str:
@@ -221,7 +220,7 @@ def _checked(file: Path, values: list[str], model: str | None) -> tuple[str, lis
         for name, variable in template.variables.items()
         if variable.default is None and name not in given
     ]
-    for name in open_ones:  # whatever stands there, the rest can be checked
+    for name in open_ones:  # any value will do to check the rest
         allowed = template.variables[name].allowed
         given[name] = [allowed[0] if allowed else name]
     try:
@@ -230,8 +229,8 @@ def _checked(file: Path, values: list[str], model: str | None) -> tuple[str, lis
         if not open_ones:
             raise
         hint = " ".join(f"--set {name}=..." for name in open_ones)
-        raise InputError(
-            f"{error} (its variables have no defaults; check it with {hint})"
+        raise InputError.together(
+            [*error.all_errors, InputError("variables without defaults", remedy=f"add {hint}")]
         ) from None
     if model is not None:
         _check_against(takes, model)
@@ -245,7 +244,7 @@ def _checked(file: Path, values: list[str], model: str | None) -> tuple[str, lis
 
 
 def _check_against(takes: list[Take], model: str) -> None:
-    """Says what of the prompts a model cuts; InputError where two events become the same."""
+    """Warns of prompts that a model truncates; raises InputError if two events become equal."""
     import logging
 
     from syncos_jax.pipeline.load import load_tokenizer
@@ -268,9 +267,9 @@ def _made(template: Template, takes: list[Take], open_ones: list[str]) -> list[s
     if len(takes) > 1:
         parts.append(f"{len(takes)} videos")
     for name in template.variables:
-        unused = "" if name in template.used else " (used nowhere)"
+        unused = "" if name in template.used else " (unused)"
         parts.append(
-            f"{name}: to be given{unused}"
+            f"{name}: required{unused}"
             if name in open_ones
             else f"{name} = {as_text(takes[0].values[name])}{unused}"
         )

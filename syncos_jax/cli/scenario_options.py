@@ -1,7 +1,4 @@
-"""What to make: a scenario file with its variables and seeds, or plain prompts.
-
-The options stand here once, for every command that takes them.
-"""
+"""Options that select what to generate: a scenario file with variables and seeds, or prompts."""
 
 from __future__ import annotations
 
@@ -21,9 +18,7 @@ if TYPE_CHECKING:
 
 ScenarioFile = Annotated[
     Path | None,
-    typer.Argument(
-        help="The scenario: a YAML or JSON file.", metavar="SCENARIO", show_default=False
-    ),
+    typer.Argument(help="Scenario file (YAML or JSON).", metavar="SCENARIO", show_default=False),
 ]
 Values = Annotated[
     list[str] | None,
@@ -31,14 +26,15 @@ Values = Annotated[
         "--set",
         "-s",
         metavar="NAME=VALUE,...",
-        help="Value of a variable; several values, parted by commas, make several videos. A comma "
-        "in a value is written \\\\, and * stands for all allowed values.",
+        help="Set a template variable; several comma-separated values generate "
+        "several videos. Write \\, for a comma in a value, and * for all "
+        "allowed values.",
         show_default=False,
     ),
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option(metavar="N,N,...", help="One video for each seed; 0-4 for 0 to 4."),
+    typer.Option(metavar="N,N,...", help="One video per seed; 0-4 for 0 to 4."),
 ]
 Takes = Annotated[
     int | None,
@@ -46,14 +42,18 @@ Takes = Annotated[
         min=1,
         max=1000,
         metavar="N",
-        help="N videos of different seeds: the scenario's (or --seed) and the next ones.",
+        help=("N videos with consecutive seeds, starting at the scenario's (or --seed)."),
         show_default=False,
     ),
 ]
 Seed = Annotated[
     int | None,
     typer.Option(
-        min=0, max=2**32 - 1, help="Instead of the scenario's.", metavar="N", show_default=False
+        min=0,
+        max=2**32 - 1,
+        help="Random seed. Default: the scenario's.",
+        metavar="N",
+        show_default=False,
     ),
 ]
 Model = Annotated[
@@ -61,15 +61,15 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="'demo', or the folder of a converted model; @int8 behind it quantizes the denoiser.",
+        help=("'demo', or a model folder; append @int8 to quantize the denoiser."),
         metavar="NAME|DIR",
     ),
 ]
 Sampler = Annotated[
     str | None,
     typer.Option(
-        help="Instead of the scenario's: syncos, co_denoising, refinement_only, flowlong, "
-        "freenoise or fifo.",
+        help="Sampler: syncos, co_denoising, refinement_only, flowlong, "
+        "freenoise or fifo. Default: the scenario's.",
         metavar="NAME",
         show_default=False,
     ),
@@ -79,8 +79,8 @@ Strength = Annotated[
     typer.Option(
         min=0.0,
         max=1.0,
-        help="How much synchronisation: 0 none (co-denoising), 1 full. Takes the place of the "
-        "syncos sampler's own settings.",
+        help="Strength of the synchronisation, from 0 (co-denoising) to 1 "
+        "(full). Replaces the other settings of the syncos sampler.",
         metavar="X",
         show_default=False,
     ),
@@ -88,21 +88,65 @@ Strength = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Denoising steps, instead of the scenario's.", metavar="N", show_default=False
+        help="Denoising steps. Default: the scenario's or the model's.",
+        metavar="N",
+        show_default=False,
     ),
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option(help="How strongly to follow the prompts.", metavar="X", show_default=False),
+    typer.Option(
+        help="Guidance scale. Default: the scenario's or the model's.",
+        metavar="X",
+        show_default=False,
+    ),
+]
+Negative = Annotated[
+    str | None,
+    typer.Option(
+        "--negative",
+        metavar="TEXT",
+        help="Negative prompt. Default: the scenario's.",
+        show_default=False,
+    ),
+]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        "--frames",
+        min=1,
+        metavar="N",
+        help="Length of the video in frames; events keep their proportions. Default: the "
+        "scenario's.",
+        show_default=False,
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="WxH",
+        help="Width and height in pixels. Default: the scenario's or the model's.",
+        show_default=False,
+    ),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        "--fps",
+        metavar="X",
+        help="Frames per second. Default: the scenario's or the model's.",
+        show_default=False,
+    ),
 ]
 Prompts = Annotated[
     Path | None,
     typer.Option(
         "--prompts",
         metavar="FILE",
-        help="In place of a scenario: a text file with a prompt, an event, on each line (lines "
-        "that begin with '# ' are comments), or a .csv, .tsv, .json or .jsonl with prompt and, if "
-        "need be, seconds, frames and negative.",
+        help="Instead of a scenario: a text file with one prompt per line (lines "
+        "starting with '# ' are comments), or a .csv, .tsv, .json or .jsonl "
+        "with prompt and optionally seconds, frames, negative.",
         show_default=False,
     ),
 ]
@@ -111,7 +155,7 @@ Prompt = Annotated[
     typer.Option(
         "--prompt",
         metavar="'A | B | C'",
-        help="In place of a scenario: prompts, parted by |.",
+        help="Instead of a scenario: prompts separated by |.",
         show_default=False,
     ),
 ]
@@ -120,8 +164,8 @@ Global = Annotated[
     typer.Option(
         "--global",
         metavar="TEXT",
-        help="With --prompt and --prompts: what is the same all through. Without it each prompt "
-        "has to say everything.",
+        help="With --prompt or --prompts: what stays the same throughout. "
+        "Without it, each prompt has to describe everything.",
         show_default=False,
     ),
 ]
@@ -130,7 +174,7 @@ Seconds = Annotated[
     typer.Option(
         "--seconds",
         metavar="X",
-        help="With --prompt and --prompts: length of each event (default 2).",
+        help=("With --prompt or --prompts: length of each event. Default: 2."),
         show_default=False,
     ),
 ]
@@ -147,7 +191,7 @@ def collect(
     global_prompt: str | None = None,
     seconds: float | None = None,
 ) -> list[Take]:
-    """The videos that the options ask for; InputError where they contradict one another."""
+    """The videos that the options select; raises InputError for options that conflict."""
     from syncos_jax.scenario.prompt_files import read_prompt_file
     from syncos_jax.scenario.prompts import from_prompts, split_prompts
     from syncos_jax.scenario.scenario import braces_doubled
@@ -156,21 +200,22 @@ def collect(
     given = {"SCENARIO": scenario, "--prompts": prompts, "--prompt": prompt}
     named = [name for name, value in given.items() if value is not None]
     if len(named) != 1:
-        found = f"both {' and '.join(named)} are given" if named else "there is nothing to make"
-        raise InputError(f"{found}; give one of a scenario file, --prompts FILE or --prompt TEXT")
+        if not named:
+            raise InputError("nothing to generate: pass a scenario file, --prompts or --prompt")
+        raise InputError(f"{' and '.join(named)} cannot be combined")
     if seeds is not None and takes is not None:
-        raise InputError("both --seeds and --takes are given; leave one of them out")
+        raise InputError("--seeds and --takes cannot be combined")
     if seeds is not None and seed is not None:
-        raise InputError("both --seed and --seeds are given; leave one of them out")
+        raise InputError("--seed and --seeds cannot be combined")
     if scenario is not None:
         for name, value in (("--global", global_prompt), ("--seconds", seconds)):
             if value is not None:
-                raise InputError(f"{name} goes with --prompt or --prompts, not with a scenario")
+                raise InputError(f"{name} needs --prompt or --prompts")
         template = Template.from_file(scenario)
         say_comments([scenario])
     else:
         if values:
-            raise InputError("--set goes with a scenario file, not with --prompt or --prompts")
+            raise InputError("--set needs a scenario file")
         texts: list[Any]
         if prompts is not None:
             held = read_prompt_file(prompts)
@@ -192,10 +237,10 @@ _MOST_NOTES = 20
 
 
 def say_comments(files: Iterable[Path]) -> None:
-    """Says which texts of scenario files YAML ends at a ``#``; for every command that reads."""
+    """Prints a note for each text in scenario files that YAML ends at a ``#``."""
     notes = [note for file in dict.fromkeys(files) for note in comments_behind_text(file)]
     more = len(notes) - _MOST_NOTES
-    _say(notes[:_MOST_NOTES] + ([f"and {more} more of the kind"] if more > 0 else []))
+    _say(notes[:_MOST_NOTES] + ([f"... and {more} more notes"] if more > 0 else []))
 
 
 def _say(notes: Iterable[str]) -> None:
@@ -204,12 +249,46 @@ def _say(notes: Iterable[str]) -> None:
 
 
 def with_sampler(takes: list[Take], name: str | None, changes: Mapping[str, Any]) -> list[Take]:
-    """The takes with another sampler, or with those of its settings that are not None."""
+    """The takes with another sampler, or with the settings that are not None replaced."""
     changed = [take.scenario.with_sampler(name, **changes) for take in takes]
     return [
         dataclasses.replace(take, scenario=scenario)
         for take, scenario in zip(takes, changed, strict=True)
     ]
+
+
+def with_video(
+    takes: list[Take],
+    negative: str | None,
+    frames: int | None,
+    size: str | None,
+    fps: float | None,
+) -> list[Take]:
+    """The takes with another negative prompt, length, frame size or frame rate."""
+    from syncos_jax.scenario.lengths import with_frames
+    from syncos_jax.scenario.scenario import Scenario
+
+    given = {"negative": negative, "size": None if size is None else list(read_size(size))}
+    changes = {key: value for key, value in (given | {"fps": fps}).items() if value is not None}
+    changed = []
+    for take in takes:
+        scenario = take.scenario
+        if changes:
+            scenario = Scenario.from_dict({**scenario.to_dict(), **changes})
+        if frames is not None:
+            scenario = with_frames(scenario, frames)
+        changed.append(dataclasses.replace(take, scenario=scenario))
+    return changed
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """``"576x320"`` -> ``(576, 320)``; raises InputError."""
+    found = re.fullmatch(r"\s*0*(\d{1,5})\s*[xX×*]\s*0*(\d{1,5})\s*", text)
+    if not found or "0" in found.groups():
+        raise InputError(
+            argument="size", expected="WIDTHxHEIGHT in pixels, such as 576x320", value=text
+        )
+    return int(found[1]), int(found[2])
 
 
 def read_seeds(text: str) -> list[int]:
@@ -220,22 +299,22 @@ def read_seeds(text: str) -> list[int]:
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if not first <= last < 2**32 or last - first >= 1000:
             raise InputError(
-                f"--seeds: {part!r} is no seed; give whole numbers from 0 to {2**32 - 1}, such as "
-                "0,1,2 or 0-4 (at most 1000)"
+                f"--seeds must be integers from 0 to {2**32 - 1}, such as 0,1,2 or 0-4 (at most "
+                f"1000), got {part!r}"
             )
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
 
 
 def named_outputs(out: Path, takes: list[Take]) -> list[Path]:
-    """A path for each take: ``out`` itself, or ``out-beach-seed1.mp4`` where there are several."""
+    """The output path of each take: `out`, or ``out-beach-seed1.mp4`` if there are several."""
     if len(takes) == 1:
         return [with_ending(out, "")]
     return [with_ending(out, f"-{take.name}") for take in takes]
 
 
 def with_ending(path: Path, text: str) -> Path:
-    """``out.mp4`` -> ``out-beach.mp4``; InputError where the path has no name."""
+    """``out.mp4`` -> ``out-beach.mp4``; raises InputError if the path has no file name."""
     if not path.name:
-        raise InputError(f"{path} is a folder; give the name of a file in it")
+        raise InputError("is a folder", place=path, remedy="add a file name")
     return path.with_name(f"{path.stem}{text}{path.suffix}")

@@ -1,4 +1,4 @@
-"""``syncos studio``: the page where a team makes, watches and approves videos."""
+"""``syncos studio``: a web page where a team creates, watches and approves videos."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from syncos_jax.cli import run_options
 from syncos_jax.cli.console import user_errors
 from syncos_jax.errors import InputError
 
-EXAMPLES = """[bold]Examples[/bold]
-
-syncos studio
-
-syncos studio /data/videos --model converted/videocrafter2 --devices all
-
-syncos studio /data/videos --devices 2 --workers 4
-
-SYNCOS_STUDIO_TOKEN=... syncos studio --host 0.0.0.0 --name studio.example.org
+EXAMPLES = """Examples:
+  syncos studio
+  syncos studio /data/videos --model converted/videocrafter2 --devices all
+  syncos studio /data/videos --devices 2 --workers 4
+  SYNCOS_STUDIO_TOKEN=... syncos studio --host 0.0.0.0 --name studio.example.org
 """
 
 TOKEN = "SYNCOS_STUDIO_TOKEN"
@@ -31,7 +27,9 @@ TOKEN = "SYNCOS_STUDIO_TOKEN"
 def studio(
     folder: Annotated[
         Path,
-        typer.Argument(help="Of videos, templates and jobs; made if missing.", metavar="FOLDER"),
+        typer.Argument(
+            help="Folder of videos, templates and jobs; created if missing.", metavar="FOLDER"
+        ),
     ] = Path("studio"),
     model: Annotated[
         str,
@@ -39,27 +37,27 @@ def studio(
             "--model",
             "-m",
             metavar="NAME|DIR",
-            help="'demo', or the folder of a converted model; @int8 behind it quantizes the "
-            "denoiser.",
+            help="'demo', or a model folder; append @int8 to quantize the denoiser.",
         ),
     ] = "demo",
     host: Annotated[
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Where to listen. Anything but this machine's own address needs --token.",
+            help="Address to listen on. Any other than this machine's loopback "
+            "address needs a token in $SYNCOS_STUDIO_TOKEN.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="N", help="0 takes a free one.")
+        int,
+        typer.Option(min=0, max=65535, metavar="N", help="Port to listen on (0: any free port)."),
     ] = 8188,
     token: Annotated[
         str | None,
         typer.Option(
             envvar=TOKEN,
             metavar="TEXT",
-            help="What clients have to show, 16 characters or more; better given in the "
-            "environment. By default one is made at each start.",
+            help="Deprecated: use $SYNCOS_STUDIO_TOKEN.",
             show_default=False,
         ),
     ] = None,
@@ -67,7 +65,7 @@ def studio(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A name under which the server is reached, beside its address; may be repeated.",
+            help=("Host name of the server, in addition to its address; can be repeated."),
             show_default=False,
         ),
     ] = None,
@@ -75,8 +73,8 @@ def studio(
         str | None,
         typer.Option(
             metavar="N|all",
-            help="Devices that make one video together. Default: one; with --workers an equal "
-            "share of all.",
+            help="Devices that share one video. Default: one; with --workers and "
+            "all, an equal share.",
             show_default=False,
             rich_help_panel=options.PANEL,
         ),
@@ -86,31 +84,34 @@ def studio(
         typer.Option(
             min=1,
             metavar="N",
-            help="Videos made at a time, each on devices of its own.",
+            help="Videos generated at the same time, each on its own devices.",
             rich_help_panel=options.PANEL,
         ),
     ] = 1,
     queue: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Takes that may wait, at most.")
+        int, typer.Option(min=1, metavar="N", help="Maximum number of queued takes.")
     ] = 100,
     disk: Annotated[
-        float, typer.Option(min=0.01, metavar="GIB", help="What FOLDER may hold, at most.")
+        float, typer.Option(min=0.01, metavar="GIB", help="Maximum size of FOLDER.")
     ] = 50.0,
     seconds: Annotated[
-        float, typer.Option(min=0.1, metavar="N", help="Seconds of a video, at most.")
+        float, typer.Option(min=0.1, metavar="N", help="Maximum length of a video in seconds.")
     ] = 300.0,
-    takes: Annotated[int, typer.Option(min=1, metavar="N", help="Takes of a video, at most.")] = 8,
+    takes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Maximum number of takes per video.")
+    ] = 8,
     llm: run_options.LanguageModel = None,
     llm_model: run_options.LanguageModelName = None,
     checkpoint_every: run_options.CheckpointEvery = "30",
     cache: Annotated[
-        bool, typer.Option(help="Keep compiled programs for the next start; see syncos compile.")
+        bool, typer.Option(help="Cache compiled programs; see syncos compile.")
     ] = True,
 ) -> None:
-    """Open the studio: a page to make, watch and approve videos, and an HTTP API.
+    """Start the studio: a web page to create, watch and approve videos.
 
-    It prints an address. What was being made when it was killed or terminated goes on at the next
-    start, and what waited still waits. Needs the extra "studio".
+    Also serves an HTTP API, and prints its address. After a restart, queued jobs stay queued and
+    running jobs resume. Clients need the token in $SYNCOS_STUDIO_TOKEN (16 characters or more;
+    generated at each start by default). Needs the extra "studio".
     """
     with user_errors():
         run_options.server_modules()
@@ -149,27 +150,27 @@ def studio(
             own = f"[{shown}]" if ":" in shown else shown
             address = f"http://{own}:{port}/"
             typer.echo(address if token else f"{address}?token={settings.token}")
-            typer.echo(f"the studio of {folder}, model {model}; Ctrl-C ends, and keeps what waits")
+            typer.echo(f"studio of {folder}, model {model}; press Ctrl-C to stop (jobs are kept)")
             running.run(sockets=[socket])
         _end(app.state.studio)
 
 
 def _log_warnings() -> None:
-    """Of the server; what a model does not see of a prompt is told to whoever typed it."""
+    """Logs the server's warnings; those about prompts go to whoever typed them."""
     logging.basicConfig(format="%(levelname)s: %(message)s".lower(), level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: not record.name.startswith("syncos_jax.models"))
 
 
 def _check_model(model: str) -> None:
-    """Before anything is opened; the model itself is loaded beside the server."""
+    """Raises InputError before the server starts; the model is loaded in the background."""
     from syncos_jax.pipeline.load import model_folder
 
     model_folder(model)
 
 
 def _end(studio: Any) -> None:
-    """A worker that is within a compilation cannot be stopped; what it makes is begun anew."""
+    """Ends the process; a worker inside a compilation cannot be stopped, and its job restarts."""
     import sys
 
     if studio.engine.error is not None:

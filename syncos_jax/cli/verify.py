@@ -15,11 +15,9 @@ from syncos_jax.errors import InputError
 if TYPE_CHECKING:
     from syncos_jax.media.marking import Marks
 
-EXAMPLES = """[bold]Examples[/bold]
-
-syncos verify ball.mp4
-
-syncos verify videos/*.mp4 --trust authority.pem --json
+EXAMPLES = """Examples:
+  syncos verify ball.mp4
+  syncos verify videos/*.mp4 --trust authority.pem --json
 """
 
 

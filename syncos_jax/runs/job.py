@@ -157,7 +157,12 @@ def _windows_of_saved_run(job: Job) -> int | None:
 
 def scale_of(job: Job, height: int, width: int) -> int:
     """The factor by which the video's pixels are repeated when it is written."""
-    return job.scale or max(1, _MIN_HEIGHT // min(height, width))
+    return job.scale or default_scale(height, width)
+
+
+def default_scale(height: int, width: int) -> int:
+    """How many times a video of this size is enlarged unless a scale is given."""
+    return max(1, _MIN_HEIGHT // min(height, width))
 
 
 def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
