@@ -274,11 +274,28 @@ def test_what_is_packed_can_be_unpacked(counts, samples_per_call, data):
 
 def test_weights_are_those_of_guidance():
     some = np.asarray([2, 0], np.int32)
-    samples = make_samples(some, [EACH, EACH + 4], 6.0)
+    both, weights = [EACH, EACH + 4], CoDenoising(guidance=6.0).sample_weights(500)
+    samples = make_samples(some, both, weights)
     assert [c.tolist() for c in samples] == [[2, 2, 0, 0], [2, 6, 0, 4], [6, -5, 6, -5]]
-    for without in (make_samples(some, [EACH, EACH + 4], None), make_samples(some, [EACH], 6.0)):
+    off = CoDenoising(guidance=6.0, guidance_t_min=501).sample_weights(500)
+    for without in (make_samples(some, both, off), make_samples(some, [EACH], weights)):
         assert [c.tolist() for c in without] == [[2, 0], [2, 0], [1, 1]]
     assert samples.weights.dtype == np.float32
+
+
+def test_perturbed_guidance_is_a_third_sample():
+    some, three = np.asarray([2, 0], np.int32), [EACH, EACH + 4, EACH + 8]
+    weights = CoDenoising(guidance=3.0, perturbed_guidance=0.5).sample_weights(500)
+    samples = make_samples(some, three, weights)
+    assert samples.windows.tolist() == [2, 2, 2, 0, 0, 0]
+    assert samples.cond_index.tolist() == [2, 6, 10, 0, 4, 8]
+    assert samples.weights.tolist() == [3.5, -2.0, -0.5] * 2
+    alone = CoDenoising(guidance=1.0, perturbed_guidance=0.5).sample_weights(500)
+    samples = make_samples(some, three, alone)
+    assert [c.tolist() for c in samples] == [[2, 2, 0, 0], [2, 10, 0, 8], [1.5, -0.5, 1.5, -0.5]]
+    sampler = CoDenoising(guidance=3.0, perturbed_guidance=0.5, windows_per_call=1)
+    each = tuple(EACH + 4 * kind for kind in range(3))
+    assert make_call_schedule(LAYOUT, SCHEDULE, sampler, cond_index=each).samples_per_call == 3
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ import numpy as np
 from syncos_jax.errors import Argument, InputError
 from syncos_jax.files.atomic import followed, put_folder, temporary_folder
 from syncos_jax.models import saved
-from syncos_jax.models.t5_tokenizer import T5Tokenizer
-from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.family import family_named
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.sampling.samplers import CoDenoising
 from syncos_jax.sampling.solver_choice import resolve_solver, solver_coefficients, timesteps_for
@@ -38,7 +37,7 @@ DTYPES = {
     "float16": np.dtype(np.float16),
 }
 _LONGEST_CLIP = 1000
-NETWORKS = ("unet", "transformer", "transformer_2", "vae", "text_encoder")
+NETWORKS = ("unet", "transformer", "transformer_2", "connectors", "vae", "text_encoder")
 """Networks of all families."""
 _CHUNK = 2**22
 """Elements that are looked through at a time."""
@@ -303,11 +302,10 @@ def _tokenizer(opened: Checkpoint, given: str | None, only: str | None) -> Path 
 
 
 def _check_tokenizer(folder: Path, config: Any) -> None:
-    tokenizer: PromptTokenizer | T5Tokenizer
-    if isinstance(config, ModelConfig):
-        tokenizer = PromptTokenizer(folder, config.text.tokens, openclip=config.openclip_tokens)
-    else:
-        tokenizer = T5Tokenizer(folder, config.text_tokens)
+    model: Any = family_named(config.family).from_networks(
+        config, {"text_encoder": None}, folder.parent
+    )
+    tokenizer = model.tokenizer
     if tokenizer.vocabulary > config.text.vocabulary:
         raise InputError(
             f"the tokenizer has {tokenizer.vocabulary} tokens, the text encoder only "

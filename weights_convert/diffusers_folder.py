@@ -23,7 +23,7 @@ from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
-from syncos_jax.weights_convert import animatediff, cogvideox, wan
+from syncos_jax.weights_convert import animatediff, cogvideox, ltx, wan
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
@@ -203,7 +203,8 @@ def read_folder(
     Raises:
         InputError: a missing or broken file, or one that does not fit; says which and why.
     """
-    source = wan.open_model(folder) if wan.recognises(folder) else open_pipeline(folder)
+    family_of = next((one for one in (wan, ltx) if one.recognises(folder)), None)
+    source = open_pipeline(folder) if family_of is None else family_of.open_model(folder)
     config, family = source.config, family_named(source.config.family)
     networks: dict[str, Any] = {}
     for name, part in source.parts.items():

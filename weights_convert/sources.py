@@ -56,7 +56,7 @@ def open_source(
     Raises:
         InputError: there is no such thing, or nothing that can be converted; says what to give.
     """
-    from syncos_jax.weights_convert import cogvideox, hub, lvdm, wan
+    from syncos_jax.weights_convert import cogvideox, hub, lvdm
     from syncos_jax.weights_convert.diffusers_folder import open_pipeline
 
     if format is not None and format not in get_args(Format):
@@ -71,17 +71,17 @@ def open_source(
     if motion is not None:
         return _with_motion(path, motion, choice, name)
     try:
-        of_wan = format == "wan" or _is_wan(path, format, config)
-        if not (of_wan or (format != "videocrafter" and cogvideox.recognises(path))):
+        family = _family(path, format, config)
+        if not (family or (format != "videocrafter" and cogvideox.recognises(path))):
             path = _meant(path, format, choice.network)
-            of_wan = _is_wan(path, format, config)
+            family = _family(path, format, config)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if path.is_dir() or of_wan:
+    if path.is_dir() or family:
         if config:
             raise InputError("only for VideoCrafter checkpoints", argument="config")
-        if of_wan:
-            opened = wan.open_model(path, choice.network)
+        if family:
+            opened = family.open_model(path, choice.network)
         else:
             if path.is_dir() and Path(source).suffix.lower() in _CHECKPOINTS:
                 choice = dataclasses.replace(choice, file=path / Path(source).name)
@@ -114,14 +114,17 @@ def _with_motion(path: Path, motion: str, choice: Choice, name: str) -> Checkpoi
     return dataclasses.replace(opened, config=dataclasses.replace(opened.config, **said))
 
 
-def _is_wan(path: Path, format: Format | None, config: list[Path]) -> bool:
-    """Whether `path` is one of Wan's models, or of its networks, in either layout."""
-    from syncos_jax.weights_convert import wan
+def _family(path: Path, format: Format | None, config: list[Path]) -> Any:
+    """The module that reads `path`, where it is a model, or a network of one, of a family that has
+    several layouts; None for others."""
+    from syncos_jax.weights_convert import ltx, wan
 
-    if path.is_dir():
-        return format != "videocrafter" and wan.recognises(path)
-    named = path.suffix.lower() in _CHECKPOINTS
-    return format is None and not config and named and wan.recognises(path)
+    if format == "wan":
+        return wan
+    named = path.suffix.lower() in _CHECKPOINTS and format is None and not config
+    if format == "videocrafter" or not (path.is_dir() or named):
+        return None
+    return next((family for family in (wan, ltx) if family.recognises(path)), None)
 
 
 def _meant(path: Path, format: Format | None, only: str | None) -> Path:

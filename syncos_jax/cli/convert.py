@@ -36,6 +36,7 @@ class Network(StrEnum):
     unet = "unet"
     transformer = "transformer"
     transformer_2 = "transformer_2"
+    connectors = "connectors"
     vae = "vae"
     text_encoder = "text_encoder"
 

@@ -93,6 +93,8 @@ class Model:
         geometry: sizes of a clip.
         schedule: timesteps, rates, prediction type.
         steps, guidance: default number of denoising steps and scale of guidance.
+        perturbed_guidance: default scale of guidance away from the perturbed denoiser; None where
+            the family has no such denoiser.
         params: weights of the denoiser, a pytree.
     """
 
@@ -103,6 +105,7 @@ class Model:
     schedule: NoiseSchedule
     steps: int
     guidance: float
+    perturbed_guidance: float | None = None
     params: Any
 
     @classmethod
@@ -141,8 +144,22 @@ class Model:
         and, where the family has one, a mask of bool or integers."""
         raise InputError(f"the family {self.family!r} has no text encoder")
 
+    def complete_conditioning(self, cond: Any, fps: float, perturbed: np.ndarray) -> Any:
+        """What the denoiser is given, from prompts' features and what else it depends on.
+
+        Args:
+            cond: as of `encode_prompts`, leading axis ``n``.
+            fps: frames per second of the video.
+            perturbed: rows for the perturbed denoiser (`perturbed_guidance`), bool ``[n]``.
+        """
+        return cond
+
+    def schedule_for(self, latent_shape: tuple[int, int, int]) -> NoiseSchedule:
+        """The noise schedule of clips of so many latent frames, rows and columns."""
+        return self.schedule
+
     def conditioning_shapes(self, count: int) -> Any:
-        """Shapes and dtypes of what `encode_prompts` gives for so many prompts, without a
+        """Shapes and dtypes of what `complete_conditioning` gives for so many prompts, without a
         tokenizer; for plans."""
         return jax.eval_shape(lambda: self.encode_prompts([""] * count))
 
@@ -238,6 +255,7 @@ _FAMILIES: dict[str, str | type[Model]] = {
     "animatediff": "syncos_jax.models.animatediff.family:AnimateDiff",
     "cogvideox": "syncos_jax.models.cogvideox.family:CogVideoX",
     "wan": "syncos_jax.models.wan.family:Wan",
+    "ltx": "syncos_jax.models.ltx.family:LTX",
 }
 """The families, by the name that stands in config.json; a class, or where it is."""
 

@@ -98,7 +98,7 @@ def estimate(request: Request, cond: Any) -> Cost:
 
 def memory_bytes(request: Request) -> int:
     """Weights, state and one network call, quickly: traces are cached (`cost_of_call`)."""
-    cond = jax.eval_shape(lambda: request.model.encode_prompts([""]))
+    cond = request.model.conditioning_shapes(1)
     weights = tree_bytes(dict(request.model.weights))
     return weights + state_bytes(request) + cost_of_call(request, cond)[1]
 

@@ -278,7 +278,7 @@ class Pipeline:
             params=self.model.params,
             layout=request.layout,
             frame_shape=request.frame_shape,
-            schedule=self.model.schedule,
+            schedule=request.schedule,
             sampler=request.sampler,
             key=request.key,
             latents=None,
@@ -299,7 +299,8 @@ class Pipeline:
         encoded = self.model.encode_prompts(unique)
         index = np.asarray([row[prompt] for prompt in prompts])
         each = jax.tree.map(lambda leaf: leaf[index], encoded)
-        return self.model.interpolate_conditioning(each, request.prompt_weights)
+        table = self.model.interpolate_conditioning(each, request.prompt_weights)
+        return self.model.complete_conditioning(table, request.fps, request.perturbed)
 
     def decode(
         self,
@@ -344,4 +345,5 @@ class Pipeline:
 def _conditioning_key(request: Request) -> tuple:
     """Requests with equal keys have equal tables of conditionings."""
     of = request.prompts
-    return (tuple(of.prompts), tuple(of.negatives), request.prompt_weights.tobytes())
+    rows = request.prompt_weights.tobytes(), request.perturbed.tobytes()
+    return (tuple(of.prompts), tuple(of.negatives), *rows, request.fps)

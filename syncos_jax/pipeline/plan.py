@@ -100,8 +100,11 @@ def make_plan(request: Request) -> Plan:
     nothing."""
     layout, prompts = request.layout, request.prompts
     with _log_messages("syncos_jax.models.tokenizer") as messages:
+        texts = [*prompts.prompts, *prompts.negatives]
         cond = jax.eval_shape(
-            lambda: request.model.encode_prompts([*prompts.prompts, *prompts.negatives])
+            lambda: request.model.complete_conditioning(
+                request.model.encode_prompts(texts), request.fps, np.zeros(len(texts), bool)
+            )
         )
     events = tuple(
         PlannedEvent(

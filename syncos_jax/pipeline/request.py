@@ -23,6 +23,7 @@ from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.sampler_dict import sampler_to_dict
 from syncos_jax.sampling.samplers import SynCoS
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.conditioning import WindowPrompts, window_prompts
@@ -43,11 +44,13 @@ class Request:
         height, width: of the frames, pixels.
         layout: the windows, in latent frames.
         prompts: what each window is conditioned on.
-        cond_index: rows of the table of conditionings, of the prompts and of the negative ones of
-            each window (for diagonal denoising of each latent frame): int32 ``[N]`` each.
+        schedule: the noise schedule, the model's for clips of this size.
+        cond_index: rows of the table of conditionings, of the prompts, of the negative ones and,
+            for perturbed guidance, of the prompts in the perturbed denoiser, of each window (for
+            diagonal denoising of each latent frame): int32 ``[N]`` each.
         prompt_weights: which mixture of `prompts.prompts`, and behind them of `prompts.negatives`,
-        each
-            row of the table is: float32 ``[K, P + Q]``.
+            each row of the table is: float32 ``[K, P + Q]``.
+        perturbed: rows of the table for the perturbed denoiser, bool ``[K]``.
         frame_shape: ``(h, w, C)`` of a latent frame.
         call_schedule: the network calls of the run.
         requested: the settings before the windows per call were lowered to fit the memory; None if
@@ -65,8 +68,10 @@ class Request:
     width: int
     layout: WindowLayout
     prompts: WindowPrompts
-    cond_index: tuple[np.ndarray, np.ndarray]
+    schedule: NoiseSchedule
+    cond_index: tuple[np.ndarray, ...]
     prompt_weights: np.ndarray
+    perturbed: np.ndarray
     frame_shape: tuple[int, int, int]
     call_schedule: CallSchedule
     requested: SamplerConfig | None = None
@@ -85,7 +90,7 @@ class Request:
     def program(self) -> tuple:
         """Identifies the compiled program: requests of one pipeline with equal values share it, and
         can be made side by side."""
-        method = make_method(self.layout, self.model.schedule, self.sampler, self.call_schedule)
+        method = make_method(self.layout, self.schedule, self.sampler, self.call_schedule)
         return method, self.frame_shape, self.prompt_weights.shape[0], self.call_schedule.structure
 
     @cached_property
@@ -125,7 +130,7 @@ class Request:
                 "name": self.model.name,
                 "weights_sha256": self.model.weights_sha256,
                 "dtype": self.model.dtype,
-                "schedule": self.model.schedule.identity,
+                "schedule": self.schedule.identity,
             },
             "layout": asdict(self.layout),
             "frame_shape": list(self.frame_shape),
@@ -155,8 +160,7 @@ def prepare(
         InputError: the scenario does not fit the model.
     """
     geometry = model.geometry
-    settings = sampler if sampler is not None else scenario.settings()
-    settings = (settings or SynCoS()).resolved(steps=model.steps, guidance=model.guidance)
+    settings = _settings(model, sampler if sampler is not None else scenario.settings())
     seed = scenario.seed if seed is None else seed
     layout, frames = _layout(model, scenario)
     if scenario.throwaway and settings.lookahead is not None:
@@ -168,14 +172,16 @@ def prepare(
     each = conditioning_layout(layout, settings)
     of_windows = _prompts(model, scenario, layout)
     of_each = of_windows if each is layout else _prompts(model, scenario, each)
-    cond_index, prompt_weights = _table(of_each, 2 * each.count)
+    kinds = 3 if settings.perturbed_guidance else 2
+    cond_index, prompt_weights, perturbed = _table(of_each, kinds)
     height, width = geometry.height, geometry.width
     if scenario.size is not None:
         width, height = scenario.size
     cells = geometry.latent_size(height, width, exact=scenario.size is None)
+    schedule = model.schedule_for((layout.window, *cells))
     call_schedule = make_call_schedule(
         layout,
-        model.schedule,
+        schedule,
         settings,
         seed_words(jax.random.key(seed)),
         cond_index=cond_index,
@@ -193,11 +199,26 @@ def prepare(
         width=width,
         layout=layout,
         prompts=of_windows,
+        schedule=schedule,
         cond_index=cond_index,
         prompt_weights=prompt_weights,
+        perturbed=perturbed,
         frame_shape=(*cells, geometry.channels),
         call_schedule=call_schedule,
     )
+
+
+def _settings(model: Model, sampler: SamplerConfig | None) -> SamplerConfig:
+    """Settings completed with the model's defaults; SynCoS where there are none."""
+    settings = (sampler or SynCoS()).resolved(model.steps, model.guidance, model.perturbed_guidance)
+    if settings.perturbed_guidance and model.perturbed_guidance is None:
+        raise InputError(
+            f"the family {model.family!r} has no perturbed denoiser",
+            argument="perturbed_guidance",
+            value=settings.perturbed_guidance,
+            remedy="leave it out",
+        )
+    return settings
 
 
 def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
@@ -242,15 +263,19 @@ def _prompts(model: Model, scenario: Scenario, layout: WindowLayout) -> WindowPr
     return window_prompts(scenario, layout, model.geometry.fps, centers)
 
 
-def _table(of: WindowPrompts, most: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """`Request.cond_index` and `Request.prompt_weights`; at most `most` rows are needed."""
-    count = of.weights.shape[1] + of.negative_weights.shape[1]
-    both = np.zeros((2, len(of.weights), count), np.float32)
-    both[0, :, : of.weights.shape[1]] = of.weights
-    both[1, :, of.weights.shape[1] :] = of.negative_weights
-    rows, index = np.unique(both.reshape(-1, count), axis=0, return_inverse=True)
-    # Padded, so that scenarios with a few prompts more or less share a compiled program.
-    size = min(most, max(16, 1 << (len(rows) - 1).bit_length()))
-    prompt_weights = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
-    prompts, negatives = index.reshape(2, -1).astype(np.int32)
-    return (prompts, negatives), prompt_weights
+def _table(of: WindowPrompts, kinds: int) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+    """`Request.cond_index`, `Request.prompt_weights` and `Request.perturbed`, of two kinds (prompt
+    and negative prompt) or three."""
+    entries, prompts = of.weights.shape
+    count = prompts + of.negative_weights.shape[1]
+    each = np.zeros((kinds, entries, count + 1), np.float32)  # the last column: whether perturbed
+    each[0, :, :prompts] = of.weights
+    each[1, :, prompts:count] = of.negative_weights
+    each[2:, :, :prompts] = of.weights
+    each[2:, :, count] = 1.0
+    rows, index = np.unique(each.reshape(-1, count + 1), axis=0, return_inverse=True)
+    # Scenarios of a few prompts more or less share a compiled program.
+    size = min(kinds * entries, max(16, 1 << (len(rows) - 1).bit_length()))
+    rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+    cond_index = tuple(index.reshape(kinds, -1).astype(np.int32))
+    return cond_index, np.ascontiguousarray(rows[:, :count]), rows[:, count] > 0

@@ -2,7 +2,8 @@
 
 A *clip* is one prediction of the network: a window, what it is conditioned on, and the weight with
 which the prediction enters. Guidance is linear in the predictions (``guidance`` times that of the
-prompt and ``1 - guidance`` times that of the negative prompt), so a guided window is two samples. A
+prompt and ``1 - guidance`` times that of the negative prompt), so a guided window is two samples,
+or three where a perturbed network's prediction is subtracted, too. A
 *update* is a set of samples that belong together: all windows of a step (stage 1), or those of one
 optimiser step (stage 2). A *call* is one call of the network on a fixed number of samples; a update
 takes as many calls as it needs. What a run costs is known from its call_schedule before it starts.
@@ -168,22 +169,22 @@ def _padded(table: Any) -> Any:
 def make_samples(
     windows: np.ndarray,
     cond_index: Sequence[np.ndarray],
-    guidance: float | None,
+    weights: Sequence[float],
 ) -> Samples:
     """The samples of a update.
 
     Args:
       windows: which windows, int32 ``[n]``, none twice.
-      cond_index: conditioning of every window of the video with its prompt, and with its negative
-      one
-        (left out where there is none): int32 ``[N]`` each.
-      guidance: scale; None for no guidance.
+      cond_index: conditioning of every window of the video with its prompt and, for guidance, with
+        its negative prompt and with its prompt for a perturbed network: int32 ``[N]`` each.
+      weights: of these predictions; they sum to 1. Where a weight is 0, or there is no such
+        conditioning, there is no sample, and the prompt's has what is left of 1.
     """
-    if guidance is None or len(cond_index) < 2:
-        return Samples(windows, cond_index[0][windows], np.ones(len(windows), np.float32))
-    both = np.stack([cond_index[0][windows], cond_index[1][windows]], axis=1).ravel()
-    weights = np.tile(np.asarray([guidance, 1.0 - guidance], np.float32), len(windows))
-    return Samples(np.repeat(windows, 2), both, weights)
+    count = len(windows)
+    kinds = [k for k in range(1, min(len(weights), len(cond_index))) if weights[k]]
+    each = np.asarray([1.0 - sum(weights[k] for k in kinds), *(weights[k] for k in kinds)])
+    index = np.stack([cond_index[k][windows] for k in (0, *kinds)], axis=1).ravel()
+    return Samples(np.repeat(windows, len(each)), index, np.tile(each.astype(np.float32), count))
 
 
 def choose_samples_per_call(updates: Sequence[int], most: int, num_shards: int = 1) -> int:

@@ -278,7 +278,7 @@ def make_call_schedule(
     if cond_index is None:
         everything = np.arange(method.frames, dtype=np.int32)
         cond_index = (everything, everything + method.frames)
-    guidance = settings.guidance if settings.guidance != 1.0 and len(cond_index) > 1 else None
+    weights = settings.sample_weights(0.0)
     updates: list[UpdateStep] = []
     samples: list[Samples] = []
     last = len(steps.t) - 1
@@ -286,7 +286,7 @@ def make_call_schedule(
     def add(step: int, t: float, iteration: int, frame_of_window: np.ndarray) -> None:
         of_window = [of_frame[frame_of_window] for of_frame in cond_index]
         windows = np.arange(len(frame_of_window), dtype=np.int32)
-        samples.append(make_samples(windows, of_window, guidance))
+        samples.append(make_samples(windows, of_window, weights))
         queue = iteration < 0 and step == last
         updates.append(
             UpdateStep(
@@ -301,8 +301,8 @@ def make_call_schedule(
         add(last, steps.t[0], k, method.frame_of_window(k))
 
     most = MAX_SAMPLES_PER_CALL
-    if settings.windows_per_call is not None:
-        most = settings.windows_per_call * (1 if guidance is None else 2)
+    if settings.windows_per_call is not None:  # the clip, one window, comes first
+        most = settings.windows_per_call * len(samples[0].windows)
     b = choose_samples_per_call([len(c.windows) for c in samples], most, num_shards)
     calls, used = pack(samples, b)
     table = UpdateStep(*(np.stack(column) for column in zip(*updates, strict=True)))

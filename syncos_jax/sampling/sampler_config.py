@@ -58,9 +58,12 @@ class SamplerConfig:
       guidance: scale of classifier-free guidance, ``uncond + guidance * (cond - uncond)`` (Ho and
         Salimans, arXiv 2207.12598); used only where a negative conditioning is passed. None: the
         model's own (7.5).
+      perturbed_guidance: scale of guidance away from the network with the self-attention of one
+        block switched off, ``+ scale * (cond - perturbed)`` (spatio-temporal skip guidance, Hyung
+        et al., arXiv 2411.18664); 0: none; None: the model's own. Only for models that have it.
       windows_per_call: maximum number of windows in one call of the network (two samples each with
-        guidance). Memory grows with it; the result does not depend on it. None: chosen to leave few
-        slots of a call empty.
+        guidance, one more with perturbed guidance). Memory grows with it; the result does not
+        depend on it. None: chosen to leave few slots of a call empty.
     """
 
     name: ClassVar[str] = ""
@@ -68,6 +71,7 @@ class SamplerConfig:
 
     steps: int | None = None
     guidance: float | None = None
+    perturbed_guidance: float | None = None
     windows_per_call: int | None = None
 
     if not TYPE_CHECKING:  # what samplers without such a field have
@@ -111,6 +115,8 @@ class SamplerConfig:
             check_integer(self, "steps", most=MAX_STEPS)
         if self.guidance is not None:
             check_number(self, "guidance")
+        if self.perturbed_guidance is not None:
+            check_number(self, "perturbed_guidance")
         if self.windows_per_call is not None:
             check_integer(self, "windows_per_call")
         check_number(self, "eta", least=0.0, most=1.0)
@@ -155,17 +161,29 @@ class SamplerConfig:
         """Whether a step at timestep `t` resumes with fresh noise."""
         return self.fresh_noise_t_min is not None and t > self.fresh_noise_t_min
 
-    def guides(self, t: float) -> bool:
-        """Whether guidance applies at timestep `t`."""
+    def sample_weights(self, t: float) -> tuple[float, float, float]:
+        """Weights at timestep `t` of the predictions for the prompt, for the negative prompt and
+        for the prompt in the perturbed network; they sum to 1."""
         below = self.guidance_t_max is None or t <= self.guidance_t_max
-        return self.guidance != 1.0 and self.guidance_t_min <= t and below
+        if not (self.guidance_t_min <= t and below):
+            return 1.0, 0.0, 0.0
+        guidance = 1.0 if self.guidance is None else self.guidance
+        perturbed = self.perturbed_guidance or 0.0
+        return guidance + perturbed, 1.0 - guidance, -perturbed
 
-    def resolved(self, steps: int = STEPS, guidance: float = GUIDANCE) -> Self:
-        """With `steps` and `guidance` in place of None."""
+    def resolved(
+        self,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        perturbed_guidance: float | None = None,
+    ) -> Self:
+        """With `steps`, `guidance` and `perturbed_guidance` in place of None."""
+        perturbed = self.perturbed_guidance
         return dataclasses.replace(
             self,
             steps=steps if self.steps is None else self.steps,
             guidance=guidance if self.guidance is None else self.guidance,
+            perturbed_guidance=perturbed_guidance if perturbed is None else perturbed,
         )
 
     def replace(self, **changes: Any) -> Self:

@@ -276,8 +276,7 @@ class NoiseSchedule:
             return self.steps(n)
         sigmas: SigmaSchedule
         if self.flow_shift is not None:
-            settings = {"shift": self.flow_shift, **self.flow_settings, "rule": solver.name}
-            sigmas = flow_sigmas(n, **settings)
+            sigmas = self._flow_sigmas(n, solver.name)
         else:
             settings = {
                 "spacing": "leading" if self.spacing == "every" else self.spacing,
@@ -296,8 +295,15 @@ class NoiseSchedule:
             start=sigmas.start if solver.name == "euler" else 1.0,
         )
 
+    def _flow_sigmas(self, n: int, solver: str) -> SigmaSchedule:
+        """The levels of a flow: by the model's own rule, or by the solver's."""
+        rule = solver if self.flow_settings.get("rule") is None else self.flow_settings["rule"]
+        return flow_sigmas(n, **{"shift": self.flow_shift, **self.flow_settings, "rule": rule})
+
     def _timesteps(self, n: int) -> np.ndarray:
         total = self.train_steps
+        if self.flow_settings.get("rule") is not None:
+            return self._flow_sigmas(n, "").t
         if self.flow_shift is not None:
             u = 1.0 - np.arange(n) / n
             return FLOW_SCALE * self.flow_shift * u / (1.0 + (self.flow_shift - 1.0) * u)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from syncos_jax.errors import InputError
 
-FlowRule = Literal["unipc", "dpm++", "euler"]
+FlowRule = Literal["unipc", "dpm++", "euler", "even", "list"]
 SigmaSpacing = Literal["linspace", "leading", "trailing"]
 BetaRule = Literal["multistep", "euler"]
 Sigmas = Literal["karras", "exponential"]
@@ -48,13 +48,16 @@ def flow_sigmas(
     terminal: float | None = None,
     end_clean: bool = True,
     train_steps: int = 1000,
+    sigmas: tuple[float, ...] = (),
 ) -> SigmaSchedule:
     """SigmaSchedule of a flow model: ``a = 1 - s``, ``b = s``, ``s <- shift s / (1 + (shift -
     1) s)``.
 
     Rule ``"unipc"`` spreads ``s`` over ``1 .. 1/T`` and leaves the last one out; ``"dpm++"``
     over ``1 - 1/T .. 0`` likewise; ``"euler"`` over ``1 .. (1/T, shifted)`` with both ends, and
-    shifts that. The first two give the network whole timesteps (``T s`` cut), Euler ``T s``.
+    shifts that. The first two give the network whole timesteps (``T s`` cut), Euler ``T s``, as
+    ``"even"``, over ``1 .. 1/n`` with both ends (LTX-2), and ``"list"``: `sigmas` as they are or,
+    for another number of steps, values in between.
 
     Args:
       steps: how many.
@@ -66,6 +69,7 @@ def flow_sigmas(
       end_clean: whether the last step goes to the clean latent; else it stays at the last level
         ("unipc" only).
       train_steps: ``T``.
+      sigmas: of rule "list", falling, without the last one, which is 0.
 
     Raises:
       InputError: if an argument is out of range.
@@ -90,20 +94,27 @@ def flow_sigmas(
         s = shifted(np.linspace(1.0, 1.0 / train_steps, steps + 1)[:-1])
     elif rule == "dpm++":
         s = np.flip(shifted(1.0 - np.linspace(1.0, 1.0 / train_steps, steps + 1)))[:-1]
+    elif rule == "even":
+        s = shifted(np.linspace(1.0, 1.0 / steps, steps))
+    elif rule == "list":
+        given = np.asarray([*sigmas, 0.0], np.float64)
+        if len(given) < 2 or not 0.0 < given[0] <= 1.0 or (np.diff(given) >= 0.0).any():
+            raise InputError(f"flow_sigmas: sigmas must fall from at most 1 to above 0: {sigmas}")
+        s = np.interp(np.arange(steps) * (len(sigmas) / steps), np.arange(len(given)), given)
     else:
         last = 1.0 / train_steps
         if dynamic is None:  # kept in float32, and shifted a second time below
             last = float(np.float32(shift * last / (1.0 + (shift - 1.0) * last)))
         s = shifted(np.linspace(1.0, last, steps))
-    if terminal is not None:
+    if terminal is not None and s[-1] < 1.0:
         s = 1.0 - (1.0 - s) * (1.0 - terminal) / (1.0 - s[-1])
     if rule == "unipc" and abs(s[0] - 1.0) < 1e-6:
         s[0] = FIRST_FLOW_LEVEL
     single = s.astype(np.float32).astype(np.float64)  # the schedulers keep them so
     t = (
-        np.float32(train_steps) * s.astype(np.float32)
-        if rule == "euler"
-        else np.trunc(train_steps * s)
+        np.trunc(train_steps * s)
+        if rule in ("unipc", "dpm++")
+        else np.float32(train_steps) * s.astype(np.float32)
     )
     final = 0.0 if end_clean else single[-1]
     b = np.append(single, final)

@@ -41,7 +41,7 @@ def make_call_schedule(
     writer.write()
     most = MAX_SAMPLES_PER_CALL
     if settings.windows_per_call is not None:
-        most = settings.windows_per_call * (2 if writer.guided else 1)
+        most = settings.windows_per_call * writer.kinds
     b = choose_samples_per_call([len(c.windows) for c in writer.samples], most, num_shards)
     calls, used = pack(writer.samples, b)
     updates = UpdateStep(*(np.stack(column) for column in zip(*writer.updates, strict=True)))
@@ -89,7 +89,7 @@ class _Writer:
         self.table = solver_coefficients(solver, self.steps, self.renoised)
         self.updates: list[UpdateStep] = []
         self.samples: list[Samples] = []
-        self.guided = False
+        self.kinds = 1  # samples of a window, at most
 
     def write(self) -> None:
         settings, steps = self.settings, self.steps
@@ -100,7 +100,7 @@ class _Writer:
                 self._add(
                     update._replace(resume=np.bool_(not refines)),
                     self.everything,
-                    settings.guides(float(steps.t[i])),
+                    settings.sample_weights(float(steps.t[i])),
                 )
             if refines:
                 assert refinement is not None
@@ -141,13 +141,14 @@ class _Writer:
                 t = self.schedule.draw_timestep(rng)
                 a, b = self.schedule.rates(t)
                 update = update._replace(t=np.float32(t), a=np.float32(a), b=np.float32(b))
-            guides = refinement.guided_refinement and self.settings.guides(float(update.t))
-            self._add(update, chosen, guides)
+            weights: tuple[float, ...] = (1.0,)
+            if refinement.guided_refinement:
+                weights = self.settings.sample_weights(float(update.t))
+            self._add(update, chosen, weights)
 
-    def _add(self, update: UpdateStep, windows: np.ndarray, guides: bool) -> None:
-        guidance = self.settings.guidance if guides and len(self.cond_index) > 1 else None
-        self.guided |= guidance is not None
-        samples = make_samples(windows, self.cond_index, guidance)
+    def _add(self, update: UpdateStep, windows: np.ndarray, weights: tuple[float, ...]) -> None:
+        samples = make_samples(windows, self.cond_index, weights)
+        self.kinds = max(self.kinds, len(samples.windows) // len(windows))
         self.updates.append(update._replace(samples=np.int32(len(samples.windows))))
         self.samples.append(samples)
 

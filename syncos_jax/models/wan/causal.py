@@ -62,6 +62,7 @@ class CausalConv(nnx.Module):
         channels_in, channels_out: channels.
         taps: in time, the last one on the frame itself.
         size: in space, odd.
+        reflect: whether the borders in space are mirrored; False for zeros.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class CausalConv(nnx.Module):
         taps: int = 3,
         size: int = 3,
         *,
+        reflect: bool = False,
         dtype: DType,
         rngs: nnx.Rngs,
     ):
@@ -80,7 +82,7 @@ class CausalConv(nnx.Module):
         shape = (size, size, taps * channels_in, channels_out)
         self.kernel = nnx.Param(init(rngs.params(), shape, dtype))
         self.bias = nnx.Param(jnp.zeros((channels_out,), dtype))
-        self.taps, self.size = taps, size
+        self.taps, self.size, self.reflect = taps, size, reflect
 
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
         return self.over(stream.extend(x, self.taps - 1) if self.taps > 1 else x)
@@ -95,11 +97,15 @@ class CausalConv(nnx.Module):
         kernel, bias = self.kernel[...], self.bias[...]
         if self.size == 1:
             return y @ kernel[0, 0] + bias.reshape(1, 1, 1, 1, -1)
+        border = self.size // 2
+        if self.reflect:
+            y = jnp.pad(y, ((0, 0), (0, 0), (border,) * 2, (border,) * 2, (0, 0)), mode="reflect")
+            border = 0
         y = jax.lax.conv_general_dilated(
-            y.reshape(n * out, h, w, -1),
+            y.reshape(n * out, *y.shape[2:4], -1),
             kernel,
             (1, 1),
-            [(self.size // 2,) * 2] * 2,
+            [(border, border)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return (y + bias.reshape(1, 1, 1, -1)).reshape(n, out, h, w, -1)

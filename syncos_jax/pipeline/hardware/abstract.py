@@ -9,6 +9,7 @@ from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig, CogVi
 from syncos_jax.models.cogvideox.settings import CogVideoXConfig
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
+from syncos_jax.models.ltx.settings import LTXConfig
 from syncos_jax.models.t5 import T5Config
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.settings import WanConfig
@@ -53,6 +54,7 @@ PUBLISHED = {
     "cogvideox-2b": lambda: _cogvideox(CogVideoXTransformerConfig.cogvideox_2b(), "cogvideox-2b"),
     "cogvideox-5b": lambda: _cogvideox(CogVideoXTransformerConfig.cogvideox_5b(), "cogvideox-5b"),
     "wan2.1-1.3b": lambda: _wan(WanTransformerConfig.wan_1_3b(), "wan2.1-1.3b"),
+    "ltx-2.3": lambda: LTXConfig(name="ltx-2.3"),
     "wan2.1-14b": lambda: _wan(WanTransformerConfig.wan_14b(), "wan2.1-14b"),
 }
 """Models that can be planned for before anything of them is downloaded, by name."""

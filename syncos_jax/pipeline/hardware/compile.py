@@ -246,13 +246,13 @@ class Job:
 
     def _program(self, request: Request) -> Program:
         method = make_method(
-            request.layout, self.model.schedule, request.sampler, request.call_schedule
+            request.layout, request.schedule, request.sampler, request.call_schedule
         )
         return Program(self.model.denoiser, method, self.placement.clip_axes)
 
     def _arguments(self, request: Request) -> list[Any]:
         call_schedule, key = request.call_schedule, jax.random.key(0)
-        method = make_method(request.layout, self.model.schedule, request.sampler, call_schedule)
+        method = make_method(request.layout, request.schedule, request.sampler, call_schedule)
 
         def carry() -> Any:
             state = method.init(key, request.frame_shape)
