@@ -109,7 +109,7 @@ def summary(results: dict[str, Any]) -> str:
     rows = []
     for name, values in results.get("bench", {}).items():
         for m in values["measurements"]:
-            if m["what"] in ("unet", "row") or m["name"].endswith("in all"):
+            if m["what"] in ("unet", "call", "row") or m["name"].endswith("in all"):
                 share = f"{100 * m['share']:.0f} % of the measured peak" if m["share"] else ""
                 rows.append(
                     (f"{name}: {m['name']}, {m['unit']}", report.duration(m["median"]), share)

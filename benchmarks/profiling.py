@@ -22,7 +22,7 @@ import device_trace
 
 from syncos_jax.bench import device, report
 from syncos_jax.bench.networks import RANDOM, bench_model
-from syncos_jax.bench.work import Case, row_work, unet_work
+from syncos_jax.bench.work import Case, call_work, unet_work
 from syncos_jax.sampling import CoDenoising
 
 HEADER = ("kind of operation", "ms a call", "share")
@@ -38,7 +38,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, help="of the long video (default: 6 clips)")
     parser.add_argument("--batch", type=int, help="windows in a call")
     parser.add_argument("--repeat", type=int, default=4, help="calls in the trace")
-    parser.add_argument("--what", default="unet,row", help="some of these")
+    parser.add_argument("--what", default="unet,call", help="some of these")
     parser.add_argument("--trace", type=Path, help="keep the trace in this folder")
     parser.add_argument("--json", type=Path, help="also write everything there")
     return parser.parse_args(given)
@@ -53,7 +53,7 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
     case = replace(case, batch=batch, sampler=CoDenoising(steps=4, windows_per_call=batch))
     profiles = {}
     for what in options.what.split(","):
-        work = unet_work(case, True) if what == "unet" else row_work(case)
+        work = unet_work(case, True) if what == "unet" else call_work(case)
         print(f"{work.name}: compiling", file=sys.stderr, flush=True)
         compiled = work.lower().compile()
         device.seconds(lambda: work.call(compiled))  # noqa: B023

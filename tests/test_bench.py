@@ -1,4 +1,4 @@
-"""Measuring: operations against closed forms, timings told apart, traces by kind, programs kept."""
+"""Measuring: operations against closed forms, timings, traces by kind, programs kept."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from syncos_jax.bench import device, networks, report
 from syncos_jax.bench.measure import Work, measure
-from syncos_jax.bench.work import Case, jobs, row_work, scenario
+from syncos_jax.bench.work import Case, call_work, jobs, scenario
 from syncos_jax.cli import app
 from syncos_jax.models import saved
 from syncos_jax.models.clip_text import CLIPTextConfig
@@ -120,7 +120,7 @@ def test_the_measured_video_has_the_frames_asked_for():
     assert case.layout.frames == 18
 
 
-def test_rows_and_videos_count_the_clips_they_have():
+def test_calls_and_videos_count_the_samples_they_have():
     """Of 3 windows guided at one step of two: 6 clips and 3, in calls of at most 4."""
     model = fakes.FakeModel()
     settings = CoDenoising(steps=2, guidance=2.0, guidance_t_min=400, windows_per_call=2)
@@ -129,7 +129,7 @@ def test_rows_and_videos_count_the_clips_they_have():
     network, arguments = case.call(4)
     # 4 latent frames of 2 x 3 cells: halved, and tinted by the text.
     assert one == pytest.approx(flops(network, *arguments) / 4, rel=0.01)
-    work = row_work(case)
+    work = call_work(case)
     ((_, job),) = jobs(case, ("video",), repeat=1, peak_flops=None)
     sampling, decoding, total = job()
     assert sampling.flops == 9 * one and "9 clips" in sampling.unit
@@ -139,9 +139,9 @@ def test_rows_and_videos_count_the_clips_they_have():
     rows, places = request.summary.calls, request.summary.samples_per_call
     assert request.summary.samples == 9
     assert work.flops == pytest.approx(9 / rows * one)
-    assert work.unit == f"{9 / rows:.3g} clips in {places} places"
+    assert work.unit == f"{9 / rows:.3g} samples in {places} slots"
     program = work.lower().compile()
-    for _ in range(rows + 1):  # beyond the last row from the first again
+    for _ in range(rows + 1):  # beyond the last call from the first again
         assert np.isfinite(work.call(program)).all()
 
 
@@ -202,7 +202,7 @@ def test_bench_measures_and_writes_json(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--what", "unet,sound"], "'sound' is none of unet, vae, text, row, video"),
+        (["--what", "unet,sound"], "--what must be a list of unet, vae, text, call, video"),
         (["--model", "no/such/model"], "no/such/model: no such model"),
         (["--json", "/no/such/folder/x.json"], "does not exist"),
         (["--model", "tiny", "--sampler", "euler"], "unknown name 'euler'"),
@@ -258,7 +258,7 @@ def test_programs_are_not_kept_where_nothing_can_be_written(tmp_path):
 
 def test_compile_needs_a_length():
     result = CliRunner().invoke(app, ["compile"])
-    assert result.exit_code == 2 and "either a SCENARIO or --frames" in result.stderr
+    assert result.exit_code == 2 and "pass either a scenario file or --frames" in result.stderr
 
 
 GENERATES = """
@@ -277,7 +277,7 @@ print("compiled", watch.compiled, "found", watch.found)
 
 
 @pytest.mark.slow
-def test_compile_prepares_the_first_row(tmp_path):
+def test_compile_prepares_the_first_call(tmp_path):
     environment = {**os.environ, "SYNCOS_CACHE": str(tmp_path)}
 
     def run(*command):

@@ -20,7 +20,7 @@ class Work:
 
     Attributes:
         name: for the table, such as "unet guided".
-        what: of which kind: unet, vae, text, row or video.
+        what: of which kind: unet, vae, text, call or video.
         lower: gives the lowered program.
         call: calls the compiled program with its arguments.
         flops: operations of a call (`syncos_jax.pipeline.flops`); None where they are not known.

@@ -22,7 +22,7 @@ from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
 
-KINDS = ("unet", "vae", "text", "row", "video")
+KINDS = ("unet", "vae", "text", "call", "video")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Case:
         frames: of the long video.
         batch: windows in a call of the network.
         guided: the kinds of calls of the network: guided ones are of twice the clips.
-        sampler: of the row and of the whole video, with ``batch`` in it.
+        sampler: of the network call and of the whole video, with ``batch`` in it.
     """
 
     model: Model
@@ -167,30 +167,31 @@ def scenario(case: Case, events: int = 4) -> Scenario:
     )
 
 
-def row_work(case: Case) -> Work:
-    """Rows of the tape one after the other, as the command line plays them: assemble, call the
-    network, update. The operations are those of the clips that a row has on average; its empty
-    places count for nothing."""
+def call_work(case: Case) -> Work:
+    """Network calls of a run in order, each with its assembly and update.
+
+    FLOPs are those of the samples that a call has on average; padding does not count.
+    """
     pipeline = Pipeline(case.model)
     request = pipeline.prepare(scenario(case), case.sampler, 0)
     run = pipeline.start(request)
-    carry, row, summary = run.carry, 0, request.summary
+    carry, call_index, summary = run.carry, 0, request.summary
     clips = summary.samples / summary.calls
 
     def call(program: Any) -> Any:
-        nonlocal carry, row
-        bounds = np.int32(row), np.int32(row + 1)
+        nonlocal carry, call_index
+        bounds = np.int32(call_index), np.int32(call_index + 1)
         carry, _ = program(carry, run.calls, run.updates, *bounds, run.inputs)
-        row = (row + 1) % run.num_calls  # after the last row from the start again
+        call_index = (call_index + 1) % run.num_calls  # after the last call from the start again
         return carry.predictions
 
     return Work(
-        name="tape row",
-        what="row",
+        name="network call",
+        what="call",
         lower=run.lower,
         call=call,
         flops=_times(clips, case.flops_of_clip),
-        unit=f"{clips:.3g} clips in {summary.samples_per_call} places",
+        unit=f"{clips:.3g} samples in {summary.samples_per_call} slots",
     )
 
 
@@ -256,7 +257,7 @@ def jobs(
         "unet": [(f"unet {_guidance(guided)}", job(unet_work, guided)) for guided in case.guided],
         "vae": [("vae", job(vae_work))],
         "text": [("text", job(text_work))],
-        "row": [("row", job(row_work))],
+        "call": [("call", job(call_work))],
         "video": [("video", video)],
     }
     return [named for kind in KINDS if kind in kinds for named in known[kind]]

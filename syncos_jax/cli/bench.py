@@ -13,7 +13,7 @@ from syncos_jax.runs.progress import Phases, interruptible
 
 EXAMPLES = """Examples:
   syncos bench --model tiny
-  syncos bench --model demo --what unet,row --repeat 20 --json demo.json
+  syncos bench --model demo --what unet,call --repeat 20 --json demo.json
   syncos bench --model videocrafter2 --dtype bfloat16 --windows-per-call 2 --what unet,vae
 """
 
@@ -70,10 +70,10 @@ def bench(
         str,
         typer.Option(
             metavar="LIST",
-            help="What to time: a comma-separated list of unet, vae, text, row (one "
+            help="What to time: a comma-separated list of unet, vae, text, call (one "
             "network call of a run), video.",
         ),
-    ] = "unet,vae,text,row,video",
+    ] = "unet,vae,text,call,video",
     frames: Annotated[
         int | None,
         typer.Option(
@@ -84,7 +84,7 @@ def bench(
         ),
     ] = None,
     sampler: Annotated[
-        str, typer.Option(metavar="NAME", help="Sampler for row and video.")
+        str, typer.Option(metavar="NAME", help="Sampler for call and video.")
     ] = "co_denoising",
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Denoising steps for video.")] = 50,
     repeat: Annotated[
@@ -107,7 +107,8 @@ def bench(
         from syncos_jax.files import check_writable
 
         kinds = tuple(part.strip() for part in what.split(",") if part.strip())
-        known = ("unet", "vae", "text", "row", "video")
+        kinds = tuple("call" if kind == "row" else kind for kind in kinds)  # its old name
+        known = ("unet", "vae", "text", "call", "video")
         for kind in kinds:
             if kind not in known:
                 raise InputError(f"--what must be a list of {', '.join(known)}, got {kind!r}")
