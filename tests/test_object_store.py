@@ -1,6 +1,8 @@
 """Videos and markers in an object store: a server of S3's interface, in a thread of the test."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,112 @@ def test_places_that_are_not_known():
         remote_filesystem("ftp://host/videos")
     with pytest.raises(InputError, match="needs the package adlfs; pip install adlfs"):
         remote_filesystem("az://host/videos")
+
+
+# -- several processes, and uploads that fail ------------------------------------------------------
+
+
+def test_an_upload_that_fails_publishes_nothing(store, monkeypatch, tmp_path):
+    """s3fs commits what was written when `open(..., "wb")` is left by an exception: half a file
+    replaced a good one."""
+    outputs = Outputs(store, tmp_path / "work")
+    old, path = b"old" * 1000, tmp_path / "work" / "c.mp4"
+    outputs.write("c.mp4", old)
+    path.write_bytes(b"new" * 9_000_000)  # several parts
+    import s3fs
+
+    async def fails(self, *args, **kwargs):
+        if args[0] in ("upload_part", "put_object"):
+            fails.calls += 1
+            if fails.calls > 1 or args[0] == "put_object":
+                raise OSError(5, "Input/output error")
+        return await call(self, *args, **kwargs)
+
+    fails.calls = 0
+    call = s3fs.S3FileSystem._call_s3
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", fails)
+    with pytest.raises(OSError):
+        outputs.publish(path)
+    monkeypatch.undo()
+    assert fails.calls and outputs.read("c.mp4") == old and path.exists()
+    outputs.publish(path)
+    assert outputs.read("c.mp4") == b"new" * 9_000_000 and not path.exists()
+
+
+def test_an_upload_of_a_file_that_cannot_be_read_publishes_nothing(store, tmp_path):
+    outputs = Outputs(store, tmp_path / "work")
+    outputs.write("d.mp4", b"old")
+    with pytest.raises(OSError):
+        outputs.publish(tmp_path / "work" / "d.mp4")  # is not there
+    assert outputs.read("d.mp4") == b"old"
+
+
+OTHER_PROCESS = """
+import sys
+from syncos_jax.runs.outputs import Outputs
+outputs = Outputs(sys.argv[1], sys.argv[2])
+print(sorted(outputs.names("manifest/items")), outputs.has("e.mp4"), flush=True)
+sys.stdin.readline()
+print(sorted(outputs.names("manifest/items")), outputs.has("e.mp4"), flush=True)
+sys.stdin.readline()
+outputs.write("manifest/items/f.json", b"{}")
+print("written", flush=True)
+"""
+
+
+def test_two_processes_see_what_the_other_has_done(store, tmp_path):
+    """A listing was cached for the life of a process, so hosts made each other's videos again."""
+    place = "s3://bucket/shared"
+    own = Outputs(place, tmp_path / "own")
+    assert own.names("manifest/items") == set() and not own.has("e.mp4")
+    process = subprocess.Popen(
+        [sys.executable, "-c", OTHER_PROCESS, place, str(tmp_path / "other")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "[] False\n"
+        own.write("e.mp4", b"video")
+        own.write("manifest/items/e.json", b"{}")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "['e.json'] True\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "written\n"
+        assert own.names("manifest/items") == {"e.json", "f.json"}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_another_host_has_made_is_not_made_again(store, monkeypatch, tmp_path):
+    """Looked up again before each video: the other host made "b" while this one made "a"."""
+    place = "s3://bucket/two-hosts"
+    lines = [{"name": name, **STORY, "seed": n} for n, name in enumerate("ab")]
+    Path("list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    given = ["batch", "list.jsonl", "--no-cache", "--no-contact-sheet", "--out", place]
+    made = []
+    from syncos_jax.runs import batch
+
+    write = batch.decode_and_write
+
+    def note(pipeline, job, *args, **kwargs):
+        made.append(job.out.parent.name + "/" + job.out.stem)
+        if made == ["one/a"]:
+            assert syncos(*given, "--work", "two").exit_code == 0
+        return write(pipeline, job, *args, **kwargs)
+
+    monkeypatch.setattr(batch, "decode_and_write", note)
+    monkeypatch.setattr(batch.Batch, "_starts_beside", lambda self, after: False)
+    plain = batch.Batch.__init__
+
+    def one_by_one(self, *args, **kwargs):
+        plain(self, *args, **kwargs)
+        self.overlap = False
+
+    monkeypatch.setattr(batch.Batch, "__init__", one_by_one)
+    result = syncos(*given, "--work", "one")
+    assert result.exit_code == 0 and "2 done" in result.stderr
+    assert made == ["one/a", "two/a", "two/b"]  # "b" once
