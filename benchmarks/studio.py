@@ -88,11 +88,11 @@ def once(studio: Studio, body: dict[str, Any], clients: int, every: float) -> di
         polling.stdin.write(f"/v1/videos/{id}\n")
         polling.stdin.flush()
     video = studio.until_ended(id, pause=1.0)
-    assert video["status"] == "done", video
+    assert video["status"] == "completed", video
     cpu = studio.cpu_seconds() - cpu
     said = polling.communicate()[0] if polling else "null"
     record = json.loads((studio.folder / "videos" / id / "take1.json").read_text())
-    studio.ask(f"/v1/videos/{id}?forget=true", method="DELETE")
+    studio.ask(f"/v1/videos/{id}", method="DELETE")
     return {"sample": record["timings"]["sample"], "cpu": cpu, "clients": json.loads(said)}
 
 

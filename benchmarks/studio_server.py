@@ -56,7 +56,7 @@ class Studio:
         """Waits for a video."""
         while True:
             video = self.ask(f"/v1/videos/{id}")
-            if video["status"] in ("done", "failed", "cancelled"):
+            if video["status"] in ("completed", "failed", "cancelled"):
                 return video
             time.sleep(pause)
 

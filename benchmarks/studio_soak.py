@@ -43,7 +43,7 @@ def use(studio: Studio, number: int, steps: int) -> str:
         studio.until_ended(id)
         return id
     video = studio.until_ended(id)
-    assert video["status"] == "done", video
+    assert video["status"] == "completed", video
     for part in ("content", "thumbnail"):
         request = urllib.request.Request(
             studio.base + video["takes"][0][part], headers={"Authorization": f"Bearer {TOKEN}"}
@@ -71,7 +71,7 @@ def main() -> None:
                 kept.append(use(studio, number, args.steps))
                 number += 1
                 if len(kept) > KEPT:
-                    studio.ask(f"/v1/videos/{kept.pop(0)}?forget=true", method="DELETE")
+                    studio.ask(f"/v1/videos/{kept.pop(0)}", method="DELETE")
                 megabytes = studio.process.memory_info().rss / 2**20
                 points.append((minutes, megabytes))
                 if number % 10 == 0:

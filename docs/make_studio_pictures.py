@@ -46,7 +46,13 @@ def drawn(folder: Path) -> Iterator[str]:
         def work() -> None:
             while not server.videos:
                 time.sleep(0.2)
-            state = {"status": "running", "place": 0, "phase": "sampling", "step": 12, "steps": 50}
+            state = {
+                "status": "in_progress",
+                "place": 0,
+                "phase": "sampling",
+                "step": 12,
+                "steps": 50,
+            }
             server.advance("v1", **state, seconds_left=42, preview="v1/videos/v1/preview?v=12")
             time.sleep(20)
             server.finish("v1")

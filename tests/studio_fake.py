@@ -26,7 +26,7 @@ import syncos_jax
 PAGE = Path(syncos_jax.__file__).parent / "studio" / "page"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
 MODEL = {
@@ -38,6 +38,19 @@ MODEL = {
     "clip_frames": 8,
     "limits": {"events": 8, "seconds": 60, "takes": 4, "prompt_tokens": 24},
     "defaults": {"steps": 50, "guidance": 3.0, "strength": None, "seed": 0},
+    "presets": [
+        {"name": "published", "settings": {"steps": None, "guidance": None, "strength": None}},
+        {"name": "fast", "settings": {"steps": 16, "guidance": None, "strength": 0.5}},
+        {"name": "four_steps", "settings": {"steps": 4, "guidance": None, "strength": 0.5}},
+    ],
+    "vocabulary": {
+        "colours": ["red", "blue"],
+        "shapes": ["ball", "box"],
+        "backgrounds": ["on a green meadow"],
+        "motions": ["moves to the left"],
+    },
+    "devices": 1,
+    "rate": {"per_hour": 3.0, "currency": "EUR"},
 }
 TEMPLATE = {
     "name": "Product on a place",
@@ -150,13 +163,16 @@ class FakeStudio:
         seed = body.get("seed") or 0
         takes = [
             {"take": i + 1, "seed": seed + i, "status": status, "seconds": None, "content": None,
-             "thumbnail": None, "verdict": "undecided", "by": None, "comment": None}
+             "thumbnail": None, "verdict": "undecided", "by": None, "comment": None,
+             "decided_at": None, "history": [], "device_minutes": 0.0}
             for i in range(body["takes"])
         ]  # fmt: skip
         video = {
             "id": f"v{number}", "title": body.get("title"), "status": status, "place": number,
             "phase": None, "step": 0, "steps": None, "seconds_left": None, "error": None,
-            "created": f"2026-11-25T09:{number % 60:02d}:00Z", "started": None, "ended": None,
+            "object": "video", "model": "demo", "created_at": 1795600000 + 60 * number,
+            "started_at": None, "completed_at": None, "device_minutes": 0.0, "progress": 0,
+            "phase_seconds": None,
             "template": body.get("template"), "variables": body.get("variables"),
             "scenario": scenario_of(body), "seed": seed, "takes": takes, "preview": None,
         }  # fmt: skip
@@ -170,7 +186,8 @@ class FakeStudio:
         for take in video["takes"][: changes.pop("done", 0)]:
             root = f"v1/videos/{name}"
             take |= {
-                "status": "done", "seconds": 12.5, "content": f"{root}/content?take={take['take']}",
+                "status": "completed", "seconds": 12.5,
+                "content": f"{root}/content?take={take['take']}",
                 "thumbnail": f"{root}/thumbnail?take={take['take']}",
             }  # fmt: skip
         video.update(changes)
@@ -178,7 +195,13 @@ class FakeStudio:
 
     def finish(self, name: str) -> None:
         self.advance(
-            name, done=99, status="done", phase=None, place=None, preview=None, seconds_left=None
+            name,
+            done=99,
+            status="completed",
+            phase=None,
+            place=None,
+            preview=None,
+            seconds_left=None,
         )
 
     def tell(self, video: dict[str, Any]) -> None:
@@ -234,9 +257,12 @@ class FakeStudio:
             if query.get("status", video["status"]) == video["status"]
             if query.get("search", "").lower() in json.dumps(video).lower()
         ]
-        begin, limit = int(query.get("after", 0)), int(query.get("limit", 50))
-        more = str(begin + limit) if begin + limit < len(found) else None
-        return {"items": found[begin : begin + limit], "next": more}
+        ids = [video["id"] for video in found]
+        begin = ids.index(query["after"]) + 1 if "after" in query else 0
+        limit = int(query.get("limit", 50))
+        data = found[begin : begin + limit]
+        last = data[-1]["id"] if data else None
+        return {"data": data, "has_more": begin + limit < len(found), "last_id": last}
 
     def of(self, request: Request) -> dict[str, Any]:
         try:
@@ -253,11 +279,13 @@ class FakeStudio:
 
     async def cancel(self, request: Request) -> Any:
         video = self.of(request)
-        if "forget" in request.query_params:
-            return self.videos.pop(video["id"])
         state = "cancelled" if video["status"] == "queued" else "cancelling"
         self.advance(video["id"], status=state)
         return video
+
+    async def remove(self, request: Request) -> Any:
+        video = self.videos.pop(self.of(request)["id"])
+        return {"id": video["id"], "object": "video.deleted", "deleted": True}
 
     async def content(self, request: Request) -> Any:
         self.of(request)
@@ -328,7 +356,8 @@ class FakeStudio:
                 route("/v1/videos", self.list_videos),
                 route("/v1/videos", self.make, "POST"),
                 route("/v1/videos/{name}", self.video),
-                route("/v1/videos/{name}", self.cancel, "DELETE"),
+                route("/v1/videos/{name}", self.remove, "DELETE"),
+                route("/v1/videos/{name}/cancel", self.cancel, "POST"),
                 route("/v1/videos/{name}/content", self.content),
                 route("/v1/videos/{name}/thumbnail", self.image),
                 route("/v1/videos/{name}/preview", self.image),

@@ -135,7 +135,7 @@ class Server:
     def videos(self):
         """All videos, the oldest first; None while nobody answers."""
         try:
-            return self.client.get("/v1/videos?limit=100").json()["items"][::-1]
+            return self.client.get("/v1/videos?limit=100").json()["data"][::-1]
         except httpx.TransportError:
             return None
 
@@ -158,7 +158,7 @@ def submit(server, videos):
 
 
 def busy(server):
-    return [v for v in server.videos() or [] if v["status"] in ("queued", "running")]
+    return [v for v in server.videos() or [] if v["status"] in ("queued", "in_progress")]
 
 
 def a_moment(server, rng, index):
@@ -178,7 +178,7 @@ def a_moment(server, rng, index):
 def decide(server, decided):
     """Approves one more video that is done, if there is one."""
     for video in server.videos() or []:
-        if video["status"] == "done" and video["id"] not in decided:
+        if video["status"] == "completed" and video["id"] not in decided:
             say = {"take": 1, "verdict": "approved", "by": "Ada", "comment": video["title"]}
             decided[video["id"]] = video["title"]
             server.post(f"/v1/videos/{video['id']}/decision", json=say)
@@ -207,7 +207,7 @@ def kill_server(folder, kills, videos, seed=0, row_seconds=0.02):
         server.start()
     found["kills"], found["killed_at"] = len(at), at
     found["terminated"] = terminate(server)
-    while any(v["status"] not in ("done", "failed", "cancelled") for v in server.videos()):
+    while any(v["status"] not in ("completed", "failed", "cancelled") for v in server.videos()):
         time.sleep(0.2)
     ended = server.videos()
     found["statuses"] = dict(Counter(video["status"] for video in ended))
@@ -242,7 +242,7 @@ def terminate(server):
     for _ in range(300):
         videos = server.videos() or []
         running = [v for v in videos if v["phase"] == "sampling" and v["step"] >= 1]
-        if running or all(v["status"] == "done" for v in videos):
+        if running or all(v["status"] == "completed" for v in videos):
             break
         time.sleep(0.1)
     if not running:
@@ -267,6 +267,6 @@ if __name__ == "__main__":
         work = Path(scratch) / "work"
         work.mkdir()
         result = kill_server(work, args.kills, args.videos, args.seed)
-    if result["statuses"] == {"done": args.videos}:
+    if result["statuses"] == {"completed": args.videos}:
         del result["log"]
     print(json.dumps(result))

@@ -70,7 +70,7 @@ VIEWS = ("#/", "#/videos", "#/videos/v1", "#/videos/v2")
 def test_on_a_telephone(browser, server, locale, scheme):
     example(server, title="A long title " * 8)
     server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 4})
-    server.advance("v2", status="running", phase="sampling", step=3, steps=50, seconds_left=400)
+    server.advance("v2", status="in_progress", phase="sampling", step=3, steps=50, seconds_left=400)
     size = {"width": 390, "height": 844}
     with Studio(browser, server.url, viewport=size, locale=locale, color_scheme=scheme) as page:
         wide = "document.documentElement.scrollWidth - innerWidth"
@@ -199,7 +199,7 @@ def test_nothing_that_axe_finds(browser, server, scheme):
     rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
     example(server)
     server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 2})
-    server.advance("v2", status="running", phase="sampling", step=3, steps=50, seconds_left=400)
+    server.advance("v2", status="in_progress", phase="sampling", step=3, steps=50, seconds_left=400)
     with Studio(browser, server.url, color_scheme=scheme) as page:
 
         def check(what):

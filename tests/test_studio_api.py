@@ -20,7 +20,7 @@ def served(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(served):
     """A video of two takes."""
-    return served.until(served.make(takes=2, seed=7)["id"], "done", "failed")
+    return served.until(served.make(takes=2, seed=7)["id"], "completed", "failed")
 
 
 def error(answer, status):
@@ -39,7 +39,7 @@ def test_the_model(served):
 
 
 def test_from_a_scenario_to_two_takes(served, made):
-    assert made["status"] == "done" and made["error"] is None and made["place"] is None
+    assert made["status"] == "completed" and made["error"] is None and made["place"] is None
     assert [take["seed"] for take in made["takes"]] == [7, 8]
     assert made["scenario"]["sampler"] == {"name": "syncos", "steps": 3, "strength": 0.5}
     folder = served.studio.folder / "videos" / made["id"]
@@ -69,7 +69,7 @@ def test_the_plan_is_the_pipelines_own(served):
     assert plan["calls"] == 3 * own.cost.calls
     assert plan["memory_bytes"] == pytest.approx(own.cost.memory_bytes, rel=0.05)
     assert [event["frames"] for event in plan["events"]] == [8, 4]
-    assert not served.client.get("/v1/videos?search=nothing-of-the-kind").json()["items"]
+    assert not served.client.get("/v1/videos?search=nothing-of-the-kind").json()["data"]
 
 
 def test_words_that_the_model_does_not_see(served, monkeypatch):
@@ -102,7 +102,7 @@ def of_template(**variables):
 
 MANY = {"name": "syncos", "steps": 9999, "iterations": 9999}
 WRONG = [
-    ({}, None, "give a scenario or a template"),
+    ({}, None, "exactly one of scenario"),
     ({"scenario": {"events": []}}, "events", "has 0 entries"),
     (one_event(prompt="", seconds=1), "events.0.prompt", "got ''"),
     (one_event(prompt="x"), "events.0.seconds", "has no length"),
@@ -118,12 +118,12 @@ WRONG = [
     ({**BODY, "settings": {"strength": 2}}, "settings.strength", "strength must be"),
     ({**BODY, "settings": {"size": [10, 16]}}, "settings.size", "10 × 16"),
     ({**BODY, "settings": {"size": [8000, 8000]}}, "settings.size", "8000 × 8000"),
-    ({**BODY, "settings": {"colour": 2}}, "settings.colour", "no known key"),
+    ({**BODY, "settings": {"colour": 2}}, "settings.colour", "unknown key"),
     ({**BODY, "takes": 9}, "takes", "too many"),
     ({**BODY, "takes": 0}, "takes", "takes"),
     ({**BODY, "seed": -1}, "seed", "seed"),
     ({**BODY, "title": "x" * 999}, "title", "title"),
-    ({**BODY, "variables": {"pace": 1}}, "variables", "for a template"),
+    ({**BODY, "variables": {"pace": 1}}, "variables", "need a template"),
     (of_template(place="moon"), "variables.place", "moon"),
     (of_template(pace="x"), "variables.pace", "'x'"),
     (of_template(pcae=1), "variables.pcae", "no variable"),
@@ -195,7 +195,7 @@ def test_a_template_of_a_templates_video_keeps_its_variables(served):
         "seed": 5,
     }
     video = served.make(**body, scenario=None)
-    served.client.delete(f"/v1/videos/{video['id']}")
+    served.client.post(f"/v1/videos/{video['id']}/cancel")
     answer = served.client.post("/v1/templates", json={"name": "Square", "video": video["id"]})
     assert answer.status_code == 201
     found = {item["name"]: item for item in served.client.get("/v1/templates").json()["items"]}
@@ -235,13 +235,15 @@ def test_decisions_are_those_of_the_review(served, made):
 
 
 def test_history(served, made):
-    items = served.client.get("/v1/videos", params={"search": "KITCHEN wakes"}).json()["items"]
+    items = served.client.get("/v1/videos", params={"search": "KITCHEN wakes"}).json()["data"]
     assert made["id"] in {item["id"] for item in items}
-    assert served.client.get("/v1/videos", params={"status": "failed"}).json()["items"] == []
+    assert served.client.get("/v1/videos", params={"status": "failed"}).json()["data"] == []
     first = served.client.get("/v1/videos?limit=1").json()
-    rest = served.client.get("/v1/videos", params={"limit": 100, "after": first["next"]}).json()
-    assert first["items"][0]["id"] not in {item["id"] for item in rest["items"]}
-    assert rest["next"] is None
+    rest = served.client.get("/v1/videos", params={"limit": 100, "after": first["last_id"]}).json()
+    assert first["data"][0]["id"] not in {item["id"] for item in rest["data"]}
+    assert rest["has_more"] is False
+    oldest = served.client.get("/v1/videos?limit=1&order=asc").json()["data"][0]
+    assert oldest["created_at"] <= first["data"][0]["created_at"]
     assert error(served.client.get("/v1/videos?after=x"), 422)["field"] is None
     error(served.client.get("/v1/videos/v0000000000000000"), 404)
 
@@ -255,7 +257,7 @@ def test_events(served):
                 ready.set()
                 if line.startswith("data: "):
                     said.append(json.loads(line[6:]))
-                    if said[-1]["title"] == "listened to" and said[-1]["status"] == "done":
+                    if said[-1]["title"] == "listened to" and said[-1]["status"] == "completed":
                         return
 
     thread = threading.Thread(target=listen, daemon=True)
@@ -266,18 +268,24 @@ def test_events(served):
     thread.join(120)
     assert not thread.is_alive()
     own = [video for video in said if video["id"] == id]
-    assert own[0]["status"] in ("queued", "running") and own[-1]["status"] == "done"
-    assert len(own) > 2 and {video["status"] for video in own[1:-1]} <= {"queued", "running"}
+    assert own[0]["status"] in ("queued", "in_progress") and own[-1]["status"] == "completed"
+    assert len(own) > 2 and {video["status"] for video in own[1:-1]} <= {"queued", "in_progress"}
     with served.client.stream("GET", f"/v1/videos/{id}/events") as stream:
         line = next(line for line in stream.iter_lines() if line.startswith("data: "))
     assert json.loads(line[6:])["id"] == id
 
 
-def test_finished_videos_are_not_cancelled_but_forgotten(served):
-    id = served.make()["id"]
-    served.until(id, "done")
-    assert "forget=true" in error(served.client.delete(f"/v1/videos/{id}"), 409)["remedy"]
-    assert served.client.delete(f"/v1/videos/{id}?forget=true").json()["id"] == id
+def test_finished_videos_are_deleted_not_cancelled(served):
+    id = served.make(settings={"steps": 60, "strength": 0.0})["id"]
+    if served.video(id)["status"] != "completed":
+        assert "/cancel" in error(served.client.delete(f"/v1/videos/{id}"), 409)["remedy"]
+    served.until(id, "completed")
+    assert "DELETE" in error(served.client.post(f"/v1/videos/{id}/cancel"), 409)["remedy"]
+    assert served.client.delete(f"/v1/videos/{id}").json() == {
+        "id": id,
+        "object": "video.deleted",
+        "deleted": True,
+    }
     error(served.client.get(f"/v1/videos/{id}"), 404)
     assert not (served.studio.folder / "videos" / id).exists()
     error(served.client.delete(f"/v1/videos/{id}"), 404)
@@ -300,3 +308,93 @@ def test_the_document_of_the_api(served):
     answers = document["paths"]["/v1/videos"]["post"]["responses"]
     assert {"202", "409", "422", "429"} <= set(answers)
     assert answers["202"]["content"]["application/json"]["schema"]["$ref"].endswith("VideoAnswer")
+
+
+def test_more_takes_have_the_next_seeds(served):
+    id = served.until(served.make(seed=5)["id"], "completed")["id"]
+    made = served.client.post(f"/v1/videos/{id}/takes", json={"count": 2})
+    assert made.status_code == 202 and made.json()["status"] in ("queued", "in_progress")
+    video = served.until(id, "completed")
+    assert [take["seed"] for take in video["takes"]] == [5, 6, 7]
+    assert video["device_minutes"] > 0 and all(take["content"] for take in video["takes"])
+    many = served.client.post(f"/v1/videos/{id}/takes", json={"count": 900})
+    assert error(many, 409)["field"] == "count"
+
+
+def test_comments_at_a_time_and_the_time_of_a_decision(served):
+    id = served.until(served.make()["id"], "completed")["id"]
+    address = f"/v1/videos/{id}/decision"
+    served.client.post(address, json={"take": 1, "by": "Ada", "comment": "jumps", "time": 0.5})
+    told = {"take": 1, "by": "Bo", "verdict": "approved"}
+    take = served.client.post(address, json=told).json()["takes"][0]
+    assert [(e["action"], e["by"], e["time"]) for e in take["history"]] == [
+        ("comment", "Ada", 0.5),
+        ("approve", "Bo", None),
+    ]
+    assert take["decided_at"] == take["history"][1]["at"]
+    error(served.client.post(address, json={"take": 1, "by": "Ada"}), 422)
+    error(served.client.post(address, json={**told, "time": -1}), 422)
+    listed = served.client.get("/v1/videos", params={"review": "approved"}).json()["data"]
+    assert id in {video["id"] for video in listed}
+    listed = served.client.get("/v1/videos", params={"review": "rejected"}).json()["data"]
+    assert id not in {video["id"] for video in listed}
+
+
+def test_a_download_has_a_real_name(served):
+    id = served.until(served.make(title="Ball / 猫: 1")["id"], "completed")["id"]
+    said = served.client.get(f"/v1/videos/{id}/content").headers["content-disposition"]
+    assert said == "inline; filename*=utf-8''Ball-%E7%8C%AB-1-take-1.mp4"
+
+
+def test_head_is_get_without_a_body(served, made):
+    for path in ("/", "/v1/videos", f"/v1/videos/{made['id']}", "/v1/events", "/healthz"):
+        head = served.client.head(path)
+        assert head.status_code == 200 and head.content == b"", path
+    head = served.client.head(f"/v1/videos/{made['id']}/content")
+    whole = served.client.get(f"/v1/videos/{made['id']}/content")
+    assert int(head.headers["content-length"]) == len(whole.content) > 0
+
+
+def test_monitoring_needs_no_token(served):
+    with served.new_client() as anyone:
+        assert anyone.get("/healthz").json() == {"status": "ok"}
+        text = anyone.get("/metrics").text
+        assert "syncos_workers_alive 1" in text and 'syncos_takes{status="queued"}' in text
+        assert anyone.get("/v1/videos").status_code == 401
+        page = anyone.get("/", headers={"Accept": "text/html"})
+        assert page.status_code == 401 and "token" in page.text and "<form" in page.text
+        assert anyone.get("/static/style/base.css").status_code == 200
+        assert anyone.get("/").json()["error"]["message"]
+
+
+def test_no_error_ends_a_worker(served, monkeypatch):
+    """A full disk while files are removed, and a listener that fails, must not stop the queue."""
+    from syncos_jax.studio import worker
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "preview_file", full)
+    failures = []
+
+    def fail_twice(*arguments, ended=served.studio.jobs.ended):
+        if len(failures) < 2:
+            failures.append(arguments)
+            full()
+        ended(*arguments)
+
+    monkeypatch.setattr(served.studio.jobs, "ended", fail_twice)
+    announce = served.studio.jobs._on_change
+    monkeypatch.setattr(served.studio.jobs, "_on_change", lambda id: (announce(id), full()))
+    first = served.make()["id"]
+    served.until(first, "completed")
+    assert len(failures) == 2
+    served.until(served.make()["id"], "completed")
+    assert served.client.get("/healthz").status_code == 200
+
+
+def test_a_dead_worker_is_reported(served, monkeypatch):
+    monkeypatch.setattr(type(served.studio.workers[0]), "is_alive", lambda self: False)
+    answer = served.client.get("/healthz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "failed"})

@@ -9,7 +9,7 @@ from studio_thread import BODY, TOKEN, serving
 
 from syncos_jax.errors import InputError
 from syncos_jax.studio import StudioSettings, security
-from syncos_jax.studio.hosts import is_allowed
+from syncos_jax.studio.security import is_allowed
 from syncos_jax.studio.studio import Studio
 
 MARKUP = '"><script>alert(1)</script>\u202e{{7*7}}${x}\u0000'
@@ -164,14 +164,14 @@ def test_templates_lead_nowhere(served, tmp_path):
     assert "link" not in served.client.get("/v1/templates").text
     for name in ("link", "../templates/link", "../../outside", str(secret.with_suffix(""))):
         assert served.client.post("/v1/plan", json={"template": name}).status_code == 404
-    video = served.until(served.make()["id"], "done")
+    video = served.until(served.make()["id"], "completed")
     for name in ("../x", "a/b", "", ".hidden", "x" * 100, "a\x00b", "a\nb", "..", "a\\b"):
         answer = served.client.post("/v1/templates", json={"name": name, "video": video["id"]})
         assert answer.status_code == 422 and answer.json()["error"]["field"] == "name", name
 
 
 def test_symbolic_links_are_not_followed(served, tmp_path):
-    video = served.until(served.make()["id"], "done")
+    video = served.until(served.make()["id"], "completed")
     folder = served.studio.folder / "videos" / video["id"]
     secret = tmp_path / "secret.mp4"
     secret.write_text("secret")
@@ -192,8 +192,8 @@ def test_markup_is_data(served):
     story = {"global": MARKUP, "events": [{"prompt": MARKUP, "seconds": 2}]}
     video = served.make(scenario=story, title=MARKUP)
     assert video["scenario"]["events"][0]["prompt"] == MARKUP and video["title"] == MARKUP
-    video = served.until(video["id"], "done", "failed")
-    assert video["status"] == "done", video["error"]
+    video = served.until(video["id"], "completed", "failed")
+    assert video["status"] == "completed", video["error"]
     say = {"take": 1, "verdict": "rejected", "by": MARKUP, "comment": MARKUP}
     answer = served.client.post(f"/v1/videos/{video['id']}/decision", json=say)
     assert answer.status_code == 200
@@ -288,7 +288,7 @@ def test_slow_clients_are_left(served, monkeypatch):
 
 def test_a_client_that_takes_no_answer_is_left(served, monkeypatch):
     monkeypatch.setattr(security, "STALL_SECONDS", 0.5)
-    video = served.until(served.make()["id"], "done")
+    video = served.until(served.make()["id"], "completed")
     path = served.studio.folder / "videos" / video["id"] / "take1.mp4"
     with path.open("ab") as file:
         file.truncate(64 * 2**20)
@@ -314,7 +314,7 @@ def test_the_queue_and_the_disk_are_bounded(served, monkeypatch):
     assert answer.status_code == 429 and answer.headers["retry-after"]
     monkeypatch.setattr(type(studio), "disk_bytes", lambda self: 10**15)
     answer = served.client.post("/v1/videos", json=BODY)
-    assert answer.status_code == 503 and "forget=true" in answer.json()["error"]["remedy"]
+    assert answer.status_code == 503 and "Delete videos" in answer.json()["error"]["remedy"]
 
 
 def test_one_studio_a_folder(served):

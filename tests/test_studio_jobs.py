@@ -73,11 +73,11 @@ def test_two_threads_never_claim_the_same(jobs):
 def test_a_video_is_done_when_its_takes_are(jobs):
     add(jobs, "a", takes=2)
     video, _ = jobs.claim()
-    jobs.ended(video, 1, "done", 2.0)
-    assert statuses(jobs, "a") == ("running", ["done", "queued"])
+    jobs.ended(video, 1, "completed", 2.0)
+    assert statuses(jobs, "a") == ("in_progress", ["completed", "queued"])
     jobs.claim()
     jobs.ended(video, 2, "failed", None, ("it diverges", "Take another seed"))
-    assert statuses(jobs, "a") == ("failed", ["done", "failed"])
+    assert statuses(jobs, "a") == ("failed", ["completed", "failed"])
     assert jobs.get("a").error == {"message": "it diverges", "remedy": "Take another seed"}
     assert jobs.get("a").ended is not None and jobs.places() == {}
 
@@ -89,7 +89,7 @@ def test_cancelling(jobs):
     add(jobs, "runs", takes=3)
     video, take = jobs.claim()
     jobs.cancel("runs")
-    assert statuses(jobs, "runs") == ("cancelling", ["running", "cancelled", "cancelled"])
+    assert statuses(jobs, "runs") == ("cancelling", ["in_progress", "cancelled", "cancelled"])
     assert jobs.claim() is None
     jobs.ended(video, take.take, "cancelled")
     assert statuses(jobs, "runs") == ("cancelled", ["cancelled"] * 3)
@@ -100,8 +100,8 @@ def test_cancelled_while_the_last_take_was_being_written(jobs):
     add(jobs, "a")
     video, _ = jobs.claim()
     jobs.cancel("a")
-    jobs.ended(video, 1, "done", 2.0)  # the worker was past the place where it looks
-    assert statuses(jobs, "a") == ("cancelled", ["done"])
+    jobs.ended(video, 1, "completed", 2.0)  # the worker was past the place where it looks
+    assert statuses(jobs, "a") == ("cancelled", ["completed"])
 
 
 def test_the_same_key_makes_one_video(jobs):
@@ -120,7 +120,7 @@ def test_the_queue_is_bounded(jobs):
     assert jobs.get("b") is None
     add(jobs, "c", takes=1, most=4)
     jobs.claim()
-    add(jobs, "d", takes=1, most=4)  # what is being made waits no more
+    add(jobs, "d", takes=1, most=4)  # a running take is not queued
 
 
 def test_listing(jobs):
@@ -128,9 +128,9 @@ def test_listing(jobs):
         add(jobs, f"v{index}", title=f"Video {index}")
     found, more = jobs.history(limit=2)
     assert [video.id for video in found] == ["v4", "v3"]
-    found, more = jobs.history(limit=2, after=more)
+    found, more = jobs.history(limit=2, after=found[-1].number)
     assert [video.id for video in found] == ["v2", "v1"]
-    assert jobs.history(limit=2, after=more) == ([jobs.get("v0")], None)
+    assert jobs.history(limit=2, after=found[-1].number) == ([jobs.get("v0")], False)
     assert [video.id for video in jobs.history(search="CAT video 3")[0]] == ["v3"]
     assert jobs.history(search="100%' OR 1=1 --")[0] == []
     jobs.cancel("v2")
@@ -143,12 +143,12 @@ def test_what_a_killed_process_was_making_is_first_again(tmp_path):
     add(jobs, "a", takes=2)
     add(jobs, "b")
     video, _ = jobs.claim()
-    jobs.ended(video, 1, "done", 1.0)
+    jobs.ended(video, 1, "completed", 1.0)
     jobs.claim()
     jobs.close()
     again = Jobs(tmp_path / "jobs.sqlite")
     again.recover()
-    assert statuses(again, "a") == ("running", ["done", "queued"])
+    assert statuses(again, "a") == ("in_progress", ["completed", "queued"])
     assert statuses(again, "b") == ("queued", ["queued"])
     video, take = again.claim()
     assert (video.id, take.take, take.deaths) == ("a", 2, 1)
@@ -166,12 +166,12 @@ def test_one_that_kills_the_process_each_time_fails_in_the_end(tmp_path):
         jobs.recover()
     video, take = jobs.claim()
     assert video.id == "b"  # is not held up
-    jobs.ended(video, take.take, "done", 1.0)
+    jobs.ended(video, take.take, "completed", 1.0)
     for death in range(PATIENCE, MAX_DEATHS):
         assert jobs.claim()[0].id == "a", death
         jobs.recover()
     assert statuses(jobs, "a") == ("failed", ["failed"])
-    assert "died 10 times" in jobs.get("a").error["message"]
+    assert "crashed 10 times" in jobs.get("a").error["message"]
     assert jobs.claim() is None
     jobs.close()
 
@@ -217,10 +217,60 @@ def test_what_was_accepted_outlives_a_kill(tmp_path):
 def test_files_that_are_something_else(tmp_path):
     path = tmp_path / "jobs.sqlite"
     path.write_bytes(b"no database" * 100)
-    with pytest.raises(InputError, match="is not a file of jobs"):
+    with pytest.raises(InputError, match="is not a job database"):
         Jobs(path)
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as db:
         db.execute("PRAGMA user_version=7")
     with pytest.raises(InputError, match="has version 7, but this package reads 1"):
         Jobs(other)
+
+
+def test_a_queued_video_moves(jobs):
+    for id in "abcd":
+        add(jobs, id)
+    jobs.claim()
+    assert jobs.move("d", 1) and jobs.places() == {"a": 0, "d": 1, "b": 2, "c": 3}
+    assert jobs.move("d", 2) and jobs.places() == {"a": 0, "b": 1, "d": 2, "c": 3}
+    assert jobs.move("b", 99) and jobs.places() == {"a": 0, "d": 1, "c": 2, "b": 3}
+    assert not jobs.move("a", 1) and not jobs.move("x", 1)
+    assert [jobs.claim()[0].id for _ in range(3)] == ["d", "c", "b"]
+
+
+def test_more_takes(jobs):
+    add(jobs, "a", takes=2)
+    for take in (1, 2):
+        video, _ = jobs.claim()
+        jobs.ended(video, take, "completed", 1.0, None, 2.5)
+    assert [take.seed for take in jobs.add_takes("a", 2, 9).takes] == [0, 1, 2, 3]
+    assert statuses(jobs, "a") == ("queued", ["completed", "completed", "queued", "queued"])
+    assert jobs.device_seconds() == 5.0 and jobs.counts()["queued"] == 2
+    with pytest.raises(QueueFull):
+        jobs.add_takes("a", 8, 9)
+    jobs.cancel("a")
+    assert len(jobs.add_takes("a", 1, 9).takes) == 4 and jobs.add_takes("none", 1, 9) is None
+
+
+def test_a_database_of_the_first_version_is_migrated(tmp_path):
+    path = tmp_path / "jobs.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript("""
+        CREATE TABLE videos (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+          title TEXT NOT NULL, status TEXT NOT NULL, model TEXT NOT NULL, template TEXT,
+          variables TEXT, settings TEXT, scenario TEXT NOT NULL, seed INTEGER NOT NULL, error TEXT,
+          created TEXT NOT NULL, started TEXT, ended TEXT, words TEXT NOT NULL, key TEXT UNIQUE,
+          body TEXT);
+        CREATE TABLE takes (video INTEGER NOT NULL REFERENCES videos(number) ON DELETE CASCADE,
+          take INTEGER NOT NULL, seed INTEGER NOT NULL, status TEXT NOT NULL, seconds REAL,
+          deaths INTEGER NOT NULL DEFAULT 0, row INTEGER NOT NULL DEFAULT 0,
+          PRIMARY KEY (video, take));
+        INSERT INTO videos VALUES (1, 'a', 't', 'running', 'demo', NULL, NULL, NULL,
+          '{"events": []}', 0, NULL, '2026-01-01T00:00:00Z', NULL, NULL, 't', NULL, NULL);
+        INSERT INTO takes VALUES (1, 1, 0, 'done', 2.0, 0, 0), (1, 2, 1, 'running', NULL, 0, 0);
+        PRAGMA user_version = 1;
+    """)
+    old.close()
+    jobs = Jobs(path)
+    assert statuses(jobs, "a") == ("in_progress", ["completed", "in_progress"])
+    jobs.recover()
+    assert jobs.claim()[1].take == 2

@@ -19,7 +19,7 @@ def kill(kills, videos):
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:] + run.stdout[-3000:]
     found = json.loads(run.stdout)
-    assert found["statuses"] == {"done": videos}, found
+    assert found["statuses"] == {"completed": videos}, found
     assert found["kills"] == kills and found["records"] == videos
     assert found["most_often_made"] == 1 and found["left_over"] == []
     assert found["decisions_kept"] == found["decided"]
@@ -59,10 +59,10 @@ def test_cancelling_stops_the_run_within_two_rows(tmp_path, monkeypatch):
         assert served.video(waiting)["place"] == 1
         while len([row for row in rows if row[2] == "sampling"]) < 3:
             time.sleep(0.05)
-        answer = served.client.delete(f"/v1/videos/{waiting}").json()
+        answer = served.client.post(f"/v1/videos/{waiting}/cancel").json()
         assert answer["status"] == "cancelled" and answer["place"] is None
         begin = time.monotonic()
-        answer = served.client.delete(f"/v1/videos/{first}").json()
+        answer = served.client.post(f"/v1/videos/{first}/cancel").json()
         answered = time.monotonic()
         assert answer["status"] in ("cancelling", "cancelled")
         video = served.until(first, "cancelled")
@@ -71,5 +71,5 @@ def test_cancelling_stops_the_run_within_two_rows(tmp_path, monkeypatch):
         assert len(after) <= 2, (len(after), answered - begin)
         folder = served.studio.folder / "videos" / first
         assert [path.name for path in folder.iterdir()] == []
-        again = served.client.delete(f"/v1/videos/{first}")
+        again = served.client.post(f"/v1/videos/{first}/cancel")
         assert again.status_code == 409

@@ -30,7 +30,13 @@ def test_from_opening_the_page_to_an_approved_take(browser, server):
         page.seen("Place 1 in the queue").wait_for()
         assert server.bodies[-1]["template"] == TEMPLATE["name"]
         server.advance(
-            "v1", status="running", place=0, phase="sampling", step=12, steps=50, seconds_left=42
+            "v1",
+            status="in_progress",
+            place=0,
+            phase="sampling",
+            step=12,
+            steps=50,
+            seconds_left=42,
         )
         page.seen("Sampling: step 12 of 50").wait_for()
         assert "Take 1 of 2 · about 42 s left" in tab.locator(".progress-left").inner_text()
@@ -75,7 +81,7 @@ def test_a_late_answer_does_not_undo_what_an_event_told(page, server):
     page.seen("Place 1 in the queue").wait_for()
     while not server.held:
         page.tab.wait_for_timeout(10)
-    server.advance("v1", status="running", place=0, phase="sampling", step=12, steps=50)
+    server.advance("v1", status="in_progress", place=0, phase="sampling", step=12, steps=50)
     page.seen("Sampling: step 12 of 50").wait_for()
     with page.tab.expect_response("**/v1/videos/v1"):
         server.sends.set()
@@ -253,7 +259,7 @@ def test_history(page, server):
     tab.get_by_label("Search titles and prompts").fill("")
     tab.get_by_role("radio", name="Waiting").check()
     tab.locator(".history:not(:has(li + li))").get_by_text("Waiting one").wait_for()
-    server.advance("v27", status="running", place=0, phase="sampling", step=25, steps=50)
+    server.advance("v27", status="in_progress", place=0, phase="sampling", step=25, steps=50)
     page.seen("Sampling: step 25 of 50").wait_for()
     tab.get_by_label("Search titles and prompts").fill("nowhere")
     page.seen("Nothing fits. Try other words, or show all.").wait_for()
@@ -263,7 +269,7 @@ def test_cancel_and_template(page, server):
     tab = page.tab
     server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1, "title": "Beach"})
     page.go("#/videos/v1")
-    server.advance("v1", status="running", place=0, phase="sampling", step=1, steps=50)
+    server.advance("v1", status="in_progress", place=0, phase="sampling", step=1, steps=50)
     page.seen("step 1 of 50").wait_for()
     page.button("Cancel").click()
     tab.locator(".progress-words").get_by_text("Stopping").wait_for()
@@ -306,7 +312,7 @@ def test_polling_where_events_do_not_come_through(browser, files):
         server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1})
         page.go("#/videos/v1")
         page.seen("Place 1 in the queue").wait_for()
-        server.advance("v1", status="running", place=0, phase="decoding")
+        server.advance("v1", status="in_progress", place=0, phase="decoding")
         page.tab.locator(".progress-words").get_by_text("Decoding").wait_for()
         server.finish("v1")
         page.button("Approve take A").wait_for()

@@ -18,7 +18,7 @@ def operations(tmp_path_factory):
     folder = tmp_path_factory.mktemp("schema") / "studio"
     with serving(folder, queue=3, seconds=4.0, clips=2000) as served:
         made = served.make()
-        served.until(made["id"], "done")
+        served.until(made["id"], "completed")
         document = served.client.get("/openapi.json").json()
         for path in STREAMS:  # they do not end
             del document["paths"][path]

@@ -1,4 +1,4 @@
-"""The HTTP API and the page, as one app."""
+"""The HTTP API and the page as one ASGI app."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.studio import routes, routes_videos
 from syncos_jax.studio.api_errors import ApiError, Finding, field_of, findings
 from syncos_jax.studio.document_cache import DocumentCache
+from syncos_jax.studio.forms import FormsAsJson
 from syncos_jax.studio.responses import JsonResponse, error_response
 from syncos_jax.studio.security import Guard
 from syncos_jax.studio.settings import StudioSettings
@@ -31,9 +32,10 @@ __all__ = ["create_app"]
 
 
 def create_app(settings: StudioSettings) -> FastAPI:
-    """The studio as an ASGI app; its lifespan starts and stops the workers.
+    """The studio as an ASGI app, whose lifespan starts and stops the workers.
 
-    Raises InputError where the folder cannot be used.
+    Raises:
+        InputError: the folder cannot be used.
     """
     studio = Studio(settings)
 
@@ -47,13 +49,13 @@ def create_app(settings: StudioSettings) -> FastAPI:
         finally:
             studio.stop()
             if not await asyncio.to_thread(studio.join):
-                _log.warning("a worker is within a compilation and is not waited for")
+                _log.warning("a worker is still compiling; not waiting for it")
 
     app = FastAPI(
         title="syncos studio",
         version=syncos_jax.__version__,
-        description="Makes, keeps and judges long videos of several events.",
-        docs_url=None,  # it would load scripts from elsewhere
+        description="Generate, store and review long videos of several events.",
+        docs_url=None,  # it loads scripts from other sites
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -64,18 +66,21 @@ def create_app(settings: StudioSettings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(routes_videos.router)
     app.add_middleware(DocumentCache, documents=studio.documents)
-    app.add_middleware(  # the last one comes first
+    app.add_middleware(FormsAsJson)
+    app.add_middleware(  # the last one runs first
         Guard,
         hosts=settings.hosts,
         body_bytes=settings.body_bytes,
         token=settings.token,
         cookie=f"syncos_{settings.port}",
+        open_paths=("/healthz", "/metrics", "/static/"),
+        locked=(routes.PAGE / "locked.html").read_bytes(),
     )
     return app
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """Every error is answered in the same words, and none of a client's is the server's."""
+    """Answer every error in one form; a client's error is never a server error."""
 
     @app.exception_handler(ApiError)
     async def _api_error(_: Request, error: ApiError) -> Response:
@@ -85,7 +90,7 @@ def _handle_errors(app: FastAPI) -> None:
     async def _not_valid(_: Request, error: RequestValidationError) -> Response:
         raw = error.errors()
         if any(item["type"] == "json_invalid" for item in raw):
-            said = Finding("the body is not readable as JSON", "Send a JSON object")
+            said = Finding("the body is not valid JSON", "Send a JSON object")
             return error_response(ApiError(400, said))
         return error_response(ApiError(422, list(_findings(raw))))
 
@@ -102,13 +107,13 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(OSError)
     async def _os_error(_: Request, error: OSError) -> Response:
         _log.error("%s", error)
-        said = Finding(f"the disk: {os.strerror(error.errno or 0)}", "Look at the server's disk")
+        said = Finding(f"the disk: {os.strerror(error.errno or 0)}", "Check the server's disk")
         return error_response(ApiError(503, said, {"Retry-After": "60"}))
 
     @app.exception_handler(sqlite3.Error)
     async def _no_jobs(_: Request, error: sqlite3.Error) -> Response:
-        _log.error("the file of jobs: %s", error)
-        said = Finding("the file of jobs cannot be written", "Look at the server's disk")
+        _log.error("the job database: %s", error)
+        said = Finding("the job database cannot be written", "Check the server's disk")
         return error_response(ApiError(503, said, {"Retry-After": "60"}))
 
     @app.exception_handler(ClientDisconnect)
@@ -123,9 +128,9 @@ def _findings(raw: Iterable[Any]) -> Iterable[Finding]:
         kind, said = item["type"], str(item.get("ctx", {}).get("error", item["msg"]))
         name = path[:100] or "the body"
         if kind == "missing":
-            found = Finding(f"{name} is missing", "Give it")
+            found = Finding(f"{name} is missing", "Add it")
         elif kind == "extra_forbidden":
-            found = Finding(f"{name} is no known key", "Leave it out")
+            found = Finding(f"unknown key {name}", "Remove it")
         else:
             found = Finding(f"{name}: {said[:1].lower()}{said[1:][:200]}", "Change it")
         yield Finding(found.message, found.remedy, field_of(path[:100]))

@@ -1,9 +1,11 @@
-"""A video as the API shows it: what is stored, what is on its way, what was decided."""
+"""Videos as the API returns them: what is stored, the progress, the decisions."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +13,35 @@ from syncos_jax.errors import InputError
 from syncos_jax.studio.event_bus import EventBus, Progress
 from syncos_jax.studio.jobs import Jobs
 from syncos_jax.studio.records import DONE, ENDED, QUEUED, Take, Video
-from syncos_jax.studio.review.approvals import FILE, Reviews, file_sha256, read_reviews
+from syncos_jax.studio.review.approvals import FILE, Entry, Reviews, file_sha256, read_reviews
 
 _KEPT = 500
 Stamp = tuple[int, int, int] | None
 
 
 def take_file(folder: Path, take: int) -> Path:
-    """The video file of a take in its video's folder."""
+    """Path of a take's video file in its video's folder."""
     return folder / f"take{take}.mp4"
 
 
 def thumbnail_file(folder: Path, take: int) -> Path:
-    """The small picture of a take."""
+    """Path of a take's thumbnail."""
     return folder / f"take{take}.thumbnail.png"
 
 
+def download_name(title: str, take: int) -> str:
+    """File name under which a take is saved: its title without characters that systems refuse."""
+    words = re.sub(r"[^\w]+", " ", title).split()
+    return f"{'-'.join(words)[:80] or 'video'}-take-{take}.mp4"
+
+
 def preview_file(folder: Path) -> Path:
-    """What a take looks like while it is being made."""
+    """Path of the preview of the take in progress."""
     return folder / "preview.png"
 
 
 def stamp(path: Path) -> Stamp:
-    """What changes with a file's contents; None where there is none."""
+    """Inode, modification time and size of a file; None if it does not exist."""
     try:
         stat = path.stat()
     except OSError:
@@ -42,12 +50,12 @@ def stamp(path: Path) -> Stamp:
 
 
 class Documents:
-    """Makes the documents, and keeps them as long as nothing has changed.
+    """Builds the documents of videos and caches them until something changes.
 
     Args:
-        jobs: what is stored.
-        events: progress of what is being made.
-        root: holds a folder for each video, named after its id.
+        jobs: the job database.
+        events: progress of running takes.
+        root: folder that holds a folder per video, named by its id.
     """
 
     def __init__(self, jobs: Jobs, events: EventBus, root: Path) -> None:
@@ -59,24 +67,24 @@ class Documents:
         self._reviews: dict[Path, tuple[Stamp, Reviews]] = {}
 
     def folder(self, id: str) -> Path:
-        """Of a video's files; `id` must be one that is stored."""
+        """Folder of a stored video's files."""
         return self._root / id
 
     def _state(self, id: str, takes: int) -> tuple[Any, ...]:
-        """What a document follows from, beside what is stored: it changes when they do."""
+        """What a document depends on besides the database."""
         folder = self._root / id
         files = [folder / FILE, *(take_file(folder, take) for take in range(1, takes + 1))]
         return self._events.revision, takes, *map(stamp, files)
 
     def kept(self, id: str) -> bytes | None:
-        """As `json`, where that is at hand; never waits."""
+        """The result of `json` if it is cached; never waits."""
         known = self._known.get(id)
         if known is None or known[0] != self._state(id, known[0][1]):
             return None
         return known[1]
 
     def json(self, id: str) -> bytes | None:
-        """A video's document as JSON on one line; None where there is no such video."""
+        """A video's document as JSON on one line; None if there is no such video."""
         if (kept := self.kept(id)) is not None:
             return kept
         revision = self._events.revision
@@ -92,27 +100,39 @@ class Documents:
         return raw
 
     def document(self, video: Video, places: dict[str, int] | None = None) -> dict[str, Any]:
-        """A video as plain values; `places` as `Jobs.places` has them."""
-        under_way = self._events.of(video.id)
-        progress = under_way[0] if under_way else None
+        """A video as plain values; `places` as returned by `Jobs.places`."""
+        running = self._events.of(video.id)
+        progress = running[0] if running else None
         has_ended = video.status in ENDED
         place = None if has_ended else (places or self._jobs.places()).get(video.id)
         preview = None
         if progress is not None and progress.preview:
             preview = f"/v1/videos/{video.id}/preview?v={progress.preview}"
+        spent = sum(take.device_seconds for take in video.takes)
+        events = [event["prompt"] for event in video.scenario["events"]]
+        error = None if video.error is None else {"code": "generation_failed", **video.error}
         return {
             "id": video.id,
+            "object": "video",
+            "model": video.model,
             "title": video.title,
+            "prompt": " | ".join(filter(None, [video.scenario.get("global", ""), *events])),
+            "seconds": None if video.seconds is None else f"{video.seconds:g}",
+            "size": video.size,
             "status": video.status,
+            "progress": percent(video, progress),
             "place": place,
             "phase": progress.phase if progress else None,
+            "phase_seconds": round(time.monotonic() - progress.began, 1) if progress else None,
             "step": progress.step if progress else 0,
             "steps": progress.steps or None if progress else None,
-            "seconds_left": None if has_ended else seconds_left(video, under_way),
-            "error": video.error,
-            "created": video.created,
-            "started": video.started,
-            "ended": video.ended,
+            "seconds_left": None if has_ended else seconds_left(video, running),
+            "device_minutes": round(spent / 60, 3),
+            "error": error,
+            "created_at": unix_time(video.created),
+            "started_at": unix_time(video.started),
+            "completed_at": unix_time(video.ended),
+            "expires_at": None,
             "template": video.template,
             "variables": video.variables,
             "scenario": video.scenario,
@@ -126,32 +146,39 @@ class Documents:
         path = take_file(folder, take.take)
         address = f"/v1/videos/{video.id}"
         made = take.status == DONE and path.is_file()
-        verdict, by, comment = self.decision(path) if made else ("undecided", None, None)
+        verdict, decision, entries = self.review(path) if made else ("undecided", None, [])
         thumbnail = made and thumbnail_file(folder, take.take).is_file()
         return {
             "take": take.take,
             "seed": take.seed,
             "status": take.status,
             "seconds": take.seconds,
+            "device_minutes": round(take.device_seconds / 60, 3),
             "content": f"{address}/content?take={take.take}" if made else None,
             "thumbnail": f"{address}/thumbnail?take={take.take}" if thumbnail else None,
             "verdict": verdict,
-            "by": by,
-            "comment": comment,
+            "by": decision.by if decision else None,
+            "comment": decision.comment if decision else None,
+            "decided_at": decision.at if decision else None,
+            "history": [
+                {"action": e.action, "by": e.by, "at": e.at, "comment": e.comment, "time": e.time}
+                for e in entries
+            ],
         }
 
-    def decision(self, path: Path) -> tuple[str, str | None, str | None]:
-        """Verdict, name and comment of the entry that decided last."""
+    def review(self, path: Path) -> tuple[str, Entry | None, list[Entry]]:
+        """Verdict on a video file, the entry that decided it, and all entries, oldest first."""
         try:
             reviews = self._read_reviews(path.parent)
         except InputError:  # damaged from outside; the videos can still be watched
-            return "undecided", None, None
-        entry = reviews.decision(path.name)
-        if entry is None:
-            return "undecided", None, None
-        if reviews.status(path.name, self._sha256(path)) not in ("approved", "rejected"):
-            return "undecided", None, None
-        return reviews.status(path.name, entry.sha256), entry.by, entry.comment
+            return "undecided", None, []
+        entries = reviews.of(path.name)
+        if not entries:
+            return "undecided", None, []
+        status = reviews.status(path.name, self._sha256(path))
+        if status not in ("approved", "rejected"):
+            return "undecided", None, entries
+        return status, reviews.decision(path.name), entries
 
     def _read_reviews(self, folder: Path) -> Reviews:
         now = stamp(folder / FILE)
@@ -166,7 +193,7 @@ class Documents:
         return self._hashes[path][1]
 
     def drop(self, id: str) -> None:
-        """Forgets what is kept about a video that is gone."""
+        """Drop what is cached about a deleted video."""
         folder = self.folder(id)
         self._known.pop(id, None)
         self._reviews.pop(folder, None)
@@ -174,8 +201,21 @@ class Documents:
             del self._hashes[path]
 
 
+def percent(video: Video, progress: Progress | None) -> int:
+    """Progress over all takes of a video, 0 to 100."""
+    done = float(sum(take.status == DONE for take in video.takes))
+    if progress is not None and progress.steps:
+        done += min(1.0, progress.step / progress.steps)
+    return 100 if video.status == DONE else min(99, int(100 * done / max(1, len(video.takes))))
+
+
+def unix_time(iso: str | None) -> int | None:
+    """A time in ISO 8601 as a Unix time in seconds."""
+    return None if iso is None else int(datetime.fromisoformat(iso).timestamp())
+
+
 def seconds_left(video: Video, under_way: list[Progress]) -> float | None:
-    """Seconds until all takes of a video are done, as far as is known."""
+    """Estimated seconds until all takes of a video are done; None if unknown."""
     if not under_way or any(progress.left is None for progress in under_way):
         return None
     now = time.monotonic()

@@ -117,6 +117,11 @@ class Engine:
         """Whether `pipeline` answers at once."""
         return self._ready.is_set()
 
+    @property
+    def devices_per_worker(self) -> int:
+        """Number of devices that make one take together; 1 until the model is loaded."""
+        return self._pipelines[0].placement.mesh.devices.size if self._pipelines else 1
+
     @cached_property
     def multiple(self) -> int:
         """What width and height must be divisible by, pixels."""
@@ -160,4 +165,33 @@ class Engine:
                 "strength": None,
                 "seed": 0,
             },
+            "presets": presets(model.steps),
+            "vocabulary": vocabulary(model.name),
+            "devices": self.devices_per_worker,
+            "rate": settings.rate and {"per_hour": settings.rate, "currency": settings.currency},
         }
+
+
+def vocabulary(name: str) -> dict[str, list[str]] | None:
+    """Words that a model was trained on, by kind; None if they are not few."""
+    if name != "demo":
+        return None
+    from syncos_jax.metrics.world.attributes import COLOURS, SHAPES
+    from syncos_jax.metrics.world.words import MOVES, PLACES
+
+    return {
+        "colours": list(COLOURS),
+        "shapes": list(SHAPES),
+        "backgrounds": [words[0] for words in PLACES.values()],
+        "motions": [words[0][0] for words in MOVES.values()],
+    }
+
+
+def presets(steps: int) -> list[dict[str, Any]]:
+    """Named sets of settings; null stands for the model's own value."""
+    none = {"steps": None, "guidance": None, "strength": None}
+    return [
+        {"name": "published", "settings": none},
+        {"name": "fast", "settings": {**none, "steps": max(4, steps // 3), "strength": 0.5}},
+        {"name": "four_steps", "settings": {**none, "steps": 4, "strength": 0.5}},
+    ]

@@ -1,4 +1,4 @@
-"""What is on its way: phase and step of every take that is being made, and who listens."""
+"""Progress of running takes, and server-sent events about changed videos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Render = Callable[[str], Awaitable[bytes | None]]
 
@@ -17,26 +17,28 @@ PHASES = {
     "decode": "decoding",
     "write": "writing",
 }
-"""Phase of a run -> what the API calls it."""
+"""Phase of a run and its name in the API."""
 
 HEARTBEAT_SECONDS = 15.0
 PUBLISH_SECONDS = 0.5
-"""Between two events about the progress of a video."""
+"""Minimum interval between events about the progress of a video."""
 MAX_LISTENERS = 200
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a take stands.
+    """Progress of a take.
 
     Attributes:
         take: its number.
         phase: a value of `PHASES`.
-        step, steps: denoising steps done and in all.
-        left: seconds until this take is done; None where not known.
-        each: seconds that a whole take lasts; None where not known.
-        at: of `time.monotonic`, when this was so.
+        step: denoising steps done.
+        steps: denoising steps in total.
+        left: seconds until this take is done; None if unknown.
+        each: seconds that a whole take needs; None if unknown.
+        at: `time.monotonic` of this report.
         preview: number of the newest preview; 0 for none.
+        began: `time.monotonic` when the phase began; set by `EventBus.set`.
     """
 
     take: int
@@ -47,11 +49,14 @@ class Progress:
     each: float | None = None
     at: float = 0.0
     preview: int = 0
+    began: float = 0.0
 
 
 class EventBus:
-    """Progress by video id, and the listeners of events. Progress is set by workers' threads;
-    listeners live in the loop of the server."""
+    """Progress by video id, and the listeners to changes.
+
+    Worker threads set the progress; listeners belong to the server's event loop.
+    """
 
     def __init__(self) -> None:
         self._progress: dict[str, dict[int, Progress]] = {}
@@ -60,28 +65,30 @@ class EventBus:
         self._listeners: set[Listener] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.revision = 0
-        """Grows whenever listeners are told of something."""
+        """Increases with every published change."""
 
     # -- progress --------------------------------------------------------------------------------
 
     def of(self, id: str) -> list[Progress]:
-        """Progress of a video's takes that are being made, the first take first."""
+        """Progress of a video's running takes, by take."""
         with self._lock:
             takes = self._progress.get(id, {})
             return [takes[number] for number in sorted(takes)]
 
     def set(self, id: str, progress: Progress, *, soon: bool = False) -> None:
-        """A take goes on; listeners hear of it at once with `soon`, else now and then."""
+        """Set the progress of a take; publish it at once with `soon`, else at intervals."""
         with self._lock:
             before = self._progress.setdefault(id, {}).get(progress.take)
-            self._progress[id][progress.take] = progress
+            same_phase = before is not None and before.phase == progress.phase
+            began = before.began if before is not None and same_phase else time.monotonic()
+            self._progress[id][progress.take] = replace(progress, began=began)
             time_passed = time.monotonic() - self._published.get(id, 0.0) >= PUBLISH_SECONDS
-            changed = before is None or before.phase != progress.phase
+            changed = not same_phase
         if soon or changed or time_passed:
             self.publish(id)
 
     def clear(self, id: str, take: int) -> None:
-        """A take is not being made any more."""
+        """Remove the progress of a take that has ended."""
         with self._lock:
             takes = self._progress.get(id, {})
             takes.pop(take, None)
@@ -92,11 +99,11 @@ class EventBus:
     # -- listeners -------------------------------------------------------------------------------
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop that listeners live in."""
+        """Set the event loop of the listeners."""
         self._loop = loop
 
     def publish(self, id: str) -> None:
-        """Tells everybody that a video has changed; may be called by any thread."""
+        """Announce that a video has changed; thread-safe."""
         with self._lock:
             self.revision += 1
             if id in self._progress:
@@ -110,16 +117,21 @@ class EventBus:
             listener.mark(id)
 
     @property
+    def count(self) -> int:
+        """Number of listeners."""
+        return len(self._listeners)
+
+    @property
     def full(self) -> bool:
-        """Whether there are as many listeners as there may be."""
+        """Whether the limit of listeners is reached."""
         return len(self._listeners) >= MAX_LISTENERS
 
     async def stream(self, id: str | None, render: Render) -> AsyncIterator[bytes]:
         """Server-sent events about one video, or about all of them.
 
         Args:
-            id: of the video, which is told of at once as it is; None for all.
-            render: gives the data of an event, None where the video is gone.
+            id: the video, sent at once as it is; None for all.
+            render: returns the data of an event, or None for a deleted video.
         """
         listener = Listener(id)
         self._listeners.add(listener)
@@ -130,13 +142,13 @@ class EventBus:
             self._listeners.discard(listener)
 
     def close(self) -> None:
-        """Ends all streams; called in the loop."""
+        """End all streams; to be called in the event loop."""
         for listener in list(self._listeners):
             listener.end()
 
 
 class Listener:
-    """Somebody who hears of changes. However slow it is, what waits for it are ids, each once."""
+    """One event stream. However slow its client, it holds each changed id once."""
 
     def __init__(self, id: str | None) -> None:
         self._id = id
@@ -145,18 +157,18 @@ class Listener:
         self._ended = False
 
     def mark(self, id: str) -> None:
-        """A video has changed."""
+        """Note that a video has changed."""
         if self._id in (None, id):
             self._changed[id] = None
             self._event.set()
 
     def end(self) -> None:
-        """No more events."""
+        """End the stream."""
         self._ended = True
         self._event.set()
 
     async def stream(self, render: Render) -> AsyncIterator[bytes]:
-        """See `EventBus.stream`."""
+        """As `EventBus.stream`."""
         yield b": listening\n\n"
         if self._id is not None:
             self.mark(self._id)
@@ -172,4 +184,4 @@ class Listener:
                 data = await render(id)
                 if data is not None:
                     yield b"event: video\ndata: " + data + b"\n\n"
-            await asyncio.sleep(0.1)  # what changes meanwhile is one event
+            await asyncio.sleep(0.1)  # changes meanwhile become one event

@@ -1,25 +1,19 @@
-"""Videos to be made and made, in SQLite: nothing that was accepted is lost, nothing is made twice.
+"""The queue of videos, in SQLite: accepted videos are never lost and never made twice.
 
-A video has takes; a take is what a worker makes at a time. Every change is one transaction (WAL,
-synchronous), so that a process that is killed leaves the file as it was before or as it is after.
-What is on its way (steps, phases) is not here but in `syncos_jax.studio.event_bus`.
+A video has takes; a worker makes one take at a time. Every change is one transaction (WAL,
+``synchronous=FULL``), so a killed process leaves the database as before or after it. Progress of
+running takes is kept in memory (`syncos_jax.studio.event_bus`).
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from syncos_jax.errors import InputError
+from syncos_jax.studio.job_database import JobDatabase, packed
 from syncos_jax.studio.records import (
     CANCELLED,
     CANCELLING,
-    COLUMNS,
     DONE,
     ENDED,
     FAILED,
@@ -28,8 +22,6 @@ from syncos_jax.studio.records import (
     PATIENCE,
     QUEUED,
     RUNNING,
-    TABLES,
-    VERSION,
     KeyTaken,
     QueueFull,
     Take,
@@ -38,150 +30,8 @@ from syncos_jax.studio.records import (
 )
 
 
-def _packed(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, allow_nan=False)
-
-
-class Jobs:
-    """The file of jobs; may be used by any thread.
-
-    Args:
-        path: of the file; made where there is none.
-        changed: called after a change with the video's id.
-
-    Raises InputError where the file is something else.
-    """
-
-    def __init__(self, path: Path, changed: Callable[[str], Any] = lambda id: None) -> None:
-        self.path = path
-        self.changed = changed
-        self._lock = threading.RLock()
-        self.work = threading.Condition()
-        """Notified when there is something to make."""
-        try:
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                self._db.execute(f"PRAGMA {pragma}").fetchall()
-            self._open()
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{path}: is not a file of jobs, or is damaged ({error}); move it away to begin "
-                "anew"
-            ) from error
-
-    def _open(self) -> None:
-        with self._transaction():
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not self._db.execute("SELECT name FROM sqlite_master").fetchall():
-                for statement in filter(str.strip, TABLES.split(";")):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={VERSION}")
-            elif version != VERSION:
-                raise InputError(
-                    f"{self.path}: version: is {version}, this package reads {VERSION}; use the "
-                    "version of syncos_jax that wrote it"
-                )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    def close(self) -> None:
-        """Nothing may be called afterwards."""
-        with self._lock:
-            self._db.close()
-
-    # -- reading ---------------------------------------------------------------------------------
-
-    def get(self, id: str) -> Video | None:
-        """A video with its takes; None where there is none."""
-        found = self._select("WHERE id = ?", (id,))
-        return found[0] if found else None
-
-    def history(
-        self, status: str | None = None, search: str = "", limit: int = 20, after: int | None = None
-    ) -> tuple[list[Video], int | None]:
-        """Videos, the newest first, and the number behind which there are more (None for none).
-
-        Args:
-            status: only of this one.
-            search: words that all stand in title or prompts.
-            limit: at most so many.
-            after: only those older than this number.
-        """
-        where, values = ["1"], list[Any]()
-        if status is not None:
-            where.append("status = ?")
-            values.append(status)
-        if after is not None:
-            where.append("number < ?")
-            values.append(after)
-        for word in search.casefold().split()[:20]:
-            where.append("instr(words, ?) > 0")
-            values.append(word)
-        clause = f"WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
-        found = self._select(clause, (*values, limit + 1))
-        return found[:limit], found[limit - 1].number if len(found) > limit else None
-
-    def _select(self, clause: str, values: Sequence[Any]) -> list[Video]:
-        with self._lock:
-            rows = self._db.execute(
-                f"SELECT {', '.join(COLUMNS)} FROM videos {clause}", values
-            ).fetchall()
-            return [self._video(row) for row in rows]
-
-    def _video(self, row: sqlite3.Row) -> Video:
-        values = {name: row[name] for name in COLUMNS}
-        for name in JSON:
-            values[name] = None if values[name] is None else json.loads(values[name])
-        takes = self._db.execute(
-            "SELECT take, seed, status, seconds, deaths, row FROM takes WHERE video = ? "
-            "ORDER BY take",
-            (row["number"],),
-        )
-        return Video(**values, takes=tuple(Take(*take) for take in takes))
-
-    def by_key(self, key: str) -> tuple[str, str] | None:
-        """Id and body of the video that was added with an idempotency key; None for none."""
-        with self._lock:
-            row = self._db.execute("SELECT id, body FROM videos WHERE key = ?", (key,)).fetchone()
-        return None if row is None else (row["id"], row["body"])
-
-    def places(self) -> dict[str, int]:
-        """Place in the queue of each video that has not ended; 0 for those that are being made."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT id, status FROM videos WHERE status IN (?, ?, ?) ORDER BY number",
-                (QUEUED, RUNNING, CANCELLING),
-            ).fetchall()
-        places, waiting = {}, 0
-        for row in rows:
-            waiting += row["status"] == QUEUED
-            places[row["id"]] = waiting if row["status"] == QUEUED else 0
-        return places
-
-    def waiting(self) -> int:
-        """Takes that nobody makes yet."""
-        with self._lock:
-            count = self._db.execute("SELECT count(*) FROM takes WHERE status = ?", (QUEUED,))
-            return count.fetchone()[0]
-
-    def unfinished_models(self) -> dict[str, int]:
-        """Model -> how many videos wait for it."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT model, count(*) FROM videos WHERE status IN (?, ?) GROUP BY model",
-                (QUEUED, RUNNING),
-            )
-            return dict(tuple(row) for row in rows)
+class Jobs(JobDatabase):
+    """The queue of videos; thread-safe."""
 
     # -- the queue -------------------------------------------------------------------------------
 
@@ -194,22 +44,24 @@ class Jobs:
         key: str | None = None,
         body: str | None = None,
     ) -> str:
-        """Puts a video behind the others; returns its id, or with a known `key` that of the video
-        that was added with it.
+        """Queue a video; return its id, or that of the video added earlier with the same `key`.
 
         Args:
-            id: of the new video.
+            id: id of the new video.
             values: title, model, template, variables, settings, scenario, seed.
-            seeds: one for each take.
-            most: takes that may wait.
-            key, body: what makes a repeated request the same one.
+            seeds: one per take.
+            most: maximum number of queued takes.
+            key: idempotency key.
+            body: digest of the request body; a repeated key must come with the same one.
 
-        Raises QueueFull, KeyTaken.
+        Raises:
+            QueueFull: there would be more than `most` queued takes.
+            KeyTaken: the key was used with another body.
         """
         scenario = values["scenario"]
         words = [values["title"], scenario.get("global", "")]
         words += [event["prompt"] for event in scenario["events"]]
-        with self._transaction() as db:
+        with self.transaction() as db:
             if key is not None:
                 old = db.execute("SELECT id, body FROM videos WHERE key = ?", (key,)).fetchone()
                 if old is not None and old["body"] != body:
@@ -220,24 +72,85 @@ class Jobs:
                 raise QueueFull
             row = {**values, "id": id, "status": QUEUED, "created": now(), "key": key, "body": body}
             row["words"] = " ".join(words).casefold()
-            row |= {name: _packed(values.get(name)) for name in JSON}
+            row |= {name: packed(values.get(name)) for name in JSON}
             number = db.execute(
                 f"INSERT INTO videos ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
                 tuple(row.values()),
             ).lastrowid
-            db.executemany(
-                "INSERT INTO takes (video, take, seed, status) VALUES (?, ?, ?, ?)",
-                [(number, index, seed, QUEUED) for index, seed in enumerate(seeds, 1)],
-            )
+            assert number is not None
+            db.execute("UPDATE videos SET position = number WHERE number = ?", (number,))
+            self._insert_takes(number, enumerate(seeds, 1))
         self.changed(id)
-        with self.work:
-            self.work.notify_all()
+        self._notify_workers()
         return id
 
+    def add_takes(self, id: str, count: int, most: int) -> Video | None:
+        """Queue `count` more takes of a video, with the seeds after its highest; None if missing.
+
+        A video that failed or was cancelled is returned unchanged.
+
+        Raises:
+            QueueFull: there would be more than `most` queued takes.
+        """
+        with self.transaction() as db:
+            video = self.get(id)
+            if video is None or video.status in (FAILED, CANCELLED, CANCELLING):
+                return video
+            if self.waiting() + count > most:
+                raise QueueFull
+            last = video.takes[-1].take
+            seed = max(take.seed for take in video.takes)
+            added = [(last + n, (seed + n) % 2**32) for n in range(1, count + 1)]
+            self._insert_takes(video.number, added)
+            running = any(take.status == RUNNING for take in video.takes)
+            db.execute(
+                "UPDATE videos SET status = ?, ended = NULL, error = NULL WHERE number = ?",
+                (RUNNING if running else QUEUED, video.number),
+            )
+        self.changed(id)
+        self._notify_workers()
+        return self.get(id)
+
+    def move(self, id: str, place: int) -> bool:
+        """Move a queued video to a position of the queue, from 1; whether it was queued."""
+        with self.transaction() as db:
+            rows = db.execute(
+                "SELECT id, number, position FROM videos WHERE status = ? "
+                "ORDER BY position, number",
+                (QUEUED,),
+            ).fetchall()
+            ids = [row["id"] for row in rows]
+            if id not in ids:
+                return False
+            moved = rows[ids.index(id)]
+            others = [row for row in rows if row["id"] != id]
+            at = min(max(place, 1), len(rows)) - 1
+            before = others[at - 1]["position"] if at else rows[0]["position"] - 2
+            after = others[at]["position"] if at < len(others) else before + 2
+            db.execute(
+                "UPDATE videos SET position = ? WHERE number = ?",
+                ((before + after) / 2, moved["number"]),
+            )
+        self.changed(id)
+        return True
+
+    def _insert_takes(self, number: int, takes: Iterable[tuple[int, int]]) -> None:
+        self.db.executemany(
+            "INSERT INTO takes (video, take, seed, status) VALUES (?, ?, ?, ?)",
+            [(number, take, seed, QUEUED) for take, seed in takes],
+        )
+
+    def _notify_workers(self) -> None:
+        with self.work:
+            self.work.notify_all()
+
     def recover(self) -> None:
-        """At the start: what a killed process was making is first in the queue again; behind the
-        others where it has been so too often."""
-        with self._transaction() as db:
+        """Requeue, at start, the takes that a killed process was making.
+
+        They come first, or behind the others after `PATIENCE` crashes without progress; they fail
+        after `MAX_DEATHS`.
+        """
+        with self.transaction() as db:
             takes = db.execute("SELECT * FROM takes WHERE status = ?", (RUNNING,)).fetchall()
             for take in takes:
                 deaths = take["deaths"] + 1
@@ -250,8 +163,8 @@ class Jobs:
                 if status == FAILED:
                     self._set_error(
                         take["video"],
-                        f"the server died {deaths} times while it made this take",
-                        "Make the video shorter or smaller, or look at the server's memory",
+                        f"the server crashed {deaths} times while making this take",
+                        "Make the video shorter or smaller, or check the server's memory",
                     )
             for row in db.execute(
                 "SELECT number FROM videos WHERE status IN (?, ?, ?)", (QUEUED, RUNNING, CANCELLING)
@@ -259,11 +172,11 @@ class Jobs:
                 self._settle(row["number"])
 
     def claim(self) -> tuple[Video, Take] | None:
-        """The next take, which is the caller's to make; None where none waits."""
-        with self._transaction() as db:
+        """Claim the next queued take for the caller; None if there is none."""
+        with self.transaction() as db:
             row = db.execute(
-                "SELECT video, take FROM takes WHERE status = ? "
-                "ORDER BY deaths / ?, video, take LIMIT 1",
+                "SELECT video, take FROM takes JOIN videos ON number = video "
+                "WHERE takes.status = ? ORDER BY deaths / ?, position, video, take LIMIT 1",
                 (QUEUED, PATIENCE),
             ).fetchone()
             if row is None:
@@ -273,13 +186,13 @@ class Jobs:
                 "UPDATE videos SET status = ?, started = coalesce(started, ?) WHERE number = ?",
                 (RUNNING, now(), row["video"]),
             )
-            video = self._select("WHERE number = ?", (row["video"],))[0]
+            video = self.select("WHERE number = ?", (row["video"],))[0]
         self.changed(video.id)
         return video, video.takes[row["take"] - 1]
 
     def progressed(self, video: Video, take: int, row: int) -> None:
-        """A take got as far as `row`: deaths before that no longer count."""
-        with self._transaction() as db:
+        """Note that a take has made `row` network calls; earlier crashes no longer count."""
+        with self.transaction() as db:
             db.execute(
                 "UPDATE takes SET row = ?, deaths = 0 WHERE video = ? AND take = ? AND row < ?",
                 (row, video.number, take, row),
@@ -292,12 +205,23 @@ class Jobs:
         status: str,
         seconds: float | None = None,
         error: tuple[str, str] | None = None,
+        device_seconds: float = 0.0,
     ) -> None:
-        """A take was made, failed or was cancelled; or, QUEUED, is put back."""
-        with self._transaction() as db:
+        """Record how a take ended; with status `QUEUED` it is put back into the queue.
+
+        Args:
+            video: the video.
+            take: number of the take.
+            status: new status.
+            seconds: length of the finished video.
+            error: message and remedy of a failed take.
+            device_seconds: device time to add to that of the take.
+        """
+        with self.transaction() as db:
             db.execute(
-                "UPDATE takes SET status = ?, seconds = ? WHERE video = ? AND take = ?",
-                (status, seconds, video.number, take),
+                "UPDATE takes SET status = ?, seconds = ?, device_seconds = device_seconds + ? "
+                "WHERE video = ? AND take = ?",
+                (status, seconds, device_seconds, video.number, take),
             )
             if error is not None:
                 self._set_error(video.number, *error)
@@ -305,9 +229,11 @@ class Jobs:
         self.changed(video.id)
 
     def cancel(self, id: str) -> Video | None:
-        """Cancels a video: at once, or where a take of it is being made, "cancelling". Returns it
-        as it was before; None where there is none."""
-        with self._transaction() as db:
+        """Cancel a video and return it as it was before, or None if there is none.
+
+        A video with a take in progress is "cancelling" until its worker has stopped.
+        """
+        with self.transaction() as db:
             before = self.get(id)
             if before is None or before.status not in (QUEUED, RUNNING):
                 return before
@@ -321,22 +247,22 @@ class Jobs:
         return before
 
     def forget(self, id: str) -> bool:
-        """Removes a video that has ended; whether there was one."""
-        with self._transaction() as db:
+        """Delete a video that has ended; whether there was one."""
+        with self.transaction() as db:
             gone = db.execute(
                 "DELETE FROM videos WHERE id = ? AND status IN (?, ?, ?)", (id, *ENDED)
             )
             return gone.rowcount > 0
 
     def _set_error(self, number: int, message: str, remedy: str) -> None:
-        self._db.execute(
+        self.db.execute(
             "UPDATE videos SET error = ? WHERE number = ?",
-            (_packed({"message": message, "remedy": remedy}), number),
+            (packed({"message": message, "remedy": remedy}), number),
         )
 
     def _settle(self, number: int) -> None:
-        """The video's status, as its takes have it."""
-        video = self._select("WHERE number = ?", (number,))[0]
+        """Derive the status of a video from its takes."""
+        video = self.select("WHERE number = ?", (number,))[0]
         each = {take.status for take in video.takes}
         cancelled = video.status == CANCELLING or CANCELLED in each
         if RUNNING in each:
@@ -344,14 +270,14 @@ class Jobs:
         elif QUEUED in each and not cancelled:
             status = RUNNING if DONE in each else QUEUED
         elif cancelled:
-            self._db.execute(
+            self.db.execute(
                 "UPDATE takes SET status = ? WHERE video = ? AND status = ?",
                 (CANCELLED, number, QUEUED),
             )
             status = CANCELLED
         else:
             status = FAILED if FAILED in each else DONE
-        self._db.execute(
+        self.db.execute(
             "UPDATE videos SET status = ?, ended = ? WHERE number = ?",
             (status, now() if status in ENDED else None, number),
         )

@@ -1,4 +1,4 @@
-"""Answers: JSON that holds whatever text came in, errors, files with ranges."""
+"""Responses: JSON, errors, files with ranges."""
 
 from __future__ import annotations
 
@@ -12,21 +12,31 @@ from syncos_jax.studio.api_errors import ApiError, Finding
 
 
 class JsonResponse(JSONResponse):
-    """JSON in ASCII, so that no text there is cannot be encoded."""
+    """JSON in ASCII, which can hold any text, lone surrogates included."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
 def error_response(error: ApiError) -> Response:
-    """The answer that says what is wrong."""
+    """The response for an error."""
     return JsonResponse(error.to_dict(), error.status, error.headers)
 
 
-def file_response(root: Path, path: Path, kind: str, cache: str = "no-store") -> Response:
-    """A file below `root`, or the parts of it that are asked for; ApiError where there is none.
+def file_response(
+    root: Path, path: Path, kind: str, cache: str = "no-store", name: str | None = None
+) -> Response:
+    """A file below `root`, or a range of it. Symbolic links are not followed.
 
-    Symbolic links are not followed, wherever on the way they stand.
+    Args:
+        root: folder that the file must be in.
+        path: the file.
+        kind: media type.
+        cache: value of Cache-Control.
+        name: file name under which browsers save it.
+
+    Raises:
+        ApiError: there is no such file.
     """
     try:
         real = path.resolve(strict=True)
@@ -34,5 +44,11 @@ def file_response(root: Path, path: Path, kind: str, cache: str = "no-store") ->
     except (OSError, ValueError):
         inside = False
     if not inside or not path.is_file():
-        raise ApiError(404, Finding("there is no such file", "It may not be made yet"))
-    return FileResponse(path, media_type=kind, headers={"Cache-Control": cache})
+        raise ApiError(404, Finding("there is no such file", "It may not be finished yet"))
+    return FileResponse(
+        path,
+        media_type=kind,
+        headers={"Cache-Control": cache},
+        filename=name,
+        content_disposition_type="inline",
+    )

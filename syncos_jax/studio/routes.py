@@ -1,4 +1,4 @@
-"""The page, the model, templates, plans and stories."""
+"""The page, monitoring, the model, templates, plans and stories."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ TYPES = {
     ".json": "application/json",
     ".svg": "image/svg+xml",
     ".png": "image/png",
-    ".woff2": "font/woff2",
+    ".mp4": "video/mp4",
 }
 router = APIRouter()
 
 
 def _static() -> dict[str, Path]:
-    """Name below ``static/`` -> file; only these are handed out."""
+    """The files below ``static/`` by name; no others are served."""
     return {
         path.relative_to(PAGE).as_posix(): path
         for path in PAGE.rglob("*")
@@ -71,15 +71,28 @@ def _page_file(name: str) -> Response:
     return FileResponse(path, media_type=TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
 
 
+@router.get("/healthz", include_in_schema=False)
+async def healthz(studio: StudioDep) -> Response:
+    """Whether the server works; needs no token."""
+    healthy, state = studio.health()
+    return JsonResponse({"status": state}, 200 if healthy else 503)
+
+
+@router.get("/metrics", include_in_schema=False)
+def metrics(studio: StudioDep) -> Response:
+    """State of the server for Prometheus; needs no token."""
+    return Response(studio.metrics(), media_type="text/plain; version=0.0.4")
+
+
 @router.get("/v1/model", response_model=ModelAnswer, responses=errors(503), tags=["model"])
 async def model(studio: StudioDep) -> Response:
-    """The model that makes the videos, and what a video may have."""
+    """The model, its limits, defaults and presets."""
     return JsonResponse(await run_in_threadpool(lambda: studio.engine.facts))
 
 
 @router.get("/v1/templates", response_model=TemplatesAnswer, responses=errors(), tags=["templates"])
 def templates(studio: StudioDep) -> Response:
-    """All templates with their variables."""
+    """List the templates and their variables."""
     return JsonResponse({"items": studio.templates.items()})
 
 
@@ -91,7 +104,7 @@ def templates(studio: StudioDep) -> Response:
     tags=["templates"],
 )
 def save_template(body: TemplateBody, studio: StudioDep) -> Response:
-    """Keep a video's scenario as a template."""
+    """Save a video's scenario as a template."""
     video = studio.find(body.video)
     name = studio.templates.save(body.name, video.scenario, video.template, video.variables)
     return JsonResponse({"name": name}, 201)
@@ -101,7 +114,7 @@ def save_template(body: TemplateBody, studio: StudioDep) -> Response:
     "/v1/plan", response_model=PlanAnswer, responses=errors(404, 429, 503), tags=["videos"]
 )
 async def plan(body: VideoBody, studio: StudioDep) -> Response:
-    """What making a video would take; nothing is made."""
+    """The cost of a video; nothing is generated."""
     return await studio.plans.take(
         lambda: plan_of(video_request(body, studio.engine, studio.templates))
     )
@@ -109,7 +122,7 @@ async def plan(body: VideoBody, studio: StudioDep) -> Response:
 
 @router.post("/v1/split", response_model=StoryAnswer, responses=errors(429, 503), tags=["stories"])
 async def split(body: StoryBody, studio: StudioDep) -> Response:
-    """A story in parts: what is the same all through, and what happens."""
+    """Split a story into what stays the same and what happens."""
     settings = studio.settings
     splitter = None
     if settings.llm is not None and settings.llm_model is not None:

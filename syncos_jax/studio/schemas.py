@@ -1,4 +1,4 @@
-"""Bodies of requests and answers; the OpenAPI document is made of them."""
+"""Bodies of requests and responses, from which the OpenAPI document is generated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_TITLE = 200
 MAX_STORY = 20_000
 _IN = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-Status = Literal["queued", "running", "cancelling", "done", "failed", "cancelled"]
+Status = Literal["queued", "in_progress", "cancelling", "completed", "failed", "cancelled"]
 Verdict = Literal["approved", "rejected", "undecided"]
 Scalar = (
     Annotated[str, Field(max_length=MAX_PROMPT)]
@@ -51,7 +51,7 @@ _SCENARIO = {
 
 
 class SettingsBody(BaseModel):
-    """What is laid over the scenario; what is missing or null is left alone."""
+    """Settings that replace those of the scenario; null keeps them."""
 
     model_config = _IN
 
@@ -63,10 +63,18 @@ class SettingsBody(BaseModel):
 
 
 class VideoBody(BaseModel):
-    """A video to make: of a scenario, or of a template and its variables."""
+    """A video to generate: from a scenario, a template with variables, or a prompt.
+
+    `prompt`, `model`, `seconds` and `size` are those of OpenAI's video API: `a | b` in a prompt
+    makes one event of each part, and `seconds` is the length of the whole video.
+    """
 
     model_config = _IN
 
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_STORY)] | None = None
+    model: Annotated[str, Field(max_length=MAX_TITLE)] | None = None
+    seconds: float | Annotated[str, Field(max_length=20)] | None = None
+    size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$")] | None = None
     scenario: Annotated[dict[str, Any], Field(json_schema_extra=_SCENARIO)] | None = None
     template: Annotated[str, Field(min_length=1, max_length=MAX_TITLE)] | None = None
     variables: Annotated[dict[str, Scalar], Field(max_length=MAX_VARIABLES)] | None = None
@@ -77,23 +85,51 @@ class VideoBody(BaseModel):
 
 
 class DecisionBody(BaseModel):
-    """What somebody thinks of a take."""
+    """A decision about a take, or without a verdict a comment, at a time of the video or not."""
 
     model_config = _IN
 
     take: Annotated[int, Field(ge=1, le=1000)]
-    verdict: Verdict
+    verdict: Verdict | None = None
     by: Annotated[str, Field(max_length=1000)]
     comment: Annotated[str, Field(max_length=20_000)] = ""
+    time: Annotated[float, Field(ge=0, le=1e6)] | None = None
+
+
+class TakesBody(BaseModel):
+    """Further takes of a video."""
+
+    model_config = _IN
+
+    count: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class MoveBody(BaseModel):
+    """A new position in the queue; 1 is next."""
+
+    model_config = _IN
+
+    place: Annotated[int, Field(ge=1, le=10**6)]
+
+
+class VariableBody(BaseModel):
+    """A variable of a new template, put in place of `text` wherever it occurs in the prompts."""
+
+    model_config = _IN
+
+    name: Annotated[str, Field(max_length=100)]
+    text: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    description: Annotated[str, Field(max_length=200)] = ""
 
 
 class TemplateBody(BaseModel):
-    """A video whose scenario is kept under a name."""
+    """A video whose scenario is saved under a name, with variables."""
 
     model_config = _IN
 
     name: Annotated[str, Field(max_length=MAX_TITLE)]
     video: Annotated[str, Field(max_length=100)]
+    variables: Annotated[list[VariableBody], Field(max_length=MAX_VARIABLES)] = []
 
 
 class StoryBody(BaseModel):
@@ -115,7 +151,7 @@ class Error(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """The body of every answer from 400 on."""
+    """The body of every response with status 400 or above."""
 
     error: Error
 
@@ -123,40 +159,66 @@ class ErrorAnswer(BaseModel):
 class VideoError(BaseModel):
     """Why a video failed."""
 
+    code: str
     message: str
     remedy: str
 
 
+class CommentAnswer(BaseModel):
+    """An entry of a take's review history; `time` is a time of the video, in seconds."""
+
+    action: Literal["approve", "reject", "reopen", "comment"]
+    by: str
+    at: str
+    comment: str
+    time: float | None
+
+
 class TakeAnswer(BaseModel):
-    """One take of a video."""
+    """One take of a video. `decided_at` is UTC in ISO 8601."""
 
     take: int
     seed: int
     status: Status
     seconds: float | None
+    device_minutes: float
     content: str | None
     thumbnail: str | None
     verdict: Verdict
     by: str | None
     comment: str | None
+    decided_at: str | None
+    history: list[CommentAnswer]
 
 
 class VideoAnswer(BaseModel):
-    """A video and where it stands. ``step`` and ``steps`` are of the take that is being made,
-    ``seconds_left`` is of all takes."""
+    """A video and its state.
+
+    `step` and `steps` are those of the take in progress, `seconds_left` and `progress` (percent)
+    those of all takes; times are Unix times in seconds.
+    """
 
     id: str
+    object: Literal["video"]
+    model: str
     title: str
+    prompt: str
+    seconds: str | None
+    size: str | None
     status: Status
+    progress: int
     place: int | None
     phase: Literal["loading", "compiling", "sampling", "decoding", "writing"] | None
+    phase_seconds: float | None
     step: int
     steps: int | None
     seconds_left: float | None
+    device_minutes: float
     error: VideoError | None
-    created: str
-    started: str | None
-    ended: str | None
+    created_at: int
+    started_at: int | None
+    completed_at: int | None
+    expires_at: None
     template: str | None
     variables: dict[str, Any] | None
     scenario: dict[str, Any]
@@ -166,14 +228,25 @@ class VideoAnswer(BaseModel):
 
 
 class VideosAnswer(BaseModel):
-    """Videos, the newest first; `next` goes on with ``after``."""
+    """Videos, newest first; pass `last_id` as `after` for more."""
 
-    items: list[VideoAnswer]
-    next: str | None
+    object: Literal["list"]
+    data: list[VideoAnswer]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class DeletedAnswer(BaseModel):
+    """A deleted video."""
+
+    id: str
+    object: Literal["video.deleted"]
+    deleted: bool
 
 
 class PlannedEventAnswer(BaseModel):
-    """An event, and the words of its prompt that the text encoder does not see."""
+    """An event; `cut` holds the words of its prompt beyond the text encoder's limit."""
 
     prompt: str
     seconds: float
@@ -182,8 +255,10 @@ class PlannedEventAnswer(BaseModel):
 
 
 class PlanAnswer(BaseModel):
-    """What making a video would take. ``calls`` and ``estimated_seconds`` are of all takes, the
-    rest is of one."""
+    """The cost of a video. `calls` and `estimated_seconds` cover all takes, the rest one take.
+
+    `known` is false if this model and size have not run here yet: the first run compiles.
+    """
 
     frames: int
     seconds: float
@@ -204,7 +279,7 @@ class SizeLimits(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a video may have, at most."""
+    """Limits of a video."""
 
     events: int
     seconds: float
@@ -215,7 +290,7 @@ class Limits(BaseModel):
 
 
 class Defaults(BaseModel):
-    """What stands where a scenario says nothing."""
+    """Values used where a scenario specifies none."""
 
     steps: int
     guidance: float
@@ -223,8 +298,26 @@ class Defaults(BaseModel):
     seed: int
 
 
+class PresetAnswer(BaseModel):
+    """A named set of settings."""
+
+    name: str
+    settings: dict[str, int | float | None]
+
+
+class RateAnswer(BaseModel):
+    """The team's price of a device hour."""
+
+    per_hour: float
+    currency: str
+
+
 class ModelAnswer(BaseModel):
-    """The model that makes the videos."""
+    """The model, its limits and defaults.
+
+    `vocabulary` lists the words it was trained on by kind, if they are few; `devices` is the number
+    of devices that make one take.
+    """
 
     name: str
     family: str
@@ -234,6 +327,10 @@ class ModelAnswer(BaseModel):
     clip_frames: int
     limits: Limits
     defaults: Defaults
+    presets: list[PresetAnswer]
+    vocabulary: dict[str, list[str]] | None
+    devices: int
+    rate: RateAnswer | None
 
 
 class VariableAnswer(BaseModel):
@@ -277,7 +374,7 @@ class StoryEvent(BaseModel):
 
 
 class StoryAnswer(BaseModel):
-    """A story in parts: what is the same all through, and what happens."""
+    """A story split into what stays the same and what happens."""
 
     model_config = ConfigDict(populate_by_name=True)
 

@@ -1,15 +1,16 @@
-"""Who may ask what: host, origin, token, and how large and how slow a request may be.
+"""Access control and limits: host, origin, token; size and speed of requests.
 
-`Guard` stands before every request of a server, `TimedProtocol` before every connection. Neither
-knows what is served behind them.
+`Guard` checks every request, `TimedProtocol` every connection. Neither depends on the app behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Iterable
+import re
+from collections.abc import Awaitable, Callable, Iterable, Set
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -17,7 +18,6 @@ from urllib.parse import parse_qs, urlencode
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from syncos_jax.studio.api_errors import ApiError, Finding
-from syncos_jax.studio.hosts import is_allowed
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -26,17 +26,17 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 HEAD_BYTES = 32 * 1024
-"""Of a request's address and headers, at most."""
+"""Maximum size of a request's address and headers."""
 BODY_SECONDS = 15.0
-"""Within which a request's body has to be there."""
+"""Time allowed for a request's body."""
 HEAD_SECONDS = 10.0
-"""Within which a request's head has to be there."""
+"""Time allowed for a request's headers."""
 STALL_SECONDS = 30.0
-"""For which a client may take nothing of an answer."""
+"""Time after which a client that reads nothing is disconnected."""
 SAFE = ("GET", "HEAD")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
 HEADERS = {
@@ -48,25 +48,28 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Of every answer that has no such header of its own."""
+"""Added to every response that does not set them itself."""
 
 
 def same(given: str, expected: str) -> bool:
-    """Compares secrets in a time that says nothing about them."""
+    """Compare secrets in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
 class Guard:
-    """Lets through what comes from where it may, and bounds what comes.
+    """ASGI middleware that checks host, origin and token and limits the body.
 
     Args:
-        app: what is behind it.
-        hosts: names under which the server is reached; None for every name.
-        body_bytes: of a body, at most.
-        token: what a client has to show, as ``Authorization: Bearer``, as a cookie, or once as
-            ``/?token=``; None where the app looks for one itself.
+        app: the app behind it.
+        hosts: names under which the server is reached, besides addresses and ``localhost``; None
+            allows every name.
+        body_bytes: maximum size of a body.
+        token: what clients must present, as ``Authorization: Bearer``, as a cookie, or once as
+            ``/?token=``; None if the app checks access itself.
         cookie: name of the cookie.
-        headers: of every answer.
+        headers: added to every response.
+        open_paths: paths that need no token; one that ends in ``/`` stands for all below it.
+        locked: page shown at ``/`` to a browser without the token.
     """
 
     def __init__(
@@ -78,12 +81,16 @@ class Guard:
         token: str | None,
         cookie: str = "syncos",
         headers: dict[str, str] = HEADERS,
+        open_paths: tuple[str, ...] = (),
+        locked: bytes = b"",
     ) -> None:
         self._app = app
         self._hosts = None if hosts is None else frozenset(name.casefold() for name in hosts)
         self._body_bytes = body_bytes
         self._token = token
         self._cookie = cookie
+        self._open_paths = open_paths
+        self._locked = locked
         self._headers = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,36 +106,70 @@ class Guard:
             self._check_host(headers)
             if await self._entered(scope, sending):
                 return
-            self._check_token(headers)
+            if not self._is_open(scope):
+                self._check_token(headers)
             self._check_origin(scope, headers)
             receive = await self._bounded(headers, receive)
         except ApiError as error:
-            await _answer(error, sending)
+            if error.status == 401 and self._wants_page(scope):
+                await _respond(401, b"text/html; charset=utf-8", self._locked, {}, sending)
+            else:
+                body = json.dumps(error.to_dict()).encode()
+                await _respond(error.status, b"application/json", body, error.headers, sending)
             return
+        if scope["method"] == "HEAD":  # answered as GET; the server drops the body
+            scope = {**scope, "method": "GET", "is_head": True}
         await self._app(scope, receive, sending)
+
+    def _is_open(self, scope: Scope) -> bool:
+        path = scope["path"]
+        return scope["method"] in SAFE and any(
+            path == allowed or (allowed.endswith("/") and path.startswith(allowed))
+            for allowed in self._open_paths
+        )
+
+    def _wants_page(self, scope: Scope) -> bool:
+        accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
+        return bool(self._locked) and scope["path"] == "/" and b"text/html" in accepted
 
     # -- where from ------------------------------------------------------------------------------
 
     def _check_host(self, headers: dict[str, str]) -> None:
         if "host" not in headers:
-            raise _refused(400, "the header Host is missing", "Send it")
+            raise _refused(400, "the Host header is missing", "Send it")
         if not is_allowed(headers["host"], self._hosts):
-            raise _refused(421, "this server has another name", "Use the address that it printed")
+            raise _refused(
+                421,
+                f"this server is not called {host_name(headers['host'])[:100] or 'that'}",
+                "Use the address it printed, or start it with --name for each further name",
+            )
 
     def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
-        """A page of another origin may not ask for anything; programs send none."""
+        """Refuse requests from pages of other origins; programs send no Origin header."""
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")
         own = origin is None or origin.casefold() in {
             f"{scheme}://{headers.get('host', '').casefold()}" for scheme in ("http", "https")
         }
-        if not own or (site not in ("none", "same-origin") and scope["path"] != "/"):
+        if not own:
             raise _refused(
-                403, "this is asked from another page", "Use the page of this server, or a program"
+                403,
+                f"the Origin header {origin[:100]} does not match the Host header "
+                f"{headers.get('host', '')[:100]}",
+                "Use this server's own page. Behind a proxy, pass the Host header on (nginx: "
+                "proxy_set_header Host $http_host) and start the studio with --name",
+            )
+        if site not in ("none", "same-origin") and scope["path"] != "/":
+            raise _refused(
+                403, "the request comes from a page of another site", "Use this server's own page"
             )
         if scope["method"] not in SAFE and "cookie" in headers and "authorization" not in headers:
             if origin is None and self._token is not None:
-                raise _refused(403, "a page says where it comes from", "Send the header Origin")
+                raise _refused(
+                    403,
+                    "the Origin header is missing",
+                    "Send it with requests that carry the cookie, or send Authorization: Bearer",
+                )
 
     def _check_token(self, headers: dict[str, str]) -> None:
         if self._token is None:
@@ -148,7 +189,11 @@ class Guard:
         )
 
     async def _entered(self, scope: Scope, send: Send) -> bool:
-        """``/?token=...``: the token goes into a cookie and out of the address."""
+        """Answer ``/?token=...``: move the token from the address into a cookie.
+
+        Location and the cookie's path are relative to the address that the browser sees, so that
+        the studio works below any path of a proxy.
+        """
         if self._token is None or scope["path"] != "/" or scope["method"] not in SAFE:
             return False
         query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=50)
@@ -159,9 +204,9 @@ class Guard:
         if not same(given[0], self._token):
             return False
         rest = f"?{urlencode(query, doseq=True)}" if query else ""
-        headers.append((b"location", f"{scope.get('root_path', '')}/{rest}".encode("latin-1")))
-        cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-        cookie += "; Secure" if scope.get("scheme") == "https" else ""
+        headers.append((b"location", f"./{rest}".encode("latin-1")))
+        cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict"
+        cookie += "; Secure" if _is_https(scope) else ""
         headers.append((b"set-cookie", cookie.encode()))
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
@@ -170,7 +215,7 @@ class Guard:
     # -- how much --------------------------------------------------------------------------------
 
     async def _bounded(self, headers: dict[str, str], receive: Receive) -> Receive:
-        """The body, read as a whole: neither longer nor slower than it may be."""
+        """Read the whole body, within the limits of size and time."""
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._body_bytes:
             raise self._too_long()
@@ -182,20 +227,18 @@ class Guard:
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
-                        return _once(message, receive)
+                        return replay(message, receive)
                     body += message.get("body", b"")
                     if len(body) > self._body_bytes:
                         raise self._too_long()
                     if not message.get("more_body"):
                         break
         except TimeoutError:
-            raise _refused(408, "the request came too slowly", "Send it again") from None
-        return _once({"type": "http.request", "body": body, "more_body": False}, receive)
+            raise _refused(408, "the body arrived too slowly", "Send it again") from None
+        return replay({"type": "http.request", "body": body, "more_body": False}, receive)
 
     def _too_long(self) -> ApiError:
-        return _refused(
-            413, "the request is too long", f"Send at most {self._body_bytes // 1024} KiB"
-        )
+        return _refused(413, "the body is too long", f"Send at most {self._body_bytes // 1024} KiB")
 
     def _with_headers(self, send: Send) -> Send:
         async def sending(message: Message) -> None:
@@ -209,15 +252,15 @@ class Guard:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """Headers by name in lower case; one that stands twice and must not is refused."""
+    """Headers by lower-case name; refuses those that must not occur twice."""
     found: dict[str, str] = {}
     size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     if size + sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES:
-        raise _refused(431, "the head of the request is too long", "Send fewer headers")
+        raise _refused(431, "the headers are too long", "Send fewer headers")
     for name, value in scope["headers"]:
         key = name.decode("latin-1").lower()
         if key in found and key in ("host", "origin", "authorization", "content-length"):
-            raise _refused(400, f"the header {key} stands twice", "Send it once")
+            raise _refused(400, f"the header {key} occurs twice", "Send it once")
         found[key] = value.decode("latin-1").strip()
     return found
 
@@ -231,20 +274,57 @@ def _cookie(header: str, name: str) -> str:
 
 
 def _refused(status: int, message: str, remedy: str) -> ApiError:
-    # What is left of a refused request is not read.
+    # The rest of a refused request is not read.
     return ApiError(status, Finding(message, remedy), {"Connection": "close"})
 
 
-async def _answer(error: ApiError, send: Send) -> None:
-    body = json.dumps(error.to_dict()).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    headers += [(k.lower().encode(), v.encode()) for k, v in error.headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+async def _respond(status: int, kind: bytes, body: bytes, more: dict[str, str], send: Send) -> None:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    headers += [(k.lower().encode(), v.encode()) for k, v in more.items()]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _once(first: Message, receive: Receive) -> Receive:
-    """Gives `first`, then what `receive` gives."""
+def _is_https(scope: Scope) -> bool:
+    """Whether the browser uses TLS; a proxy that ends it says so in X-Forwarded-Proto."""
+    forwarded = dict(scope["headers"]).get(b"x-forwarded-proto", b"")
+    return scope.get("scheme") == "https" or forwarded.strip().lower() == b"https"
+
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\\]+)(?::(\d{1,5}))?")
+
+
+def host_name(header: str) -> str:
+    """The lower-case name in a Host header, without its port; empty if it is malformed."""
+    match = _HOST.fullmatch(header)
+    return match[1].strip("[]").casefold() if match else ""
+
+
+def is_allowed(header: str, hosts: Set[str] | None) -> bool:
+    """Whether a Host header names this server.
+
+    A page elsewhere can reach this server through a name of its own that resolves here (DNS
+    rebinding). Addresses and ``localhost`` are not such names. (Starlette's TrustedHostMiddleware
+    cannot allow every address.)
+
+    Args:
+        header: value of the header.
+        hosts: further names, in lower case; None allows every name.
+    """
+    name = host_name(header)
+    if not name:
+        return False
+    if hosts is None or name == "localhost" or name in hosts:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def replay(first: Message, receive: Receive) -> Receive:
+    """Return `first`, then what `receive` returns."""
     given = False
 
     async def receiving() -> Message:
@@ -258,8 +338,8 @@ def _once(first: Message, receive: Receive) -> Receive:
 
 
 class TimedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which waits neither for a head nor for a client that takes no answer, and
-    holds no more of a head, or of what stands between the parts of a body, than may be there."""
+    """uvicorn's protocol with limits: on the time for headers, on clients that read nothing, and on
+    the bytes outside the body (headers, chunk extensions, trailers)."""
 
     _head: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
@@ -273,7 +353,7 @@ class TimedProtocol(HttpToolsProtocol):
         self._outside_body += len(data)
         super().data_received(data)
         if self._outside_body > 2 * HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The request holds too much beside its body.")
+            self.send_400_response("Too much data outside the body.")
         self._watch_head()
 
     def on_message_begin(self) -> None:

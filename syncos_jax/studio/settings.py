@@ -46,6 +46,8 @@ class StudioSettings:
         clips: predictions of the network for one take, at most.
         every: how often the state of a run is saved, as for `parse_save_interval`.
         cache: whether compiled programs are kept for the next start.
+        rate: price of a device hour, for showing costs; None shows none.
+        currency: ISO 4217 code of `rate`.
         llm, llm_model: address of an OpenAI-compatible server and its model, which split stories;
             None for rules.
     """
@@ -68,6 +70,8 @@ class StudioSettings:
     clips: int = 500_000
     every: str = "30"
     cache: bool = True
+    rate: float | None = None
+    currency: str = "EUR"
     llm: str | None = None
     llm_model: str | None = None
 

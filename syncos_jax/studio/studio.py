@@ -1,4 +1,4 @@
-"""What is behind the API: jobs, workers, model, templates, files; started and stopped together."""
+"""The state behind the API: jobs, workers, model, templates and files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from syncos_jax.studio.documents import Documents, take_file
 from syncos_jax.studio.engine import Engine
 from syncos_jax.studio.event_bus import EventBus
 from syncos_jax.studio.jobs import Jobs
-from syncos_jax.studio.records import CANCELLING, DONE, QUEUED, RUNNING, KeyTaken, QueueFull, Video
+from syncos_jax.studio.records import (
+    CANCELLING,
+    DONE,
+    QUEUED,
+    RUNNING,
+    STATUSES,
+    KeyTaken,
+    QueueFull,
+    Video,
+)
 from syncos_jax.studio.review.approvals import StaleError, add_entry, read_reviews
 from syncos_jax.studio.schemas import DecisionBody, VideoBody
 from syncos_jax.studio.settings import StudioSettings
@@ -32,17 +41,17 @@ from syncos_jax.studio.worker import Worker
 _log = logging.getLogger(__name__)
 
 LEAST_FREE = 200 * 2**20
-"""Bytes of the disk that are left to others."""
+"""Free bytes to leave on the disk."""
 _DISK_SECONDS = 10.0
 STOP_SECONDS = 20.0
-"""For the workers to save the state of their runs, once the server is to stop."""
+"""Time for the workers to save the state of their runs at shutdown."""
 
 
 class Studio:
-    """One folder of videos and the workers that fill it.
+    """One folder of videos and the workers that make them.
 
-    Raises InputError where another server is at the folder, or what waits there is for another
-    model.
+    Raises:
+        InputError: another server uses the folder, or its queue is for another model.
     """
 
     def __init__(self, settings: StudioSettings) -> None:
@@ -93,7 +102,7 @@ class Studio:
                 )
 
     def _changed(self, id: str) -> None:
-        """Tells of a video that has changed, and of those whose place in the queue it changes."""
+        """Publish a changed video, and those whose place in the queue changes with it."""
         self.events.publish(id)
         before, self._places = self._places, self.jobs.places()
         for other, place in self._places.items():
@@ -103,7 +112,7 @@ class Studio:
     # -- life ------------------------------------------------------------------------------------
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Loads the model and goes on with what waits."""
+        """Load the model and resume the queue."""
         self.jobs.recover()
         self.events.attach(loop)
         self.engine.start()
@@ -111,7 +120,7 @@ class Studio:
             worker.start()
 
     def stop(self) -> None:
-        """Begins to stop: no more events, and runs save their state. Called in the loop."""
+        """Begin to stop: end the event streams and save running takes. Called in the event loop."""
         if not self.stopping:
             self.stopping = True
             self.events.close()
@@ -119,7 +128,7 @@ class Studio:
                 worker.stop()
 
     def join(self) -> bool:
-        """Waits for the workers; whether they ended. One that is within a compilation cannot."""
+        """Wait for the workers; whether they ended. A compiling one cannot be stopped."""
         end = time.monotonic() + STOP_SECONDS
         for worker in self.workers:
             worker.join(max(0.0, end - time.monotonic()))
@@ -131,14 +140,14 @@ class Studio:
         return ended
 
     def close(self) -> None:
-        """Lets other servers at the folder."""
+        """Release the folder."""
         self.jobs.close()
         self._lock.release()
 
     # -- videos ----------------------------------------------------------------------------------
 
     def add(self, body: VideoBody, asked: VideoRequest, key: str | None) -> str:
-        """Puts a video into the queue; returns its id. Raises ApiError."""
+        """Queue a video; return its id. Raises ApiError."""
         self._check_disk()
         digest = digest_of(body)
         id = f"v{secrets.token_hex(8)}"
@@ -147,52 +156,69 @@ class Studio:
                 id, asked.values, asked.seeds, self.settings.queue, key, digest if key else None
             )
         except KeyTaken:
-            raise ApiError(
-                409,
-                Finding(
-                    "this Idempotency-Key was used with another body",
-                    "Use a new one for each video",
-                ),
-            ) from None
+            found = Finding(
+                "this Idempotency-Key was used with a different body", "Use a new key per video"
+            )
+            raise ApiError(409, found) from None
         except QueueFull:
-            raise ApiError(
-                429,
-                Finding(
-                    f"the queue is full: at most {self.settings.queue} takes may wait",
-                    "Try again when some are done",
-                ),
-                {"Retry-After": "30"},
-            ) from None
+            raise self._queue_full() from None
+
+    def _queue_full(self) -> ApiError:
+        found = Finding(
+            f"the queue is full ({self.settings.queue} takes)", "Try again when some are done"
+        )
+        return ApiError(429, found, {"Retry-After": "30"})
 
     def find(self, id: str) -> Video:
-        """A video that is stored; ApiError where there is none."""
+        """A stored video. Raises ApiError if there is none."""
         video = self.jobs.get(id)
         if video is None:
             raise no_video()
         return video
 
+    def add_takes(self, id: str, count: int) -> None:
+        """Queue more takes of a video. Raises ApiError."""
+        self._check_disk()
+        before = self.find(id)
+        if len(before.takes) + count > self.settings.takes:
+            raise ApiError(
+                409, Finding("the video has the maximum number of takes", "Duplicate it", "count")
+            )
+        try:
+            video = self.jobs.add_takes(id, count, self.settings.queue)
+        except QueueFull:
+            raise self._queue_full() from None
+        if video is None or len(video.takes) == len(before.takes):
+            raise ApiError(409, Finding(f"the video is {before.status}", "Duplicate it"))
+
+    def move(self, id: str, place: int) -> None:
+        """Move a queued video within the queue. Raises ApiError."""
+        video = self.find(id)
+        if not self.jobs.move(id, place):
+            raise ApiError(409, Finding(f"the video is {video.status}", "Move a queued one"))
+
     def cancel(self, id: str) -> None:
-        """Cancels a video; ApiError where there is none, or it has ended."""
+        """Cancel a video. Raises ApiError if there is none, or it has ended."""
         before = self.jobs.cancel(id)
         if before is None:
             raise no_video()
         if before.status not in (QUEUED, RUNNING, CANCELLING):
             raise ApiError(
-                409,
-                Finding(
-                    f"the video is {before.status} already",
-                    "Add ?forget=true to remove it with its files",
-                ),
+                409, Finding(f"the video is already {before.status}", "Use DELETE to delete it")
             )
         for worker in self.workers:
             worker.cancel(id)
 
-    def forget(self, id: str) -> None:
-        """Removes a video that has ended, with its files; ApiError where it has not."""
+    def delete(self, id: str) -> None:
+        """Delete a video that has ended, with its files. Raises ApiError."""
         video = self.find(id)
         if not self.jobs.forget(id):
             raise ApiError(
-                409, Finding(f"the video is {video.status}", "Cancel it first, without forget=true")
+                409,
+                Finding(
+                    f"the video is {video.status.replace('_', ' ')}",
+                    f"Cancel it first: POST /v1/videos/{id}/cancel",
+                ),
             )
         shutil.rmtree(self.documents.folder(id), ignore_errors=True)
         self.documents.drop(id)
@@ -200,28 +226,74 @@ class Studio:
         self.events.publish(id)
 
     def decide(self, id: str, body: DecisionBody) -> None:
-        """Keeps a decision on a take; ApiError where it cannot be."""
-        video = self.find(id)
-        take = next((take for take in video.takes if take.take == body.take), None)
-        path = take_file(self.documents.folder(id), body.take)
-        if take is None:
-            raise ApiError(404, Finding("there is no such take", "Give one of the video's", "take"))
-        if take.status != DONE or not path.is_file():
-            raise ApiError(
-                409, Finding(f"take {body.take} is {take.status}", "Wait until it is done", "take")
-            )
-        action = {"approved": "approve", "rejected": "reject", "undecided": "reopen"}[body.verdict]
+        """Store a decision or comment about a take. Raises ApiError."""
+        path = self.take_path(id, body.take)
+        actions = {"approved": "approve", "rejected": "reject", "undecided": "reopen"}
+        action = "comment" if body.verdict is None else actions[body.verdict]
         if action == "reopen" and read_reviews(path.parent).decision(path.name) is None:
             if not body.comment.strip():
                 return
             action = "comment"
         try:
-            add_entry(path, action, body.by, body.comment)
+            add_entry(path, action, body.by, body.comment, time=body.time)
         except StaleError as error:
             raise ApiError(409, finding(error)) from error
         except InputError as error:
             raise ApiError(422, finding(error)) from error
         self.events.publish(id)
+
+    def take_path(self, id: str, number: int) -> Path:
+        """The video file of a completed take. Raises ApiError."""
+        video = self.find(id)
+        take = next((take for take in video.takes if take.take == number), None)
+        path = take_file(self.documents.folder(id), number)
+        if take is None:
+            raise ApiError(404, Finding("there is no such take", "Use one of the video's", "take"))
+        if take.status != DONE or not path.is_file():
+            status = take.status.replace("_", " ")
+            raise ApiError(
+                409, Finding(f"take {number} is {status}", "Wait until it is completed", "take")
+            )
+        return path
+
+    # -- monitoring ------------------------------------------------------------------------------
+
+    def health(self) -> tuple[bool, str]:
+        """Whether the server can make videos, and its state in one word."""
+        if self.engine.error is not None:
+            return False, "failed"
+        if self.stopping:
+            return False, "stopping"
+        if not all(worker.is_alive() for worker in self.workers):
+            return False, "failed"
+        return True, "ok" if self.engine.loaded else "loading"
+
+    def metrics(self) -> str:
+        """State of the server in the text format of Prometheus."""
+        counts = self.jobs.counts()
+        lines = [
+            "# HELP syncos_takes Stored takes by status.",
+            "# TYPE syncos_takes gauge",
+            *(f'syncos_takes{{status="{status}"}} {counts[status]}' for status in STATUSES),
+        ]
+        gauges = {
+            "workers": ("Workers.", len(self.workers)),
+            "workers_alive": (
+                "Workers whose thread runs.",
+                sum(w.is_alive() for w in self.workers),
+            ),
+            "workers_busy": ("Workers that are making a take.", sum(w.busy for w in self.workers)),
+            "queue_limit": ("Maximum number of queued takes.", self.settings.queue),
+            "model_loaded": ("Whether the model is loaded.", int(self.engine.loaded)),
+            "device_seconds": ("Device time of all stored takes.", self.jobs.device_seconds()),
+            "disk_bytes": ("Size of the studio's folder.", self.disk_bytes()),
+            "disk_limit_bytes": ("Maximum size of the folder.", self.settings.disk_bytes),
+            "event_streams": ("Open event streams.", self.events.count),
+        }
+        for name, (text, value) in gauges.items():
+            lines += [f"# HELP syncos_{name} {text}", f"# TYPE syncos_{name} gauge"]
+            lines.append(f"syncos_{name} {value}")
+        return "\n".join(lines) + "\n"
 
     # -- disk ------------------------------------------------------------------------------------
 
@@ -229,17 +301,17 @@ class Studio:
         used, free = self.disk_bytes(), shutil.disk_usage(self.folder).free
         if used < self.settings.disk_bytes and free > LEAST_FREE:
             return
-        what = f"the studio's folder holds {used / 2**30:.1f} GiB, which is all it may"
+        what = f"the studio's folder holds {used / 2**30:.1f} GiB, its limit"
         if free <= LEAST_FREE:
             what = "the server's disk is full"
         raise ApiError(
             503,
-            Finding(what, "Remove videos that are not needed any more (DELETE with forget=true)"),
+            Finding(what, "Delete videos that are no longer needed"),
             {"Retry-After": "300"},
         )
 
     def disk_bytes(self) -> int:
-        """What the folder holds, as it was some seconds ago at most."""
+        """Size of the folder in bytes, at most some seconds old."""
         with self._disk_lock:
             at, used = self._disk
             if time.monotonic() - at >= _DISK_SECONDS:
@@ -253,18 +325,18 @@ def _bytes_below(folder: Path) -> int:
     for path in folder.rglob("*"):
         try:
             stat = path.lstat()
-        except OSError:  # gone meanwhile
+        except OSError:  # deleted meanwhile
             continue
         total += stat.st_size
     return total
 
 
 def digest_of(body: VideoBody) -> str:
-    """What two requests have in common if they ask for the same."""
+    """SHA-256 of a body; equal bodies have equal digests."""
     text = json.dumps(body.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def no_video() -> ApiError:
-    """Of an id that is none."""
-    return ApiError(404, Finding("there is no such video", "See the list, GET /v1/videos"))
+    """The error for an unknown id."""
+    return ApiError(404, Finding("there is no such video", "List them with GET /v1/videos"))

@@ -1,4 +1,4 @@
-"""From the body of a request to a video that can be made, or to what is wrong with it."""
+"""Turns the body of a request into a checked video request, or into errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from syncos_jax.errors import InputError
 from syncos_jax.sampling.sampler_dict import STRENGTH
 from syncos_jax.scenario import Scenario
+from syncos_jax.scenario.prompts import from_prompts, split_prompts
 from syncos_jax.scenario.template import Template
 from syncos_jax.scenario.variables import Variable, used_names
 from syncos_jax.studio.api_errors import ApiError, Finding, finding, findings
@@ -28,14 +29,14 @@ _IN_EVENT = re.compile(r"events\.(\d+)\.(\w+)")
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """A video to make.
+    """A video to generate.
 
     Attributes:
-        scenario: what it shows, with the settings laid over.
-        request: all that follows from it, of the first take.
-        lost: of each event, the words that the text encoder does not see; None for none.
-        seeds: of the takes.
-        values: what is stored of it.
+        scenario: the scenario, with the settings of the body.
+        request: the pipeline's request for the first take.
+        lost: per event, the words beyond the text encoder's limit; None if there are none.
+        seeds: one per take.
+        values: what is stored in the job database.
     """
 
     scenario: Scenario
@@ -46,19 +47,26 @@ class VideoRequest:
 
 
 def video_request(body: VideoBody, engine: Engine, templates: Templates) -> VideoRequest:
-    """Checks a body and derives all that follows from it.
+    """Check a body and prepare its request.
 
-    Raises ApiError, which says what is wrong, what to do and with which field.
+    Raises:
+        ApiError: with message, remedy and field of each error.
     """
     limits = engine.settings
-    if (body.scenario is None) == (body.template is None):
-        raise _wrong("give a scenario or a template, one of the two")
+    given = [body.scenario, body.template, body.prompt]
+    if sum(part is not None for part in given) != 1:
+        raise _wrong("send exactly one of scenario, template and prompt")
+    if body.model not in (None, limits.model, engine.pipeline.model.name):
+        raise _wrong(f"unknown model {body.model[:60]!r}", f"Use {limits.model!r}", "model")
     if body.takes > limits.takes:
-        raise _wrong(f"{body.takes} takes are too many", f"Give at most {limits.takes}", "takes")
+        raise _wrong(f"{body.takes} takes are too many", f"Use at most {limits.takes}", "takes")
     template = None if body.template is None else templates.get(body.template)
     if template is None and body.variables:
-        raise _wrong("variables are for a template", "Leave them out", "variables")
-    data = _filled(template, body.variables or {}) if template else dict(body.scenario or {})
+        raise _wrong("variables need a template", "Remove them", "variables")
+    if template is not None:
+        data = _filled(template, body.variables or {})
+    else:
+        data = dict(body.scenario) if body.scenario is not None else _of_prompt(body)
     scenario = _scenario(data, template)
     scenario = _with_settings(scenario, body.settings or SettingsBody())
     seed = scenario.seed if body.seed is None else body.seed
@@ -79,6 +87,8 @@ def video_request(body: VideoBody, engine: Engine, templates: Templates) -> Vide
         "settings": overlay or None,
         "scenario": scenario.to_dict(),
         "seed": seed,
+        "seconds": request.frames / request.fps,
+        "size": f"{request.width}x{request.height}",
     }
     seeds = tuple((seed + index) % 2**32 for index in range(body.takes))
     return VideoRequest(scenario, request, lost, seeds, values)
@@ -86,6 +96,26 @@ def video_request(body: VideoBody, engine: Engine, templates: Templates) -> Vide
 
 def _wrong(message: str, remedy: str = "", field: str | None = None) -> ApiError:
     return ApiError(422, Finding(message, remedy, field))
+
+
+def _of_prompt(body: VideoBody) -> dict[str, Any]:
+    """The scenario of an OpenAI-style request: ``"a | b"`` is one event each."""
+    assert body.prompt is not None
+    try:
+        prompts = split_prompts(body.prompt)
+        total = None if body.seconds is None else float(body.seconds)
+    except InputError as error:
+        raise ApiError(422, finding(error, "prompt")) from error
+    except ValueError:
+        raise _wrong("seconds is not a number", "Use a number above 0", "seconds") from None
+    each = None if total is None else total / len(prompts)
+    try:
+        data = from_prompts(prompts, seconds=each).to_dict()
+    except InputError as error:
+        raise ApiError(422, finding(error, "seconds" if total is not None else "prompt")) from error
+    if body.size is not None:
+        data["size"] = [int(side) for side in body.size.split("x")]
+    return data
 
 
 # -- the scenario ----------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ FILE = "review.json"
 LOCK = ".review.lock"
 MAX_COMMENT = 4000
 MAX_NAME = 100
+MAX_TIME = 1e6
 MAX_BYTES = 16_000_000  # of review.json: tens of thousands of entries
 APPROVALS = FileFormat(
     "syncos_jax review",
@@ -64,6 +65,7 @@ class Entry(BaseModel):
         by: the name of the person.
         at: when, UTC, ISO 8601.
         comment: free text, may be empty with approve and reject.
+        time: of the video, in seconds, that a comment is about; None for the whole.
         sha256: of the video file as it was then.
     """
 
@@ -74,6 +76,7 @@ class Entry(BaseModel):
     by: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     at: str
     comment: Annotated[str, Field(max_length=MAX_COMMENT)] = ""
+    time: Annotated[float, Field(ge=0, le=MAX_TIME, allow_inf_nan=False)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -136,6 +139,7 @@ def add_entry(
     *,
     seen: int | None = None,
     sha256: str | None = None,
+    time: float | None = None,
 ) -> Reviews:
     """Approves, rejects, reopens or comments on a video file; returns what is kept then.
 
@@ -147,6 +151,7 @@ def add_entry(
         seen: revision of the newest entry on this video that the person has seen. A decision (not a
             comment) is refused where there is a newer one. None: no such check.
         sha256: of the file that the person looked at; a decision on other bytes is refused.
+        time: time of the video that a comment is about, seconds; None for the whole.
 
     Raises InputError for bad values, StaleError (an InputError) where ``seen`` or ``sha256`` is
     out of date, OSError where writing fails. Nothing is written then.
@@ -177,6 +182,7 @@ def add_entry(
             by=by,
             at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             comment=comment,
+            time=time,
             sha256=now,
         )
         videos = {**reviews.videos, path.name: [*reviews.of(path.name), entry]}
@@ -234,4 +240,4 @@ def _locked(folder: Path) -> Iterator[None]:
 def _write(path: Path, reviews: Reviews) -> None:
     for left in path.parent.glob(".review.*.json"):  # of a writer that was killed; we have the lock
         left.unlink(missing_ok=True)
-    APPROVALS.write(path, reviews.model_dump())
+    APPROVALS.write(path, reviews.model_dump(exclude_none=True))

@@ -43,8 +43,8 @@ export const api = {
   make: (body, key) => ask("videos", { method: "POST", body, headers: { "Idempotency-Key": key } }),
   videos: (query) => ask(`videos?${new URLSearchParams(query)}`),
   video: (id) => ask(path(id)),
-  cancel: (id) => ask(path(id), { method: "DELETE" }),
-  forget: (id) => ask(`${path(id)}?forget=true`, { method: "DELETE" }),
+  cancel: (id) => ask(`${path(id)}/cancel`, { method: "POST" }),
+  remove: (id) => ask(path(id), { method: "DELETE" }),
   decide: (id, body) => ask(`${path(id)}/decision`, { method: "POST", body }),
 };
 

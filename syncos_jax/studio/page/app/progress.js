@@ -11,37 +11,37 @@ export const statusChip = (video) => h("span", { class: `chip ${video.status}` }
 export function share(video) {
   if (!video.steps) return null;
   const takes = Math.max(1, video.takes.length);
-  const done = video.takes.filter((take) => take.status === "done").length;
+  const done = video.takes.filter((take) => take.status === "completed").length;
   return Math.min(1, (done + Math.min(1, (video.step || 0) / video.steps)) / takes);
 }
 
 /** "Place 2 in the queue", "Sampling, step 12 of 50": where it is, in words. */
 export function stateText(video) {
   if (video.status === "queued") return t("progress.place", { n: number(video.place ?? 1) });
-  if (video.status !== "running") return t(`status.${video.status}`);
-  const phase = video.phase ? t(`phase.${video.phase}`) : t("status.running");
+  if (video.status !== "in_progress") return t(`status.${video.status}`);
+  const phase = video.phase ? t(`phase.${video.phase}`) : t("status.in_progress");
   const step = video.phase === "sampling" && video.steps;
   return step ? t("progress.step", { phase, step: number(video.step || 0), steps: number(video.steps) }) : phase;
 }
 
 export function timeLeft(video) {
   const left = video.seconds_left;
-  return video.status === "running" && left !== null && left !== undefined ? t("progress.left", { time: duration(left) }) : "";
+  return video.status === "in_progress" && left !== null && left !== undefined ? t("progress.left", { time: duration(left) }) : "";
 }
 
 /** "Take 1 of 2", of several. */
 function whichTake({ takes, status }) {
-  if (takes.length < 2 || status !== "running") return "";
-  const done = takes.filter((take) => take.status === "done").length;
+  if (takes.length < 2 || status !== "in_progress") return "";
+  const done = takes.filter((take) => take.status === "completed").length;
   return t("progress.take", { n: Math.min(done + 1, takes.length), count: takes.length });
 }
 
 /** A small bar for a card of the history. */
 export function progressOf(video) {
-  if (!["queued", "running"].includes(video.status)) return null;
+  if (!["queued", "in_progress"].includes(video.status)) return null;
   const part = share(video);
   return h("span", { class: "mini-progress" },
-    video.status === "running" && h("progress", { max: 1, value: part, "aria-label": t("progress.title") }),
+    video.status === "in_progress" && h("progress", { max: 1, value: part, "aria-label": t("progress.title") }),
     h("span", {}, [stateText(video), timeLeft(video)].filter(Boolean).join(" · ")));
 }
 
@@ -66,7 +66,7 @@ export function progressPanel(oncancel) {
     const now = PHASES.indexOf(video.phase);
     replace(phases, PHASES.map((phase, i) => h("li", {
       class: i < now ? "past" : i === now ? "now" : "", "aria-current": i === now ? "step" : null }, t(`phase.${phase}`))));
-    phases.hidden = video.status !== "running";
+    phases.hidden = video.status !== "in_progress";
     if (video.preview && image.getAttribute("src") !== video.preview) image.src = video.preview;
     image.hidden = !video.preview;
     waiting.hidden = Boolean(video.preview);

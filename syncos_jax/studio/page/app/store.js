@@ -14,7 +14,7 @@ export const get = (id) => known.get(id);
 
 export const busy = () => [...known.values()].filter((video) => isOpen(video));
 
-export const isOpen = (video) => ["queued", "running", "cancelling"].includes(video.status);
+export const isOpen = (video) => ["queued", "in_progress", "cancelling"].includes(video.status);
 
 /** Calls `listener(video)` for every change; returns what ends that. */
 export function listen(listener) {
@@ -22,7 +22,15 @@ export function listen(listener) {
   return () => listeners.delete(listener);
 }
 
-function keep(video) {
+/** Addresses relative to the page, which may be below a path of a proxy. */
+function withLocalAddresses(video) {
+  const local = (address) => address?.replace(/^\//, "") ?? null;
+  const takes = video.takes.map((take) => ({ ...take, content: local(take.content), thumbnail: local(take.thumbnail) }));
+  return { ...video, takes, preview: local(video.preview) };
+}
+
+function keep(answered) {
+  const video = withLocalAddresses(answered);
   const before = known.get(video.id);
   known.set(video.id, video);
   if (JSON.stringify(before) === JSON.stringify(video)) return video;
@@ -34,7 +42,7 @@ let clock = 0;
 const told = new Map(); // the last event about a video
 
 /**
- * Keeps the videos of an answer: of one video, or of a list of `items`. An event that came since
+ * Keeps the videos of an answer: of one video, or of a list of `data`. An event that came since
  * the question was asked is newer than the answer, which is then not kept. Returns the answer with
  * the newest that is known of its videos.
  */
@@ -42,7 +50,7 @@ export async function keepAnswer(answering) {
   const asked = ++clock;
   const answer = await answering;
   const newest = (video) => ((told.get(video.id) ?? 0) > asked ? known.get(video.id) : keep(video));
-  return answer?.items ? { ...answer, items: answer.items.map(newest) } : answer && newest(answer);
+  return answer?.data ? { ...answer, data: answer.data.map(newest) } : answer && newest(answer);
 }
 
 function keepEvent(video) {
@@ -62,7 +70,7 @@ async function poll() {
   if (document.visibilityState !== "visible") return;
   try {
     const answer = await keepAnswer(api.videos({ limit: LATEST }));
-    const listed = new Set(answer.items.map((video) => video.id));
+    const listed = new Set(answer.data.map((video) => video.id));
     for (const video of busy()) if (!listed.has(video.id)) await fetchVideo(video.id);
   } catch {
     // the next try comes; a page that shows a video says by itself that nothing answers

@@ -66,9 +66,9 @@ export function bytes(value) {
   return `${number(size, size < 10 ? 1 : 0)} ${units[unit]}`;
 }
 
-/** A moment, ISO 8601, in the reader's own time: "14:02" of today, else with its day. */
-export function moment(iso) {
-  const at = new Date(iso);
+/** A time (Unix seconds or ISO 8601) in the reader's time zone: "14:02" if today, else with its date. */
+export function moment(time) {
+  const at = new Date(typeof time === "number" ? 1000 * time : time);
   const today = at.toDateString() === new Date().toDateString();
   const form = today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" };
   return new Intl.DateTimeFormat(chosen, form).format(at);

@@ -73,7 +73,7 @@ class VideoView {
     this.heading.textContent = titleOf(video);
     document.title = `${titleOf(video)} · SynCoS Studio`;
     const length = this.events.reduce((sum, event) => sum + event.seconds, 0);
-    const facts = [moment(video.created), seconds(length), count("takes.count", video.takes.length), video.template];
+    const facts = [moment(video.created_at), seconds(length), count("takes.count", video.takes.length), video.template];
     replace(this.facts, statusChip(video), facts.filter(Boolean).join(" · "));
     this.showScreen(video);
     this.showTakes(video);
@@ -174,7 +174,7 @@ class VideoView {
 
   forget() {
     askDelete(async () => {
-      await api.forget(this.id);
+      await api.remove(this.id);
       drop(this.id);
       this.studio.go("#/videos");
       announce(t("delete.done"));

@@ -8,7 +8,7 @@ import { keepAnswer, listen } from "./store.js";
 import { progressOf, statusChip } from "./progress.js";
 
 const PAGE = 24;
-const FILTERS = ["", "running", "queued", "done", "failed", "cancelled"];
+const FILTERS = ["", "in_progress", "queued", "completed", "failed", "cancelled"];
 
 export function videosView(studio) {
   const cards = new Map();
@@ -39,8 +39,8 @@ export function videosView(studio) {
         cards.clear();
         grid.replaceChildren();
       }
-      for (const video of answer.items) grid.append(card(video));
-      next = answer.next;
+      for (const video of answer.data) grid.append(card(video));
+      next = answer.has_more ? answer.last_id : null;
       more.hidden = !next;
       const none = status || search ? t("history.nothing") : t("history.empty");
       replace(note, cards.size ? "" : none);
@@ -89,7 +89,7 @@ const lengthOf = (video) => (video.scenario?.events || []).reduce((sum, event) =
 function videoCard(video) {
   const takes = video.takes || [];
   const length = lengthOf(video);
-  const facts = [moment(video.created), length && seconds(length), count("takes.count", takes.length), video.template];
+  const facts = [moment(video.created_at), length && seconds(length), count("takes.count", takes.length), video.template];
   return h("a", { class: `video-card ${video.status}`, href: `#/videos/${encodeURIComponent(video.id)}` },
     picture(video),
     h("span", { class: "video-body" },
