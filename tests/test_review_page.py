@@ -106,7 +106,7 @@ def test_folders_that_cannot_be_shown(tmp_path):
     with pytest.raises(InputError, match="browsers do not play a.mkv"):
         build_page(tmp_path)
     (tmp_path / "a.mp4").write_text("not a video")
-    with pytest.raises(InputError, match="a.mp4: cannot be read as a video"):
+    with pytest.raises(InputError, match="a.mp4: not readable as a video"):
         build_page(tmp_path)
     assert not (tmp_path / "review.html").exists()
 

@@ -217,12 +217,12 @@ def test_what_was_accepted_outlives_a_kill(tmp_path):
 def test_files_that_are_something_else(tmp_path):
     path = tmp_path / "jobs.sqlite"
     path.write_bytes(b"no database" * 100)
-    with pytest.raises(InputError, match="is not a job database"):
+    with pytest.raises(InputError, match="not a job database"):
         Jobs(path)
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as db:
         db.execute("PRAGMA user_version=7")
-    with pytest.raises(InputError, match="has version 7, but this package reads 1"):
+    with pytest.raises(InputError, match="has version 7, but this package reads 2"):
         Jobs(other)
 
 

@@ -60,8 +60,9 @@ class JobDatabase:
             self._open()
         except sqlite3.DatabaseError as error:
             raise InputError(
-                f"{path}: is not a job database, or is damaged ({error}); move it away to "
-                "start a new one"
+                f"not a job database, or damaged ({error})",
+                place=path,
+                remedy="move it away to start a new one",
             ) from error
 
     def _open(self) -> None:
@@ -73,8 +74,9 @@ class JobDatabase:
                 self._migrate(FROM_VERSION_1)
             elif version != VERSION:
                 raise InputError(
-                    f"{self.path}: version: is {version}, this package reads {VERSION}; use the "
-                    "version of syncos_jax that wrote it"
+                    f"has version {version}, but this package reads {VERSION}",
+                    place=self.path,
+                    remedy="use the version of syncos_jax that wrote it",
                 )
 
     def _migrate(self, statements: str) -> None:

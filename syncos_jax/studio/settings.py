@@ -89,7 +89,9 @@ class StudioSettings:
         )
         for name in least:
             if getattr(self, name) <= 0:
-                raise InputError(f"`{name}`: is {getattr(self, name)}, but must be 1 or more")
+                raise InputError(
+                    argument=name, expected="a number above 0", value=getattr(self, name)
+                )
         if not self.token:
             if not is_loopback(self.host):
                 raise InputError(

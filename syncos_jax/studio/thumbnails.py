@@ -31,9 +31,9 @@ def write_thumbnail(video: Path, path: Path) -> Path:
                 if frame.pts is None or frame.pts >= middle:
                     break
     except (FFmpegError, IndexError) as error:
-        raise InputError(f"{video}: cannot be read as a video: {error}") from error
+        raise InputError(f"not readable as a video: {error}", place=video) from error
     if picture is None:
-        raise InputError(f"{video}: has no frames in it")
+        raise InputError("has no frames in it", place=video)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")

@@ -196,13 +196,13 @@ def check_video(video: str | os.PathLike[str]) -> Path:
     path = Path(video)
     try:
         if path.is_dir():
-            raise InputError(f"{path}: is a folder; name one video in it")
+            raise InputError("is a folder", place=path, remedy="name one video in it")
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise InputError("no such file", place=path)
     except ValueError as error:  # a name that no file can have
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{short(str(path))}: is not the name of a file") from error
+        raise InputError("not the name of a file", place=short(str(path))) from error
     return path
 
 

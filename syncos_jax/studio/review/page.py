@@ -118,7 +118,7 @@ def build_page(
     find_takes(root)
     target = check_writable(root / "review.html" if out is None else out)
     if target.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{target}: the page's name must end in .html")
+        raise InputError("the name of the page must end in .html", place=target)
     reviews = read_reviews(root)
     if not link:
         size = sum(path.stat().st_size for path in find_takes(root)[0])

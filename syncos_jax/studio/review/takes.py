@@ -93,12 +93,13 @@ def find_videos(folder: str | os.PathLike[str]) -> list[Path]:
     """Videos of a folder, by name; raises InputError where there is no folder or none in it."""
     root = Path(folder)
     if not root.is_dir():
-        what = "is a file; give the folder it is in" if root.exists() else "no such folder"
-        raise InputError(f"{root}: {what}")
+        what = "is a file" if root.exists() else "no such folder"
+        remedy = "pass the folder it is in" if root.exists() else None
+        raise InputError(what, place=root, remedy=remedy)
     files = sorted(p for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
     videos = [p for p in files if p.suffix.lower() in (*PLAYABLE, *OTHERS)]
     if not videos:
-        raise InputError(f"{root}: has no video in it ({', '.join((*PLAYABLE, *OTHERS))})")
+        raise InputError(f"has no video in it ({', '.join((*PLAYABLE, *OTHERS))})", place=root)
     return videos
 
 
@@ -130,13 +131,15 @@ def read_take(path: Path, progress: Progress | None = None) -> Take:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise InputError(f"{path}: has no video in it")
+                raise InputError("has no video in it", place=path)
             stream = container.streams.video[0]
             fps = float(stream.average_rate or 0)
             duration = float(container.duration or 0) / 1e6
             expected = stream.frames or round(duration * fps)
             if expected > MAX_FRAMES:
-                raise InputError(f"{path}: has {expected} frames; a page shows up to {MAX_FRAMES}")
+                raise InputError(
+                    f"has {expected} frames; a page shows up to {MAX_FRAMES}", place=path
+                )
             wanted = _still_frames(events_of(sidecar, expected)[0])
             small, stills = [], {}
             side = next(side for frames, side in _SIDES if expected <= frames)
@@ -150,9 +153,9 @@ def read_take(path: Path, progress: Progress | None = None) -> Take:
                 if progress:
                     progress(index + 1, max(expected, index + 1))
     except (OSError, FFmpegError) as error:
-        raise InputError(f"{path}: cannot be read as a video: {error.strerror}") from error
+        raise InputError(f"not readable as a video: {error.strerror}", place=path) from error
     if not small or not (math.isfinite(fps) and fps > 0):
-        raise InputError(f"{path}: has no frames in it")
+        raise InputError("has no frames in it", place=path)
     events, found = events_of(sidecar, len(small))
     return Take(
         path, sha256, fps, width, height, np.stack(small), stills, events, sidecar, (*notes, *found)
