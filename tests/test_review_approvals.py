@@ -116,7 +116,7 @@ DAMAGED = [
     ("{", "not readable as JSON"),
     ("\udcff", "not readable as JSON"),
     ("[" * 100_000, "not readable as JSON"),
-    ("[]", "is not a file of approvals"),
+    ("[]", "not a file of approvals"),
     ('{"format": "syncos_jax.video"}', "called review.mp4"),
     ('{"format": "syncos_jax review", "version": 2}', "has version 2, but this package reads 1"),
     ('{"format": "syncos_jax review", "version": 1, "revision": "7"}', "revision: is '7'"),
