@@ -42,7 +42,7 @@ $(VENV)/.test: $(VENV)/.run
 
 demo: $(VENV)/.run
 	@mkdir -p $(dir $(OUT))
-	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all $(addprefix --beside ,$(BESIDE)) --out $(OUT)
+	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all $(addprefix --compare-with ,$(BESIDE)) --out $(OUT)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist worksteal --durations 40

@@ -299,7 +299,7 @@ def test_options_that_do_not_go_together(tmp_path):
     file = tmp_path / "story.yaml"
     file.write_text("global: a ball\nevents: [{prompt: it rolls, frames: 24}]\n")
     result = CliRunner().invoke(app, ["plan", str(file), "--weights-over", "2"])
-    assert result.exit_code == 2 and "--weights-over needs --on as well" in result.stderr
+    assert result.exit_code == 2 and "--weights-over needs --on" in result.stderr
     result = CliRunner().invoke(app, ["plan", str(file), "--on", "abacus:1"])
     assert result.exit_code == 2 and "unknown hardware 'abacus:1'" in result.stderr
 

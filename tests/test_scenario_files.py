@@ -157,7 +157,7 @@ def test_new_writes_what_check_and_show_accept(syncos, tmp_path, options):
     shown = yaml.safe_load(syncos("show", "a.yaml").stdout)
     assert shown["global"] == "a red ball on a green meadow" and "variables" not in shown
     again = syncos("new", "a.yaml")
-    assert again.exit_code == 2 and "a.yaml exists; choose another name" in again.stderr
+    assert again.exit_code == 2 and "a.yaml: already exists; choose another name" in again.stderr
     assert syncos("new", "a.json").exit_code == 2
 
 
@@ -175,8 +175,8 @@ def test_check_goes_through_all_files(syncos, tmp_path):
     assert first == "error: none.yaml: no such file"
     assert "got 'n'" in second and "--set who=... --set n=" in second
     result = syncos("check", "open.yaml", "--set", "n=2")
-    assert "ok, 1 event, 2 s, who: to be given, n = None" not in result.stdout
-    assert "who: to be given" in result.stdout and "other = 1 (used nowhere)" in result.stdout
+    assert "ok, 1 event, 2 s, who: required, n = None" not in result.stdout
+    assert "who: required" in result.stdout and "other = 1 (unused)" in result.stdout
 
 
 def test_show_every_take(syncos):

@@ -86,11 +86,11 @@ def measure(work: Work, *, repeat: int, peak_flops: float | None = None) -> Meas
     first = seconds(lambda: work.call(compiled))
     times = [seconds(lambda: work.call(compiled)) for _ in range(repeat)]
     return summarise(
-        work.name,
-        work.what,
-        work.unit,
-        first,
         times,
+        name=work.name,
+        what=work.what,
+        unit=work.unit,
+        first=first,
         flops=work.flops,
         lowering=lowering,
         compilation=compilation,
@@ -100,31 +100,23 @@ def measure(work: Work, *, repeat: int, peak_flops: float | None = None) -> Meas
 
 
 def summarise(
-    name: str,
-    what: str,
-    unit: str,
-    first: float,
-    times: list[float],
-    *,
-    flops: float | None = None,
-    lowering: float | None = None,
-    compilation: float | None = None,
-    memory: int | None = None,
-    peak_flops: float | None = None,
+    times: list[float], *, flops: float | None, peak_flops: float | None, **facts: Any
 ) -> Measurement:
-    """A `Measurement` from its parts."""
+    """A `Measurement` of calls that took `times` seconds.
+
+    Args:
+        times: of the calls after the first, in seconds.
+        flops: of one call.
+        peak_flops: FLOP/s that the device reaches.
+        facts: the other fields of `Measurement` that are known.
+    """
     median = statistics.median(times)
+    known = {"lowering": None, "compilation": None, "memory": None, **facts}
     return Measurement(
-        name=name,
-        what=what,
-        unit=unit,
-        lowering=lowering,
-        compilation=compilation,
-        first=first,
+        **known,
         median=median,
         spread=spread(times),
         times=times,
-        memory=memory,
         device_memory=device_memory(),
         flops=flops,
         share=flops / median / peak_flops if flops and peak_flops else None,

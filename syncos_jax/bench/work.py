@@ -225,11 +225,11 @@ def measure_video(case: Case, *, repeat: int, peak_flops: float | None) -> Itera
         ),
     ):
         yield summarise(
-            f"{name}: {part}",
-            "video",
-            unit,
-            times[0],
             times[1:],
+            name=f"{name}: {part}",
+            what="video",
+            unit=unit,
+            first=times[0],
             flops=count,
             peak_flops=peak_flops,
         )

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from syncos_jax import __version__
 from syncos_jax.cli import (
     batch,
     bench,
@@ -26,6 +25,7 @@ from syncos_jax.cli import (
 )
 from syncos_jax.cli.command import Commands
 from syncos_jax.cli.console import INTERRUPTED
+from syncos_jax.version import __version__
 
 app = Commands(
     help="Generate long multi-event videos with models trained on short clips.\n\n"

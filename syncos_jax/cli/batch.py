@@ -223,12 +223,8 @@ def batch(
         suffix = "." + suffix.lstrip(".").lower()
         if suffix not in SUFFIXES:
             raise InputError(f"--format: must be one of {', '.join(SUFFIXES)}, got {suffix[1:]!r}")
-        changes = {
-            "steps": steps,
-            "guidance": guidance,
-            "strength": strength,
-            "windows_per_call": windows,
-        }
+        changes = {"steps": steps, "guidance": guidance, "strength": strength}
+        changes["windows_per_call"] = windows
         items = read_items(
             source, scenario_options.read_seeds(seeds) if seeds is not None else None
         )

@@ -297,9 +297,9 @@ def _shown(name: str, value: float | None) -> str:
 
 
 def _write(path: Path, reports: Sequence[dict[str, Any]]) -> None:
-    from syncos_jax import __version__
     from syncos_jax.files.versioned import FileFormat
     from syncos_jax.metrics.report import VERSION
+    from syncos_jax.version import __version__
 
     measures = FileFormat(
         "syncos_jax.metrics", "measures of videos", "measure again", version=VERSION

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import syncos_jax
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.media.certificates import Identity
+from syncos_jax.version import __version__
 
 SIGNABLE = (".mp4", ".mov", ".png", ".gif", ".jpg", ".jpeg", ".webp")
 """Suffixes of the files that carry credentials; WebM, Matroska and folders of frames cannot."""
@@ -173,7 +173,7 @@ def _report(found: Mapping[str, Any], state: str) -> Credentials:
 def _manifest(
     run: Mapping[str, Any], title: str, approvals: Sequence[Mapping[str, Any]], *, opened: bool
 ) -> dict[str, Any]:
-    software = {"name": "syncos_jax", "version": syncos_jax.__version__}
+    software = {"name": "syncos_jax", "version": __version__}
     created = {
         "action": "c2pa.created",
         "digitalSourceType": SOURCE_TYPE,

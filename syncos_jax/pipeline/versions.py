@@ -7,15 +7,15 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import Any
 
-import syncos_jax
 from syncos_jax.sampling.placement import Placement
+from syncos_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av")
 
 
 def versions() -> dict[str, str]:
     """Versions of the packages that make a video."""
-    found = {"syncos_jax": syncos_jax.__version__}
+    found = {"syncos_jax": __version__}
     for name in _PACKAGES:
         try:
             found[name] = installed(name)

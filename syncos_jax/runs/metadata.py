@@ -48,13 +48,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import syncos_jax
 from syncos_jax.errors import InputError
 from syncos_jax.files.versioned import FileFormat
 from syncos_jax.media.credentials import SOURCE_TYPE
 from syncos_jax.media.encode import read_comment
 from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.scenario import Scenario
+from syncos_jax.version import __version__
 
 if TYPE_CHECKING:
     from syncos_jax.pipeline.request import Request
@@ -100,7 +100,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
     return {
         **METADATA.head,
         "generated": True,
-        "generator": {"name": "syncos_jax", "version": syncos_jax.__version__},
+        "generator": {"name": "syncos_jax", "version": __version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "title": request.scenario.global_prompt,
         "events": request.events,

@@ -15,7 +15,6 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-import syncos_jax
 from syncos_jax.errors import InputError
 from syncos_jax.studio import routes, routes_videos
 from syncos_jax.studio.api_errors import ApiError, Finding, field_of, findings
@@ -25,6 +24,7 @@ from syncos_jax.studio.responses import JsonResponse, error_response
 from syncos_jax.studio.security import Guard
 from syncos_jax.studio.settings import StudioSettings
 from syncos_jax.studio.studio import Studio
+from syncos_jax.version import __version__
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def create_app(settings: StudioSettings) -> FastAPI:
 
     app = FastAPI(
         title="syncos studio",
-        version=syncos_jax.__version__,
+        version=__version__,
         description="Generate, store and review long videos of several events.",
         docs_url=None,  # it loads scripts from other sites
         redoc_url=None,

@@ -16,7 +16,7 @@ from syncos_jax.scenario.template import Template
 from syncos_jax.scenario.variables import Variable, used_names
 from syncos_jax.studio.api_errors import ApiError, Finding, finding, findings
 from syncos_jax.studio.engine import Engine
-from syncos_jax.studio.planning import lost_words
+from syncos_jax.studio.lost_words import lost_words
 from syncos_jax.studio.schemas import SettingsBody, VideoBody
 from syncos_jax.studio.templates_folder import Templates
 

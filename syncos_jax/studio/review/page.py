@@ -21,7 +21,6 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from syncos_jax import __version__
 from syncos_jax.errors import Argument, InputError
 from syncos_jax.files import check_writable, replacing
 from syncos_jax.runs.metadata import metadata_path
@@ -38,6 +37,7 @@ from syncos_jax.studio.review.takes import (
     read_take,
 )
 from syncos_jax.studio.review.views import Shown, card, chart, history, measures, sheet, values
+from syncos_jax.version import __version__
 
 MAX_EMBEDDED = 300 * 2**20  # browsers give up on longer data URIs
 _TEMPLATES = Path(__file__).parent / "templates"
