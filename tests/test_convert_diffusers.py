@@ -246,7 +246,15 @@ def test_the_folder_can_be_read_with_orbax_alone(loaded, converted):
 
 def test_what_is_written(converted):
     names = {path.name for path in (converted / "plain").iterdir()}
-    assert names == {"config.json", "files.json", "unet", "vae", "text_encoder", "tokenizer"}
+    assert names == {
+        "config.json",
+        "files.json",
+        "weights.json",
+        "unet",
+        "vae",
+        "text_encoder",
+        "tokenizer",
+    }
     values = json.loads((converted / "plain/config.json").read_text())
     assert values["format"] == "syncos_jax" and values["version"] == 1
     assert values["name"] == "plain" and values["networks"] == list(ModelConfig.networks)

@@ -209,7 +209,7 @@ def test_what_cannot_be_written_is_known_before_the_work(options, message):
 
 
 def test_the_hash_knows_every_weight():
-    from syncos_jax.models.family import hash_weights
+    from syncos_jax.models.identity import hash_weights
 
     first, again = FakeModel().weights_sha256, FakeModel().weights_sha256
     assert first == again and len(first) == 64

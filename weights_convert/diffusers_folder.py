@@ -18,11 +18,12 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from syncos_jax.errors import Argument, InputError
-from syncos_jax.models import saved
+from syncos_jax.models import identity, saved
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
+from syncos_jax.models.weights import leaves
 from syncos_jax.weights_convert import animatediff, cogvideox, ltx, wan
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
@@ -207,11 +208,25 @@ def read_folder(
     source = open_pipeline(folder) if family_of is None else family_of.open_model(folder)
     config, family = source.config, family_named(source.config.family)
     networks: dict[str, Any] = {}
+    hashes: dict[str, str] = {}
     for name, part in source.parts.items():
         of_shape = where(family, name)
+        hashed: dict[int, identity.Leaf] = {}  # of weights split over hosts, by the array's id
 
-        def put(array: np.ndarray, like: Any, of_shape: saved.Where = of_shape) -> jax.Array:
-            return jax.device_put(np.ascontiguousarray(array, like.dtype), of_shape(like.shape))
+        def put(
+            array: np.ndarray,
+            like: Any,
+            of_shape: saved.Where = of_shape,
+            hashed: dict[int, identity.Leaf] = hashed,
+        ) -> jax.Array:
+            sharding = of_shape(like.shape)
+            host = np.ascontiguousarray(array, like.dtype)
+            if sharding.is_fully_addressable:
+                return jax.device_put(host, sharding)
+            # `device_put` would compare the whole tensor among the hosts.
+            made = jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
+            hashed[id(made)] = identity.leaf_hash(host)
+            return made
 
         networks[name] = fill(
             saved.build(name, config, dtype),
@@ -221,7 +236,12 @@ def read_folder(
             what=part.where,
             put=put,
         )
-    return family.from_networks(config, networks, folder)
+        if hashed:
+            found = {path: hashed[id(leaf)] for path, leaf in leaves(networks[name]).items()}
+            hashes[name] = identity.network_hash(found)
+    model = family.from_networks(config, networks, folder)
+    model.hashes = hashes
+    return model
 
 
 def read_network(folder: Path, name: str, config: ModelConfig) -> Any:

@@ -7,12 +7,12 @@ reads a `Model` and nothing of its networks.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.models.identity import hash_weights
 from syncos_jax.sampling.schedule import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Model:
         perturbed_guidance: default scale of guidance away from the perturbed denoiser; None where
             the family has no such denoiser.
         params: weights of the denoiser, a pytree.
+        hashes: of networks whose hash is known from their folder, by name.
     """
 
     family: ClassVar[str]
@@ -107,6 +109,7 @@ class Model:
     guidance: float
     perturbed_guidance: float | None = None
     params: Any
+    hashes: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     def from_networks(cls, config: Any, networks: Mapping[str, Any], folder: Path) -> Model:
@@ -211,29 +214,14 @@ class Model:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """`hash_weights` of all networks."""
-        return hash_weights(self.weights)
+        """SHA-256 of all networks (`hash_weights`), by its folder's hashes if it has them."""
+        return hash_weights(self.weights, self.hashes)
 
     @property
     def dtype(self) -> str:
         """In which the denoiser computes, but for the products of a quantized one."""
         dtypes = (leaf.dtype for leaf in jax.tree.leaves(self.params))
         return str(next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)))
-
-
-def hash_weights(networks: Mapping[str, Any]) -> str:
-    """SHA-256 of networks' weights as they compute: name, dtype, shape and bytes of every tensor.
-
-    Args:
-        networks: pytrees of arrays, by name. The same model loaded in another dtype has another
-            hash; how its folder lies on disk does not matter.
-    """
-    digest = hashlib.sha256()
-    for name, leaf in jax.tree_util.tree_leaves_with_path(dict(networks)):
-        value = np.ascontiguousarray(np.asarray(leaf))
-        digest.update(f"{jax.tree_util.keystr(name)} {value.dtype} {value.shape}\n".encode())
-        digest.update(value.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _mixed(leaf: jax.Array, weights: np.ndarray) -> jax.Array:

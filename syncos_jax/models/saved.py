@@ -23,6 +23,7 @@ import jax
 
 from syncos_jax.errors import InputError
 from syncos_jax.files.versioned import FileFormat
+from syncos_jax.models import identity
 from syncos_jax.models.family import DEFAULT_FAMILY, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.weights import assign, leaves
@@ -165,6 +166,7 @@ def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
     """
     import orbax.checkpoint as ocp
 
+    identity.write(folder.parent, folder.name, weights)
     # Random-looking floats hardly shrink, and compressing them takes most of the time.
     handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_IN_FLIGHT_GB, use_compression=False)
     with orbax_quiet():

@@ -15,6 +15,11 @@ def leaves(module: nnx.Module) -> dict[str, Any]:
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in state}
 
 
+def dtypes(module: nnx.Module) -> dict[str, Any]:
+    """The dtypes of a network's parameters by dotted path."""
+    return {path: leaf.dtype for path, leaf in leaves(module).items()}
+
+
 def assign(module: Network, values: Mapping[str, jax.Array]) -> Network:
     """A copy of a network with its parameters replaced, by dotted path."""
     graph, state = nnx.split(module)

@@ -1,5 +1,6 @@
 """Loading a model: ``load_model("demo")`` or a folder."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from importlib.resources import files
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from syncos_jax.errors import InputError
-from syncos_jax.models import saved
+from syncos_jax.models import identity, saved
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.quantize import QUANTIZATIONS
 from syncos_jax.models.saved import Where
+from syncos_jax.models.weights import dtypes
 from syncos_jax.sampling.placement import REPLICATED, Rules
 
 BUILT_IN = ("demo",)
@@ -103,6 +105,8 @@ def load_model(
     )
     if how is not None:
         model.quantize(how)
+        named = {name: f"{known} {how}" for name, known in model.hashes.items()}
+        model.hashes = {n: hashlib.sha256(k.encode()).hexdigest() for n, k in named.items()}
     return model
 
 
@@ -118,7 +122,10 @@ def _load(folder: Path, dtype: DType, mesh: jax.sharding.Mesh | None, rules: Rul
     networks = {
         name: saved.read_network(folder, name, config, dtype, where(family, name)) for name in names
     }
-    return family.from_networks(config, networks, folder)
+    model = family.from_networks(config, networks, folder)
+    found = {name: identity.read(folder, name, dtypes(networks[name])) for name in names}
+    model.hashes = {name: known for name, known in found.items() if known is not None}
+    return model
 
 
 def _divided(mesh: jax.sharding.Mesh | None, rules: Rules) -> Callable[[type[Model], str], Where]:
