@@ -86,3 +86,47 @@ def test_sigterm_while_waiting(process, tmp_path, monkeypatch):
 def test_a_limit_is_more_than_nothing():
     with pytest.raises(InputError, match="join_timeout must be more than 0 seconds, got 0"):
         initialize("127.0.0.1:1", 2, 1, timeout=0.0)
+
+
+COUNTS = """
+import os, sys
+from syncos_jax.errors import InputError
+from syncos_jax.sampling.hosts import initialize
+import signal
+try:
+    initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), timeout=60)
+    own = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    print("joined", own, flush=True)
+except InputError as error:
+    print(error, flush=True)
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (2, 2)])
+def test_numbers_of_processes_that_differ_are_refused(counts):
+    """One waited for ever for a process that does not exist. And SIGTERM stays Python's own: JAX's
+    handler took it and did nothing."""
+    address = f"127.0.0.1:{free_port()}"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", COUNTS, address, str(count), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+        for number, count in enumerate(counts)
+    ]
+    try:
+        said = [process.stdout.readline() for process in both]
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    if counts == (2, 2):
+        assert said == ["joined True\n"] * 2
+    else:
+        assert "process 1 was given 3 processes, this one 2" in said[0]
+        assert "process 0 was given 2 processes, this one 3" in said[1]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import syncos_jax.pipeline.load
 from syncos_jax import Pipeline, Scenario, SynCoS
 from syncos_jax.cli import app
-from syncos_jax.errors import Terminated
+from syncos_jax.errors import InputError, Terminated
 from syncos_jax.media.video import Video
 from syncos_jax.pipeline import pipeline as pipelines
 from syncos_jax.pipeline import timings
@@ -175,6 +175,43 @@ def test_without_a_home_a_video_is_made(monkeypatch, tmp_path):
     result = syncos("generate", "story.yaml", "--out", "a.mp4", "--no-cache")
     assert result.exit_code == 0 and Path("a.mp4").exists()
     assert timings.timings_path().parent == tmp_path / f"syncos_jax-{os.getuid()}"
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/wan", "s3://bucket/wan", "hf://Wan-AI/Wan2.1"])
+def test_addresses_of_models_and_videos_are_one_line(address, monkeypatch):
+    from syncos_jax.media.encode import check_video_path
+    from syncos_jax.pipeline.load import model_folder
+
+    with pytest.raises(InputError, match=f"^{address}: models are read from local folders"):
+        model_folder(address)
+    with pytest.raises(InputError, match=f"^{address}/a.mp4: single videos are written to local"):
+        check_video_path(f"{address}/a.mp4")
+
+
+def test_programs_that_cannot_be_stored_are_counted(monkeypatch, tmp_path):
+    """`syncos compile` ended with 0 where a full disk kept none of its programs."""
+    from syncos_jax.runs import programs
+
+    kept = programs.Programs(tmp_path, 1000)
+    kept.put("a", b"1" * 100)
+    assert kept.failed == 0 and kept.get("a") == b"1" * 100
+    kept.put("b", b"1" * 2000)  # larger than the folder may be
+    assert kept.failed == 1
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    kept.put("c", b"1")
+    assert kept.failed == 2 and kept.get("c") is None
+
+
+def test_compile_fails_where_its_programs_are_not_stored(monkeypatch, tmp_path):
+    monkeypatch.setattr("syncos_jax.runs.cache.keep_programs", lambda: tmp_path)
+    monkeypatch.setattr("syncos_jax.runs.cache.failed", lambda folder: 3)
+    result = syncos("compile", "story.yaml")
+    assert result.exit_code == 2
+    assert "3 programs could not be stored; free some space there" in result.stderr
 
 
 # -- mutants that survived -------------------------------------------------------------------------

@@ -41,6 +41,12 @@ def check_video_path(path: str | os.PathLike[str]) -> Path:
     A folder is new, empty, or holds frames of an earlier run and nothing else.
     """
     target = Path(path)
+    if "://" in str(path):
+        raise InputError(
+            "single videos are written to local folders, not to addresses",
+            place=str(path),
+            remedy="write a file and copy it, or use syncos batch, which writes to object stores",
+        )
     if not is_frames_folder(target):
         if target.suffix.lower() not in SUFFIXES and not target.is_dir():
             raise InputError(

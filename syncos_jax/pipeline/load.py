@@ -37,6 +37,12 @@ def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
     name_or_dir = quantization(name_or_dir)[0]
     if name_or_dir in BUILT_IN:
         return Path(str(files("syncos_jax"))) / "demo" / "model"
+    if "://" in str(name_or_dir):
+        raise InputError(
+            "models are read from local folders, not from addresses",
+            place=str(name_or_dir),
+            remedy="copy it to a folder, and give that",
+        )
     folder = Path(name_or_dir)
     from syncos_jax.weights_convert.sources import how_to_convert, is_pipeline, snapshot
 

@@ -57,13 +57,20 @@ def initialize(
     failures: list[BaseException] = []
 
     def join() -> None:
+        # Its handler takes SIGTERM for itself and does nothing with it.
+        preemption = getattr(jax.config, "jax_enable_preemption_service", None)
         try:
+            if preemption:
+                jax.config.update("jax_enable_preemption_service", False)
             # JAX ends the whole process when its own limit is over, so ours comes first.
             jax.distributed.initialize(
                 coordinator, processes, process_id, initialization_timeout=int(timeout) + 3600
             )
         except BaseException as error:
             failures.append(error)
+        finally:
+            if preemption:
+                jax.config.update("jax_enable_preemption_service", preemption)
 
     _wait_for(join, end, timeout, say)
     if failures:
@@ -77,6 +84,34 @@ def initialize(
             "process_id"
         )
         raise InputError(f"distributed: {remedy} ({error})") from None
+    _check_counts(end)
+
+
+def _check_counts(end: float) -> None:
+    """Raises InputError if processes were given different numbers of processes: JAX would wait for
+    ever for those that do not exist, or leave some out."""
+    try:
+        from jax._src.distributed import global_state as found
+
+        client, own, count = found.client, found.process_id, found.num_processes
+        if client is None or count is None or count < 2:
+            return
+        client.key_value_set(f"syncos_jax/processes/{own}", str(count))
+        others = range(count) if own == 0 else (0,)
+        seconds = max(5.0, end - time.monotonic())
+        told = [
+            int(client.blocking_key_value_get(f"syncos_jax/processes/{n}", int(1000 * seconds)))
+            for n in others
+        ]
+    except (ImportError, AttributeError, RuntimeError, ValueError):  # private, or a host is gone
+        return
+    for other, number in zip(others, told, strict=True):
+        if number != count:
+            raise InputError(
+                f"process {other} was given {number} processes, this one {count}",
+                argument="processes",
+                remedy="give all of them the same number",
+            )
 
 
 def _check(
