@@ -197,9 +197,9 @@ def test_a_video_of_a_quantized_model(tmp_path):
     ("command", "word"),
     [
         (["generate", "--global", "a cat", "--prompt", "sleeps", "--model", "demo@int4"], "int4"),
-        (["info", "demo@fp8"], "known are int8"),
+        (["info", "demo@fp8"], "expected one of int8"),
         (["info", "nowhere@int8"], "no such model"),
-        (["info", "demo@int8@int8"], "say it once"),
+        (["info", "demo@int8@int8"], "names two quantizations"),
     ],
 )
 def test_what_cannot_be_quantized_is_refused(command, word, tmp_path, monkeypatch):

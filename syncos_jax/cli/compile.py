@@ -100,10 +100,15 @@ def compile(
             f"{folder}: {watch.compiled} programs compiled, {watch.found} found, "
             f"{size(folder) / 2**20:.1f} MiB in all"
         )
-        if lost := failed(folder):
-            raise InputError(
-                f"{lost} programs could not be stored", place=folder, remedy="free some space there"
-            )
+        _check_stored(folder, failed(folder))
+
+
+def _check_stored(folder: Path, lost: int) -> None:
+    """Raises InputError if programs could not be stored."""
+    if lost:
+        raise InputError(
+            f"{lost} programs could not be stored", place=folder, remedy="free some space there"
+        )
 
 
 def _scenario(file: Path | None, frames: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""Loading a model: ``load_model("demo")`` or a folder."""
+"""Loads a model: ``load_model("demo")``, or a folder."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
     """The folder of a built-in model, or the given one.
 
     Raises:
-        InputError: there is none.
+        InputError: no such model.
     """
     name_or_dir = quantization(name_or_dir)[0]
     if name_or_dir in BUILT_IN:
@@ -53,27 +53,30 @@ def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
         folder = snapshot(folder) or folder
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: no such model; give {' or '.join(map(repr, BUILT_IN))}, or the folder of a "
-            "model"
+            "no such model",
+            place=folder,
+            remedy=f"give {' or '.join(map(repr, BUILT_IN))}, or a model folder",
         )
     return folder
 
 
 def quantization(name_or_dir: str | os.PathLike[str]) -> tuple[str, str | None]:
-    """``"models/mine@int8"`` as the model and how it is to be quantized, or None.
+    """``"models/mine@int8"`` as the model and its quantization, or None.
 
     Raises:
-        InputError: no such quantization, or one that is said twice.
+        InputError: unknown quantization, or two of them.
     """
     name, mark, how = str(name_or_dir).rpartition("@")
     if not mark or "/" in how or Path(name_or_dir).exists():
         return str(name_or_dir), None
     if how not in QUANTIZATIONS:
         raise InputError(
-            f"{name_or_dir}: no quantization {how!r}; known are {', '.join(QUANTIZATIONS)}"
+            f"unknown quantization {how!r}",
+            place=str(name_or_dir),
+            expected=f"one of {', '.join(QUANTIZATIONS)}",
         )
     if quantization(name)[1] is not None:
-        raise InputError(f"{name_or_dir}: says how to quantize twice; say it once")
+        raise InputError("names two quantizations", place=str(name_or_dir), expected="one")
     return name, how
 
 
@@ -94,16 +97,16 @@ def load_model(
     """Load a model.
 
     Args:
-        name_or_dir: ``"demo"``, a folder that ``syncos convert`` wrote, or a folder in diffusers'
-            layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``). With ``@int8`` behind it,
+        name_or_dir: ``"demo"``, a folder written by ``syncos convert``, or a folder in diffusers'
+            layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``). With ``@int8`` appended,
             the denoiser's weights and products are quantized (`syncos_jax.models.quantize`).
         dtype: of weights and computation; default bfloat16 on accelerators, float32 on CPU.
         mesh: devices that get the weights, read straight onto them; default: JAX's default device.
-        rules: which of its axes the weights are divided over (`Rules.feature`): each device then
-            reads its part of them alone. Without, each has a copy.
+        rules: the mesh axis over which weights are sharded (`Rules.feature`): each device then
+            reads only its part. By default each has a copy.
 
     Raises:
-        InputError: no model there, or one that does not fit; says what and why.
+        InputError: no model there, or one that does not fit.
     """
     name_or_dir, how = quantization(name_or_dir)
     model = _load(
@@ -135,7 +138,7 @@ def _load(folder: Path, dtype: DType, mesh: jax.sharding.Mesh | None, rules: Rul
 
 
 def _divided(mesh: jax.sharding.Mesh | None, rules: Rules) -> Callable[[type[Model], str], Where]:
-    """For a network of a family, where each of its weights goes, by its shape."""
+    """For a network of a family: shape of a weight -> its sharding."""
     everywhere = placement(mesh)
 
     def of_network(family: type[Model], name: str) -> Where:
@@ -147,7 +150,7 @@ def _divided(mesh: jax.sharding.Mesh | None, rules: Rules) -> Callable[[type[Mod
 
 
 def load_tokenizer(name_or_dir: str | os.PathLike[str] = "demo") -> Any:
-    """A model's tokenizer alone, without its networks.
+    """Loads a model's tokenizer without its networks.
 
     Raises:
         InputError: no such model, or one without a tokenizer.
@@ -163,5 +166,5 @@ def load_tokenizer(name_or_dir: str | os.PathLike[str] = "demo") -> Any:
     model = family_named(config.family).from_networks(config, {"text_encoder": None}, folder)
     tokenizer: Any = getattr(model, "tokenizer", None)
     if tokenizer is None:
-        raise InputError(f"{folder}: has no tokenizer; convert the whole checkpoint")
+        raise InputError("has no tokenizer", place=folder, remedy="convert the whole checkpoint")
     return tokenizer

@@ -1,6 +1,6 @@
-"""Plans for hardware that is not there: a request's programs are compiled for it, and read.
+"""Plans for hardware you don't have: a request's programs are compiled for it and analysed.
 
-`compile_in_subprocess` does it in a process of its own; `compile.report` is what that process does.
+`compile_in_subprocess` does it in a process of its own, which calls `compile.report`.
 """
 
 from syncos_jax.pipeline.hardware.compile_client import compile_in_subprocess

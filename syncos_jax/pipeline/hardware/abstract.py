@@ -1,4 +1,4 @@
-"""Models without weights: as much of one as a program can be compiled from."""
+"""Models without weights, from which programs can be compiled."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ PUBLISHED = {
     "ltx-2.3": lambda: LTXConfig(name="ltx-2.3"),
     "wan2.1-14b": lambda: _wan(WanTransformerConfig.wan_14b(), "wan2.1-14b"),
 }
-"""Models that can be planned for before anything of them is downloaded, by name."""
+"""Published models by name, for plans before anything is downloaded."""
 
 
 def abstract_model(name_or_dir: str, dtype: DType) -> Model:
     """A model whose weights are shapes (`jax.ShapeDtypeStruct`).
 
     Args:
-        name_or_dir: one of `PUBLISHED`, ``"demo"``, or a model's folder, of which the
-            configuration alone is read; ``@int8`` behind it as for `load_model`.
+        name_or_dir: one of `PUBLISHED`, ``"demo"``, or a model folder, of which only the
+            configuration is read; with ``@int8`` appended as for `load_model`.
         dtype: of weights and computation.
 
     Raises:

@@ -1,7 +1,6 @@
-"""A request's programs, compiled for devices that are not there. Nothing is run, no weight is held.
+"""Compiles a request's programs for hardware you don't have; runs nothing and holds no weights.
 
-A process that has done so is of little use afterwards: `compile_client` does it
-in another one.
+The process is of little use afterwards, so `compile_client` does it in another one.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.scenario import Scenario
 
 WIDE = 2**20
-"""Elements of an operand from which a product in float32 is noted."""
+"""Elements of an operand from which a float32 product is reported."""
 
 OPTIONS = {
-    # Without a card the compiler cannot time its own kernels; cuBLAS needs no such choice.
+    # Without a GPU the compiler cannot time its own kernels; cuBLAS needs no timing.
     "cuda": {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0},
     "tpu": {},
 }
@@ -59,22 +58,21 @@ def report(
     decode: bool = True,
     say: Say = lambda line: None,
 ) -> Report:
-    """Compiles the program of a run, with fewer windows a call where it does not fit, and that of
-    the decoder.
+    """Compiles a run's program, with fewer windows per call if it does not fit, and the decoder's.
 
     Args:
         target: the hardware.
         model: as for `abstract_model`.
         scenario: what the video shows.
         dtype: of weights and computation.
-        sampler: settings in place of the scenario's. Where they say how many windows a call has,
-            no other number is tried.
-        weights_over: devices over which the denoiser's weights are divided.
-        decode: whether the decoder is compiled too.
-        say: told what is being done.
+        sampler: settings in place of the scenario's. If they set the windows per call, no other
+            number is tried.
+        weights_over: devices over which the denoiser's weights are sharded.
+        decode: whether to compile the decoder too.
+        say: called with one line about each step.
 
     Raises:
-        InputError: the request or the hardware cannot be, or the compiler is missing.
+        InputError: invalid request or hardware, or the compiler is missing.
     """
     mesh = make_mesh(target.devices(), model=weights_over)
     rules = Rules(feature=MODEL) if weights_over > 1 else REPLICATED
@@ -96,8 +94,8 @@ def report(
 
 
 def fitting(job: Job, scenario: Scenario, request: Request) -> tuple[Compiled, dict[int, bool]]:
-    """The program with as many windows a call as fit, up to the request's own number; of that
-    number alone, where the settings give it. At most four are compiled."""
+    """The program with as many windows per call as fit, up to the request's own number (only that
+    one if the settings give it), and what was tried. Compiles at most four."""
     best = job.run(request)
     tried = {best.windows: best.fits}
     if best.fits or request.sampler.windows_per_call is not None:
@@ -130,8 +128,8 @@ def _advice(run: Compiled, target: Target, weights_over: int) -> str:
     if target.count > 1 and weights_over == 1 and run.memory.weights > over:
         return "split the denoiser's weights over several devices"
     if held > SHARE * target.chip.memory:
-        return "the weights alone are more than a device has: more devices, or a smaller model"
-    return "take a smaller frame, fewer windows a call, or a device with more memory"
+        return "the weights alone exceed a device's memory: use more devices or a smaller model"
+    return "use a smaller frame, fewer windows per call, or a device with more memory"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +140,7 @@ class Job:
         model: without weights.
         placement: the target's devices.
         target: the hardware.
-        say: told what is being done.
+        say: called with one line about each step.
     """
 
     model: Model
@@ -151,16 +149,16 @@ class Job:
     say: Say
 
     def prepare(self, scenario: Scenario, sampler: SamplerConfig | None) -> Request:
-        """The request; as of a pipeline."""
+        """The request, as `Pipeline.prepare`."""
         return prepare(self.model, self.placement, scenario, sampler)
 
     def run(self, request: Request) -> Compiled:
-        """The program of a run, compiled."""
+        """Compiles the program of a run."""
         call_schedule = request.call_schedule
         windows = max(
             1, call_schedule.samples_per_call // (2 if request.sampler.guidance != 1.0 else 1)
         )
-        self.say(f"compiling for {self.target.title}: {windows} windows a call")
+        self.say(f"compiling for {self.target.title}: {windows} windows per call")
         arguments = self._arguments(request)
         shares = self.placement.num_clip_shards
         weights = self._on_device(arguments[-1].params)
@@ -183,7 +181,7 @@ class Job:
         )
 
     def decoder(self, request: Request) -> Compiled | None:
-        """The program that decodes a piece of latents, compiled; None where there is none."""
+        """Compiles the program that decodes a chunk of latents; None if the model has none."""
         found = self.model.decoding(request.frame_shape)
         if found is None:
             return None
@@ -209,15 +207,15 @@ class Job:
         except jax.errors.JaxRuntimeError as error:
             needed = _needed(str(error))
             if needed is None:
+                reason = " ".join(str(error).split())[:300]
                 raise InputError(
-                    f"{self.target}: the compiler refuses the program: "
-                    f"{' '.join(str(error).split())[:300]}"
+                    f"the compiler rejects the program: {reason}", place=str(self.target)
                 ) from error
             memory = Memory(weights, others, 0, max(0, needed - weights))
             return {
                 "memory": memory,
                 "fits": False,
-                "note": "the compiler found no room for it",
+                "note": "out of memory in the compiler",
                 "compile_seconds": round(time.monotonic() - begin, 1),
             }
         seconds = time.monotonic() - begin
@@ -289,7 +287,7 @@ class Job:
         )
 
     def _others(self) -> int:
-        """Bytes of all other weights, which every device has."""
+        """Bytes of all other weights, which every device holds."""
         model = self.model
         shardable = model.shardable if isinstance(model, NetworkModel) else ("denoiser",)
         names = {"text": "text_encoder"}
@@ -301,7 +299,7 @@ class Job:
 
 
 def denoiser_arguments(request: Request, shares: int) -> list[Any]:
-    """Abstract arguments of the denoiser: one device's share of a call."""
+    """Abstract arguments of the denoiser: one device's part of a call."""
     count, window = request.call_schedule.samples_per_call // shares, request.layout.window
     times = (count,) if request.sampler.lookahead is None else (count, window)
     return [
@@ -322,7 +320,7 @@ def _bytes(tree: Any) -> int:
 
 
 def _needed(message: str) -> int | None:
-    """Bytes that a program would have needed, from the compiler's complaint."""
+    """Bytes that a program would have needed, from the compiler's error."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     found = _REFUSED.search(message)

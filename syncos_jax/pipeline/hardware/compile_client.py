@@ -1,4 +1,4 @@
-"""A process that compiles for other hardware: started, asked, and its answer read."""
+"""Runs the compiler for other hardware in a subprocess and reads its report."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def compile_in_subprocess(
     weights_over: int = 1,
     decode: bool = True,
 ) -> Report:
-    """`compile.report` in a process of its own, since the compilers keep what they take and may
-    crash; arguments as there.
+    """`compile.report` in a process of its own: the compilers never free memory and may crash.
+
+    Args: as for `compile.report`.
 
     Raises:
         InputError: as there, or the compiler crashed.
@@ -45,7 +46,7 @@ def compile_in_subprocess(
         "weights_over": weights_over,
         "decode": decode,
     }
-    with tempfile.TemporaryDirectory() as folder:  # the TPU's compiler locks a file in it
+    with tempfile.TemporaryDirectory() as folder:  # the TPU compiler locks a file in it
         done = subprocess.run(
             [sys.executable, "-m", "syncos_jax.pipeline.hardware.compile_worker"],
             input=json.dumps(question),
@@ -59,8 +60,9 @@ def compile_in_subprocess(
         last = done.stderr.strip().splitlines()[-1:] or [""]
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
         raise InputError(
-            f"{target}: the compiler ended with {how} ({last[0][:200]}); another version of its "
-            "package may do better"
+            f"the compiler ended with {how} ({last[0][:200]})",
+            place=target,
+            remedy="try another version of its package",
         )
     answer: dict[str, Any] = json.loads(answers[-1].removeprefix(ANSWER))
     if "error" in answer:
@@ -71,8 +73,8 @@ def compile_in_subprocess(
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
-    "TPU_SKIP_MDS_QUERY": "1",  # ask no server what this machine's TPU is
+    "TPU_SKIP_MDS_QUERY": "1",  # no query for this machine's TPU
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is taken, so several may be loaded
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is used, so several may be loaded
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }

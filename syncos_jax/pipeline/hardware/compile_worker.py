@@ -14,7 +14,7 @@ from syncos_jax.scenario import Scenario
 
 
 def main() -> None:
-    """Reads the question from the standard input."""
+    """Reads the question from standard input."""
     question = json.load(sys.stdin)
     sampler = question["sampler"]
     try:
@@ -29,7 +29,7 @@ def main() -> None:
         ).to_dict()
     except InputError as error:
         answer = {"error": str(error)}
-    except Exception as error:  # whatever JAX or a compiler raises is told in one line
+    except Exception as error:  # whatever JAX or a compiler raises, in one line
         why = " ".join(str(error).split())[:300]
         answer = {"error": f"{question['target']}: {type(error).__name__}: {why}"}
     print(ANSWER + json.dumps(answer), flush=True)

@@ -1,9 +1,8 @@
-"""What a compiled program does, read from its text (HLO): bytes, exchanges, copies, products.
+"""Analyses a compiled program's text (HLO): memory traffic, collectives, copies, products.
 
-The compilers for GPUs count no bytes themselves, so they are counted here: what every operation of
-the program (a fusion is one) reads and writes. An array in a TPU's own fast memory counts nothing.
-A loop counts as often as its compiler knows it to turn, else once; of the branches of a condition
-the largest counts.
+GPU compilers do not report memory traffic, so it is counted here: what each operation (a fusion is
+one) reads and writes. Arrays in a TPU's fast memory are free. A loop counts once per known
+iteration, else once; a conditional by its largest branch.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _PRODUCTS = re.compile(r"cublas|convForward|convBackward|fmha|onednn")
 
 @dataclass(frozen=True)
 class Array:
-    """An array of the program: dtype, sides, and whether it lies in a TPU's own fast memory."""
+    """An array of the program: dtype, shape, and whether it is in a TPU's fast memory."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -52,7 +51,7 @@ class Array:
 
     @property
     def bytes(self) -> int:
-        """Of its elements; what a layout pads is left out."""
+        """Of its elements, without padding of the layout."""
         return self.size * _BYTES.get(self.dtype, 4)
 
 
@@ -84,7 +83,7 @@ class Program:
 
     @property
     def bytes(self) -> float:
-        """What all operations together read and write."""
+        """Read and written by all operations together."""
         return self._of(self.entry)
 
     def _of(self, name: str) -> float:
@@ -123,7 +122,7 @@ class Program:
     def _read_by(
         self, fusion: Instruction, table: Mapping[str, tuple[Array, ...]]
     ) -> Iterator[Array]:
-        """What a fusion reads: its operands, and of one that it only cuts from, the pieces."""
+        """What a fusion reads: its operands, or only the pieces that it slices from them."""
         own = self.computations.get(dict(fusion.called).get("calls", ""), [])
         for index, name in enumerate(fusion.operands):
             whole = table.get(name, ())
@@ -136,7 +135,7 @@ class Program:
                 yield from (replace(whole[0], shape=piece.shape) for piece in pieces)
 
     def instructions(self) -> Iterator[tuple[Instruction, Mapping[str, tuple[Array, ...]]]]:
-        """All of them, those within fusions too, each with the arrays of its computation."""
+        """All instructions, those within fusions too, each with the arrays of its computation."""
         for own in self.computations.values():
             table = {i.name: i.results for i in own}
             for one in own:
@@ -220,7 +219,7 @@ class Program:
 
 
 def _cut(own: list[Instruction], name: str) -> list[Array] | None:
-    """The pieces of an array that a computation cuts from it; None where it reads all of it."""
+    """The pieces of an array that a computation slices from it; None if it reads all of it."""
     pieces: list[Array] = []
     for user in (i for i in own if name in i.operands):
         if user.opcode in _CUTS:
@@ -233,7 +232,7 @@ def _cut(own: list[Instruction], name: str) -> list[Array] | None:
 
 
 def read(text: str) -> Program:
-    """A program from its text (``compiled.as_text()``)."""
+    """Parses a program's text (``compiled.as_text()``)."""
     computations: dict[str, list[Instruction]] = {}
     entry, own = "", None
     for line in text.splitlines():

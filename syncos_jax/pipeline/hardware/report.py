@@ -1,5 +1,4 @@
-"""What a compiled program takes of a device: memory, arithmetic, bytes, exchange, and what of it
-decides."""
+"""What a compiled program needs of a device: memory, FLOPs, memory and collective traffic."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from typing import Any
 from syncos_jax.pipeline.hardware.targets import Target, parse
 
 SHARE = 0.95
-"""Of a device's memory, what programs may take: the driver and gaps need some."""
+"""Fraction of a device's memory for programs: the driver and fragmentation need some."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,10 @@ class Memory:
 
     Attributes:
         weights: of the denoiser.
-        others: weights of the text encoder and the autoencoder, which lie there too.
+        others: weights of the text encoder and the autoencoder.
         state: latents, noise, optimiser, tape and conditionings.
-        temporary: what the program needs besides, at once; its results that take the place of no
-            argument and its own code among it.
+        temporary: whatever else the program needs at once, including its code and results that
+            replace no argument.
     """
 
     weights: int
@@ -31,7 +30,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All together."""
+        """Sum of all."""
         return self.weights + self.others + self.state + self.temporary
 
 
@@ -40,21 +39,19 @@ class Compiled:
     """One program, compiled for a target; all figures are of one device.
 
     Attributes:
-        name: "run" (a row: one call of the network and what belongs to it) or "decode".
-        clips: of a call, of all devices together; of "decode" 1.
+        name: "run" (one network call with its update) or "decode".
+        clips: samples of a call, all devices together; 1 for "decode".
         windows: likewise.
         rows: how often it runs for the whole video.
         memory: bytes.
-        fits: whether these are there.
-        flops: of one row.
-        bytes: that one row reads and writes; by the compiler's count where it has one, else counted
-            from the program.
-        counted: the same, counted from the program in either case.
-        exchanged: bytes that each device gets from the others, by kind of collective: how many
-            and bytes.
-        copies: transposes and copies that stand for themselves: how many and bytes.
-        wide: matrix products and convolutions in float32, of arrays of a million elements or more.
-        compile_seconds: how long the compiler took.
+        fits: whether the device has that memory.
+        flops: of one call.
+        bytes: memory traffic of one call, by the compiler's count if it has one, else `counted`.
+        counted: the same, counted from the program's text.
+        exchanged: collective traffic received by each device: kind -> (count, bytes).
+        copies: separate transposes and copies: kind -> (count, bytes).
+        wide: float32 matrix products and convolutions of a million elements or more.
+        compile_seconds: duration of the compilation.
         note: why it could not be compiled, else empty.
     """
 
@@ -76,10 +73,10 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The least time that a program can take on a chip, by its data sheet.
+    """Lower bound of a program's time on a chip, by its data sheet.
 
     Attributes:
-        arithmetic, memory, exchange: seconds of a row by each.
+        arithmetic, memory, exchange: seconds of a call by each.
     """
 
     arithmetic: float
@@ -88,18 +85,18 @@ class Roofline:
 
     @property
     def seconds(self) -> float:
-        """Of a row: the largest of them."""
+        """Of a call: the largest of them."""
         return max(self.arithmetic, self.memory, self.exchange)
 
     @property
     def bound(self) -> str:
-        """Which of them it is."""
+        """Name of the largest."""
         names = {"arithmetic": self.arithmetic, "memory": self.memory, "exchange": self.exchange}
         return max(names, key=lambda name: names[name])
 
 
 def roofline(compiled: Compiled, target: Target) -> Roofline:
-    """The roofline of a program on each of a target's chips."""
+    """The roofline of a program on each chip of a target."""
     chip = target.chip
     exchanged = sum(moved for _, moved in compiled.exchanged.values())
     return Roofline(
@@ -111,17 +108,17 @@ def roofline(compiled: Compiled, target: Target) -> Roofline:
 
 @dataclass(frozen=True)
 class Report:
-    """A request on hardware that is not there.
+    """A request on hardware you don't have.
 
     Attributes:
-        target: as it was asked for, ``v5e:8``.
+        target: such as ``v5e:8``.
         model: its name.
         dtype: of weights and computation.
-        weights_over: devices over which the denoiser's weights are divided.
-        run: the program of the run with as many windows a call as fit, or with the fewest.
-        decode: of decoding one piece of latents; None where the model has none.
-        tried: windows of a call -> whether that fits, of all that were compiled.
-        advice: what would make it fit; empty where it does.
+        weights_over: devices over which the denoiser's weights are sharded.
+        run: the run's program with as many windows per call as fit, or with the fewest.
+        decode: the program that decodes a chunk of latents; None if the model has none.
+        tried: windows per call -> whether they fit, for all that were compiled.
+        advice: what would make it fit; empty if it does.
     """
 
     target: str
@@ -135,7 +132,7 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """The least time of the whole run, by the roofline, without decoding."""
+        """Roofline lower bound of the whole run, without decoding."""
         return self.run.rows * roofline(self.run, parse(self.target)).seconds
 
     def to_dict(self) -> dict[str, Any]:

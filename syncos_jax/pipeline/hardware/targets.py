@@ -1,4 +1,4 @@
-"""Devices that programs can be compiled for without having one."""
+"""Devices for which programs can be compiled without having one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """A kind of accelerator, by its maker's data sheet.
+    """A kind of accelerator, by its data sheet.
 
     Attributes:
-        name: as it is asked for.
-        title: for people.
+        name: for the command line.
+        title: for display.
         platform: JAX's name of its plugin.
-        flops: dense bfloat16 products, FLOP/s.
-        bandwidth: of its memory, B/s.
+        flops: dense bfloat16, FLOP/s.
+        bandwidth: memory, B/s.
         memory: bytes.
         exchange: to its neighbours, B/s in each direction, all links together.
-        sides: of the grids that a number of them makes.
-        extra: of this package, which brings the compiler.
+        sides: number of chips -> shape of their grid.
+        extra: the extra of this package that installs the compiler.
     """
 
     name: str
@@ -81,7 +81,7 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 @dataclass(frozen=True)
 class Target:
-    """Some chips of a kind: ``v5e:8``."""
+    """Several chips of one kind, such as ``v5e:8``."""
 
     chip: Chip
     count: int
@@ -91,18 +91,18 @@ class Target:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """For display."""
         return f"{self.count} × {self.chip.title}" if self.count > 1 else self.chip.title
 
     def devices(self) -> list[Any]:
-        """JAX devices that programs can be compiled for, and nothing else.
+        """JAX devices that programs can only be compiled for.
 
         Raises:
             InputError: the plugin is not installed.
         """
         from jax.experimental import topologies
 
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # ask no server for this machine's TPU
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no query for this machine's TPU
         chip, grid = self.chip, self.chip.sides[self.count]
         try:
             if chip.platform == "tpu":
@@ -116,26 +116,27 @@ class Target:
         except (RuntimeError, ImportError, NotImplementedError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{self}: the compiler for {chip.title} is not installed: "
-                f'pip install "syncos-jax[{chip.extra}]" ({reason})'
+                f"the compiler for {chip.title} is not installed ({reason})",
+                place=str(self),
+                remedy=f'pip install "syncos-jax[{chip.extra}]"',
             ) from error
         return list(found.devices)[: self.count]
 
 
 def parse(text: str) -> Target:
-    """``v5e:8``, or ``v5e`` for one of them.
+    """``v5e:8``, or ``v5e`` for one chip.
 
     Raises:
-        InputError: no such chip, or not in such a number.
+        InputError: unknown chip, or not available in this number.
     """
     name, _, number = text.partition(":")
     chip = CHIPS.get(name)
     if chip is None:
-        raise InputError(f"unknown hardware {text!r}; known: {', '.join(CHIPS)}, as in v5e:8")
+        raise InputError(
+            f"unknown hardware {text!r}", expected=f"one of {', '.join(CHIPS)}, as in v5e:8"
+        )
     count = int(number) if number.isdigit() else 0 if number or text.endswith(":") else 1
     if count not in chip.sides:
-        raise InputError(
-            f"{text}: {chip.title} can be planned for in the numbers "
-            f"{', '.join(map(str, chip.sides))}"
-        )
+        counts = ", ".join(map(str, chip.sides))
+        raise InputError("unknown number of chips", place=text, expected=f"one of {counts}")
     return Target(chip, count)
