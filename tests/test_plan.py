@@ -196,12 +196,12 @@ def test_no_place_for_the_file_is_no_error(pipeline, monkeypatch):
 
 def test_stopwatch_leaves_out_the_first_report():
     watch = timings.Stopwatch()
-    assert watch.row is None
+    assert watch.call is None
     watch(1, 9)
-    assert watch.row is None
+    assert watch.call is None
     time.sleep(0.05)
     watch(6, 9)
-    assert 0.01 <= watch.row < 0.05
+    assert 0.01 <= watch.call < 0.05
 
 
 def test_speed_adds_up():

@@ -87,7 +87,7 @@ def test_files_that_players_cannot_open_are_not_written():
         with pytest.raises(InputError, match="QuickTime, iOS and Firefox do not play"):
             video.save(name, crf=0)
     for crf in (-1, 52, 1.5):
-        with pytest.raises(InputError, match="must be a whole number from 0"):
+        with pytest.raises(InputError, match="must be an integer from 0"):
             video.save("a.mp4", crf=crf)
     assert os.listdir() == []
     video.save("a.mkv", crf=0)

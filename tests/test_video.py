@@ -105,7 +105,7 @@ def test_bad_arguments(tmp_path):
 def test_unwritable_places_are_found_before_the_work(tmp_path):
     (tmp_path / "file").write_text("x")
     cases = {
-        tmp_path: "is a folder",
+        tmp_path: "the folder contains other files",
         tmp_path / "no" / "a.mp4": "does not exist; create it first",
         tmp_path / "file" / "a.mp4": "is not a folder",
         "/proc/a.mp4": "cannot write",

@@ -31,14 +31,14 @@ _PALETTE_STILLS = 16
 
 
 def is_frames_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a video's name stands for a folder of PNG frames: it has no suffix."""
+    """Whether a video's name is that of a folder of PNG frames: it has no suffix."""
     return not Path(path).suffix
 
 
 def check_video_path(path: str | os.PathLike[str]) -> Path:
     """As ``check_writable``, for a video: .mp4, .mov, .mkv, .webm, .gif, or a folder for frames.
 
-    A folder is new, empty, or holds frames of an earlier run and nothing else.
+    A folder must be new, empty, or contain only frames of an earlier run.
     """
     target = Path(path)
     if "://" in str(path):
@@ -50,8 +50,9 @@ def check_video_path(path: str | os.PathLike[str]) -> Path:
     if not is_frames_folder(target):
         if target.suffix.lower() not in SUFFIXES and not target.is_dir():
             raise InputError(
-                f"{target}: the video's name must end in {', '.join(SUFFIXES)}, or have no ending "
-                "for a folder of PNG frames"
+                f"the video's name must end in {', '.join(SUFFIXES)}, or have no extension for a "
+                "folder of PNG frames",
+                place=target,
             )
         return check_writable(target)
     try:
@@ -59,36 +60,42 @@ def check_video_path(path: str | os.PathLike[str]) -> Path:
             if all(FRAME_NAME.fullmatch(entry.name) for entry in target.iterdir()):
                 return target
             raise InputError(
-                f"{target} is a folder with other things in it; frames need a new or empty one, "
-                f"and a video's name must end in {', '.join(SUFFIXES)}"
+                "the folder contains other files",
+                place=target,
+                remedy="give a new or empty one for frames, or a name that ends in "
+                f"{', '.join(SUFFIXES)}",
             )
         if target.exists():
             raise InputError(
-                f"{target} is not a folder, and a video's name must end in {', '.join(SUFFIXES)}"
+                f"not a folder, and a video's name must end in {', '.join(SUFFIXES)}", place=target
             )
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {target}: {error}") from error
+        raise InputError(f"cannot be written: {error}", place=target) from error
     return check_writable(target)
 
 
 def check_rate(path: str | os.PathLike[str], fps: float) -> None:
-    """Raises InputError where the format cannot play so many frames per second."""
+    """Raises InputError if the format cannot play that many frames per second."""
     if Path(path).suffix.lower() == ".gif" and fps > _GIF_MOST_FPS:
         raise InputError(
-            f"{path}: a GIF plays at most {_GIF_MOST_FPS} frames per second, not {fps:g}; "
-            "write .mp4 or .webm"
+            f"a GIF plays at most {_GIF_MOST_FPS} frames per second, not {fps:g}",
+            place=path,
+            remedy="write .mp4 or .webm",
         )
 
 
 def check_quality(path: str | os.PathLike[str], crf: int) -> None:
-    """Raises InputError where `crf` is none, or makes a file that players cannot open."""
+    """Raises InputError for an invalid `crf`, or one whose file most players cannot open."""
     if isinstance(crf, bool) or not isinstance(crf, int) or not 0 <= crf <= 51:
-        raise InputError(f"crf is {crf!r}, but must be a whole number from 0 (lossless) to 51")
+        raise InputError(argument="crf", value=crf, expected="an integer from 0 (lossless) to 51")
     suffix = Path(path).suffix.lower()
     if crf == 0 and suffix in (".mp4", ".mov"):
         raise InputError(
-            f"{path}: crf 0 is lossless H.264, which QuickTime, iOS and Firefox do not play; give "
-            "1 or more, or write .mkv, .webm or a folder of PNG frames"
+            "crf 0 is lossless H.264, which QuickTime, iOS and Firefox do not play",
+            place=path,
+            remedy="use 1 or more, or write .mkv, .webm or a folder of PNG frames",
         )
 
 

@@ -1,4 +1,4 @@
-"""A visible label on a video, such as "generated": light text on a dark bar, at the lower left."""
+"""A visible label on a video, such as "generated": light text on a dark bar, lower left."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from syncos_jax.errors import Argument, InputError
 from syncos_jax.files.text import short
 
 _SMALLEST = 8
-_MISSING = "\U0010fffe"  # stands in no font
+_MISSING = "\U0010fffe"  # in no font
 
 
 def check_label(text: str | None) -> None:
-    """Raises InputError for a label that cannot be drawn, whatever the size of the video."""
+    """Raises InputError for a label that cannot be drawn on a video of any size."""
     if text is None:
         return
     if not text.isprintable() or not text.strip():
-        raise InputError(f"label: is {short(text)}, but one line of text was expected")
+        raise InputError(place="label", value=text, expected="one line of text")
     unknown = sorted(_unknown(text))
     if unknown:
         raise InputError(
-            f"label: {short(''.join(unknown))} cannot be drawn with the built-in typeface; use "
-            "Latin letters, digits and common signs"
+            f"{short(''.join(unknown))} cannot be drawn with the built-in font",
+            place="label",
+            remedy="use Latin letters, digits and common signs",
         )
 
 

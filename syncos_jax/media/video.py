@@ -1,4 +1,4 @@
-"""A video in memory: written to files, read from them, laid out as a sheet of stills."""
+"""A video in memory: written to files, read from them, laid out as a contact sheet."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def estimate(request: Request, cond: Any) -> Cost:
         call_bytes=call_bytes,
         seconds=None if speed is None else speed.total(summary.calls, request.frames),
         seconds_start=0.0 if speed is None else speed.load + speed.compile,
-        seconds_per_call=None if speed is None else speed.row,
+        seconds_per_call=None if speed is None else speed.call,
         scaled_from=None if speed is None else speed.scaled_from,
     )
 

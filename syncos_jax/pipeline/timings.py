@@ -24,24 +24,24 @@ class Speed:
     """How long the last run of a kind took, in seconds.
 
     Attributes:
-        row: one network call, with its update.
+        call: one network call, with its update.
         compile: until the first call was done.
         load: reading the model.
         decode_frame, write_frame: per frame, on average.
         scaled_from: samples per call of the measured run, if it was another number.
     """
 
-    row: float
+    call: float
     compile: float = 0.0
     load: float = 0.0
     decode_frame: float = 0.0
     write_frame: float = 0.0
     scaled_from: int | None = None
 
-    def total(self, rows: float, frames: int) -> float:
+    def total(self, calls: float, frames: int) -> float:
         """Seconds of a whole run."""
         per_frame = self.decode_frame + self.write_frame
-        return self.load + self.compile + rows * self.row + frames * per_frame
+        return self.load + self.compile + calls * self.call + frames * per_frame
 
 
 def timings_path() -> Path:
@@ -82,8 +82,8 @@ def recall(kind: Mapping[str, Any]) -> Speed | None:
     if near is None:
         return None
     _, speed, clips = near
-    scaled = speed.row * kind["clips"] / clips
-    return Speed(**{**asdict(speed), "row": scaled, "scaled_from": clips})
+    scaled = speed.call * kind["clips"] / clips
+    return Speed(**{**asdict(speed), "call": scaled, "scaled_from": clips})
 
 
 def _read() -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ class Stopwatch:
             self._progress(done, total)
 
     @property
-    def row(self) -> float | None:
+    def call(self) -> float | None:
         """Seconds of a network call; None after fewer than two reports."""
         if self._first is None or self._last is None or self._last[1] <= self._first[1]:
             return None

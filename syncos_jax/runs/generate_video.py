@@ -66,7 +66,7 @@ def generate_video(
             with defer_sigterm(watch) as watched:
                 sampling = partial(_sample, pipeline, job, request, watched, checkpoint, phases.say)
                 latents = interruptible(sampling)
-        video = decode_and_write(pipeline, job, phases, model_id, latents, watch.row, report)
+        video = decode_and_write(pipeline, job, phases, model_id, latents, watch.call, report)
         checkpoint.remove()
     return video
 
@@ -108,7 +108,7 @@ def decode_and_write(
     phases: Phases,
     model_id: str,
     latents: jax.Array,
-    row_seconds: float | None = None,
+    call_seconds: float | None = None,
     report: Callable[[str], Any] = lambda line: None,
     *,
     frames: np.ndarray | None = None,
@@ -118,7 +118,7 @@ def decode_and_write(
     Args:
         pipeline, job, phases, model_id, report: as for `generate_video`.
         latents: ``[f, h, w, C]``.
-        row_seconds: seconds of a network call, to be stored for plans; None for not measured.
+        call_seconds: seconds of a network call, to be stored for plans; None for not measured.
         frames: the decoded latents, if they are decoded already.
     """
     from syncos_jax.runs.metadata import describe, write_metadata
@@ -149,13 +149,13 @@ def decode_and_write(
     )
     if job.metadata is not None:
         write_metadata(job.metadata, metadata)
-    if row_seconds is not None:
-        _record_speed(request, phases.seconds, row_seconds, len(frames))
+    if call_seconds is not None:
+        _record_speed(request, phases.seconds, call_seconds, len(frames))
     report(_summary(job, metadata["video"]))
     return video
 
 
-def _record_speed(request: Request, seconds: dict[str, float], row: float, frames: int) -> None:
+def _record_speed(request: Request, seconds: dict[str, float], call: float, frames: int) -> None:
     """Stores how long a run took; plans read it."""
     from syncos_jax.pipeline.cost import timing_key
     from syncos_jax.pipeline.timings import Speed, recall, remember
@@ -164,7 +164,7 @@ def _record_speed(request: Request, seconds: dict[str, float], row: float, frame
     before = recall(kind) if str(kind) in _compiled else None
     _compiled.add(str(kind))
     speed = Speed(
-        row,
+        call,
         compile=seconds.get("compile", 0.0) if before is None else before.compile,
         load=seconds.get("load", 0.0),
         decode_frame=seconds["decode"] / frames,
@@ -174,7 +174,7 @@ def _record_speed(request: Request, seconds: dict[str, float], row: float, frame
 
 
 def _position(call_schedule: CallSchedule, done: int) -> str:
-    """The next row's step, timestep and stage, in words."""
+    """Step, timestep and stage of the next network call, in words."""
     updates, at = (
         call_schedule.updates,
         call_schedule.calls.update[min(done, len(call_schedule) - 1)],
@@ -278,12 +278,12 @@ def _compare_with_original(
 
 
 def _summary(job: Job, facts: dict[str, Any]) -> str:
-    beside = [
+    others = [
         ("contact sheet", job.sheet),
         ("latents", job.latents),
         ("metadata", job.metadata),
     ]
-    written = "".join(f", {name} in {path}" for name, path in beside if path is not None)
+    written = "".join(f", {name} in {path}" for name, path in others if path is not None)
     return (
         f"{job.out}: {facts['frames']} frames of {facts['width']}×{facts['height']}, "
         f"{facts['seconds']:.1f} s at {facts['fps']:g} fps{written}"

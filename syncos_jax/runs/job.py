@@ -45,7 +45,7 @@ class Job:
         original: to reproduce a video: its metadata file, and the content.
         resume: whether to resume an interrupted run.
         every: how often the run's state is saved (`parse_save_interval`).
-        preview: a PNG that is updated during sampling; preview_every: rows between updates.
+        preview: a PNG that is updated during sampling; preview_every: calls between updates.
         compared: a PNG of the previous job and this one, the same scenario by another sampler, side
             by side; titles: the text above each.
     """

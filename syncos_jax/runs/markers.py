@@ -10,7 +10,7 @@ items/NAME.json        the marker of a finished item: status (done, failed), sou
                        (the time it took), shard
 sessions/...json       for each start of the command that made something: started (UTC), host,
                        process, shard, devices, videos, frames, seconds, videos_per_hour,
-                       frames_per_second, sampler_busy (fraction of the time rows ran)
+                       frames_per_second, sampler_busy (fraction of the time it sampled)
 ====================== ===========================================================================
 
 A marker is written atomically, once all files of its item are in place and on disk, by the task
@@ -140,7 +140,7 @@ class Status:
 
     @property
     def sampler_busy(self) -> float | None:
-        """Fraction of the time rows ran, over all sessions that report it; None if none does."""
+        """Fraction of the time spent sampling, over all sessions that report it."""
         said = [s for s in self.sessions if s.get("sampler_busy") is not None]
         seconds = sum(s["seconds"] for s in said)
         return sum(s["sampler_busy"] * s["seconds"] for s in said) / seconds if seconds else None

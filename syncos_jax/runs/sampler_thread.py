@@ -25,10 +25,10 @@ class SamplerThread:
 
     Args:
       pipeline: that samples.
-      utilisation: counts the time in which rows run.
+      utilisation: counts the time spent sampling.
 
     Attributes:
-      lock: held while rows run.
+      lock: held while sampling.
     """
 
     def __init__(self, pipeline: Pipeline, utilisation: SamplerUtilisation) -> None:

@@ -12,15 +12,15 @@ from typing import Any
 
 @dataclass
 class SamplerUtilisation:
-    """The fraction of the time since the first row in which rows ran.
+    """The fraction of the time since the first network call spent sampling.
 
     Compilation is excluded: it happens once for each shape. The seconds that a run stands still for
     its own checkpoints count as busy.
 
     Attributes:
-      busy: seconds in which rows ran.
-      compiling: seconds after the first row spent compiling further shapes.
-      begun, ended: times (`time.monotonic`) of the first and the last row.
+      busy: seconds spent sampling.
+      compiling: seconds after the first call spent compiling further shapes.
+      begun, ended: times (`time.monotonic`) of the first and the last call.
     """
 
     busy: float = 0.0
@@ -47,7 +47,7 @@ class SamplerUtilisation:
 
     @property
     def value(self) -> float | None:
-        """0 to 1; None before any row."""
+        """0 to 1; None before any call."""
         if self.begun is None or self.ended <= self.begun:
             return None
         return self.busy / (self.ended - self.begun - self.compiling)

@@ -18,7 +18,7 @@ class Memory:
     Attributes:
         weights: of the denoiser.
         others: weights of the text encoder and the autoencoder.
-        state: latents, noise, optimiser, tape and conditionings.
+        state: latents, noise, optimiser, call schedule and conditionings.
         temporary: whatever else the program needs at once, including its code and results that
             replace no argument.
     """
