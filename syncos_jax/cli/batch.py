@@ -229,6 +229,7 @@ def batch(
             source, scenario_options.read_seeds(seeds) if seeds is not None else None
         )
         scenario_options.say_comments(item.file for item in items)
+        scenario_options.say_foreign_syntax(item.take.scenario for item in items if item.take)
         _check_ray(ray, workers, shard, devices, devices_per_video)
         outputs = Outputs(out, work)
         phases = Phases()

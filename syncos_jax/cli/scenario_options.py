@@ -14,6 +14,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.scenario.comments import comments_behind_text
 
 if TYPE_CHECKING:
+    from syncos_jax.scenario.scenario import Scenario
     from syncos_jax.scenario.template import Take
 
 ScenarioFile = Annotated[
@@ -146,7 +147,8 @@ Prompts = Annotated[
         metavar="FILE",
         help="Instead of a scenario: a text file with one prompt per line (lines "
         "starting with '# ' are comments), or a .csv, .tsv, .json or .jsonl "
-        "with prompt and optionally seconds, frames, negative.",
+        "with prompt and optionally seconds, frames, negative. Prompts may have times "
+        "('[00:00-00:10] ...', '0: ...', start and end columns, .srt); see docs/guide.md.",
         show_default=False,
     ),
 ]
@@ -196,6 +198,7 @@ def collect(
     from syncos_jax.scenario.prompts import from_prompts, split_prompts
     from syncos_jax.scenario.scenario import braces_doubled
     from syncos_jax.scenario.template import Template, parse_values
+    from syncos_jax.scenario.timed_prompts import read_lines
 
     given = {"SCENARIO": scenario, "--prompts": prompts, "--prompt": prompt}
     named = [name for name, value in given.items() if value is not None]
@@ -221,6 +224,9 @@ def collect(
             held = read_prompt_file(prompts)
             texts = list(held.events)
             _say(held.notes)
+        elif timed := read_lines("--prompt", prompt or ""):
+            texts = list(timed[0])
+            _say(timed[1])
         else:
             texts = list(split_prompts(prompt or ""))
         story = from_prompts(texts, global_prompt or "", seconds)
@@ -230,7 +236,20 @@ def collect(
     if takes is not None:
         first = wanted[0] if wanted else template.expand(chosen)[0].scenario.seed
         wanted = [(first + index) % 2**32 for index in range(takes)]  # after the last comes 0
-    return template.expand(chosen, wanted)
+    found = template.expand(chosen, wanted)
+    say_foreign_syntax(take.scenario for take in found)
+    return found
+
+
+def say_foreign_syntax(scenarios: Iterable[Scenario]) -> None:
+    """Prints a note for each prompt weight and LoRA tag of other tools."""
+    from syncos_jax.scenario.timed_prompts import foreign_syntax
+
+    texts: dict[str, None] = {}
+    for scenario in scenarios:
+        texts |= dict.fromkeys((scenario.global_prompt, scenario.negative))
+        texts |= dict.fromkeys(event.prompt for event in scenario.events)
+    _say(foreign_syntax(list(texts))[:_MOST_NOTES])
 
 
 _MOST_NOTES = 20

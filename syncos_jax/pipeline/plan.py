@@ -17,6 +17,7 @@ from syncos_jax.pipeline.request import Request
 from syncos_jax.sampling.sampler_dict import sampler_to_dict
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
+from syncos_jax.scenario.timed_prompts import foreign_syntax
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def _warnings(
             f"given times (event {furthest.index}), the whole video "
             f"{events[-1].rounding_seconds:+.3f} s"
         )
+    yield from foreign_syntax([scenario.global_prompt, *(e.prompt for e in scenario.events)])
     shortest = min((event.windows for event in events if event.windows), default=0)
     if scenario.crossfade > shortest:
         yield (

@@ -11,13 +11,14 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
 from syncos_jax.files.documents import read_text, unique
 from syncos_jax.files.text import short
+from syncos_jax.scenario import timed_prompts
 
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _LENGTHS = ("seconds", "frames")
@@ -27,8 +28,12 @@ _NAMES = {
     **dict.fromkeys(("seconds", "duration", "duration_seconds", "length_seconds"), "seconds"),
     **dict.fromkeys(("frames", "num_frames"), "frames"),
     **dict.fromkeys(("negative", "negative_prompt", "negative prompt"), "negative"),
+    **dict.fromkeys(("start", "start_time", "start_seconds"), "start"),
+    **dict.fromkeys(("end", "end_time", "end_seconds"), "end"),
+    **{name: name for name in ("start_frame", "end_frame")},
 }
 """Accepted names of a column or key -> what it holds."""
+_TIMES = {"start", "end", "start_frame", "end_frame"}
 _COMMENT = re.compile(r"#(?:[\s#!]|$)")
 _DOCUMENTS = {
     **dict.fromkeys((".yaml", ".yml"), ("is a scenario file", "pass it as SCENARIO")),
@@ -55,7 +60,8 @@ class PromptFile:
 
 
 def read_prompt_file(path: str | os.PathLike[str]) -> PromptFile:
-    """Reads ``.csv``, ``.tsv``, ``.json`` and ``.jsonl``, and any other file as lines of text.
+    """Reads ``.csv``, ``.tsv``, ``.json``, ``.jsonl``, ``.srt`` and ``.vtt``, and any other file
+    as lines of text. Prompts may have times (`syncos_jax.scenario.timed_prompts`).
 
     Raises:
         InputError: no such file, no prompt in it, or an unsupported kind of file.
@@ -72,9 +78,12 @@ def read_prompt_file(path: str | os.PathLike[str]) -> PromptFile:
     if suffix in _TABLES:
         found = _table(path, text, _TABLES[suffix])
     elif suffix in (".json", ".jsonl"):
-        found = PromptFile(tuple(_objects(path, text, suffix)))
+        found = _objects(path, text, suffix)
+    elif suffix in (".srt", ".vtt"):
+        found = PromptFile(*timed_prompts.read_subtitles(path, text))
     else:
-        found = _lines(path, text)
+        timed = timed_prompts.read_lines(path, text)
+        found = _lines(path, text) if timed is None else PromptFile(*timed)
     if not found.events:
         raise InputError("contains no prompt", place=path, remedy="write one prompt per line")
     return found
@@ -141,7 +150,17 @@ def _table(path: str | os.PathLike[str], text: str, delimiter: str) -> PromptFil
             )
         )
     notes = [f"{path}: ignored columns: {', '.join(sorted(lost))}"] if lost else []
-    return PromptFile(tuple(events), tuple(notes))
+    return _with_times(path, events, notes)
+
+
+def _with_times(
+    path: str | os.PathLike[str], events: list[dict[str, Any]], notes: Sequence[str] = ()
+) -> PromptFile:
+    """The events, with lengths in place of starts and ends."""
+    if not any(_TIMES & set(event) for event in events):
+        return PromptFile(tuple(events), tuple(notes))
+    timed, more = timed_prompts.read_rows(path, events)
+    return PromptFile(timed, (*notes, *more))
 
 
 def _delimiter(text: str, expected: str) -> str:
@@ -153,7 +172,7 @@ def _delimiter(text: str, expected: str) -> str:
     return max((expected, ";", "\t", "|"), key=first.count)
 
 
-def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[str, Any]]:
+def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> PromptFile:
     try:
         if suffix == ".jsonl":
             items = [
@@ -169,8 +188,14 @@ def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[
         raise InputError(f"not readable as JSON: {error}", place=path) from error
     if isinstance(items, dict) and "events" in items:
         raise InputError("is a scenario file", place=path, remedy="pass it as SCENARIO")
+    if timed_prompts.is_keyframes(items):
+        return PromptFile(*timed_prompts.read_keyframes(path, items))
     if not isinstance(items, list):
-        raise InputError("not a list of prompts", place=path)
+        raise InputError(
+            "not a list of prompts",
+            place=path,
+            remedy='write ["prompt", ...] or {"0": "prompt", "48": "prompt"} (frames)',
+        )
     events = []
     for number, item in enumerate(items, 1):
         values = {"prompt": item} if isinstance(item, str) else item
@@ -181,13 +206,13 @@ def _objects(path: str | os.PathLike[str], text: str, suffix: str) -> list[dict[
             raise InputError(
                 f"unknown key {short(unknown[0])}",
                 place=(path, f"entry {number}"),
-                expected="prompt, seconds, frames or negative",
+                expected="prompt, seconds, frames, negative, start, end, start_frame, end_frame",
             )
         if len({_NAMES[key] for key in values}) < len(values):
             raise InputError("two keys with the same meaning", place=(path, f"entry {number}"))
         values = {_NAMES[key]: value for key, value in values.items()}
         events.append(_event(path, f"entry {number}", values))
-    return events
+    return _with_times(path, events)
 
 
 def _event(path: str | os.PathLike[str], where: str, values: Mapping[str, Any]) -> dict[str, Any]:
