@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         DeviceMemoryError,
         FlowLong,
         FreeNoise,
+        KnownFrames,
         NonFiniteError,
         RefinementOnly,
         Rules,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from syncos_jax.scenario.template import Template
 
 _HOME = {
+    "KnownFrames": "sampling",
     "SamplerConfig": "sampling",
     "Rules": "sampling",
     "NonFiniteError": "sampling",
@@ -66,6 +68,7 @@ _HOME = {
 }
 
 __all__ = [
+    "KnownFrames",
     "SamplerConfig",
     "Rules",
     "NonFiniteError",

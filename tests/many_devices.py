@@ -17,9 +17,10 @@ from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import FIFO, sample, sample_batch, start, start_batch
 from syncos_jax.sampling.devices import make_mesh
-from syncos_jax.sampling.failures import NonFiniteError, run_to_end
+from syncos_jax.sampling.failures import NonFiniteError
 from syncos_jax.sampling.hosts import is_main_process
 from syncos_jax.sampling.placement import Rules
+from syncos_jax.sampling.run import run_to_end
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

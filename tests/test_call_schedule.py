@@ -66,8 +66,11 @@ def test_co_denoising_in_calls_of_three():
     assert calls.last.tolist() == [False, True] * 3
     table = call_schedule.updates
     assert table.t.tolist() == [667, 334, 1] and table.step.tolist() == [0, 1, 2]
-    assert not table.refine.any() and not table.draw.any() and table.resume.all()
-    assert table.a_next.tolist() == [*table.a[1:], 1] and table.keep.tolist() == [*table.b[1:], 0]
+    assert not table.refine.any() and not table.draw_noise.any() and table.resume.all()
+    assert table.a_next.tolist() == [*table.a[1:], 1] and table.eps_coef.tolist() == [
+        *table.b[1:],
+        0,
+    ]
 
 
 def test_a_guided_window_is_two_clips():
@@ -114,9 +117,9 @@ def test_syncos_step_by_step():
     table = call_schedule.updates
     assert table.step.tolist() == [0, 0, 0, 0, 1]
     assert table.refine.tolist() == [False, True, True, True, False]
-    assert table.draw.tolist() == table.restart.tolist() == [False, True, False, False, False]
+    assert table.draw_noise.tolist() == table.restart.tolist() == [False, True, False, False, False]
     assert table.resume.tolist() == [False, False, False, True, True]
-    assert (table.t[:4] == 501).all() and len(set(table.baseline[:4].tolist())) == 1
+    assert (table.t[:4] == 501).all() and len(set(table.noise_id[:4].tolist())) == 1
     assert call_schedule.calls.first.all() and call_schedule.calls.last.all()
 
 
@@ -149,7 +152,7 @@ def test_ablations():
 
     sampler = SynCoS(steps=4, t_min=0, iterations=6, fixed_noise=False)
     table = make_call_schedule(LAYOUT, SCHEDULE, sampler).updates
-    drawn = table.baseline[table.draw]
+    drawn = table.noise_id[table.draw_noise]
     assert len(drawn) == len(set(drawn.tolist())) == 24
     assert table.restart.sum() == 4
 
@@ -160,12 +163,12 @@ def test_refinement_alone_never_fuses_nor_resumes_before_the_end():
     )
     table = call_schedule.updates
     assert table.refine.all() and table.resume.tolist() == [False] * 5 + [True]
-    assert (table.a_next[-1], table.keep[-1], table.sigma[-1]) == (1, 0, 0)
+    assert (table.a_next[-1], table.eps_coef[-1], table.sigma[-1]) == (1, 0, 0)
     assert call_schedule.samples_per_call == 4 and call_schedule.used.all()
     final = make_call_schedule(
         LAYOUT, NoiseSchedule.from_betas(final_timestep=0), RefinementOnly(steps=3)
     )
-    assert final.updates.keep[-1] == 0
+    assert final.updates.eps_coef[-1] == 0
 
 
 @given(
@@ -317,13 +320,14 @@ def test_perturbed_guidance_is_a_third_sample():
 def test_clips_of_a_call(sampler, samples):
     call_schedule = make_call_schedule(LAYOUT, SCHEDULE, sampler)
     assert call_schedule.samples_per_call == call_schedule.describe().samples_per_call == samples
-    assert call_schedule.longest == max(len(each) for each in updates(call_schedule))
+    assert call_schedule.max_samples == max(len(each) for each in updates(call_schedule))
 
 
 def test_calls_of_long_videos_have_bounds():
     call_schedule = make_call_schedule(WindowLayout(4800, 16, 4), SCHEDULE, CoDenoising(steps=2))
     assert (
-        call_schedule.longest == 2 * 1197 and call_schedule.samples_per_call <= MAX_SAMPLES_PER_CALL
+        call_schedule.max_samples == 2 * 1197
+        and call_schedule.samples_per_call <= MAX_SAMPLES_PER_CALL
     )
     assert call_schedule.describe().padding < 2 * MAX_SAMPLES_PER_CALL
 

@@ -13,9 +13,10 @@ from syncos_jax.errors import InputError
 from syncos_jax.metrics.world.tracker import read, track
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.sampling import FIFO, CoDenoising, sample, start
-from syncos_jax.sampling.failures import NonFiniteError, run_to_end
+from syncos_jax.sampling.failures import NonFiniteError
 from syncos_jax.sampling.fifo import fifo_schedule, make_method
 from syncos_jax.sampling.methods import make_call_schedule
+from syncos_jax.sampling.run import run_to_end
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario

@@ -214,7 +214,7 @@ def test_a_last_step_that_diverges_is_said():
 
 def test_the_most_windows_that_fit():
     run = fresh(layout=LAYOUT, sampler=CoDenoising(steps=2))
-    assert run.windows == run.longest == 4
+    assert run.windows == run.max_windows == 4
     needs = {windows: memory.program_bytes(run, windows) for windows in (1, 2, 3, 4)}
     assert needs[1] < needs[2] < needs[4]
     everything = memory.largest_batch(run, room=needs[4])

@@ -159,7 +159,7 @@ def test_fresh_noise_takes_the_place_of_the_solver(solver):
     early = np.asarray(call_schedule.updates.t) > 900
     assert 0 < early.sum() < len(early)
     np.testing.assert_array_equal(call_schedule.updates.renoise, early)
-    np.testing.assert_array_equal(call_schedule.updates.keep[early], 0)
+    np.testing.assert_array_equal(call_schedule.updates.eps_coef[early], 0)
     # The first step by the solver after them looks back at none before.
     first, looks_back = int(early.sum()), np.abs(call_schedule.updates.x0_coefs[:, 1:]).max(axis=1)
     assert looks_back[first] == 0 < looks_back[first + 1]

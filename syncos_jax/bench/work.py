@@ -181,7 +181,7 @@ def call_work(case: Case) -> Work:
     def call(program: Any) -> Any:
         nonlocal carry, call_index
         bounds = np.int32(call_index), np.int32(call_index + 1)
-        carry, _ = program(carry, run.calls, run.updates, *bounds, run.inputs)
+        carry, _ = program(carry, (run.calls, run.updates), bounds, run.inputs)
         call_index = (call_index + 1) % run.num_calls  # after the last call from the start again
         return carry.predictions
 

@@ -18,12 +18,12 @@ from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.pipeline.plan import Plan, make_plan
 from syncos_jax.pipeline.request import Request, prepare
+from syncos_jax.sampling.devices import default_mesh
 from syncos_jax.sampling.memory import choose_batch, reports_memory
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
-from syncos_jax.sampling.run import Progress, Run, run_to_end
-from syncos_jax.sampling.sampler import VideoProgram, batch_run, default_mesh
-from syncos_jax.sampling.sampler import prepare as prepare_part
+from syncos_jax.sampling.run import Progress, Run, VideoProgram, run_to_end
 from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.sampling import Sampling
 from syncos_jax.scenario import Scenario
 
 
@@ -242,8 +242,7 @@ class Pipeline:
         return self._run(self.fitted(self._request(request, sampler, seed)))
 
     def _run(self, request: Request) -> Run:
-        part = self._part(request)
-        return Run([part.call_schedule], part.carry, part.inputs, part.program, self.placement)
+        return Run([self._video(request)], self.placement)
 
     def start_batch(self, requests: Sequence[Request]) -> Run:
         """The run of several requests of a `batched` pipeline, side by side: one for each position
@@ -255,7 +254,7 @@ class Pipeline:
                 place="start_batch",
                 remedy="create it with batched=True and a mesh of that many",
             )
-        return batch_run([self._part(request) for request in requests], self.placement)
+        return Run([self._video(request) for request in requests], self.placement)
 
     def _request(
         self,
@@ -269,9 +268,9 @@ class Pipeline:
             raise InputError("a request already has its sampler and its seed", place="pipeline")
         return given
 
-    def _part(self, request: Request) -> VideoProgram:
-        """The program and arrays that sample a request."""
-        return prepare_part(
+    def _video(self, request: Request) -> VideoProgram:
+        """How a request is sampled."""
+        sampling = Sampling.of(
             self.model.denoiser,
             self.conditioning(request),
             request.call_schedule,
@@ -280,11 +279,8 @@ class Pipeline:
             frame_shape=request.frame_shape,
             schedule=request.schedule,
             sampler=request.sampler,
-            key=request.key,
-            latents=None,
-            step_noise=None,
-            axes=self.placement.clip_axes,
         )
+        return VideoProgram(sampling, sampling.init(request.key))
 
     def conditioning(self, request: Request) -> Any:
         """The table of conditionings: a pytree with leading axis ``K``, with the rows of

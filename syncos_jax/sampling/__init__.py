@@ -2,8 +2,8 @@
 
 from syncos_jax.sampling.devices import make_mesh
 from syncos_jax.sampling.failures import DeviceMemoryError, NonFiniteError
+from syncos_jax.sampling.known import KnownFrames
 from syncos_jax.sampling.placement import Rules
-from syncos_jax.sampling.pure import Sampling
 from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.samplers import (
@@ -14,6 +14,7 @@ from syncos_jax.sampling.samplers import (
     RefinementOnly,
     SynCoS,
 )
+from syncos_jax.sampling.sampling import Sampling
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -23,6 +24,7 @@ __all__ = [
     "DeviceMemoryError",
     "FlowLong",
     "FreeNoise",
+    "KnownFrames",
     "NoiseSchedule",
     "NonFiniteError",
     "RefinementOnly",

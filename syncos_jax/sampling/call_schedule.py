@@ -1,12 +1,12 @@
-"""The call_schedule: a whole sampling run, written down on the host as calls of numbers.
+"""The call schedule: a whole sampling run as tables of numbers, made on the host.
 
-A *clip* is one prediction of the network: a window, what it is conditioned on, and the weight with
-which the prediction enters. Guidance is linear in the predictions (``guidance`` times that of the
-prompt and ``1 - guidance`` times that of the negative prompt), so a guided window is two samples,
-or three where a perturbed network's prediction is subtracted, too. A
-*update* is a set of samples that belong together: all windows of a step (stage 1), or those of one
-optimiser step (stage 2). A *call* is one call of the network on a fixed number of samples; a update
-takes as many calls as it needs. What a run costs is known from its call_schedule before it starts.
+A *sample* is one prediction of the network: a window, its conditioning, and the weight of the
+prediction. Guidance is linear in the predictions (``guidance`` times the prompt's plus
+``1 - guidance`` times the negative prompt's), so a guided window is two samples, or three where a
+perturbed network's prediction is subtracted, too. An *update step* is a set of samples that belong
+together: all windows of a pass (stage 1), or those of one optimiser step (stage 2). A *network
+call* predicts a fixed number of samples; an update step takes as many calls as it needs. The call
+schedule gives a run's cost before it starts.
 """
 
 from __future__ import annotations
@@ -19,40 +19,38 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAX_SAMPLES_PER_CALL = 32
-"""Samples of a call, at most, where the settings do not say."""
+"""Maximum number of samples of a call where the settings give none."""
 MIN_CALLS = 256
-"""Calls that every call_schedule has room for on the devices."""
+"""Calls that every call schedule has room for on the devices."""
 CALL_OVERHEAD = 0.5
-"""What a call costs beside its samples, in samples: decides between few large and many small
-calls."""
+"""Fixed cost of a call, in samples: decides between few large and many small calls."""
 
 
 class NetworkCall(NamedTuple):
-    """One call of the network; on a `CallSchedule` each array has the calls as an axis in front.
+    """One call of the network on ``b`` samples; in a `CallSchedule` each array has a leading axis
+    of calls.
 
-    ``b`` samples of a call. Places that a update leaves padding in its last call repeat its last
-    clip,
-    with weight 0.
+    Empty slots of an update step's last call repeat its last sample with weight 0.
     """
 
     index: Any
-    """Place on the call_schedule, int32."""
+    """Position in the call schedule, int32."""
     update: Any
-    """UpdateStep that the call belongs to, int32."""
+    """Update step that the call belongs to, int32."""
     first: Any
-    """Whether it is the first call of its update, bool."""
+    """Whether it is the first call of its update step, bool."""
     last: Any
-    """Whether it is the last call of its update, bool."""
+    """Whether it is the last call of its update step, bool."""
     windows: Any
-    """Window of each clip, int32 ``[b]``."""
+    """Window of each sample, int32 ``[b]``."""
     cond_index: Any
-    """What each clip is conditioned on, an index into the table of conditionings, int32 ``[b]``."""
+    """Row of the conditioning table of each sample, int32 ``[b]``."""
     weights: Any
-    """Weight of each clip's prediction in its window's, float32 ``[b]``."""
+    """Weight of each sample's prediction in its window's, float32 ``[b]``."""
 
 
 class Samples(NamedTuple):
-    """The samples of a update: arrays ``[n]`` like those of a `NetworkCall`."""
+    """The samples of an update step: arrays ``[n]`` like those of a `NetworkCall`."""
 
     windows: np.ndarray
     cond_index: np.ndarray
@@ -61,17 +59,17 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class CallSummary:
-    """What a run consists of, known before it starts.
+    """The cost of a run, known before it starts.
 
     Attributes:
-      calls: calls of the network.
-      samples_per_call: samples of each.
-      samples: predictions in all, not counting those that only fill a call.
-      padding: the places of calls that are filled so.
-      windows: windows predicted, each once however many samples it takes.
+      calls: network calls.
+      samples_per_call: slots of each.
+      samples: predictions in all, without padding.
+      padding: empty slots.
+      windows: windows predicted, each counted once however many samples it takes.
       steps: denoising steps.
       passes: passes over all windows.
-      optimizer_steps: optimiser steps.
+      optimizer_steps: optimiser steps of the refinement.
     """
 
     calls: int
@@ -85,11 +83,9 @@ class CallSummary:
 
     def __str__(self) -> str:
         return (
-            f"{self.calls} calls of the network on {self.samples_per_call} samples each: "
-            f"{self.steps} "
-            f"steps, {self.passes} passes over the video, {self.optimizer_steps} "
-            f"optimiser steps ({self.windows} windows predicted by {self.samples} samples, "
-            f"{self.padding} places unused)"
+            f"{self.calls} network calls of {self.samples_per_call} samples: {self.steps} steps, "
+            f"{self.passes} passes over the video, {self.optimizer_steps} optimiser steps "
+            f"({self.windows} windows, {self.samples} samples, {self.padding} empty slots)"
         )
 
 
@@ -98,17 +94,19 @@ class CallSchedule:
     """A sampling run.
 
     Attributes:
-      calls: NumPy arrays, calls in front.
-      used: which places of which calls hold a clip of their own, bool ``[calls, b]``.
-      updates: a named tuple of NumPy arrays, updates in front: what happens before and after the
-        calls of each update. It has at least ``step`` (int32), ``t`` (float32, for messages) and
-        ``refine`` (bool).
+      calls: NumPy arrays with a leading axis of calls.
+      used: which slots of which calls hold a sample of their own, bool ``[calls, b]``.
+      updates: a named tuple of NumPy arrays with a leading axis of update steps: what happens
+        before and after the calls of each. It has at least ``step`` (int32), ``t`` (float32, for
+        messages) and ``refine`` (bool).
+      start: signal and noise rate of the first timestep.
       constants: other arrays that the method reads, or None.
     """
 
     calls: NetworkCall
     used: np.ndarray
     updates: Any
+    start: tuple[float, float]
     constants: Any = None
 
     def __len__(self) -> int:
@@ -116,30 +114,28 @@ class CallSchedule:
 
     @property
     def samples_per_call(self) -> int:
-        """Places ``b`` of a call."""
+        """Slots ``b`` of a call."""
         return self.calls.windows.shape[1]
 
     @cached_property
-    def longest(self) -> int:
-        """Samples of the longest update, more than which no call can use."""
+    def max_samples(self) -> int:
+        """Samples of the largest update step: no call can use more slots."""
         return int(np.bincount(self.calls.update, weights=self.used.sum(axis=1)).max())
 
     @property
     def structure(self) -> tuple:
-        """What must be equal, beside the program, for two call_schedules to be played side by
-        side: shapes,
-        and which call belongs to which update."""
+        """What must be equal, besides the program, for two schedules to run side by side: shapes,
+        and which call belongs to which update step."""
         shapes = tuple(array.shape for array in (*self.calls, *self.updates))
         return shapes, self.calls.update.tobytes(), self.used.sum(axis=1).tobytes()
 
     def padded(self) -> tuple[NetworkCall, Any]:
-        """Calls and updates with spare ones behind them that are never played: call_schedules
-        of different
-        lengths then mostly have the same shapes, and one compiled program plays them."""
+        """Calls and update steps, followed by spare ones that never run: schedules of different
+        lengths then mostly have equal shapes and share one compiled program."""
         return _padded(self.calls), _padded(self.updates)
 
     def describe(self) -> CallSummary:
-        """Counts what the run consists of."""
+        """The cost of the run."""
         used = self.used
         refine = np.asarray(self.updates.refine)
         pairs = np.stack([np.repeat(self.calls.update, used.sum(axis=1)), self.calls.windows[used]])
@@ -156,7 +152,7 @@ class CallSchedule:
 
 
 def _padded(table: Any) -> Any:
-    """The table with its last line repeated up to a multiple of `MIN_CALLS` or, of a long one, of
+    """The table with its last line repeated up to a multiple of `MIN_CALLS` or, for a long one, of
     an eighth to a quarter of it."""
     count = len(table[0])
     step = max(MIN_CALLS, 1 << max(0, count.bit_length() - 3))
@@ -171,12 +167,13 @@ def make_samples(
     cond_index: Sequence[np.ndarray],
     weights: Sequence[float],
 ) -> Samples:
-    """The samples of a update.
+    """The samples of an update step.
 
     Args:
-      windows: which windows, int32 ``[n]``, none twice.
-      cond_index: conditioning of every window of the video with its prompt and, for guidance, with
-        its negative prompt and with its prompt for a perturbed network: int32 ``[N]`` each.
+      windows: distinct windows, int32 ``[n]``.
+      cond_index: row of the conditioning table for every window of the video, of its prompt and, for
+        guidance, of its negative prompt and of its prompt for a perturbed network: int32 ``[N]``
+        each.
       weights: of these predictions; they sum to 1. Where a weight is 0, or there is no such
         conditioning, there is no sample, and the prompt's has what is left of 1.
     """
@@ -188,12 +185,12 @@ def make_samples(
 
 
 def choose_samples_per_call(updates: Sequence[int], most: int, num_shards: int = 1) -> int:
-    """How many samples a call has, so that the run takes least.
+    """The number of samples per call that makes the run cheapest.
 
     Args:
-      updates: samples of each update.
-      most: at most so many.
-      num_shards: devices that share a call; they have equal num_shards.
+      updates: samples of each update step.
+      most: upper limit.
+      num_shards: devices that split a call into equal shares.
     """
     sizes, counts = np.unique(np.asarray(updates), return_counts=True)
     top = -(-min(most, int(sizes.max())) // num_shards)
@@ -204,7 +201,7 @@ def choose_samples_per_call(updates: Sequence[int], most: int, num_shards: int =
 
 
 def pack(updates: Sequence[Samples], samples_per_call: int) -> tuple[NetworkCall, np.ndarray]:
-    """The calls of `updates`, with so many samples in each call, and `CallSchedule.used`."""
+    """The network calls of update steps with `samples_per_call` slots, and `CallSchedule.used`."""
     b = samples_per_call
     parts: list[NetworkCall] = []
     used: list[np.ndarray] = []
@@ -227,5 +224,5 @@ def pack(updates: Sequence[Samples], samples_per_call: int) -> tuple[NetworkCall
         )
         used.append((np.arange(calls * b) < count).reshape(calls, b))
         start += calls
-    rows_of_all = NetworkCall(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    return rows_of_all, np.concatenate(used)
+    together = NetworkCall(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return together, np.concatenate(used)

@@ -1,10 +1,9 @@
-"""FIFO-Diffusion as a method of the scan: diagonal denoising (Kim et al., arXiv 2405.11473).
+"""FIFO-Diffusion as a method of the loop: diagonal denoising (Kim et al., arXiv 2405.11473).
 
-Windows do not share a timestep here. A queue holds a run of frames, the first almost clean, the
-last pure noise, each at a timestep of its own. One iteration, a update of the call_schedule,
-denoises all of
-them by one step, takes the first frame out and puts noise in at the end. The queue starts from a
-clip of one window, sampled by DDIM in the first updates and noised anew.
+Windows do not share a timestep here. A queue holds consecutive frames, the first almost clean, the
+last pure noise, each at a timestep of its own. One iteration, an update step of the call schedule,
+denoises all of them by one step, removes the first frame and appends noise at the end. The queue
+starts from a clip of one window, sampled by DDIM in the first update steps and noised again.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from syncos_jax.sampling.call_schedule import (
     make_samples,
     pack,
 )
+from syncos_jax.sampling.known import Known, KnownRule, at_frames, noised, select
 from syncos_jax.sampling.loop import Inputs
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
@@ -42,19 +42,19 @@ class UpdateStep(NamedTuple):
     updates as an axis in front."""
 
     step: Any
-    """Denoising step of the clip, or of an iteration the last step; int32."""
+    """Denoising step of the clip; for an iteration the last step; int32."""
     t: Any
-    """Timestep of the clip, or the highest one in the queue; float32."""
+    """Timestep of the clip, or the highest in the queue; float32."""
     refine: Any
     """Always False: there is no stage 2."""
     iteration: Any
     """Iteration of the queue, from 0; -1 for the clip; int32."""
     queue: Any
-    """Whether the queue is made from the clip at the end of the update; bool."""
+    """Whether this makes the queue from the clip at its end; bool."""
 
 
 class Rates(NamedTuple):
-    """Rates at each place of context and queue, float32 ``[p + S]``, from clean to noisy."""
+    """Rates at each slot of context and queue, float32 ``[p + S]``, from clean to noisy."""
 
     t: Any
     a: Any
@@ -68,7 +68,7 @@ class State(NamedTuple):
     """What the method keeps from call to call."""
 
     held: jax.Array
-    """Context and queue; during the first updates the clip in its last places; float32
+    """Context and queue; during the first update steps the clip in its last slots; float32
     ``[p + S, H, W, C]``."""
     x: jax.Array
     """Frames that have left the queue, float32 ``[F, H, W, C]``."""
@@ -76,15 +76,16 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class FIFOMethod:
-    """The method, as far as it is fixed when the scan is compiled.
+    """What of the method is fixed when the loop is compiled.
 
     Attributes:
       frames: of the video.
       window: frames of a window ``w``.
       updated: frames ``u`` that a window updates, its last ones.
-      steps: frames ``S`` in the queue beside the context in front of it.
+      steps: frames ``S`` in the queue, without the context in front of it.
       prediction: what the network predicts.
       ancestral: whether steps add fresh noise.
+      known: how the network receives known frames; None where there are none.
     """
 
     frames: int
@@ -93,15 +94,16 @@ class FIFOMethod:
     steps: int
     prediction: Prediction
     ancestral: bool = False
+    known: KnownRule | None = None
 
     @property
     def context(self) -> int:
-        """Frames ``p`` in front of the queue that are seen but not updated."""
+        """Frames ``p`` in front of the queue that are context only."""
         return self.window - self.updated
 
     @property
     def places(self) -> int:
-        """Frames ``p + S`` that are held."""
+        """Frames ``p + S`` held in all."""
         return self.context + self.steps
 
     @property
@@ -111,30 +113,51 @@ class FIFOMethod:
 
     @property
     def iterations(self) -> int:
-        """How often a frame leaves the queue; the first ``S - w`` are copies of the first frame."""
+        """Frames that leave the queue; the first ``S - w`` are copies of the first frame."""
         return self.frames + self.steps - self.window
 
     def frame_of_window(self, iteration: int) -> np.ndarray:
-        """The frame of the video whose prompt each window has: the middle one of those it updates;
+        """The frame of the video whose prompt each window uses: the middle one of those it updates;
         int32 ``[W]``, each in ``0 .. F-1``."""
         place = np.arange(self.windows) * self.updated + self.updated // 2
         number = iteration + place - (self.steps - self.window)
         return np.clip(number, 0, self.frames - 1).astype(np.int32)
 
     def init(
-        self, key: jax.Array, frame_shape: Sequence[int], latents: jax.Array | None = None
+        self,
+        key: jax.Array,
+        frame_shape: Sequence[int],
+        latents: jax.Array | None = None,
+        known: Known | None = None,
     ) -> State:
-        """The state before the first update; `latents`: initial noise of the first clip
-        ``[w, H, W, C]``, or None."""
+        """The state before the first update step.
+
+        Args:
+          key: typed scalar key.
+          frame_shape: ``(H, W, C)``.
+          latents: initial noise of the first clip ``[w, H, W, C]``; None: drawn from `key`.
+          known: known frames.
+        """
         shape = tuple(frame_shape)
         if latents is None:
             latents = noise.frame_noise(key, noise.INITIAL, frames=self.window, frame_shape=shape)
+        clip = jnp.asarray(latents, jnp.float32)
+        if known is not None:
+            of_clip = known._replace(
+                mask=known.mask[: self.window], latents=known.latents[: self.window]
+            )
+            clip = noised(clip, clip, of_clip)
         held = jnp.zeros((self.places, *shape), jnp.float32)
-        held = held.at[self.places - self.window :].set(jnp.asarray(latents, jnp.float32))
+        held = held.at[self.places - self.window :].set(clip)
         return State(held=held, x=jnp.zeros((self.frames, *shape), jnp.float32))
 
+    def _frames(self, iteration: jax.Array, slots: jax.Array | np.ndarray) -> jax.Array:
+        """Frame numbers of the video at some slots; below 0 for copies of the first frame."""
+        begun = jnp.maximum(iteration, 0)
+        return begun + (jnp.asarray(slots, jnp.int32) - (self.places - self.window))
+
     def begin(self, state: State, update: UpdateStep, inputs: Inputs) -> State:
-        """Nothing: what enters the queue does so at the end of a update."""
+        """Nothing: frames enter the queue at the end of an update step."""
         return state
 
     def network_input(
@@ -145,13 +168,18 @@ class FIFOMethod:
         first = jnp.where(update.iteration < 0, self.places - self.window, in_queue)
         at = first[:, None] + jnp.arange(self.window, dtype=jnp.int32)[None]
         in_clip = jnp.broadcast_to(update.t, at.shape)
-        return state.held[at], jnp.where(update.iteration < 0, in_clip, inputs.constants.t[at])
+        x, t = state.held[at], jnp.where(update.iteration < 0, in_clip, inputs.constants.t[at])
+        if self.known == "timestep":
+            assert inputs.known is not None
+            mask, latents = at_frames(inputs.known, self._frames(update.iteration, at))
+            x, t = select(mask, latents, x), jnp.where(mask, jnp.float32(0.0), t)
+        return x, t
 
     def skips(self, state: State) -> None:
-        """Every prediction is read."""
+        """No update step skips the network."""
 
     def num_skipped(self, state: State) -> None:
-        """None is num_skipped."""
+        """Nothing is skipped."""
 
     def finish(
         self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
@@ -164,7 +192,7 @@ class FIFOMethod:
         )
 
     def clean(self, state: State) -> jax.Array:
-        """The clean latent as far as it is, ``[F, H, W, C]``."""
+        """Frames that have left the queue ``[F, H, W, C]``; the others are 0."""
         return state.x
 
     def result(self, state: State) -> jax.Array:
@@ -174,11 +202,16 @@ class FIFOMethod:
     def _clip(
         self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
     ) -> State:
-        # The clip's rates at step i are those of the queue's place that has i steps behind it.
+        # The clip's rates at step i are those of the slot that has i steps behind it.
         place = self.places - 1 - update.step
         rates = jax.tree.map(lambda column: column[place], inputs.constants)
         first = self.places - self.window
         x0, eps = decode(self.prediction, predictions[0], state.held[first:], rates.a, rates.b)
+        if inputs.known is not None:
+            window = np.arange(first, self.places)
+            mask, latents = at_frames(inputs.known, self._frames(update.iteration, window))
+            x0 = select(mask, latents, x0)
+            eps = select(mask, (state.held[first:] - rates.a * x0) / rates.b, eps)
         x = rates.a_next * x0 + rates.keep * eps
         if self.ancestral:
             draw = 2 * update.step.astype(jnp.uint32) + jnp.uint32(noise.ddim_draw(0))
@@ -190,7 +223,7 @@ class FIFOMethod:
         return state._replace(held=held)
 
     def _fill(self, state: State, inputs: Inputs) -> jax.Array:
-        """The first queue: the clip in the last places, its first frame in all before; noised."""
+        """The first queue: the clip in the last slots, its first frame in all before; noised."""
         first = self.places - self.window
         clean = state.held[np.maximum(first, np.arange(self.places))]
         drawn = self._noise(self._stream(inputs), jnp.uint32(_QUEUE), state, self.places)
@@ -200,10 +233,16 @@ class FIFOMethod:
         self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
     ) -> State:
         held, context = state.held, self.context
-        # Of each window the frames that it updates; end to end they are the queue.
+        # The frames that each window updates; concatenated they are the queue.
         value = predictions[:, context:].reshape(-1, *held.shape[1:])
         rates = jax.tree.map(lambda column: _each(column[context:], held), inputs.constants)
         x0, eps = decode(self.prediction, value, held[context:], rates.a, rates.b)
+        known = inputs.known
+        if known is not None:
+            slots = np.arange(context, self.places)
+            mask, latents = at_frames(known, self._frames(update.iteration, slots))
+            x0 = select(mask, latents, x0)
+            eps = select(mask, (held[context:] - rates.a * x0) / rates.b, eps)
         queue = rates.a_next * x0 + rates.keep * eps
         stream, k = self._stream(inputs), update.iteration.astype(jnp.uint32)
         if self.ancestral:
@@ -211,8 +250,12 @@ class FIFOMethod:
             queue = queue + rates.sigma * fresh
         of_draw = jax.random.fold_in(stream, jnp.uint32(_ENTER))
         enters = jax.random.normal(jax.random.fold_in(of_draw, k), held.shape[1:], jnp.float32)
+        if known is not None:
+            number = self._frames(update.iteration, np.asarray(self.places))
+            mask, latents = at_frames(known, number)
+            enters = select(mask, known.a * latents + known.b * enters, enters)
         held = jnp.concatenate([held[:context], queue, enters[None]])[1:]
-        # What leaves before the clip's own frames is overwritten by the first of these.
+        # Copies that leave before the clip's own frames are overwritten by the first of these.
         place = jnp.maximum(update.iteration - (self.steps - self.window), 0)
         return State(held=held, x=state.x.at[place].set(queue[0]))
 
@@ -231,25 +274,32 @@ def _each(rate: jax.Array, frames: jax.Array) -> jax.Array:
 
 
 def fifo_schedule(schedule: NoiseSchedule) -> NoiseSchedule:
-    """The schedule with exactly as many steps as are asked for, evenly from the last timestep to 0,
-    as the method's authors take them; what leaves the queue is clean."""
+    """The schedule with exactly the requested number of steps, spread evenly from the last timestep
+    to 0, as the method's authors do; frames leave the queue clean."""
     return replace(schedule, spacing="linspace", final_timestep=None)
 
 
 def make_method(
-    frames: int, window: int, schedule: NoiseSchedule, settings: SamplerConfig
+    frames: int,
+    window: int,
+    schedule: NoiseSchedule,
+    settings: SamplerConfig,
+    known: KnownRule | None = None,
 ) -> FIFOMethod:
-    """The shape of a run.
+    """The method of a run; `known` is the rule of the known frames, if any.
 
     Raises:
-      InputError: if the video is shorter than a window, or lookahead is asked of one-frame windows.
+      InputError: if the video is shorter than a window, or lookahead is set with one-frame windows.
     """
     settings = settings.resolved()
     assert settings.steps is not None
     if frames < window:
-        raise InputError(f"fifo: the video has {frames} frames, fewer than one window of {window}")
+        raise InputError(f"fifo: a video of {frames} frames is shorter than a window of {window}")
     if settings.lookahead and window < 2:
-        raise InputError("fifo: a window of one frame has no half to look ahead from")
+        raise InputError(
+            "fifo: a window of one frame has no half to look ahead from",
+            remedy="set lookahead to false",
+        )
     updated = window // 2 if settings.lookahead else window
     count = max(-(-window // updated), round(settings.steps / updated))
     steps = fifo_schedule(schedule).steps(count * updated, eta=settings.eta)
@@ -260,6 +310,7 @@ def make_method(
         steps=count * updated,
         prediction=schedule.prediction,
         ancestral=bool((steps.sigma > 0).any()),
+        known=known,
     )
 
 
@@ -271,7 +322,7 @@ def make_call_schedule(
     cond_index: Sequence[np.ndarray] | None = None,
     num_shards: int = 1,
 ) -> CallSchedule:
-    """Writes a run down; `cond_index` as for `coupled.make_call_schedule`, but of each *frame*:
+    """The call schedule of a run; `cond_index` as for `methods.make_call_schedule`, of each *frame*
     ``[F]``."""
     settings = settings.resolved()
     steps = fifo_schedule(schedule).steps(method.steps, eta=settings.eta)
@@ -306,13 +357,14 @@ def make_call_schedule(
     b = choose_samples_per_call([len(c.windows) for c in samples], most, num_shards)
     calls, used = pack(samples, b)
     table = UpdateStep(*(np.stack(column) for column in zip(*updates, strict=True)))
-    return CallSchedule(calls, used, table, constants=_rates(steps, method))
+    start = float(steps.a[0]), float(steps.b[0])
+    return CallSchedule(calls, used, table, start, constants=_rates(steps, method))
 
 
 def _rates(steps: Any, method: FIFOMethod) -> Rates:
     keep = np.sqrt(np.maximum(steps.b_next**2 - steps.sigma**2, 0.0))
     columns = (steps.t, steps.a, steps.b, steps.a_next, keep, steps.sigma)
-    # The context in front is taken for as noisy as the first frame of the queue, which it was
-    # before its last step.
+    # The context in front counts as noisy as the first frame of the queue, which it was before its
+    # last step.
     front = [np.pad(column[::-1], (method.context, 0), mode="edge") for column in columns]
     return Rates(*(column.astype(np.float32) for column in front))

@@ -1,9 +1,7 @@
-"""The scan: one compiled loop over the calls of a call_schedule, around one call of the network.
+"""The compiled loop over the network calls of a call schedule.
 
-`run_calls` is the whole of it, for any stretch of calls; `run_call` is one call. What a call's
-update does
-with the predictions is the `Method`'s: `syncos_jax.sampling.syncos_method` (SynCoS and its parts)
-or
+`run_calls` runs any stretch of calls, `run_call` one. What an update step does with the predictions
+is defined by the `Method`: `syncos_jax.sampling.syncos_method` (SynCoS and its parts) or
 `syncos_jax.sampling.fifo`.
 """
 
@@ -19,89 +17,96 @@ from jax import lax
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling.call_schedule import NetworkCall
+from syncos_jax.sampling.known import Known
 
 Denoise = Callable[..., jax.Array]
-"""``denoise(x, t, cond)``, or ``denoise(params, x, t, cond)`` where parameters are given:
+"""``denoise(x, t, cond)``, or ``denoise(params, x, t, cond)`` where parameters are passed:
 x float32 ``[b, w, H, W, C]``, t float32 ``[b]``, cond with leading axis ``b`` -> like x."""
 
 
 class Inputs(NamedTuple):
-    """What the compiled program is given besides carry and call_schedule; all of it may differ
-    between
-    two runs without compiling again, as long as shapes and structure stay."""
+    """Arguments of the compiled program besides carry and call schedule. They may differ between
+    runs of equal shapes without another compilation."""
 
     params: Any
     """Weights, or None where `denoise` takes none."""
     cond: Any
-    """The table of conditionings, a pytree of arrays with leading axis ``K``."""
+    """Conditioning table, a pytree of arrays with leading axis ``K``."""
     key: jax.Array
-    """Seeds the noise: a typed scalar key."""
+    """Typed scalar key that the noise is derived from."""
     step_noise: jax.Array | None
-    """Noise that DDIM adds at each step ``[steps, F, H, W, C]``, or None: drawn from `key`."""
+    """Noise that DDIM adds at each step ``[steps, F, H, W, C]``; None: drawn from `key`."""
     constants: Any
     """`CallSchedule.constants`."""
+    known: Known | None = None
+    """Known frames."""
+    window_cond: Any = None
+    """Conditioning of each window by its place, a dict of arrays with leading axis ``N``."""
 
 
 class Method(Protocol):
-    """What a sampler does around the calls of the network; frozen and hashable. `state` is a named
-    tuple of its own, `update` a call of its table of updates."""
+    """What a sampler computes around the network calls; frozen and hashable. `state` is the
+    method's own named tuple, `update` one row of its table of update steps."""
 
     def begin(self, state: Any, update: Any, inputs: Inputs) -> Any:
-        """The state at the beginning of a update."""
+        """The state at the beginning of an update step."""
 
     def network_input(self, state: Any, update: Any, windows: jax.Array, inputs: Inputs) -> Any:
-        """Input of the network for some windows: x ``[b, w, H, W, C]``, t ``[b]`` or ``[b, w]``."""
+        """The network's input for some windows: x ``[b, w, H, W, C]``, t ``[b]`` or ``[b, w]``."""
 
     def skips(self, state: Any) -> jax.Array | None:
-        """Whether the update's predictions are not read, so that the network is not called for them
-        (they are zeros); None where they always are."""
+        """Whether the update step skips the network and takes zeros as its predictions; None: never
+        in this program."""
 
     def num_skipped(self, state: Any) -> jax.Array | None:
-        """Samples that were skipped so far; None where none ever is."""
+        """Samples skipped so far; None where none can be."""
 
     def finish(self, state: Any, predictions: jax.Array, update: Any, inputs: Inputs) -> Any:
-        """The state after a update, given its windows' predictions ``[N, w, H, W, C]``."""
+        """The state after an update step, given its predictions ``[N, w, H, W, C]``."""
 
     def clean(self, state: Any) -> jax.Array:
-        """The clean latent as far as it is, to look at."""
+        """Current estimate of the clean latent, for previews."""
 
     def result(self, state: Any) -> jax.Array:
-        """The clean latent, once all calls have been played."""
+        """The clean latent after the last call."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is fixed when the scan is compiled."""
+    """What is fixed when the loop is compiled.
+
+    Attributes:
+      denoise: the network.
+      method: a `Method`.
+      axes: mesh axes that the samples of a call are split over (`syncos_jax.sampling.devices`).
+    """
 
     denoise: Denoise
     method: Any
-    """A `Method`."""
     axes: tuple[str, ...] = ()
-    """Mesh axes that the samples of a call are divided over (`syncos_jax.sampling.devices`)."""
 
 
 class Failure(NamedTuple):
-    """The first prediction that was not finite, if there was one."""
+    """The first prediction that was not finite, if any."""
 
     call: jax.Array
-    """Its call, or -1; int32."""
+    """The network call, or -1; int32."""
     windows: jax.Array
-    """The windows that such values were found in, in that call, bool ``[N]``."""
+    """Windows with NaN or Inf in that call, bool ``[N]``."""
 
 
 class Carry(NamedTuple):
-    """Everything that a run keeps from call to call; with the place on the call_schedule, a
-    checkpoint."""
+    """What a run keeps from call to call; with the position in the call schedule, a checkpoint."""
 
     state: Any
     """The method's own."""
     predictions: jax.Array
-    """The update's weighted predictions so far, float32 ``[N, w, H, W, C]``."""
+    """Weighted sum of the update step's predictions so far, float32 ``[N, w, H, W, C]``."""
     failure: Failure
 
 
 def init_carry(state: Any, windows: int, clip_shape: tuple[int, ...]) -> Carry:
-    """The carry before the first call, of a method's `state`; `clip_shape` is ``(w, H, W, C)``."""
+    """The carry before the first call; `state` is a method's, `clip_shape` ``(w, H, W, C)``."""
     return Carry(
         state=state,
         predictions=jnp.zeros((windows, *clip_shape), jnp.float32),
@@ -111,35 +116,34 @@ def init_carry(state: Any, windows: int, clip_shape: tuple[int, ...]) -> Carry:
 
 def run_calls(
     carry: Carry,
-    calls: NetworkCall,
-    updates: Any,
-    start: Any,
-    stop: Any,
+    schedule: tuple[NetworkCall, Any],
+    bounds: tuple[Any, Any],
     inputs: Inputs,
     program: Program,
 ) -> tuple[Carry, Failure]:
-    """Plays calls ``start .. stop-1`` of a call_schedule.
+    """Runs the calls ``bounds[0] .. bounds[1] - 1`` of a schedule ``(calls, updates)``.
 
-    The bounds are int32 arguments of the program, so that parts of every length are one
+    The bounds are int32 arguments of the program, so that stretches of every length share one
     compilation.
 
     Returns:
-      The carry, and its `Failure` once more: small, and still there when the carry has been
-      donated to the next part. Whoever waits for it waits for the part.
+      The carry, and its `Failure` again: small, and still readable when the carry has been donated
+      to the next stretch.
     """
+    calls, updates = schedule
 
     def body(index: jax.Array, carry: Carry) -> Carry:
         call = jax.tree.map(lambda column: column[index], calls)
         return run_call(carry, call, updates, inputs, program)
 
-    carry = lax.fori_loop(start, stop, body, carry)
+    carry = lax.fori_loop(*bounds, body, carry)
     return carry, carry.failure
 
 
 def run_call(
     carry: Carry, call: NetworkCall, updates: Any, inputs: Inputs, program: Program
 ) -> Carry:
-    """One call: begin its update, call the network on its samples, finish its update."""
+    """One call: begins its update step, calls the network, finishes the update step."""
     method = program.method
     update = jax.tree.map(lambda column: column[call.update], updates)
     state = lax.cond(
@@ -169,8 +173,8 @@ def _unless(
 
 
 def _check(failure: Failure, value: jax.Array, call: NetworkCall) -> Failure:
-    """Notes the call, and its windows, where its predictions are the first that are not finite."""
-    # One read of the predictions, some millionths of what the network reads and computes.
+    """Records the call, and its windows, if its predictions are the first that are not finite."""
+    # One read of the predictions: millionths of what the network reads and computes.
     wrong = ~jnp.isfinite(value).all(axis=tuple(range(1, value.ndim)))
     first = wrong.any() & (failure.call < 0)
     hit = jnp.zeros_like(failure.windows).at[call.windows].max(wrong)
@@ -185,8 +189,7 @@ def _predict(
 ) -> jax.Array:
     """The network's predictions for the call's samples, float32 ``[b, w, H, W, C]``.
 
-    Over several devices each has an equal share of the samples, and is told the others'
-    predictions.
+    On several devices each predicts an equal share of the samples and receives the others'.
     """
     windows, cond_index = call.windows, call.cond_index
     if program.axes:
@@ -197,12 +200,16 @@ def _predict(
         )
     x, t = program.method.network_input(state, update, windows, inputs)
     cond = jax.tree.map(lambda leaf: leaf[cond_index], inputs.cond)
+    if inputs.window_cond is not None:
+        by_window = jax.tree.map(lambda leaf: leaf[windows], inputs.window_cond)
+        cond = {**(cond or {}), **by_window}
     arguments = (x, t, cond) if inputs.params is None else (inputs.params, x, t, cond)
     value = program.denoise(*arguments)
-    if getattr(value, "shape", None) != x.shape:
+    shape = getattr(value, "shape", None)
+    if shape != x.shape:
         raise InputError(
-            f"denoise returned {getattr(value, 'shape', type(value).__name__)} for x of shape "
-            f"{x.shape}; it must return one array shaped like x"
+            f"denoise returned {shape or type(value).__name__} for x of shape {x.shape}",
+            remedy="return one array shaped like x",
         )
     value = value.astype(jnp.float32)
     if program.axes:

@@ -1,6 +1,6 @@
-"""How many windows a call of the network may have before the devices run out of memory.
+"""How many windows a network call can have before the devices run out of memory.
 
-Read from the compiled program itself: XLA's analysis says what it needs beside its arguments.
+Read from XLA's memory analysis of the compiled program.
 """
 
 from __future__ import annotations
@@ -8,17 +8,37 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 
 from syncos_jax.errors import InputError
 
-if TYPE_CHECKING:
-    from syncos_jax.sampling.run import Run
-
 SHARE = 0.9
-"""Of the free memory, what a program may take: allocators lose some to gaps."""
+"""Fraction of the free memory that a program may use: allocators lose some to gaps."""
+
+
+class Measurable(Protocol):
+    """What is read of a `syncos_jax.sampling.run.Run`."""
+
+    carry: Any
+    calls: Any
+    updates: Any
+    inputs: Any
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh: ...
+    @property
+    def samples_per_call(self) -> int: ...
+    @property
+    def samples_per_window(self) -> int: ...
+    @property
+    def windows(self) -> int: ...
+    @property
+    def max_windows(self) -> int: ...
+    @property
+    def devices(self) -> int: ...
+    def lower(self, samples: int | None = None) -> jax.stages.Lowered: ...
 
 
 @dataclass(frozen=True)
@@ -27,10 +47,10 @@ class BatchFit:
 
     Attributes:
       windows: windows of a call, of all devices together.
-      of: windows of the longest update, more than which no call can have.
-      devices: devices that share a call.
-      needed: bytes that the program takes on each device beside its arguments.
-      room: bytes that it may take.
+      of: windows of the largest update step, the most that a call can use.
+      devices: devices that split a call.
+      needed: bytes that the program needs on each device besides its arguments.
+      room: bytes available to it.
     """
 
     windows: int
@@ -42,27 +62,28 @@ class BatchFit:
     def __str__(self) -> str:
         devices = f" on {self.devices} devices" if self.devices > 1 else ""
         return (
-            f"{self.windows} of {self.of} windows in a call{devices}: needs "
+            f"{self.windows} of {self.of} windows per call{devices}: needs "
             f"{self.needed / 2**30:.2f} GiB of {self.room / 2**30:.2f} GiB"
         )
 
 
-def largest_batch(run: Run, room: int | None = None) -> BatchFit:
-    """The most windows of a call with which `run`'s program fits; compiles it two to four times.
+def largest_batch(run: Measurable, room: int | None = None) -> BatchFit:
+    """The largest number of windows per call with which `run`'s program fits; compiles it two to
+    four times.
 
-    Two sizes give a straight line, the line a guess, and the guess is compiled to see whether it
-    holds. Of the sizes with as few calls the smallest is taken, which has the fewest unused places.
+    Two sizes give a straight line, the line a guess, and the guess is compiled to check it. Of the
+    sizes with equally few calls the smallest is taken, which has the fewest empty slots.
 
     Args:
-      run: with any number of samples in a call; not advanced.
-      room: bytes free on each device; None to ask the device.
+      run: with any number of samples per call; not advanced.
+      room: bytes free on each device; None: ask the device.
 
     Raises:
-      InputError: if not even one window for each device fits.
+      InputError: if not even one window per device fits.
     """
     room = int(SHARE * free_bytes(run)) if room is None else room
-    devices, each = run.devices, run.clips_per_window
-    of = run.longest
+    devices, each = run.devices, run.samples_per_window
+    of = run.max_windows
     most = -(-of // devices)
     points: dict[int, int] = {}
 
@@ -74,9 +95,9 @@ def largest_batch(run: Run, room: int | None = None) -> BatchFit:
 
     if needs(1) > room:
         raise InputError(
-            f"one window for each device needs {needs(1) / 2**30:.2f} GiB beside weights and "
-            f"latents, but only {room / 2**30:.2f} GiB are free; take a smaller frame or model, "
-            "or bfloat16"
+            f"one window per device needs {needs(1) / 2**30:.2f} GiB besides weights and latents, "
+            f"but only {room / 2**30:.2f} GiB are free",
+            remedy="use a smaller frame or model, or bfloat16",
         )
     good, bad = 1, most + 1
     guess = min(2, most)
@@ -95,22 +116,22 @@ def largest_batch(run: Run, room: int | None = None) -> BatchFit:
     return BatchFit(windows, of, devices, points[good], room)
 
 
-def choose_batch(run: Run) -> int:
-    """Windows of a call that `run` should have: its own number, or where the device's memory is
-    smaller than that needs, as many as fit. The same on every start, since it goes by the memory
-    that the device has, not by what is free; on a CPU, its own.
+def choose_batch(run: Measurable) -> int:
+    """Windows per call that `run` should have: its own number, or as many as fit where the device's
+    memory is too small. Equal on every start, since it depends on the device's memory and not on
+    what is free; on a CPU, its own number.
 
     Raises:
-      InputError: if not even one window for each device fits.
+      InputError: if not even one window per device fits.
     """
     room = _whole_room(run)
-    if room is None or program_bytes(run, run.call_schedule.samples_per_call) <= room:
+    if room is None or program_bytes(run, run.samples_per_call) <= room:
         return run.windows
     return min(run.windows, largest_batch(run, room).windows)
 
 
 def reports_memory(mesh: jax.sharding.Mesh) -> bool:
-    """Whether the devices say how much memory they have; CPUs do not."""
+    """Whether the devices report how much memory they have; CPUs do not."""
     return _limit(mesh) is not None
 
 
@@ -120,14 +141,14 @@ def _limit(mesh: jax.sharding.Mesh) -> int | None:
     return int(stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
 
 
-def _whole_room(run: Run) -> int | None:
-    """Bytes beside the run's own arrays on each device, were nothing else there; None where the
-    device does not say."""
+def _whole_room(run: Measurable) -> int | None:
+    """Bytes besides the run's own arrays on each device, were nothing else there; None where the
+    device does not report its memory."""
     limit = _limit(run.mesh)
     return None if limit is None else int(SHARE * limit) - _held(run)
 
 
-def _held(run: Run) -> int:
+def _held(run: Measurable) -> int:
     """Bytes of the run's own arrays on each device."""
     leaves = jax.tree.leaves((run.carry, run.calls, run.updates, run.inputs))
     arrays = [leaf for leaf in leaves if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
@@ -136,13 +157,15 @@ def _held(run: Run) -> int:
     )
 
 
-def program_bytes(run: Run, samples: int) -> int:
-    """Bytes on each device that `run`'s program would need beside its arguments, with as many
-    samples in a call."""
-    compiled = run.lower(samples).compile()
-    analysis = compiled.memory_analysis()
+def program_bytes(run: Measurable, samples: int) -> int:
+    """Bytes on each device that `run`'s program would need besides its arguments, with `samples`
+    per call: temporaries, outputs that do not reuse an argument's buffer, and code."""
+    analysis = run.lower(samples).compile().memory_analysis()
     if analysis is None:
-        raise InputError("this device's compiler does not say what a program needs; give a number")
+        raise InputError(
+            "this device's compiler does not report a program's memory",
+            remedy="set windows_per_call",
+        )
     return int(
         analysis.temp_size_in_bytes
         + analysis.output_size_in_bytes
@@ -151,7 +174,7 @@ def program_bytes(run: Run, samples: int) -> int:
     )
 
 
-def free_bytes(run: Run) -> int:
+def free_bytes(run: Measurable) -> int:
     """Bytes free on the fullest device of this process that the run uses."""
     devices = [part.device for part in run.carry.predictions.addressable_shards]
     stats: list[dict[str, int] | None] = [device.memory_stats() for device in devices]
@@ -172,10 +195,9 @@ def _free_ram() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def resized(run: Run, samples: int) -> tuple[Any, Any]:
-    """Shapes of the carry and calls that `run` would have with `samples` in a call (but for the
-    number
-    of calls, which says nothing about the memory)."""
+def resized(run: Measurable, samples: int) -> tuple[Any, Any]:
+    """Shapes of the carry and calls that `run` would have with `samples` per call (except the
+    number of calls, which does not affect the memory)."""
     carry, calls = jax.tree.map(_shape, (run.carry, run.calls))
     last = calls.windows.ndim - 1
     columns = {
@@ -186,7 +208,7 @@ def resized(run: Run, samples: int) -> tuple[Any, Any]:
 
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
-    # An array that nobody put anywhere may go to any device, and must stay free to.
+    # An array without an explicit placement must stay free to go to any device.
     sharding = x.sharding if len(x.sharding.device_set) > 1 else None
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 

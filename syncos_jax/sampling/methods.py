@@ -1,4 +1,4 @@
-"""From settings to what is played: the call_schedule, and the method that plays it."""
+"""From settings to a call schedule, and to the method that computes it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from syncos_jax.sampling import fifo, syncos_calls, syncos_method
 from syncos_jax.sampling.call_schedule import CallSchedule
+from syncos_jax.sampling.known import KnownRule
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
@@ -30,21 +31,19 @@ def make_call_schedule(
     cond_index: Sequence[np.ndarray] | None = None,
     num_shards: int = 1,
 ) -> CallSchedule:
-    """Writes a run down.
+    """The call schedule of a run.
 
     Args:
       layout: the windows.
       schedule: the timesteps and their rates.
-      settings: the sampler; steps and guidance that are None are as `SamplerConfig.resolved` has
-      them.
+      settings: the sampler; steps and guidance that are None become those of
+        `SamplerConfig.resolved`.
       seed: non-negative integers; they decide which windows (and, without the grounded timestep,
-        which timesteps) the refinement draws. What is drawn does not depend on
-        ``settings.windows_per_call``.
-      cond_index: what each window (`conditioning_layout`) is conditioning_layout on and, for
-      guidance, what guidance
-        leads away from: indices into the table of conditionings, int ``[N]`` each. None for a table
-        of all windows' prompts and, behind them, all windows' negative prompts.
-      num_shards: devices that share a call.
+        which timesteps) the refinement draws. ``settings.windows_per_call`` does not change them.
+      cond_index: rows of the conditioning table, int ``[N]`` each: of each window
+        (`conditioning_layout`) and, for guidance, of its negative conditioning. None: all windows'
+        prompts, followed by all windows' negative prompts.
+      num_shards: devices that split a call.
 
     Raises:
       InputError: if the schedule has no such steps, or the video is too short.
@@ -64,8 +63,9 @@ def make_method(
     schedule: NoiseSchedule,
     settings: SamplerConfig,
     call_schedule: CallSchedule,
+    known: KnownRule | None = None,
 ) -> syncos_method.SynCoSMethod | fifo.FIFOMethod:
-    """The method that plays `call_schedule`; arguments as for `make_call_schedule`."""
+    """The method that computes `call_schedule`; `known` is the rule of the known frames, if any."""
     if settings.lookahead is None:
-        return syncos_method.make_method(layout, schedule, settings, call_schedule)
-    return fifo.make_method(layout.frames, layout.window, schedule, settings)
+        return syncos_method.make_method(layout, schedule, settings, call_schedule, known)
+    return fifo.make_method(layout.frames, layout.window, schedule, settings, known)

@@ -204,21 +204,18 @@ def put(x: Any, sharding: NamedSharding) -> jax.Array:
 
 @lru_cache(maxsize=32)
 def compiled(program: Program, placement: Placement) -> Callable[..., tuple[Carry, Failure]]:
-    """`run_calls` as a program of the placement's devices, ``(carry, calls, updates, start,
-    stop, inputs)
-    -> (carry, failure)``: the failure on all devices, the carry donated."""
+    """`run_calls` as a program of the placement's devices, ``(carry, (calls, updates), (start,
+    stop), inputs) -> (carry, failure)``: the failure on all devices, the carry donated."""
 
-    def part(
-        carry: Carry, calls: Any, updates: Any, start: Any, stop: Any, inputs: Inputs
-    ) -> tuple[Carry, Failure]:
-        return run_calls(carry, calls, updates, start, stop, inputs, program)
+    def part(carry: Carry, schedule: Any, bounds: Any, inputs: Inputs) -> tuple[Carry, Failure]:
+        return run_calls(carry, schedule, bounds, inputs, program)
 
     if placement.parallel == "pmap":
         return _pmapped(part, placement)
     return _shard_mapped(part, placement)
 
 
-PER_VIDEO = ("cond", "key", "step_noise", "constants")
+PER_VIDEO = ("cond", "key", "step_noise", "constants", "known", "window_cond")
 """The `Inputs` that each video of a batch has for itself."""
 
 
@@ -228,27 +225,25 @@ def _shard_mapped(function: Callable, placement: Placement) -> Callable:
     each: dict[str, Any] = {name: video if name in PER_VIDEO else P() for name in Inputs._fields}
     of_inputs = Inputs(**each)
 
-    def per_device(
-        carry: Any, calls: Any, updates: Any, start: Any, stop: Any, inputs: Inputs
-    ) -> Any:
+    def per_device(carry: Any, schedule: Any, bounds: Any, inputs: Inputs) -> Any:
         if not batched:
-            return function(carry, calls, updates, start, stop, inputs)
-        # A device has one video of the batch; its leading axis is taken off and put back.
+            return function(carry, schedule, bounds, inputs)
+        # A device has one video of the batch; its leading axis is removed and added again.
         first = partial(jax.tree.map, lambda leaf: leaf[0])
         own = inputs._replace(**{name: first(getattr(inputs, name)) for name in PER_VIDEO})
-        carry, failure = function(first(carry), first(calls), first(updates), start, stop, own)
+        carry, failure = function(first(carry), first(schedule), bounds, own)
         failure = jax.tree.map(lambda leaf: lax.all_gather(leaf, placement.rules.video), failure)
         return jax.tree.map(lambda leaf: leaf[None], carry), failure
 
     mapped = jax.shard_map(
         per_device,
         mesh=mesh,
-        in_specs=(video, video, video, P(), P(), of_inputs),
+        in_specs=(video, video, P(), of_inputs),
         out_specs=(video, P()),
         # A `model` axis stays with XLA, which splits the network along its weights.
         axis_names=set(mesh.axis_names) - {placement.rules.feature},
-        # That the outputs are alike on all devices is known (they come from gathered outputs and
-        # from equal inputs), but not to the checker, which takes a gathered array for varying.
+        # Outputs are equal on all devices (they come from gathered outputs and equal inputs), but
+        # the checker takes a gathered array for varying.
         check_vma=False,
     )
     shardings = (NamedSharding(mesh, video), NamedSharding(mesh, P()))
@@ -256,15 +251,15 @@ def _shard_mapped(function: Callable, placement: Placement) -> Callable:
 
 
 def _pmapped(function: Callable, placement: Placement) -> Callable:
-    # pmap wants one argument that is mapped; all others are the same on every device.
+    # pmap needs one mapped argument; all others are equal on every device.
     mapped = jax.pmap(
         lambda _, *args: function(*args),
         axis_name=SEGMENT,
-        in_axes=(0, *[None] * 6),
+        in_axes=(0, *[None] * 4),
         out_axes=None,
         devices=tuple(placement.mesh.devices.flat),
         donate_argnums=1,
     )
     here = np.zeros(len(placement.mesh.local_mesh.devices.flat), np.int32)
-    # Its results lie on a mesh of its own; given back so, they would be traced anew. Not copied.
+    # Its results lie on a mesh of its own, and would be traced again if passed so. Not copied.
     return lambda *args: placement.place(mapped(here, *args))

@@ -1,4 +1,4 @@
-"""A sampling run on its way: advanced in parts, watched, stopped, put back where it was."""
+"""A sampling run in progress: advanced in parts, watched, stopped, restored."""
 
 from __future__ import annotations
 
@@ -6,72 +6,82 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.call_schedule import CallSchedule
 from syncos_jax.sampling.failures import (
-    REMEDY,
-    DeviceMemoryError,
     NonFiniteError,
     check_failure,
     describe_call,
     translate_oom,
 )
 from syncos_jax.sampling.hosts import broadcast
-from syncos_jax.sampling.loop import Carry, Failure, Inputs, Program
+from syncos_jax.sampling.known import hold, unknown
+from syncos_jax.sampling.loop import Carry, Failure, Inputs
 from syncos_jax.sampling.memory import resized
 from syncos_jax.sampling.placement import PER_VIDEO, Placement, compiled
+from syncos_jax.sampling.sampling import PureCarry, Sampling
 
 Progress = Callable[[int, int], None]
-"""``progress(done_rows, total_rows)``, called between the parts of a run."""
-
-__all__ = ["DeviceMemoryError", "NonFiniteError", "Progress", "Run", "run_to_end"]
+"""``progress(done_calls, total_calls)``, called between the parts of a run."""
 
 PART_SECONDS = 0.7
-"""How long a part of a watched run takes: what Ctrl-C and the progress bar wait for."""
+"""Duration of a part of a watched run: the latency of Ctrl-C and the progress bar."""
+
+
+class VideoProgram(NamedTuple):
+    """One video of a `Run`: how it is sampled, and its first carry."""
+
+    sampling: Sampling
+    start: PureCarry
+
+    @property
+    def inputs(self) -> Inputs:
+        """Arguments of the loop; placed by the run."""
+        return self.sampling.inputs(self.start.key)
 
 
 class Run:
-    """A run on its way, from `syncos_jax.sampling.sampler.start` or `start_batch`.
+    """A run in progress: one or several `Sampling`, a placement on devices, and a position.
 
-    With `samples_done` and `carry` of one, another of the same arguments goes on (`restore`), on
-    any
-    number of devices and with any number of samples in a call: neither depends on them.
+    With `samples_done` and `carry` of one run another of the same arguments resumes (`restore`), on
+    any number of devices and with any number of samples per call: neither depends on them.
+
+    Args:
+      videos: one, or as many as the placement's mesh has places for videos.
+      placement: the devices.
 
     Attributes:
-      call_schedule: what is played; of a batch, that of the first video.
+      call_schedule: the schedule; of a batch, that of the first video.
       call_schedules: those of all videos.
-      next_call: the next call; those before it have been played or are being played.
+      next_call: the next call; those before it have run or are running.
       num_calls: calls in all.
-      carry: the state before `call`, of a batch with the videos as leading axis; donated to the
+      carry: the state before `next_call`, of a batch with a leading axis of videos; donated to the
         next part, so read it before `advance`.
-      calls, updates: the call_schedule, on the devices, with spare calls (`CallSchedule.padded`).
+      calls, updates: the schedule on the devices, with spare calls (`CallSchedule.padded`).
       program: what is fixed in the compiled program.
-      inputs: what it is given.
+      inputs: its arguments.
       failure: pending result of the last part: the first prediction that was not finite, if any;
         None before any part.
       placement: the devices.
-      dispatched, played: when the first part was handed to the devices, and when the last one was
-        found played (`time.monotonic`); None before that.
+      dispatched, played: when the first part was dispatched, and when the last one was found
+        finished (`time.monotonic`); None before that.
+
+    Raises:
+      InputError: if the videos cannot share a program.
     """
 
-    def __init__(
-        self,
-        call_schedules: Sequence[CallSchedule],
-        carry: Carry,
-        inputs: Inputs,
-        program: Program,
-        placement: Placement,
-    ) -> None:
-        self.call_schedules = tuple(call_schedules)
-        self.call_schedule = call_schedules[0]
+    def __init__(self, videos: Sequence[VideoProgram], placement: Placement) -> None:
+        carry, inputs = together(videos) if placement.batched else _single(videos)
+        self.call_schedules = tuple(video.sampling.call_schedule for video in videos)
+        self.call_schedule = self.call_schedules[0]
         self.num_calls = len(self.call_schedule)
         self.next_call = 0
-        self.program = program
+        self.program = dataclasses.replace(videos[0].sampling.program, axes=placement.clip_axes)
         self.placement = placement
         self.failure: Failure | None = None
         self.dispatched: float | None = None
@@ -89,16 +99,22 @@ class Run:
 
     @property
     def clean(self) -> jax.Array:
-        """The clean latent as far as it is, float32 ``[F, H, W, C]``; to look at."""
-        return self.program.method.clean(self.carry.state)
+        """Current estimate of the clean latent, float32 ``[F, H, W, C]``, for previews."""
+        return self._held(self.program.method.clean(self.carry.state))
+
+    def _held(self, x: jax.Array) -> jax.Array:
+        known = self.inputs.known
+        if known is None:
+            return x
+        x, known = jax.tree.map(self.placement.gathered, (x, known))
+        return jax.vmap(hold)(x, known) if self.placement.batched else hold(x, known)
 
     @property
     def num_skipped(self) -> int:
-        """Samples so far that `SamplerConfig.reuse` num_skipped the network, of a batch those
-        of all videos;
-        blocks until the calls before `call` have been played."""
-        num_skipped = self.program.method.num_skipped(self.carry.state)
-        return 0 if num_skipped is None else int(np.sum(self.placement.gathered(num_skipped)))
+        """Samples skipped so far by ``reuse``, of a batch those of all videos; blocks until the
+        calls before `next_call` have run."""
+        skipped = self.program.method.num_skipped(self.carry.state)
+        return 0 if skipped is None else int(np.sum(self.placement.gathered(skipped)))
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -106,21 +122,26 @@ class Run:
         return self.placement.mesh
 
     @property
-    def clips_per_window(self) -> int:
+    def samples_per_call(self) -> int:
+        """Slots of a call, of all devices together."""
+        return self.call_schedule.samples_per_call
+
+    @property
+    def samples_per_window(self) -> int:
         """2 where any prediction is guided, else 1."""
         used, windows = self.call_schedule.used, self.call_schedule.calls.windows
-        of_round = self.call_schedule.calls.update[:, None] * (windows.max() + 1) + windows
-        return int(np.unique(of_round[used], return_counts=True)[1].max())
+        of_update = self.call_schedule.calls.update[:, None] * (windows.max() + 1) + windows
+        return int(np.unique(of_update[used], return_counts=True)[1].max())
 
     @property
     def windows(self) -> int:
         """Windows of a call of the network, of all devices together."""
-        return max(1, self.call_schedule.samples_per_call // self.clips_per_window)
+        return max(1, self.samples_per_call // self.samples_per_window)
 
     @property
-    def longest(self) -> int:
-        """Windows of the longest update, which a call can have at most."""
-        return -(-self.call_schedule.longest // self.clips_per_window)
+    def max_windows(self) -> int:
+        """Windows of the largest update step, the most that a call can use."""
+        return -(-self.call_schedule.max_samples // self.samples_per_window)
 
     @property
     def devices(self) -> int:
@@ -128,35 +149,36 @@ class Run:
         return self.placement.num_clip_shards
 
     @cached_property
-    def _clips_before(self) -> np.ndarray:
+    def _samples_before(self) -> np.ndarray:
         """Samples before each call, and in all: int ``[calls + 1]``."""
         return np.concatenate([[0], np.cumsum(self.call_schedule.used.sum(axis=1))])
 
     @property
     def samples_done(self) -> int:
-        """Samples before `call`: the place on the call_schedule, whatever the number of samples
-        of a call."""
-        return int(self._clips_before[self.next_call])
+        """Samples before `next_call`: the position in the schedule, whatever the number of samples
+        per call."""
+        return int(self._samples_before[self.next_call])
 
     def lower(self, samples: int | None = None) -> jax.stages.Lowered:
-        """The program of a part, traced but not compiled, to look into or to compile ahead: that
-        of the run's own number of samples is then not compiled again by `advance`.
+        """The program of a part, traced but not compiled, to inspect or to compile ahead: with the
+        run's own number of samples, `advance` does not compile it again.
 
         Args:
-          samples: for another number of samples in a call; None for the run's own.
+          samples: per call; None: the run's own number.
         """
         carry, calls = self.carry, self.calls
-        if samples is not None and samples != self.call_schedule.samples_per_call:
+        if samples is not None and samples != self.samples_per_call:
             carry, calls = resized(self, samples)
         bound = np.int32(0)
-        # pmap's program is the same, but JAX does not give it away.
+        # pmap's program is the same, but JAX cannot lower it.
         placement = dataclasses.replace(self.placement, parallel="shard_map")
         program = dataclasses.replace(self.program, axes=placement.clip_axes)
         part = compiled(program, placement)
-        return part.lower(carry, calls, self.updates, bound, bound, self.inputs)  # type: ignore[attr-defined]
+        schedule = calls, self.updates
+        return part.lower(carry, schedule, (bound, bound), self.inputs)  # type: ignore[attr-defined]
 
     def advance(self, calls: int | None = None) -> None:
-        """Plays the next `calls` calls, or all that are left; does not wait for them."""
+        """Dispatches the next `calls` calls, or all that are left, without waiting for them."""
         stop = self.num_calls if calls is None else min(self.num_calls, self.next_call + calls)
         if stop <= self.next_call:
             return
@@ -164,21 +186,20 @@ class Run:
         self.dispatched = self.dispatched or time.monotonic()
         with translate_oom(self):
             part = compiled(self.program, self.placement)
-            self.carry, self.failure = part(
-                self.carry, self.calls, self.updates, *bounds, self.inputs
-            )
+            schedule = self.calls, self.updates
+            self.carry, self.failure = part(self.carry, schedule, bounds, self.inputs)
         self.next_call = stop
 
     def wait(self) -> None:
-        """Blocks until the calls before `call` have been played."""
+        """Blocks until the calls before `next_call` have run."""
         with translate_oom(self):
             jax.block_until_ready(self.failure)
 
     def check(self, failure: Failure | None = None) -> None:
-        """Blocks like `wait`, or until the part that `failure` is from has been played.
+        """Blocks like `wait`, or until the part that returned `failure` has run.
 
         Raises:
-          NonFiniteError: if the network's prediction was not finite in one of the calls played.
+          NonFiniteError: if a prediction was not finite.
           DeviceMemoryError: if the device ran out of memory.
         """
         failure = failure or self.failure
@@ -188,38 +209,34 @@ class Run:
             self.played = time.monotonic()
 
     def restore(self, samples_done: int, carry: Carry) -> None:
-        """Goes on with `carry` (arrays of the device or of the host; copied) from where
-        `samples_done` samples were done; from the beginning of that update, where no call of this
-        call_schedule
-        begins there.
+        """Resumes with `carry` (arrays of the device or the host; copied) after `samples_done`
+        samples; from the beginning of that update step, if no call of this schedule begins there.
 
         Raises:
-          InputError: if they are not those of a run like this one.
+          InputError: if they do not belong to a run like this one.
         """
-        before = self._clips_before
+        before = self._samples_before
         if not 0 <= samples_done <= before[-1]:
             raise InputError(
-                f"restore: {samples_done} samples are not on this run's call_schedule of "
-                f"{before[-1]}"
+                argument="samples_done", expected=f"0 to {before[-1]}", value=samples_done
             )
         leaves, structure = jax.tree.flatten(self.carry)
         given, structure_given = jax.tree.flatten(carry)
         shapes = [[(v.shape, v.dtype) for v in side] for side in (leaves, given)]
         if str(structure) != str(structure_given) or shapes[0] != shapes[1]:
-            raise InputError("restore: the carry is that of another run: its shapes differ")
+            raise InputError("the carry belongs to another run: its shapes differ")
         carry = jax.tree.map(lambda v: jnp.array(v, copy=True), carry)
         call = int(np.searchsorted(before, samples_done, side="right")) - 1
-        if before[call] != samples_done:  # within a update nothing but its predictions changes
-            call = int(
-                np.argmax(self.call_schedule.calls.update == self.call_schedule.calls.update[call])
-            )
+        if before[call] != samples_done:  # within an update step only its predictions change
+            update = self.call_schedule.calls.update
+            call = int(np.argmax(update == update[call]))
         self.carry = self.placement.place_videos(carry)
         self.next_call = call
         self.failure = None
 
     def latents(self) -> jax.Array:
-        """The clean latent, float32 ``[F, H, W, C]`` (of a batch ``[V, F, H, W, C]``), once all
-        calls have been played; on every device.
+        """The clean latent, float32 ``[F, H, W, C]`` (of a batch ``[V, F, H, W, C]``), after the
+        last call; on every device.
 
         Raises:
           NonFiniteError: if a prediction, or the result itself, is not finite.
@@ -227,16 +244,67 @@ class Run:
         """
         if self.next_call < self.num_calls:
             raise InputError(
-                f"latents: {self.num_calls - self.next_call} calls have not been played yet"
+                f"{self.num_calls - self.next_call} calls have not run yet", remedy="call advance()"
             )
         self.check()
-        x = self.placement.gathered(self.program.method.result(self.carry.state))
+        x = self._held(self.placement.gathered(self.program.method.result(self.carry.state)))
         if not bool(jnp.isfinite(x).all()):  # the last optimiser step, which no prediction follows
             last = self.num_calls - 1
             raise NonFiniteError(
-                f"{describe_call(self.call_schedule, last)}: the result is {REMEDY}", last, ()
+                f"sampling diverged at {describe_call(self.call_schedule, last)}: the result holds "
+                "NaN or Inf",
+                last,
+                (),
             )
         return x
+
+
+def together(videos: Sequence[VideoProgram]) -> tuple[Carry, Inputs]:
+    """Carry and inputs of a batch, with a leading axis of videos.
+
+    Raises:
+      InputError: if the videos cannot share a program.
+    """
+    one = videos[0]
+    for video in videos[1:]:
+        ours, theirs = video.sampling, one.sampling
+        if (
+            ours.program != theirs.program
+            or ours.call_schedule.structure != theirs.call_schedule.structure
+        ):
+            raise InputError(
+                "the videos' samplers need different programs, so they cannot run side by side",
+                remedy="run those that differ separately",
+            )
+    inputs = [video.inputs for video in videos]
+    if any(each.known is not None for each in inputs):  # mask all False: no known frame
+        shape = next(each.known.latents.shape for each in inputs if each.known is not None)
+        inputs = [each._replace(known=each.known or unknown(shape)) for each in inputs]
+    carries = [video.start.carry for video in videos]
+    pairs = list(zip(carries, inputs, strict=True))
+    if any(_shapes(pair) != _shapes(pairs[0]) for pair in pairs):
+        raise InputError(
+            "the videos' conditionings have different shapes or dtypes",
+            remedy="run those that differ separately",
+        )
+    stacked = {
+        name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(i, name) for i in inputs))
+        for name in Inputs._fields
+        if name != "params"
+    }
+    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
+    return carry, inputs[0]._replace(**stacked)
+
+
+def _single(videos: Sequence[VideoProgram]) -> tuple[Carry, Inputs]:
+    (video,) = videos
+    return video.start.carry, video.inputs
+
+
+def _shapes(pair: tuple[Carry, Inputs]) -> tuple:
+    carry, inputs = pair
+    leaves, structure = jax.tree.flatten((carry, inputs._replace(params=None)))
+    return str(structure), [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
 def run_to_end(
@@ -247,23 +315,21 @@ def run_to_end(
     pause_seconds: float = 60.0,
     part_seconds: float = PART_SECONDS,
 ) -> None:
-    """Plays `run` to its end in parts of about `part_seconds`; Ctrl-C takes effect between them.
+    """Runs to the end in parts of about `part_seconds`; Ctrl-C takes effect between them.
 
     Args:
       run: the run, at any call.
-      progress: called with (calls played, calls in all) after each part; what it raises stops the
-        run.
+      progress: called with (calls done, calls in all) after each part; an exception stops the run.
       pause: called with the run about every `pause_seconds` and at the end, when its calls have
-        been played and found finite: ``run.samples_done`` and ``run.carry`` are then a state to
-        keep.
-      pause_seconds: 0 for after every part.
-      part_seconds: the first parts are shorter, to learn the speed.
+        finished without NaN or Inf: ``run.samples_done`` and ``run.carry`` are then a checkpoint.
+      pause_seconds: 0: after every part.
+      part_seconds: the first parts are shorter, to measure the speed.
 
     Raises:
       NonFiniteError: if a prediction was not finite.
       DeviceMemoryError: if the device ran out of memory.
     """
-    # Of several programs with collectives in flight at once, the CPU's may starve each other.
+    # On CPU, several programs with collectives in flight may starve each other.
     ahead = run.mesh.devices.flat[0].platform != "cpu"
     size, measured = 1, False
     last_pause = last_part = time.monotonic()
@@ -274,16 +340,16 @@ def run_to_end(
         start, stop, failure = part
         run.check(failure)
         now = time.monotonic()
-        if measured:  # not the first part, whose time is that of the compilation
-            per_row = max((now - last_part) / (stop - start), 1e-6)
-            size = max(1, min(int(part_seconds / per_row), 8 * (stop - start)))
+        if measured:  # not for the first part, whose time is the compilation's
+            per_call = max((now - last_part) / (stop - start), 1e-6)
+            size = max(1, min(int(part_seconds / per_call), 8 * (stop - start)))
         measured, last_part = True, now
         if progress is not None:
             progress(stop, run.num_calls)
 
     while run.next_call < run.num_calls:
         start = run.next_call
-        run.advance(broadcast(size))  # clocks differ, but all processes must play the same parts
+        run.advance(broadcast(size))  # clocks differ, but all processes must run equal parts
         assert run.failure is not None
         part = (start, run.next_call, run.failure)
         if pending is not None:

@@ -1,105 +1,81 @@
-"""`sample`: a long video latent out of a model that makes short ones.
+"""`sample`: a long video latent from a model that makes short ones.
 
-`start` gives the same run to be played in parts; `sample_batch` and `start_batch` are for several
-videos of the same shape. `syncos_jax.sampling.pure` has the same as pure functions, for a caller's
-own ``jit``, ``vmap`` and ``grad``.
+`start` returns the same run to be advanced in parts; `sample_batch` and `start_batch` are for
+several videos of equal shape. `syncos_jax.sampling.sampling` has the same as pure functions, for a
+caller's own ``jit``, ``vmap`` and ``grad``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
-from syncos_jax.sampling.arguments import (
-    VideoProgram,
-    check_conditioning,
-    check_settings,
-    cond_indices,
-    conditioning_table,
-    prepare,
-)
 from syncos_jax.sampling.devices import default_mesh
-from syncos_jax.sampling.loop import Denoise, Inputs
-from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule
+from syncos_jax.sampling.loop import Denoise
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
-from syncos_jax.sampling.pure import Sampling
-from syncos_jax.sampling.run import Progress, Run, run_to_end
+from syncos_jax.sampling.run import Progress, Run, VideoProgram, run_to_end
 from syncos_jax.sampling.sampler_config import SamplerConfig
-from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.sampling.windows import WindowLayout
-
-__all__ = [
-    "VideoProgram",
-    "batch_run",
-    "default_mesh",
-    "prepare",
-    "sample",
-    "sample_batch",
-    "start",
-    "start_batch",
-]
+from syncos_jax.sampling.sampling import Array, Sampling, SamplingOptions, VideoOptions
 
 
 def sample(
     denoise: Denoise,
     cond: Any,
     *,
-    uncond: Any = None,
-    params: Any = None,
-    layout: WindowLayout,
-    frame_shape: Sequence[int],
-    schedule: NoiseSchedule,
-    sampler: SamplerConfig,
     key: jax.Array,
-    latents: jax.Array | np.ndarray | None = None,
-    step_noise: jax.Array | np.ndarray | None = None,
+    latents: Array | None = None,
     progress: Progress | None = None,
     mesh: Mesh | None = None,
     parallel: Parallel = "shard_map",
     rules: Rules = REPLICATED,
+    **options: Unpack[SamplingOptions],
 ) -> jax.Array:
     """Samples a long video latent.
 
-    The whole run is one compiled program, kept for the next run of the same shapes and the same
-    `denoise` (told apart by equality and hash: pass the same function, not a new closure).
+    The whole run is one compiled program, kept for the next run of equal shapes and the same
+    `denoise` (compared by equality and hash: pass the same function, not a new closure).
 
-    Within a caller's ``jit``, ``vmap`` or ``grad`` it is part of that program: predictions are not
-    checked on the way, `progress` and `mesh` cannot be had, and with a traced `key` a sampler that
-    draws windows or timesteps needs `syncos_jax.sampling.pure.Sampling` with a seed.
+    Within a caller's ``jit``, ``vmap`` or ``grad`` it becomes part of that program: NaN and Inf do
+    not raise, `progress` and `mesh` are not available, and with a traced `key` a sampler that draws
+    windows or timesteps needs `syncos_jax.Sampling` with a seed.
 
     Args:
-      denoise: the network, ``denoise(x, t, cond)``, or ``denoise(params, x, t, cond)`` where
-        `params` is given. It must trace in JAX. x is float32 ``[n, w, H, W, C]``, t float32
-        ``[n]`` (timesteps of the schedule; 1000 times the noise level for flow models; for `FIFO`
-        ``[n, w]``), cond has leading axis ``n``; it returns the prediction, an array shaped like x.
+      denoise: the network, ``denoise(x, t, cond)``, or ``denoise(params, x, t, cond)`` with
+        `params`. It must be traceable by JAX. x is float32 ``[n, w, H, W, C]``, t float32 ``[n]``
+        (timesteps of the schedule; 1000 times the noise level for flow models; for `FIFO` and for
+        known frames at timestep 0 ``[n, w]``), cond has leading axis ``n``; it returns the
+        prediction, an array shaped like x.
       cond: conditioning of each window (for `FIFO` of each frame), a pytree of arrays with leading
         axis ``N``; None for an unconditional network.
-      uncond: the negative conditioning, of the same structure, shapes and dtypes; None for no
-        guidance.
-      params: a pytree for `denoise`'s first argument; an argument of the compiled program.
-      layout: frames of the long video and its windows.
-      frame_shape: ``(H, W, C)`` of a latent frame.
-      schedule: timesteps, rates, prediction type.
-      sampler: settings: `SynCoS`, `CoDenoising`, `RefinementOnly` or `FIFO`.
-      key: ``jax.random.key(seed)``. The result depends on it and on nothing of the machine but
+      key: ``jax.random.key(seed)``. The result depends on it, and on nothing of the machine except
         rounding.
-      latents: initial noise ``[F, H, W, C]`` (of `FIFO`'s first clip: ``[w, H, W, C]``); drawn from
-        `key` where None.
-      step_noise: the noise that DDIM adds after each step where ``eta > 0``,
-        ``[steps, F, H, W, C]``; drawn from `key` where None; not read where ``eta = 0``.
-      progress: called as ``progress(done_rows, total_rows)`` between parts of the run, about every
-        0.7 seconds.
-      mesh: devices (`syncos_jax.make_mesh`), over which the samples of each call are divided; None
-        for JAX's default device. The result does not depend on it but for rounding.
-      parallel: how the devices are driven: ``"shard_map"``, or ``"pmap"`` for code built on it.
+      latents: initial noise ``[F, H, W, C]`` (for `FIFO` of the first clip: ``[w, H, W, C]``);
+        None: drawn from `key`.
+      progress: called as ``progress(done_calls, total_calls)`` between parts of the run, about
+        every 0.7 seconds.
+      mesh: devices (`syncos_jax.make_mesh`) that split the samples of each call; None: JAX's
+        default device. The result does not depend on it except for rounding.
+      parallel: ``"shard_map"``, or ``"pmap"`` for code built on it.
       rules: which mesh axis each axis of the arrays is split over; weights are replicated.
+      layout: `WindowLayout`: frames of the long video and its windows. Required.
+      frame_shape: ``(H, W, C)`` of a latent frame. Required.
+      schedule: `NoiseSchedule`: timesteps, rates, prediction type. Required.
+      sampler: settings such as `SynCoS` or `CoDenoising`. Required.
+      params: a pytree for `denoise`'s first argument, passed to the compiled program.
+      uncond: negative conditioning, with the structure, shapes and dtypes of `cond`; None: no
+        guidance.
+      step_noise: the noise that DDIM adds after each step if ``eta > 0``, ``[steps, F, H, W, C]``;
+        None: drawn from `key`. Not read if ``eta = 0``.
+      known: frames whose clean latents are given (`KnownFrames`, or a pair of latents
+        ``[F, H, W, C]`` and mask ``[F]``), as in image-to-video; they are returned unchanged.
+      window_cond: conditioning of each window by its place (rather than its prompt), a dict of
+        arrays with leading axis ``N``; merged into the ``cond`` that `denoise` receives.
 
     Returns:
       The clean latent, float32 ``[F, H, W, C]``, in full on every device.
@@ -108,33 +84,17 @@ def sample(
       InputError: if shapes or settings do not fit together.
       NonFiniteError: if a prediction, or the result, is not finite.
     """
-    given: dict[str, Any] = {
-        "uncond": uncond,
-        "params": params,
-        "layout": layout,
-        "frame_shape": frame_shape,
-        "schedule": schedule,
-        "sampler": sampler,
-        "step_noise": step_noise,
-    }
     key = noise.as_key(key)
-    if _traced(cond, uncond, params, key, latents, step_noise):
+    if _traced(cond, dict(options), key, latents):
         if progress is not None or mesh is not None:
             raise InputError(
-                "sample: within jit, vmap or grad there is no progress to report, and the devices "
-                "are the caller's; leave out progress and mesh"
+                "progress and mesh are not available within jit, vmap or grad",
+                remedy="leave out progress and mesh",
             )
         seed = None if _traced_value(key) else noise.seed_words(key)
-        return Sampling(denoise, cond, **given, seed=seed)(key, latents)
-    run = start(
-        denoise,
-        cond,
-        **given,
-        key=key,
-        latents=latents,
-        mesh=mesh,
-        parallel=parallel,
-        rules=rules,
+        return Sampling(denoise, cond, seed=seed, **options)(key, latents)
+    run = _start(
+        denoise, cond, (key, latents), Placement(mesh or default_mesh(), parallel, rules), options
     )
     if progress is None:
         run.advance()
@@ -147,222 +107,149 @@ def start(
     denoise: Denoise,
     cond: Any,
     *,
-    uncond: Any = None,
-    params: Any = None,
-    layout: WindowLayout,
-    frame_shape: Sequence[int],
-    schedule: NoiseSchedule,
-    sampler: SamplerConfig,
     key: jax.Array,
-    latents: jax.Array | np.ndarray | None = None,
-    step_noise: jax.Array | np.ndarray | None = None,
+    latents: Array | None = None,
     mesh: Mesh | None = None,
     parallel: Parallel = "shard_map",
     rules: Rules = REPLICATED,
+    **options: Unpack[SamplingOptions],
 ) -> Run:
-    """A run before its first call, to be played in parts: `Run.advance`, `run_to_end`.
+    """A run before its first call, to be advanced in parts: `Run.advance`, `run_to_end`.
 
-    Arguments and errors are those of `sample`. Runs of the same shapes and the same `denoise`
-    share one compiled program, whatever the lengths of their parts.
+    Arguments and errors are those of `sample`. Runs of equal shapes and the same `denoise` share
+    one compiled program, whatever the lengths of their parts.
     """
     placement = Placement(mesh or default_mesh(), parallel, rules)
-    part = _part(
+    return _start(denoise, cond, (key, latents), placement, options)
+
+
+def _start(
+    denoise: Denoise,
+    cond: Any,
+    noise_from: tuple[jax.Array, Array | None],
+    placement: Placement,
+    options: SamplingOptions,
+) -> Run:
+    return Run([_video(denoise, cond, noise_from, placement, options)], placement)
+
+
+def _video(
+    denoise: Denoise,
+    cond: Any,
+    noise_from: tuple[jax.Array, Array | None],
+    placement: Placement,
+    options: SamplingOptions,
+) -> VideoProgram:
+    """One video of a run; `noise_from`: its key, and its initial noise or None."""
+    key = noise.as_key(noise_from[0])
+    sampling = Sampling(
         denoise,
         cond,
-        uncond,
-        key,
-        placement,
-        params=params,
-        layout=layout,
-        frame_shape=frame_shape,
-        schedule=schedule,
-        sampler=sampler,
-        latents=latents,
-        step_noise=step_noise,
+        seed=noise.seed_words(key),
+        num_shards=placement.num_clip_shards,
+        **options,
     )
-    return Run([part.call_schedule], part.carry, part.inputs, part.program, placement)
+    return VideoProgram(sampling, sampling.init(key, noise_from[1]))
 
 
 def start_batch(
     denoise: Denoise,
     conds: Sequence[Any],
     *,
-    unconds: Sequence[Any] | None = None,
-    params: Any = None,
-    layout: WindowLayout,
-    frame_shape: Sequence[int],
-    schedule: NoiseSchedule,
-    sampler: SamplerConfig | Sequence[SamplerConfig],
     keys: Sequence[jax.Array],
-    latents: Sequence[jax.Array | np.ndarray] | None = None,
+    sampler: SamplerConfig | Sequence[SamplerConfig],
     mesh: Mesh,
     rules: Rules = REPLICATED,
+    each: dict[str, Sequence[Any]] | None = None,
+    unconds: Sequence[Any] | None = None,
+    latents: Sequence[Array] | None = None,
+    **shared: Unpack[VideoOptions],
 ) -> Run:
     """A run of several videos at once, as many as the axis ``data`` of `mesh` is long.
 
-    Each video has its own part of the devices, and plays its own call_schedule. Arguments as in
-    `sample`,
-    but for `conds`, `unconds`, `keys` and `latents`, which have one entry a video, and `sampler`,
-    which may. ``Run.latents()`` is ``[V, F, H, W, C]``; each equals what `sample` makes of it
-    alone, up to rounding.
+    Each video has its own part of the devices and its own call schedule. ``Run.latents()`` is
+    ``[V, F, H, W, C]``; each equals what `sample` makes of it alone, up to rounding.
+
+    Args:
+      denoise, mesh, rules, **shared: as for `sample`.
+      conds, keys, unconds, latents: one entry per video, each as for `sample`.
+      sampler: settings, or one per video.
+      each: further arguments of `sample` with one entry per video, such as
+        ``{"known": [...], "window_cond": [...]}``.
 
     Raises:
-      InputError: as in `sample`, or if there are not as many videos, or their samplers' programs
-        differ.
+      InputError: as in `sample`, or if the number of videos is another, or their samplers need
+        different programs.
     """
     placement = Placement(mesh, rules=rules, batched=True)
     count = placement.videos
     samplers = [sampler] * count if isinstance(sampler, SamplerConfig) else list(sampler)
-    given = {"conds": conds, "unconds": unconds, "keys": keys, "latents": latents}
-    for name, value in (given | {"sampler": samplers}).items():
-        if value is not None and len(value) != count:
+    columns: dict[str, Sequence[Any]] = {"conds": conds, "keys": keys, "sampler": samplers}
+    columns |= {"uncond": unconds} if unconds is not None else {}
+    columns |= {"latents": latents} if latents is not None else {}
+    columns |= each or {}
+    for name, value in columns.items():
+        if len(value) != count:
             raise InputError(
-                f"start_batch: {name} has {len(value)} entries, but the mesh has places for "
-                f"{count} videos at once (its axis {rules.video!r}); sample_batch takes any number"
+                f"{name} has {len(value)} entries, but the mesh has places for {count} videos at "
+                f"once (its axis {rules.video!r})",
+                remedy="use sample_batch for any number of videos",
             )
-    parts = [
-        _part(
-            denoise,
-            conds[video],
-            None if unconds is None else unconds[video],
-            keys[video],
-            placement,
-            params=params,
-            layout=layout,
-            frame_shape=frame_shape,
-            schedule=schedule,
-            sampler=settings,
-            latents=None if latents is None else latents[video],
-            step_noise=None,
-        )
-        for video, settings in enumerate(samplers)
-    ]
-    return batch_run(parts, placement)
-
-
-def _part(
-    denoise: Denoise,
-    cond: Any,
-    uncond: Any,
-    key: jax.Array,
-    placement: Placement,
-    *,
-    layout: WindowLayout,
-    schedule: NoiseSchedule,
-    sampler: SamplerConfig,
-    **others: Any,
-) -> VideoProgram:
-    """One video: its call_schedule, and what plays it; `others` as for `prepare`."""
-    check_settings(sampler)
-    entries = conditioning_layout(layout, sampler).count
-    check_conditioning(cond, uncond, entries)
-    key = noise.as_key(key)
-    call_schedule = make_call_schedule(
-        layout,
-        schedule,
-        sampler,
-        noise.seed_words(key),
-        cond_index=cond_indices(entries, uncond),
-        num_shards=placement.num_clip_shards,
-    )
-    return prepare(
-        denoise,
-        conditioning_table(cond, uncond),
-        call_schedule,
-        layout=layout,
-        schedule=schedule,
-        sampler=sampler,
-        key=key,
-        axes=placement.clip_axes,
-        **others,
-    )
-
-
-def _traced(*trees: Any) -> bool:
-    """Whether this is within a caller's ``jit``, or one of the arrays within ``vmap`` or
-    ``grad``."""
-    return any(map(_traced_value, (jnp.zeros(()), *jax.tree.leaves(trees))))
-
-
-def _traced_value(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
-
-
-def batch_run(parts: Sequence[VideoProgram], placement: Placement) -> Run:
-    """The run of several videos at once; InputError where their programs or call_schedules
-    differ."""
-    one = parts[0]
-    for part in parts[1:]:
-        if (
-            part.program != one.program
-            or part.call_schedule.structure != one.call_schedule.structure
-        ):
-            raise InputError(
-                "start_batch: the videos' samplers need different programs, so that they cannot be "
-                "played side by side; give those that differ in other runs"
-            )
-        if _shapes(part) != _shapes(one):
-            raise InputError(
-                "start_batch: the videos' conditionings have different shapes or dtypes; give "
-                "those that differ in other runs"
-            )
-    carries, inputs = ([part.carry for part in parts], [part.inputs for part in parts])
-    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
-    together = {
-        name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(i, name) for i in inputs))
-        for name in Inputs._fields
-        if name != "params"
-    }
-    call_schedules = [part.call_schedule for part in parts]
-    return Run(call_schedules, carry, one.inputs._replace(**together), one.program, placement)
-
-
-def _shapes(part: VideoProgram) -> tuple:
-    leaves, structure = jax.tree.flatten((part.carry, part.inputs._replace(params=None)))
-    return str(structure), [(leaf.shape, leaf.dtype) for leaf in leaves]
+    videos = []
+    for video in range(count):
+        own = {name: value[video] for name, value in columns.items()}
+        noise_from = own.pop("keys"), own.pop("latents", None)
+        options: Any = {**shared, **{k: v for k, v in own.items() if k != "conds"}}
+        videos.append(_video(denoise, own["conds"], noise_from, placement, options))
+    return Run(videos, placement)
 
 
 def sample_batch(
     denoise: Denoise,
     conds: Sequence[Any],
     *,
-    unconds: Sequence[Any] | None = None,
     keys: Sequence[jax.Array],
-    latents: Sequence[jax.Array | np.ndarray] | None = None,
-    progress: Progress | None = None,
+    sampler: SamplerConfig,
     mesh: Mesh,
     rules: Rules = REPLICATED,
-    **shared: Any,
+    progress: Progress | None = None,
+    each: dict[str, Sequence[Any]] | None = None,
+    unconds: Sequence[Any] | None = None,
+    latents: Sequence[Array] | None = None,
+    **shared: Unpack[VideoOptions],
 ) -> jax.Array:
-    """Samples any number of videos of one shape, ``mesh.shape["data"]`` at a time.
+    """Samples any number of videos of equal shape, ``mesh.shape["data"]`` at a time.
 
     Args:
-      denoise, conds, unconds, keys, latents, mesh, rules: as for `start_batch`, but with any
-        number of entries. Where the last videos are fewer than there are places, the last one is
-        computed in the free places, too.
       progress: called with (calls done, calls in all), of all videos.
-      **shared: `params`, `layout`, `frame_shape`, `schedule` and `sampler`, as for `start_batch`.
+      denoise, conds, keys, sampler, mesh, rules, each, unconds, latents, **shared: as for
+        `start_batch`, with any number of entries. If the last group has fewer videos than places,
+        the last video is computed in the free places, too.
 
     Returns:
       float32 ``[V, F, H, W, C]``.
+
+    Raises:
+      InputError: as in `start_batch`.
+      NonFiniteError: if a prediction, or a result, is not finite.
     """
     total = len(conds)
     if total == 0 or len(keys) != total:
-        raise InputError(f"sample_batch: {total} conds and {len(keys)} keys; give one of each")
+        raise InputError(f"{total} conds and {len(keys)} keys", remedy="pass one of each per video")
+    columns: dict[str, Sequence[Any]] = {"conds": conds, "keys": keys}
+    columns |= {"unconds": unconds} if unconds is not None else {}
+    columns |= {"latents": latents} if latents is not None else {}
     places = Placement(mesh, rules=rules, batched=True).videos
     groups = -(-total // places)
     results: list[jax.Array] = []
     for group in range(groups):
         chosen = [min(group * places + place, total - 1) for place in range(places)]
+        own: Any = {name: [value[video] for video in chosen] for name, value in columns.items()}
+        of_each: dict[str, Sequence[Any]] = {
+            name: [value[video] for video in chosen] for name, value in (each or {}).items()
+        }
         run = start_batch(
-            denoise,
-            [conds[video] for video in chosen],
-            unconds=None if unconds is None else [unconds[video] for video in chosen],
-            keys=[keys[video] for video in chosen],
-            latents=None if latents is None else [latents[video] for video in chosen],
-            mesh=mesh,
-            rules=rules,
-            **shared,
+            denoise, sampler=sampler, mesh=mesh, rules=rules, each=of_each, **own, **shared
         )
         if progress is None:
             run.advance()
@@ -375,3 +262,13 @@ def sample_batch(
 def _within(progress: Progress, group: int, groups: int) -> Progress:
     """Progress of one of several groups, as that of all."""
     return lambda done, total: progress(group * total + done, groups * total)
+
+
+def _traced(*trees: Any) -> bool:
+    """Whether this is within a caller's ``jit``, or one of the arrays within ``vmap`` or
+    ``grad``."""
+    return any(map(_traced_value, (jnp.zeros(()), *jax.tree.leaves(trees))))
+
+
+def _traced_value(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)

@@ -1,4 +1,4 @@
-"""Which solver a run has, at which timesteps it calls the network, and how it goes on from each."""
+"""Which solver a run uses, its timesteps, and its coefficients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
 
 
 def resolve_solver(schedule: NoiseSchedule, settings: SamplerConfig) -> Solver:
-    """The solver of a run: the settings', else the model's own. (Where eta or the refinement alone
-    decide how to go on, DDIM.)"""
+    """The settings' solver, else the model's own; DDIM where eta is set or only the refinement
+    runs."""
     if not settings.co_denoise or (settings.solver is None and settings.eta > 0):
         return Solver("ddim")
     if settings.solver in (None, schedule.solver.name):
@@ -20,7 +20,7 @@ def resolve_solver(schedule: NoiseSchedule, settings: SamplerConfig) -> Solver:
 
 
 def timesteps_for(schedule: NoiseSchedule, settings: SamplerConfig) -> Steps:
-    """The timesteps of a run."""
+    """The timesteps of a run with resolved settings."""
     assert settings.steps is not None
     solver = resolve_solver(schedule, settings)
     if solver.name == "ddim":
@@ -29,8 +29,8 @@ def timesteps_for(schedule: NoiseSchedule, settings: SamplerConfig) -> Steps:
 
 
 def solver_coefficients(solver: Solver, steps: Steps, renoised: np.ndarray) -> Coefficients | None:
-    """The solver's coefficients; None for what DDIM's rates say. After a step that is `renoised`
-    (it goes on with noise that no prediction implies) the solver looks back at none before."""
+    """The solver's coefficients; None where DDIM's rates suffice. After a `renoised` step (one that
+    resumes with noise that no prediction implies) the solver restarts its history."""
     if solver.name in ("ddim", "euler"):
         return None
     a, b = np.append(steps.a, steps.a_next[-1]), np.append(steps.b, steps.b_next[-1])

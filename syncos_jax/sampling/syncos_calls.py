@@ -1,4 +1,4 @@
-"""The call_schedule of SynCoS and its parts: which updates a run has, and with which numbers."""
+"""The call schedule of SynCoS and its parts: which update steps a run has, with which numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_call_schedule(
     cond_index: Sequence[np.ndarray] | None = None,
     num_shards: int = 1,
 ) -> CallSchedule:
-    """Writes a run down; arguments and errors as of `methods.make_call_schedule`."""
+    """The call schedule of a run; arguments and errors as for `methods.make_call_schedule`."""
     settings = settings.resolved()
     if cond_index is None:
         everything = np.arange(layout.count, dtype=np.int32)
@@ -45,11 +45,12 @@ def make_call_schedule(
     b = choose_samples_per_call([len(c.windows) for c in writer.samples], most, num_shards)
     calls, used = pack(writer.samples, b)
     updates = UpdateStep(*(np.stack(column) for column in zip(*writer.updates, strict=True)))
-    return CallSchedule(calls, used, updates)
+    start = float(writer.steps.a[0]), float(writer.steps.b[0])
+    return CallSchedule(calls, used, updates, start)
 
 
 class _Writer:
-    """Updates and their samples, step by step."""
+    """Collects update steps and their samples."""
 
     def __init__(
         self,
@@ -60,24 +61,20 @@ class _Writer:
         cond_index: Sequence[np.ndarray],
     ) -> None:
         assert settings.steps is not None
-        self.settings, self.schedule, self.seed, self.cond_index = (
-            settings,
-            schedule,
-            seed,
-            cond_index,
-        )
+        self.settings, self.schedule = settings, schedule
+        self.seed, self.cond_index = seed, cond_index
         self.everything = np.arange(layout.count, dtype=np.int32)
         solver = resolve_solver(schedule, settings)
         if settings.reuse is not None and solver.stochastic:
             raise InputError(
-                f"sampler {settings.name}: reuse is of steps that add no noise, but {solver.name} "
-                "does; take another solver, or leave out reuse"
+                f"needs steps that add no noise, but the model's solver {solver.name} adds some",
+                argument="reuse",
+                remedy="choose another solver or leave out reuse",
             )
         self.steps = timesteps_for(schedule, settings)
         if len(self.steps.t) > noise.MAX_STEPS:
             raise InputError(
-                f"make_call_schedule: {len(self.steps.t)} steps are too many; at most "
-                f"{noise.MAX_STEPS}"
+                argument="steps", expected=f"at most {noise.MAX_STEPS}", value=len(self.steps.t)
             )
         refinement = settings.refinement
         count = layout.count if refinement is None else refinement.windows_of_step(layout.count)
@@ -132,9 +129,9 @@ class _Writer:
             update = template._replace(
                 refine=np.bool_(True),
                 chosen=chosen,
-                draw=np.bool_(drawn),
+                draw_noise=np.bool_(drawn),
                 restart=np.bool_(k == 0),
-                baseline=np.uint32(noise.baseline_draw(i, k if drawn else 0)),
+                noise_id=np.uint32(noise.baseline_draw(i, k if drawn else 0)),
                 resume=np.bool_(last and (self.settings.co_denoise or last_step)),
             )
             if not refinement.grounded_timestep:
@@ -170,17 +167,17 @@ class _Writer:
             a=np.float32(steps.a[i]),
             b=np.float32(steps.b[i]),
             refine=np.bool_(False),
-            draw=np.bool_(False),
-            baseline=np.uint32(noise.baseline_draw(i)),
+            draw_noise=np.bool_(False),
+            noise_id=np.uint32(noise.baseline_draw(i)),
             restart=np.bool_(False),
             learning_rate=np.float32(refinement.learning_rate),
             weight_decay=np.float32(refinement.weight_decay),
             chosen=self.everything[: self.per_step],
             resume=np.bool_(False),
             a_next=np.float32(a_next),
-            keep=np.float32(np.sqrt(max(b_next**2 - sigma**2, 0.0))),
+            eps_coef=np.float32(np.sqrt(max(b_next**2 - sigma**2, 0.0))),
             sigma=np.float32(sigma),
-            fresh=np.uint32(noise.ddim_draw(i)),
+            fresh_noise_id=np.uint32(noise.ddim_draw(i)),
             renoise=np.bool_(self.renoised[i]),
             reuse=np.float32(self.settings.reuse or 0.0 if self.reusable[i] else 0.0),
             samples=np.int32(0),

@@ -263,10 +263,8 @@ class Job:
         table = self.model.conditioning_shapes(request.prompt_weights.shape[0])
         rest = (
             jax.eval_shape(carry),
-            call_schedule.calls,
-            call_schedule.updates,
-            np.int32(0),
-            np.int32(0),
+            (call_schedule.calls, call_schedule.updates),
+            (np.int32(0), np.int32(0)),
         )
         cond, keys, constants = self._replicated(
             (table, jax.eval_shape(lambda: key), call_schedule.constants)
