@@ -1,6 +1,6 @@
 """The samplers as plain Python loops, for reading and for comparison.
 
-No scan, no tape, no batching of windows: the equations in their order, window by window, in NumPy
+No compiled loop, no call schedule, no batching of windows: the equations in their order, window by window, in NumPy
 float64. Only the network is called in float32. AdamW is written out (Loshchilov and Hutter,
 arXiv 1711.05101, algorithm 2, with optax's defaults).
 """
@@ -15,10 +15,27 @@ import numpy as np
 
 
 def sample_plainly(
-    denoise, cond, *, uncond=None, layout, frame_shape, schedule, sampler, key, latents=None
+    denoise, cond, *, uncond=None, layout, frame_shape, schedule, sampler, key, latents=None, known=None
 ):
     """Arguments and result as those of `syncos_jax.sample`."""
     windows = [range(start, start + layout.window) for start in layout.starts]
+    mask = np.zeros(layout.frames, bool) if known is None else np.asarray(known.mask)
+    clean = None if known is None else np.asarray(known.latents, np.float64)
+    as_timestep = known is not None and known.rule == "timestep"
+
+    def held(x0):
+        """The clean latent with the known frames."""
+        x0 = np.array(x0)
+        if known is not None:
+            x0[mask] = clean[mask]
+        return x0
+
+    def seen(noisy, window):
+        """What the network receives of a window's noisy latent."""
+        noisy, frames = np.array(noisy), list(windows[window])
+        if as_timestep:
+            noisy[mask[frames]] = clean[frames][mask[frames]]
+        return noisy
     seed = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
     sampler = sampler.resolved()
     refinement = sampler.refinement
@@ -62,7 +79,11 @@ def sample_plainly(
 
         def call(conditioning):
             one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[window][None], conditioning)
-            out = denoise(jnp.asarray(x, jnp.float32)[None], jnp.full((1,), t, jnp.float32), one)
+            of_frames = np.where(mask[list(windows[window])], 0.0, t)[None]
+            at = of_frames if as_timestep else np.full((1,), t)
+            out = denoise(
+                jnp.asarray(seen(x, window), jnp.float32)[None], jnp.asarray(at, jnp.float32), one
+            )
             return np.asarray(out[0], np.float64)
 
         value = call(cond)
@@ -117,19 +138,23 @@ def sample_plainly(
         return np.abs(values).mean()
 
     x = np.asarray(first_noise() if latents is None else latents, np.float64)
-    x0, eps = x, np.zeros_like(x)
-    seen, rate = np.zeros_like(x), 0.0  # of the last pass that was computed
+    x0, eps = held(x), np.zeros_like(x)
+    x = np.array(x)
+    if known is not None:
+        x[mask] = steps.a[0] * clean[mask] + steps.b[0] * x[mask]
+    last, rate = np.zeros_like(x), 0.0  # of the last pass that was computed
     for i in range(len(steps.t)):
         t, a, b = steps.t[i], steps.a[i], steps.b[i]
 
         may = sampler.reuse is not None and 2 <= i < len(steps.t) - 1
         may = may and not any(renoises(j) for j in (i, i - 1, i - 2))
-        if may and rate * size(x - seen) / size(eps) < sampler.reuse:
-            x0 = (x - b * eps) / a
+        if may and rate * size(x - last) / size(eps) < sampler.reuse:
+            x0 = held((x - b * eps) / a)
         elif sampler.co_denoise:  # stage 1
             x0 = fuse({n: predict(x[frames], t, a, b, n)[0] for n, frames in enumerate(windows)})
+            x0 = held(x0)
             before, eps = eps, (x - a * x0) / b
-            seen, rate = x, size(eps - before) / size(x - seen)
+            last, rate = x, size(eps - before) / size(x - last)
 
         if refines(i):  # stage 2
             m = v = np.zeros_like(x0)
@@ -148,13 +173,16 @@ def sample_plainly(
                     predict(noisy[j], t, a, b, n, refinement.guided_refinement)[1] - eps[windows[n]]
                     for j, n in enumerate(chosen)
                 ]
+                for j, n in enumerate(chosen):  # known frames are exact
+                    s[j][mask[list(windows[n])]] = 0.0
+                noisy = [seen(noisy[j], n) for j, n in enumerate(chosen)]
                 score = collaborative_score(noisy, s, b)
                 g = fuse(dict(zip(chosen.tolist(), score, strict=True)))
                 m = 0.9 * m + 0.1 * g
                 v = 0.999 * v + 0.001 * g**2
                 m_hat, v_hat = m / (1 - 0.9 ** (k + 1)), v / (1 - 0.999 ** (k + 1))
                 direction = m_hat / (np.sqrt(v_hat) + 1e-8) + refinement.weight_decay * x0
-                x0 = x0 - refinement.learning_rate * direction
+                x0 = held(x0 - refinement.learning_rate * direction)
 
         fresh = sampler.fresh_noise_t_min
         if fresh is not None and steps.t[i] > fresh:  # FlowLong
@@ -163,4 +191,4 @@ def sample_plainly(
             x = steps.a_next[i] * x0 + np.sqrt(steps.b_next[i] ** 2 - steps.sigma[i] ** 2) * eps
             if steps.sigma[i] > 0:
                 x = x + steps.sigma[i] * draw(2 * i + 1)
-    return x if sampler.co_denoise else x0
+    return held(x if sampler.co_denoise else x0)

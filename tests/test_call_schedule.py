@@ -346,8 +346,8 @@ def test_describe_knows_the_cost():
     assert (summary.samples, summary.padding) == (2 * summary.windows, 50 * 2)
     assert (summary.steps, summary.passes, summary.optimizer_steps) == (50, 50, 140)
     assert str(summary) == (
-        "240 calls of the network on 12 samples each: 50 steps, 50 passes over the video, 140 "
-        "optimiser steps (1390 windows predicted by 2780 samples, 100 places unused)"
+        "240 network calls of 12 samples: 50 steps, 50 passes over the video, 140 optimiser steps "
+        "(1390 windows, 2780 samples, 100 empty slots)"
     )
     fifo = make_call_schedule(layout, SCHEDULE, FIFO(steps=24)).describe()
     assert (fifo.windows, fifo.optimizer_steps) == (24 + 63 * 4, 0)

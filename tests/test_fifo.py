@@ -27,7 +27,7 @@ compiled = jax.jit(Network())
 KEY = jax.random.key(3, impl="rbg")
 
 
-def plain_loop(cond, uncond, frames, window, settings, key):
+def plain_loop(cond, uncond, frames, window, settings, key, known=None):
     """Frame by frame and window by window, in NumPy float64; only the network is float32."""
     w, u = window, (window // 2 if settings.lookahead else window)
     p = w - u
@@ -43,8 +43,18 @@ def plain_loop(cond, uncond, frames, window, settings, key):
         schedule=schedule,
         sampler=CoDenoising(steps=s, guidance=settings.guidance, eta=settings.eta),
         key=key,
+        known=None
+        if known is None
+        else KnownFrames(known.latents[:window], known.mask[:window], known.rule),
     )
     clip = np.asarray(clip, np.float64)
+
+    def given(number):
+        """The known latent of a frame, or None."""
+        number = max(number, 0)
+        if known is None or number >= frames or not known.mask[number]:
+            return None
+        return np.asarray(known.latents[number], np.float64)
     stream = jax.random.fold_in(key, 0xF1F0)
 
     def gauss(draw, frame):
@@ -64,8 +74,14 @@ def plain_loop(cond, uncond, frames, window, settings, key):
         for first in range(0, s, u):
             places = list(range(first, first + w))
             number = min(max(k + first + u // 2 - (s - w), 0), frames - 1)
-            x = jnp.asarray(np.stack([queue[q] for q in places]), jnp.float32)[None]
-            times = jnp.asarray(t[places], jnp.float32)[None]
+            held = [queue[q] for q in places]
+            at = np.array(t[places])
+            for i, q in enumerate(places):
+                exact = given(k + q - (p + s - w))
+                if exact is not None and known.rule == "timestep":
+                    held[i], at[i] = exact, 0.0
+            x = jnp.asarray(np.stack(held), jnp.float32)[None]
+            times = jnp.asarray(at, jnp.float32)[None]
 
             def value(conditioning, x=x, times=times, number=number):
                 one = jax.tree.map(lambda leaf: leaf[number][None], conditioning)
@@ -77,6 +93,9 @@ def plain_loop(cond, uncond, frames, window, settings, key):
                 if i >= p:
                     x0 = a[q] * queue[q] - b[q] * v[i]
                     eps = b[q] * queue[q] + a[q] * v[i]
+                    exact = given(k + q - (p + s - w))
+                    if exact is not None:
+                        x0, eps = exact, (queue[q] - a[q] * exact) / b[q]
                     new[q] = a_next[q] * x0 + np.sqrt(b_next[q] ** 2 - sigma[q] ** 2) * eps
                     new[q] = new[q] + sigma[q] * gauss(2 + k, q - p)
         out.append(new[p])
@@ -152,7 +171,7 @@ def test_what_diverges_is_named():
         several = (t != t[:, :1]).any(axis=1)[:, None, None, None, None]
         return jnp.where(several, jnp.float32(jnp.nan), jnp.float32(0.1)) * x
 
-    with pytest.raises(NonFiniteError, match="the prediction for 0 is not finite") as caught:
+    with pytest.raises(NonFiniteError, match="NaN or Inf in the prediction for 0") as caught:
         sample(breaks, **arguments(4, SHORT))
     assert caught.value.call == 8  # after the clip's steps
 
@@ -189,12 +208,12 @@ def test_the_queue_has_exactly_its_steps(steps):
 
 
 def test_bad_input():
-    with pytest.raises(InputError, match="fewer than one window of 8"):
+    with pytest.raises(InputError, match="7 frames is shorter than a window of 8"):
         make_method(7, 8, SCHEDULE, FIFO())
     with pytest.raises(InputError, match="no half"):
         make_method(7, 1, SCHEDULE, FIFO())
     given = arguments(4, SHORT) | {"cond": conditioning(6)}
-    with pytest.raises(InputError, match="must be the 7 windows .*for FIFO, its frames"):
+    with pytest.raises(InputError, match="the 7 windows .*for FIFO, its frames"):
         sample(network, **given)
 
 

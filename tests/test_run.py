@@ -10,7 +10,8 @@ from toy import FRAME, Network, conditioning, parameters
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import CoDenoising, SynCoS, failures, memory, sample, start
 from syncos_jax.sampling import run as runs
-from syncos_jax.sampling.run import DeviceMemoryError, NonFiniteError, run_to_end
+from syncos_jax.sampling.failures import DeviceMemoryError, NonFiniteError
+from syncos_jax.sampling.run import run_to_end
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 
@@ -106,17 +107,17 @@ def test_a_state_of_another_run_is_refused():
     run = fresh()
     state = run.carry.state
     longer = run.carry._replace(state=state._replace(x=jnp.zeros((12, *FRAME))))
-    with pytest.raises(InputError, match="the carry is that of another run"):
+    with pytest.raises(InputError, match="the carry belongs to another run"):
         run.restore(1, longer)
-    with pytest.raises(InputError, match="the carry is that of another run"):
+    with pytest.raises(InputError, match="the carry belongs to another run"):
         run.restore(1, state)
     total = int(run.call_schedule.used.sum())
     for samples in (-1, total + 1):
         with pytest.raises(
-            InputError, match=f"{samples} samples are not on this run's call_schedule of {total}"
+            InputError, match=f"samples_done must be 0 to {total}, got {samples}"
         ):
             run.restore(samples, run.carry)
-    with pytest.raises(InputError, match="calls have not been played yet"):
+    with pytest.raises(InputError, match="calls have not run yet"):
         run.latents()
 
 
@@ -185,7 +186,7 @@ def test_a_prediction_that_is_not_finite_is_named(watched):
     assert error.call == expected and error.windows == (3,) and error.video == 0
     assert (
         f"call {expected + 1} of {len(call_schedule)}, step {step} of 3, timestep {t[expected]:g} "
-        "(co-denoising), windows 2-3 of 0-3: the prediction for 3 is not finite" in str(error)
+        "(co-denoising), windows 2-3 of 0-3: NaN or Inf in the prediction for 3" in str(error)
     )
     assert "lower the sampler's learning_rate" in str(error)
 
@@ -208,7 +209,7 @@ def test_the_last_good_state_is_kept():
 
 def test_a_last_step_that_diverges_is_said():
     sampler = SynCoS(steps=2, iterations=1, t_min=0, learning_rate=3e38, weight_decay=1e5)
-    with pytest.raises(NonFiniteError, match="diverged in call"):
+    with pytest.raises(NonFiniteError, match="diverged at call .*: the result holds NaN or Inf"):
         sample(NETWORK, **arguments(sampler=sampler))
 
 
@@ -223,7 +224,7 @@ def test_the_most_windows_that_fit():
     some = memory.largest_batch(run, room=needs[3])
     assert some.windows == 2 and some.of == 4 and some.devices == 1
     assert memory.largest_batch(run, room=needs[1]).windows == 1
-    with pytest.raises(InputError, match=r"one window for each device needs .* GiB beside"):
+    with pytest.raises(InputError, match=r"one window per device needs .* GiB besides"):
         memory.largest_batch(run, room=needs[1] - 1)
     assert memory.free_bytes(run) > 2**20
     assert run.next_call == 0 and not run.carry.state.x.is_deleted()
@@ -277,7 +278,7 @@ def test_out_of_memory_says_what_would_fit(monkeypatch):
     monkeypatch.setattr(runs, "compiled", lambda *of: full)
     fit = memory.BatchFit(windows=2, of=4, devices=1, needed=2**30, room=2**31)
     monkeypatch.setattr(failures, "largest_batch", lambda run: fit)
-    with pytest.raises(DeviceMemoryError, match=r"a call had 4 windows; by estimate at most 2 fit"):
+    with pytest.raises(DeviceMemoryError, match=r"out of memory with 4 windows per call; an estimated 2 fit"):
         run.advance()
 
     def other(*args, **kwargs):

@@ -169,22 +169,31 @@ WINDOWS = LAYOUT.count
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cond": conditioning(3)}, r"cond\['text'\] has shape \(3, 4, 5\); .* the 4 windows"),
+        ({"cond": conditioning(3)}, r"cond\['text'\] has shape \(3, 4, 5\), .* the 4 windows"),
         ({"uncond": conditioning(3)}, r"uncond\['text'\] has shape"),
         ({"uncond": {"words": conditioning(WINDOWS)["text"]}}, "uncond has structure"),
-        ({"uncond": {"text": jnp.zeros((WINDOWS, 2, 5))}}, r"float32\[4, 2, 5\], cond float32"),
+        ({"uncond": {"text": jnp.zeros((WINDOWS, 2, 5))}}, r"float32\[4, 2, 5\], expected that of cond, float32"),
         ({"uncond": {"text": jnp.zeros((WINDOWS, 4, 5), jnp.bfloat16)}}, "is bfloat16"),
         ({"frame_shape": (2, 3)}, r"frame_shape must be \(H, W, C\)"),
         ({"latents": jnp.zeros((9, *FRAME))}, r"latents has shape .* expected \(10, 2, 2, 3\)"),
         ({"step_noise": jnp.zeros((10, *FRAME))}, r"expected \(2, 10, 2, 2, 3\)"),
         ({"latents": jnp.zeros((10, *FRAME)), "sampler": FIFO(steps=4)}, r"expected \(4, 2, 2, 3"),
-        ({"step_noise": jnp.zeros(1), "sampler": FIFO(steps=4)}, "FIFO takes no step_noise"),
+        ({"step_noise": jnp.zeros(1), "sampler": FIFO(steps=4)}, "FIFO draws its own noise from the key; omit step_noise"),
         ({"cond": conditioning(4), "sampler": FIFO(steps=4)}, "the 10 windows .*for FIFO, its fra"),
         ({"key": 0}, "key must be a JAX PRNG key"),
         ({"key": jax.random.split(jax.random.key(0))}, "must be one key"),
         ({"network": 3}, "denoise must be a function"),
         ({"network": lambda p, x, t, c: x[:, :1]}, r"denoise returned \(4, 1, 2, 2, 3\) for x of"),
         ({"network": lambda p, x, t, c: (x, x)}, "denoise returned tuple"),
+        ({"network": lambda p, x, t, c: x[..., :2]}, r"denoise returned .* for x of shape .* shaped"),
+        ({"network": lambda x, t: x}, r"expected denoise\(params, x, t, cond\)"),
+        ({"network": lambda p, x, t, c: x * jnp.nan}, r"NaN or Inf at its first call \(timestep 501"),
+        ({"known": jnp.zeros(3)}, r"known must be a pair \(latents, mask\)"),
+        ({"known": (jnp.zeros((9, *FRAME)), np.ones(9, bool))}, "known: latents have shape"),
+        ({"known": (jnp.zeros((10, *FRAME)), np.ones(10))}, r"the mask is float.*expected bool\[10"),
+        ({"known": (jnp.full((10, *FRAME), jnp.nan), np.ones(10, bool))}, "holds NaN or Inf"),
+        ({"window_cond": {"text": jnp.zeros(WINDOWS)}}, "window_cond and cond both have 'text'"),
+        ({"window_cond": {"image": jnp.zeros(3)}}, r"window_cond\['image'\] has shape \(3,\)"),
     ],
 )
 def test_bad_input(changes, message):
@@ -201,7 +210,7 @@ def test_a_network_that_cannot_be_hashed():
 
 
 def test_settings_that_are_none():
-    with pytest.raises(InputError, match="sampler must be settings such as .*; got 'syncos'"):
+    with pytest.raises(InputError, match="sampler must be settings such as .*, got 'syncos'"):
         sample(Network(), **arguments() | {"sampler": "syncos"})
 
 

@@ -163,11 +163,11 @@ def test_what_cannot_be_had_within_jit():
     given = arguments(MINIBATCH)
     refused = {
         "draws windows or timesteps": given,
-        "there is no progress": arguments() | {"progress": lambda done, total: None},
+        "not available within jit": arguments() | {"progress": lambda done, total: None},
         "leave out progress and mesh": arguments() | {"mesh": make_mesh(1)},
         "sampler must be settings": arguments() | {"sampler": "syncos"},
         r"frame_shape must be": arguments() | {"frame_shape": (2, 2)},
-        r"its leading axis must be the 3 windows": arguments() | {"cond": conditioning(2)},
+        "a leading axis of the 3 windows": arguments() | {"cond": conditioning(2)},
         r"latents has shape": arguments() | {"latents": jnp.zeros((3, *FRAME))},
         r"step_noise has shape": arguments() | {"step_noise": jnp.zeros((3, *FRAME))},
         "denoise must be a function": arguments() | {"denoise": 3},

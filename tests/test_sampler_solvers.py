@@ -131,7 +131,7 @@ def test_the_models_own_solver_is_the_default():
 def test_errors():
     with pytest.raises(InputError, match="solver must be one of ddim"):
         CoDenoising(solver="heun")
-    with pytest.raises(InputError, match="eta is of ddim"):
+    with pytest.raises(InputError, match="eta must be 0 with solver unipc"):
         SynCoS(eta=1.0, solver="unipc")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.identity import hash_weights
+from syncos_jax.sampling.known import KnownRule
 from syncos_jax.sampling.schedule import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Model:
     perturbed_guidance: float | None = None
     params: Any
     hashes: Mapping[str, str] = MappingProxyType({})
+    known_rule: KnownRule = "replace"
+    """How the denoiser receives known frames (`syncos_jax.sampling.known.KnownFrames`)."""
 
     @classmethod
     def from_networks(cls, config: Any, networks: Mapping[str, Any], folder: Path) -> Model:
@@ -177,6 +180,23 @@ class Model:
             A pytree with leading axis ``n``: floats are averaged, a mask is on where any is.
         """
         return jax.tree.map(lambda leaf: _mixed(leaf, weights), cond)
+
+    def encode_frames(self, frames: np.ndarray, placement: Placement) -> np.ndarray:
+        """Scaled latents of a video's beginning: the means of the autoencoder's posteriors.
+
+        Args:
+            frames: uint8 ``[F, H, W, 3]``, of which ``geometry.frames(geometry.latents(F)) == F``;
+                H and W divisible by ``geometry.cell``. Where the geometry is not temporal, any
+                frames, which are encoded one by one.
+            placement: the devices.
+
+        Returns:
+            float32 ``[f, h, w, C]``.
+
+        Raises:
+            InputError: the family has no encoder.
+        """
+        raise InputError(f"the family {self.family!r} has no encoder, so it takes no pictures")
 
     def decode_stream(
         self, latents: np.ndarray, placement: Placement, batch: int | None = None

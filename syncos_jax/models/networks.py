@@ -19,6 +19,9 @@ from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.schedule import NoiseSchedule
 
+_FRAMES_PER_CALL = 4
+"""Frames that an autoencoder of single frames encodes together."""
+
 
 class MissingPart(InputError, AttributeError):
     """A network, or the tokenizer, that a model was converted without."""
@@ -50,6 +53,14 @@ def _decode_piece(
     """Frames uint8 ``[F, H, W, 3]`` of a piece of a stream of unscaled latents ``[f, h, w, C]``."""
     frames, state = nnx.merge(graphdef, params).decode_piece(latents[None], state)
     return to_uint8(frames[0]), state
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(graphdef: Any, params: Any, pixels: jax.Array) -> jax.Array:
+    """Unscaled latents of pixels uint8, with the leading axes that the autoencoder takes."""
+    images = pixels.astype(jnp.float32) / 127.5 - 1.0
+    mean: jax.Array = nnx.merge(graphdef, params).encode(images)[0]
+    return mean
 
 
 def to_uint8(frames: jax.Array) -> jax.Array:
@@ -113,6 +124,22 @@ class NetworkModel(Model):
         split = self._split("text_encoder")
         calls = [tuple(a[i : i + batch] for a in padded) for i in range(0, rows, batch)]
         return jnp.concatenate([_apply(*split, *call) for call in calls])[:count]
+
+    def scaled(self, latents: np.ndarray) -> np.ndarray:
+        """Latents of the autoencoder as the denoiser has them, float32 ``[..., C]``."""
+        return np.asarray(latents, np.float32) * np.float32(self.config.latent_scale)
+
+    def encode_frames(self, frames: np.ndarray, placement: Placement) -> np.ndarray:
+        split = self._split("vae")
+        if self.geometry.temporal > 1:
+            return self.scaled(np.asarray(_encode(*split, placement.place(frames[None])))[0])
+        count = -(-len(frames) // _FRAMES_PER_CALL) * _FRAMES_PER_CALL
+        padded = np.pad(frames, ((0, count - len(frames)), (0, 0), (0, 0), (0, 0)), mode="edge")
+        calls = [
+            np.asarray(_encode(*split, placement.place(padded[i : i + _FRAMES_PER_CALL])))
+            for i in range(0, count, _FRAMES_PER_CALL)
+        ]
+        return self.scaled(np.concatenate(calls)[: len(frames)])
 
     def _decode_pieces(
         self, unscaled: np.ndarray, bounds: Iterator[tuple[int, int]], placement: Placement

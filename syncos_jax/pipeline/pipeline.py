@@ -16,9 +16,11 @@ from syncos_jax.errors import InputError
 from syncos_jax.media.video import Video
 from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
+from syncos_jax.pipeline.known_inputs import known_frames
 from syncos_jax.pipeline.plan import Plan, make_plan
 from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.sampling.devices import default_mesh
+from syncos_jax.sampling.known import KnownFrames
 from syncos_jax.sampling.memory import choose_batch, reports_memory
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.run import Progress, Run, VideoProgram, run_to_end
@@ -279,8 +281,20 @@ class Pipeline:
             frame_shape=request.frame_shape,
             schedule=request.schedule,
             sampler=request.sampler,
+            known=self._known(request),
         )
         return VideoProgram(sampling, sampling.init(request.key))
+
+    def _known(self, request: Request) -> KnownFrames | None:
+        if request.known is None:
+            return None
+        return known_frames(
+            request.known,
+            self.model,
+            request.layout.frames,
+            request.frame_shape[:2],
+            self.placement,
+        )
 
     def conditioning(self, request: Request) -> Any:
         """The table of conditionings: a pytree with leading axis ``K``, with the rows of

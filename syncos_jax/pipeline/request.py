@@ -15,6 +15,7 @@ import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.family import Model
+from syncos_jax.pipeline.known_inputs import KnownInputs, read_inputs
 from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.sampling.call_schedule import CallSchedule, CallSummary
 from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule, make_method
@@ -55,6 +56,7 @@ class Request:
         call_schedule: the network calls of the run.
         requested: the settings before the windows per call were lowered to fit the memory; None if
             they were not.
+        known: frames that the scenario gives; None for none.
     """
 
     scenario: Scenario
@@ -75,6 +77,7 @@ class Request:
     frame_shape: tuple[int, int, int]
     call_schedule: CallSchedule
     requested: SamplerConfig | None = None
+    known: KnownInputs | None = None
 
     @cached_property
     def summary(self) -> CallSummary:
@@ -90,7 +93,8 @@ class Request:
     def program(self) -> tuple:
         """Identifies the compiled program: requests of one pipeline with equal values share it, and
         can be made side by side."""
-        method = make_method(self.layout, self.schedule, self.sampler, self.call_schedule)
+        rule = None if self.known is None else self.model.known_rule
+        method = make_method(self.layout, self.schedule, self.sampler, self.call_schedule, rule)
         return method, self.frame_shape, self.prompt_weights.shape[0], self.call_schedule.structure
 
     @cached_property
@@ -133,6 +137,7 @@ class Request:
                 "schedule": self.schedule.identity,
             },
             "layout": asdict(self.layout),
+            "known": None if self.known is None else self.known.identity,
             "frame_shape": list(self.frame_shape),
             "versions": {name: found[name] for name in ("syncos_jax", "jax", "jaxlib")},
             "device": {name: device[name] for name in ("platform", "kind")},
@@ -205,6 +210,7 @@ def prepare(
         perturbed=perturbed,
         frame_shape=(*cells, geometry.channels),
         call_schedule=call_schedule,
+        known=read_inputs(model, scenario, frames, height, width),
     )
 
 

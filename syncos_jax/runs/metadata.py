@@ -14,6 +14,7 @@ title              the global prompt
 events             index, prompt, text (what the model was given), negative, start and stop in
                    frames (stop is the first frame after it), start_seconds, stop_seconds
 scenario           in full, as ``Scenario.from_dict`` takes it
+inputs             pictures and clips: role, path, sha256, start and stop (frames), note
 scenario_sha256    of its canonical JSON
 template           file, values of the variables; null for none
 take               group (name without what varies), index, count, varies; null for none
@@ -106,6 +107,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
         "events": request.events,
         "scenario": request.scenario.to_dict(),
         "scenario_sha256": scenario_sha256(request.scenario),
+        "inputs": [asdict(file) for file in request.known.files] if request.known else [],
         "sampler": sampler_to_dict(request.sampler),
         "seed": request.seed,
         "model": {

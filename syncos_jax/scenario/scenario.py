@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -28,6 +28,11 @@ EXPECTED = {
     "prompt": f"text (1 to {MAX_PROMPT} characters): what happens in this event",
     "seconds": f"a number of seconds above 0 and at most {MAX_SECONDS}",
     "frames": f"an integer from 1 to {MAX_FRAMES}, in frames",
+    "image": "the path of a picture: the first frame, or of an event its first frame",
+    "end_image": "the path of a picture: the last frame",
+    "extend": "the path of a video whose last frames the new one begins with",
+    "redo": "{video: PATH, events: [NUMBERS]}: make these events again",
+    "fit": "cover (fill the frame) or contain (add bars)",
     "sampler": "a mapping such as {name: syncos, steps: 50}",
     "seed": "an integer from 0 to 4294967295",
     "fps": "a number of frames per second from 0.01 to 240",
@@ -57,6 +62,8 @@ _FORM = ConfigDict(
 )
 
 
+_MAX_PATH = 4096
+_Path = Annotated[str, Field(min_length=1, max_length=_MAX_PATH)]
 _Second = Annotated[float, Field(strict=True, ge=0, le=MAX_SECONDS)]
 _Frame = Annotated[int, Field(strict=True, ge=0, le=MAX_FRAMES)]
 _Pixels = Annotated[int, Field(strict=True, ge=8, le=8192)]
@@ -77,6 +84,7 @@ class Event(BaseModel):
     negative: _Prompt | None = None
     seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
     frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
+    image: _Path | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Event:
@@ -92,6 +100,22 @@ class Event(BaseModel):
             return float(self.frames)
         assert self.seconds is not None
         return self.seconds * fps
+
+
+class Redo(BaseModel):
+    """Events to make again in a video that exists; everything else stays as it is.
+
+    Attributes:
+        video: path of the video; as long as the scenario's events.
+        events: numbers of the events to make again, from 1.
+    """
+
+    model_config = _FORM
+
+    video: Annotated[str, Field(min_length=1, max_length=_MAX_PATH)]
+    events: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = Field(
+        strict=False
+    )
 
 
 class Override(BaseModel):
@@ -150,6 +174,11 @@ class Scenario(BaseModel):
         overrides: prompts for ranges of the video; later ones take precedence.
         structured: condition each window on "global, local" (SynCoS); False for the local prompt
             alone (the paper's ablation).
+        image, end_image: pictures that are the first and the last frame: paths.
+        extend: path of a video; the new one begins with its last frames (half a window at most).
+        redo: events to make again in a video; all other frames stay.
+        fit: how pictures and clips of another shape are fitted: "cover" fills the frame and crops,
+            "contain" adds bars.
 
     `from_file` and `from_dict` raise InputError; the constructor raises pydantic's ValidationError.
     """
@@ -171,6 +200,11 @@ class Scenario(BaseModel):
         default=(), strict=False
     )
     structured: bool = True
+    image: _Path | None = None
+    end_image: _Path | None = None
+    extend: _Path | None = None
+    redo: Redo | None = None
+    fit: Literal["cover", "contain"] = "cover"
 
     @field_validator("events", mode="before")
     @classmethod
@@ -197,6 +231,23 @@ class Scenario(BaseModel):
             if isinstance(setting, float) and not math.isfinite(setting):
                 raise InputError(argument=key, expected="a finite number", value=setting)
         return value
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Scenario:
+        named = [name for name in ("image", "extend", "redo") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise InputError(
+                f"{' and '.join(named)} each give the beginning of the video",
+                remedy="keep one of them",
+            )
+        return self
+
+    @property
+    def input_files(self) -> list[str]:
+        """Paths of the pictures and clips that the scenario names."""
+        redo = self.redo.video if self.redo is not None else None
+        paths = [self.extend, redo, self.image, *(e.image for e in self.events), self.end_image]
+        return [path for path in paths if path is not None]
 
     @model_validator(mode="after")
     def _says_what_stays(self) -> Scenario:
@@ -396,4 +447,5 @@ _KEYS = {
     "": [*(field.alias or name for name, field in Scenario.model_fields.items()), "variables"],
     "events": list(Event.model_fields),
     "overrides": list(Override.model_fields),
+    "redo": list(Redo.model_fields),
 }

@@ -99,6 +99,12 @@ class Wan(NetworkModel):
         mean, std = (np.asarray(v, np.float32) for v in (vae.latents_mean, vae.latents_std))
         return np.asarray(latents, np.float32) * std + mean
 
+    def scaled(self, latents: np.ndarray) -> np.ndarray:
+        """The inverse of `unscaled`."""
+        vae = self.config.vae
+        mean, std = (np.asarray(v, np.float32) for v in (vae.latents_mean, vae.latents_std))
+        return (np.asarray(latents, np.float32) - mean) / std
+
     def decode_stream(
         self, latents: np.ndarray, placement: Placement, batch: int | None = None
     ) -> Iterator[np.ndarray]:
