@@ -249,6 +249,20 @@ class Scenario(BaseModel):
         paths = [self.extend, redo, self.image, *(e.image for e in self.events), self.end_image]
         return [path for path in paths if path is not None]
 
+    def relative_to(self, folder: str | os.PathLike[str]) -> Scenario:
+        """The scenario with relative paths of pictures and clips taken from `folder`."""
+
+        def placed(path: str | None) -> str | None:
+            return None if path is None else str(Path(folder) / path)
+
+        if not self.input_files:
+            return self
+        events = [e.model_copy(update={"image": placed(e.image)}) for e in self.events]
+        redo = self.redo and self.redo.model_copy(update={"video": placed(self.redo.video)})
+        names = ("image", "end_image", "extend")
+        paths = {name: placed(getattr(self, name)) for name in names}
+        return self.model_copy(update={**paths, "events": tuple(events), "redo": redo})
+
     @model_validator(mode="after")
     def _says_what_stays(self) -> Scenario:
         if self.structured and not self.global_prompt:
@@ -295,7 +309,8 @@ class Scenario(BaseModel):
         data = read_mapping(path)
         with located(str(path)):
             variables = read_variables(data.pop("variables", None))
-            return cls.from_dict(filled(data, variables, {})[0])
+            scenario = cls.from_dict(filled(data, variables, {})[0])
+        return scenario.relative_to(Path(path).parent)
 
     def to_dict(self) -> dict[str, Any]:
         """The mapping that `from_dict` reads; keys at their defaults are omitted."""

@@ -21,6 +21,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import InputError
@@ -155,7 +156,8 @@ class Template:
     def _fill(self, given: dict[str, Scalar]) -> tuple[Scenario, dict[str, Scalar]]:
         with located(self.source):
             data, values = filled(self.data, self.variables, given)
-            return Scenario.from_dict(data), values
+            scenario = Scenario.from_dict(data)
+        return scenario.relative_to(Path(self.source).parent if self.source else ""), values
 
 
 def _named(takes: list[Take]) -> list[Take]:

@@ -161,7 +161,10 @@ def _scenario(data: dict[str, Any], template: Template | None) -> Scenario:
             "the scenario has variables", "Save it as a template, or leave them out", "variables"
         )
     try:
-        return Scenario.from_dict(data)
+        scenario = Scenario.from_dict(data)
+        if scenario.input_files:  # they would name files of the server
+            raise _wrong("pictures and clips cannot be named by path here", "Remove them", "image")
+        return scenario
     except InputError as error:
         wrong = [_about_variable(found, template) for found in findings(error)]
         # The first of each field: a variable may be used in many places.

@@ -1,0 +1,190 @@
+"""Videos that begin with a picture, extend a clip or do an event again, on the demo model."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from syncos_jax import CoDenoising, Pipeline, Scenario, SynCoS
+from syncos_jax.errors import InputError
+from syncos_jax.media.video import Video
+from syncos_jax.models.family import Geometry, Model
+from syncos_jax.pipeline.known_inputs import known_frames, read_inputs
+
+STORY = {
+    "global": "a ball on a green meadow",
+    "events": [
+        {"prompt": "the ball rolls to the left", "frames": 8},
+        {"prompt": "the ball grows", "frames": 8},
+    ],
+}
+SHORT = CoDenoising(steps=2)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return Pipeline.from_pretrained("demo")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """start.png, end.png and clip.mkv (16 frames, lossless)."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    for name, colour in (("start", (220, 30, 30)), ("end", (30, 30, 220))):
+        picture = np.full((64, 64, 3), (40, 140, 40), np.uint8)
+        picture[20:44, 20:44] = colour
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    frames = rng.integers(60, 200, (16, 8, 8, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    Video(frames, 8.0).save(folder / "clip.mkv", crf=0)
+    return folder
+
+
+def story(files, **inputs):
+    made = {**STORY, **inputs}
+    text = json.dumps(made).replace("FILES", str(files))
+    return Scenario.from_dict(json.loads(text))
+
+
+def latents_and_known(pipeline, scenario, sampler=SHORT):
+    request = pipeline.prepare(scenario, sampler, 0)
+    known = known_frames(
+        request.known, pipeline.model, request.layout.frames, (16, 16), pipeline.placement
+    )
+    return np.asarray(pipeline.latents(request)), known, request
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"image": "FILES/start.png"}, [0]),
+        ({"image": "FILES/start.png", "end_image": "FILES/end.png"}, [0, 15]),
+        ({"end_image": "FILES/end.png"}, [15]),
+        ({"extend": "FILES/clip.mkv"}, [0, 1, 2, 3]),
+        ({"redo": {"video": "FILES/clip.mkv", "events": [2]}}, list(range(8))),
+        ({"redo": {"video": "FILES/clip.mkv", "events": [1]}}, list(range(8, 16))),
+    ],
+)
+def test_known_frames_come_out_unchanged(pipeline, files, inputs, expected):
+    latents, known, _ = latents_and_known(pipeline, story(files, **inputs))
+    assert np.flatnonzero(known.mask).tolist() == expected
+    assert np.array_equal(latents[known.mask], known.latents[known.mask])
+    assert np.isfinite(latents).all()
+
+
+def test_an_event_can_begin_with_a_picture(pipeline, files):
+    events = [STORY["events"][0], {**STORY["events"][1], "image": "FILES/end.png"}]
+    _, known, request = latents_and_known(pipeline, story(files, events=events))
+    assert np.flatnonzero(known.mask).tolist() == [8]
+    assert request.known.files[0].role == "event 2 image"
+
+
+def test_first_frame_is_the_decoded_encoding_of_the_picture(pipeline, files):
+    scenario = story(files, image="FILES/start.png")
+    video = pipeline(scenario, sampler=SynCoS(steps=3, refine_steps=1, iterations=2), seed=0)
+    picture = np.asarray(Image.open(files / "start.png"))
+    encoded = pipeline.model.encode_frames(picture[None], pipeline.placement)
+    decoded = pipeline.decode(encoded)[0]
+    assert np.abs(video.frames[0].astype(int) - decoded).max() <= 2
+    assert decoded[32, 32].argmax() == 0 and decoded[4, 4].argmax() == 1  # red on green, as it is
+
+
+def test_the_picture_changes_the_rest_of_the_video(pipeline, files):
+    with_picture, *_ = latents_and_known(pipeline, story(files, image="FILES/start.png"))
+    without = np.asarray(pipeline.latents(story(files), SHORT, 0))
+    assert np.abs(with_picture[1:] - without[1:]).max() > 0.1
+
+
+def test_pictures_are_part_of_the_run(pipeline, files, tmp_path):
+    scenario = story(files, image="FILES/start.png")
+    request = pipeline.prepare(scenario, SHORT, 0)
+    other = pipeline.prepare(story(files, image="FILES/end.png"), SHORT, 0)
+    (known,) = request.fingerprint["known"]
+    assert (known["role"], known["start"], known["stop"]) == ("image", 0, 1)
+    assert known != other.fingerprint["known"][0]
+    assert request.program == other.program  # the picture is an argument of the program
+    assert request.program != pipeline.prepare(story(files), SHORT, 0).program
+
+
+def test_paths_are_relative_to_the_scenario_file(files):
+    (files / "story.json").write_text(json.dumps({**STORY, "image": "start.png"}))
+    read = Scenario.from_file(files / "story.json")
+    assert read.image == str(files / "start.png")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"image": "FILES/none.png"}, "no such file"),
+        ({"image": "FILES/clip.mkv"}, "not a picture"),
+        ({"extend": "FILES/start.png", "image": "FILES/start.png"}, "keep one of them"),
+        ({"extend": "FILES/none.mp4"}, "no such file"),
+        ({"redo": {"video": "FILES/clip.mkv", "events": [3]}}, "from 1 to 2"),
+        ({"redo": {"video": "FILES/clip.mkv", "events": []}}, "events"),
+        ({"redo": {"video": "FILES/clip.mkv", "events": [2]}, "end_image": "FILES/end.png"}, None),
+        ({"fit": "stretch"}, "cover"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(pipeline, files, inputs, expected):
+    if expected is None:  # the last event is made again, so its end may be given
+        pipeline.prepare(story(files, **inputs), SHORT, 0)
+        return
+    with pytest.raises(InputError, match=expected) as error:
+        pipeline.prepare(story(files, **inputs), SHORT, 0)
+    assert "\n" not in str(error.value).strip()
+
+
+def test_a_video_of_another_length_is_refused(pipeline, files):
+    events = [{**STORY["events"][0], "frames": 12}, STORY["events"][1]]
+    again = {"video": "FILES/clip.mkv", "events": [1]}
+    with pytest.raises(InputError, match="16 frames, but the scenario's events have 20"):
+        pipeline.prepare(story(files, events=events, redo=again), SHORT, 0)
+
+
+class Temporal(Model):
+    """A family of two causal frames a latent, which encodes to the mean of each latent's frames."""
+
+    family, name, known_rule = "temporal", "temporal", "timestep"
+    geometry = Geometry(
+        window=4,
+        stride=2,
+        channels=3,
+        cell=8,
+        height=16,
+        width=16,
+        fps=8.0,
+        temporal=2,
+        causal=True,
+    )
+
+    def encode_frames(self, frames, placement):
+        assert self.geometry.frames(self.geometry.latents(len(frames))) == len(frames)
+        starts = [0, *range(1, len(frames), 2)]
+        return np.stack(
+            [
+                frames[start : 1 if start == 0 else start + 2, ::8, ::8].mean(axis=0)
+                for start in starts
+            ]
+        ).astype(np.float32)
+
+
+def test_several_frames_of_one_latent(pipeline, files):
+    """A latent is known where all its frames are, or one of them is a picture, which fills it."""
+    scenario = story(
+        files,
+        events=[{**event, "frames": 4} for event in STORY["events"]],
+        image="FILES/start.png",
+        end_image="FILES/end.png",
+    )
+    model = Temporal()
+    inputs = read_inputs(model, scenario, 8, 16, 16)
+    known = known_frames(inputs, model, model.geometry.latents(8), (2, 2), pipeline.placement)
+    assert known.rule == "timestep"
+    assert known.mask.tolist() == [True, False, False, False, True]
+    end = np.asarray(Image.open(files / "end.png").resize((16, 16), Image.Resampling.LANCZOS))
+    assert np.abs(known.latents[-1] - end[::8, ::8]).max() < 1e-3
+    cut = dataclasses.replace(inputs, given=np.arange(8) < 4, held=np.zeros(8, bool))
+    mask = known_frames(cut, model, 5, (2, 2), pipeline.placement).mask
+    assert mask.tolist() == [True, True, False, False, False]
