@@ -1,8 +1,8 @@
 """The samplers as plain Python loops, for reading and for comparison.
 
-No compiled loop, no call schedule, no batching of windows: the equations in their order, window by window, in NumPy
-float64. Only the network is called in float32. AdamW is written out (Loshchilov and Hutter,
-arXiv 1711.05101, algorithm 2, with optax's defaults).
+No compiled loop, no call schedule, no batching of windows: the equations in their order, window by
+window, in NumPy float64. Only the network is called in float32. AdamW is written out (Loshchilov
+and Hutter, arXiv 1711.05101, algorithm 2, with optax's defaults).
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ import numpy as np
 
 
 def sample_plainly(
-    denoise, cond, *, uncond=None, layout, frame_shape, schedule, sampler, key, latents=None, known=None
+    denoise,
+    cond,
+    *,
+    uncond=None,
+    layout,
+    frame_shape,
+    schedule,
+    sampler,
+    key,
+    latents=None,
+    known=None,
 ):
     """Arguments and result as those of `syncos_jax.sample`."""
     windows = [range(start, start + layout.window) for start in layout.starts]
@@ -36,6 +46,7 @@ def sample_plainly(
         if as_timestep:
             noisy[mask[frames]] = clean[frames][mask[frames]]
         return noisy
+
     seed = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
     sampler = sampler.resolved()
     refinement = sampler.refinement
@@ -50,6 +61,8 @@ def sample_plainly(
     def refines(i):
         if refinement is None:
             return False
+        if sampler.name == "refinement_only":
+            return True
         if refinement.t_min is not None:
             return steps.t[i] > refinement.t_min
         if refinement.refine_steps is not None:

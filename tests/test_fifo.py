@@ -12,7 +12,7 @@ from toy import FRAME, Network, conditioning, parameters
 from syncos_jax.errors import InputError
 from syncos_jax.metrics.world.tracker import read, track
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling import FIFO, CoDenoising, sample, start
+from syncos_jax.sampling import FIFO, CoDenoising, KnownFrames, sample, start
 from syncos_jax.sampling.failures import NonFiniteError
 from syncos_jax.sampling.fifo import fifo_schedule, make_method
 from syncos_jax.sampling.methods import make_call_schedule
@@ -55,6 +55,7 @@ def plain_loop(cond, uncond, frames, window, settings, key, known=None):
         if known is None or number >= frames or not known.mask[number]:
             return None
         return np.asarray(known.latents[number], np.float64)
+
     stream = jax.random.fold_in(key, 0xF1F0)
 
     def gauss(draw, frame):

@@ -171,9 +171,9 @@ def make_samples(
 
     Args:
       windows: distinct windows, int32 ``[n]``.
-      cond_index: row of the conditioning table for every window of the video, of its prompt and, for
-        guidance, of its negative prompt and of its prompt for a perturbed network: int32 ``[N]``
-        each.
+      cond_index: row of the conditioning table for every window of the video, of its prompt and,
+        for guidance, of its negative prompt and of its prompt for a perturbed network: int32
+        ``[N]`` each.
       weights: of these predictions; they sum to 1. Where a weight is 0, or there is no such
         conditioning, there is no sample, and the prompt's has what is left of 1.
     """
