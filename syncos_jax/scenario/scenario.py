@@ -8,151 +8,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.files.documents import read_mapping, to_text
 from syncos_jax.files.text import all_errors
-from syncos_jax.scenario.variables import MAX_PROMPT, filled, located, read_variables
-
-MAX_FRAMES = 1_000_000
-MAX_SECONDS = 86_400
-MAX_WINDOW = 1_000
-MAX_EVENTS = 10_000
-
-EXPECTED = {
-    "global": f"text (at most {MAX_PROMPT} characters): what stays the same throughout the video",
-    "negative": "text: what the video must not show",
-    "events": "a list of one or more events, each {prompt: TEXT, seconds: NUMBER}",
-    "prompt": f"text (1 to {MAX_PROMPT} characters): what happens in this event",
-    "seconds": f"a number of seconds above 0 and at most {MAX_SECONDS}",
-    "frames": f"an integer from 1 to {MAX_FRAMES}, in frames",
-    "image": "the path of a picture: the first frame, or of an event its first frame",
-    "end_image": "the path of a picture: the last frame",
-    "extend": "the path of a video whose last frames the new one begins with",
-    "redo": "{video: PATH, events: [NUMBERS]}: make these events again",
-    "fit": "cover (fill the frame) or contain (add bars)",
-    "sampler": "a mapping such as {name: syncos, steps: 50}",
-    "seed": "an integer from 0 to 4294967295",
-    "fps": "a number of frames per second from 0.01 to 240",
-    "stride": "an integer of at least 1, in latent frames",
-    "throwaway": "an integer of at least 0, in latent frames",
-    "window": f"an integer from 1 to {MAX_WINDOW}, in frames",
-    "structured": "true or false",
-    "crossfade": "an integer of at least 0, in windows",
-    "size": "[width, height] in pixels, integers from 8 to 8192",
-    "overrides": "a list of {prompt: TEXT, seconds: [FROM, TO]}, or with frames: [FROM, TO]",
-    "overrides.prompt": f"text (1 to {MAX_PROMPT} characters): what happens in this range",
-    "overrides.seconds": "[FROM, TO], two numbers of at least 0, in seconds",
-    "overrides.frames": "[FROM, TO], two integers of at least 0; frame TO is not included",
-}
+from syncos_jax.scenario.parts import (
+    EXPECTED,
+    FORM,
+    MAX_EVENTS,
+    MAX_FRAMES,
+    MAX_WINDOW,
+    Event,
+    FilePath,
+    Override,
+    Pixels,
+    Prompt,
+    Redo,
+)
+from syncos_jax.scenario.variables import filled, located, read_variables
 
 _KEPT = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "windows_per_call", "solver")
 """Settings that carry over to another sampler that has them."""
-
-_Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
-_FORM = ConfigDict(
-    frozen=True,
-    extra="forbid",
-    strict=True,
-    populate_by_name=True,
-    allow_inf_nan=False,
-    str_strip_whitespace=True,
-)
-
-
-_MAX_PATH = 4096
-_Path = Annotated[str, Field(min_length=1, max_length=_MAX_PATH)]
-_Second = Annotated[float, Field(strict=True, ge=0, le=MAX_SECONDS)]
-_Frame = Annotated[int, Field(strict=True, ge=0, le=MAX_FRAMES)]
-_Pixels = Annotated[int, Field(strict=True, ge=8, le=8192)]
-
-
-class Event(BaseModel):
-    """Something that happens, with its length.
-
-    Attributes:
-        prompt: what happens.
-        negative: negative prompt for this event; None for the scenario's.
-        seconds, frames: the length; exactly one of the two is given.
-    """
-
-    model_config = _FORM
-
-    prompt: Annotated[_Prompt, Field(min_length=1)]
-    negative: _Prompt | None = None
-    seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
-    frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
-    image: _Path | None = None
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Event:
-        if self.seconds is None and self.frames is None:
-            raise InputError("has no length", remedy="add seconds or frames")
-        if self.seconds is not None and self.frames is not None:
-            raise InputError("has both seconds and frames", remedy="remove one of the two")
-        return self
-
-    def length(self, fps: float) -> float:
-        """Length of this event at `fps` frames per second, in frames, not rounded."""
-        if self.frames is not None:
-            return float(self.frames)
-        assert self.seconds is not None
-        return self.seconds * fps
-
-
-class Redo(BaseModel):
-    """Events to make again in a video that exists; everything else stays as it is.
-
-    Attributes:
-        video: path of the video; as long as the scenario's events.
-        events: numbers of the events to make again, from 1.
-    """
-
-    model_config = _FORM
-
-    video: Annotated[str, Field(min_length=1, max_length=_MAX_PATH)]
-    events: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = Field(
-        strict=False
-    )
-
-
-class Override(BaseModel):
-    """A local prompt for a range of the video.
-
-    Windows whose middle frame lies in it, ``from <= middle < to``, use this prompt instead of their
-    event's.
-
-    Attributes:
-        prompt: what happens.
-        seconds, frames: the range ``(from, to)``; exactly one of the two is given.
-    """
-
-    model_config = _FORM
-
-    prompt: Annotated[_Prompt, Field(min_length=1)]
-    seconds: tuple[_Second, _Second] | None = Field(default=None, strict=False)
-    frames: tuple[_Frame, _Frame] | None = Field(default=None, strict=False)
-
-    @model_validator(mode="after")
-    def _one_stretch(self) -> Override:
-        if (self.seconds is None) == (self.frames is None):
-            if self.seconds is not None:
-                raise InputError("has both seconds and frames", remedy="remove one of the two")
-            raise InputError("has no range", remedy="add seconds: [FROM, TO] or frames: [FROM, TO]")
-        start, stop = self.seconds or self.frames or (0, 0)
-        if stop <= start:
-            raise InputError(f"the range [{start:g}, {stop:g}] is empty", expected="TO above FROM")
-        return self
-
-    def stretch(self, fps: float) -> tuple[int, int]:
-        """``(start, stop)`` in frames at `fps` frames per second."""
-        if self.frames is not None:
-            return self.frames
-        assert self.seconds is not None
-        start, stop = (math.floor(second * fps + 0.5) for second in self.seconds)
-        return start, stop
 
 
 class Scenario(BaseModel):
@@ -183,10 +61,10 @@ class Scenario(BaseModel):
     `from_file` and `from_dict` raise InputError; the constructor raises pydantic's ValidationError.
     """
 
-    model_config = _FORM
+    model_config = FORM
 
-    global_prompt: _Prompt = Field(default="", alias="global")
-    negative: _Prompt = ""
+    global_prompt: Prompt = Field(default="", alias="global")
+    negative: Prompt = ""
     events: tuple[Event, ...] = Field(strict=False)
     sampler: dict[str, Any] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -194,15 +72,15 @@ class Scenario(BaseModel):
     stride: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] | None = None
     throwaway: Annotated[int, Field(ge=0, le=MAX_WINDOW)] = 0
-    size: tuple[_Pixels, _Pixels] | None = Field(default=None, strict=False)
+    size: tuple[Pixels, Pixels] | None = Field(default=None, strict=False)
     crossfade: Annotated[int, Field(ge=0, le=MAX_FRAMES)] = 0
     overrides: Annotated[tuple[Override, ...], Field(max_length=MAX_EVENTS)] = Field(
         default=(), strict=False
     )
     structured: bool = True
-    image: _Path | None = None
-    end_image: _Path | None = None
-    extend: _Path | None = None
+    image: FilePath | None = None
+    end_image: FilePath | None = None
+    extend: FilePath | None = None
     redo: Redo | None = None
     fit: Literal["cover", "contain"] = "cover"
 

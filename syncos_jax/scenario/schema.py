@@ -13,7 +13,8 @@ from typing import Any
 
 from syncos_jax.sampling.sampler_dict import STRENGTH, sampler_fields, sampler_to_dict
 from syncos_jax.sampling.samplers import SAMPLERS
-from syncos_jax.scenario.scenario import EXPECTED, Event, Override, Scenario
+from syncos_jax.scenario.parts import EXPECTED, Event, Override, Redo
+from syncos_jax.scenario.scenario import Scenario
 from syncos_jax.scenario.variables import EXPECTED as OF_VARIABLES
 
 SCHEMA_PATH = Path(__file__).parent / "scenario.schema.json"
@@ -27,6 +28,7 @@ def scenario_schema() -> dict[str, Any]:
     schema = _cleaned(Scenario.model_json_schema(by_alias=True))
     models = {"": schema, "events": schema["$defs"]["Event"]}
     models["overrides"] = schema["$defs"]["Override"]
+    models["redo"] = schema["$defs"]["Redo"]
     for level, model in models.items():
         for key, place in model["properties"].items():
             words = EXPECTED.get(f"{level}.{key}", EXPECTED.get(key))
@@ -35,6 +37,7 @@ def scenario_schema() -> dict[str, Any]:
         model["oneOf"] = [{"required": ["seconds"]}, {"required": ["frames"]}]
     models["events"]["description"] = _first_line(Event)
     models["overrides"]["description"] = _first_line(Override)
+    models["redo"]["description"] = _first_line(Redo)
     properties = {"variables": _variables(), **schema["properties"]}
     properties["sampler"] = _sampler()
     properties["events"]["minItems"] = 1

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from syncos_jax.scenario.scenario import EXPECTED
+from syncos_jax.scenario.parts import EXPECTED
 from syncos_jax.scenario.variables import MAX_PROMPT, MAX_VARIABLES
 
 MAX_TITLE = 200
