@@ -225,9 +225,9 @@ BAD = [
     (["--out", "no/videos"], "no does not exist"),
     (["--out", "stories.jsonl"], "is not a folder"),
     (["--out", "videos", "--format", "exe"], "--format: must be one of"),
-    (["--out", "videos", "--seeds", "x"], "is no seed"),
+    (["--out", "videos", "--seeds", "x"], "--seeds must be integers"),
     (["--out", "videos", "--devices", "none"], "--devices: must be a number"),
-    (["--out", "videos", "--devices-per-video", "2"], "needs --devices as well"),
+    (["--out", "videos", "--devices-per-video", "2"], "--devices-per-video needs --devices"),
     (["--out", "videos", "--checkpoint-every", "often"], "must be seconds such as 30"),
 ]
 
