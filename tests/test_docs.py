@@ -12,6 +12,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import jax
 import pytest
 import typer
 from fakes import FakeModel
@@ -125,7 +126,9 @@ PYTHON = [
 
 @pytest.mark.parametrize("text", PYTHON)
 def test_python_runs(text, folder):
-    exec(compile(text, "block", "exec"), {})
+    """With JAX's own promotion, as users have it; the suite's is stricter."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(text, "block", "exec"), {})
 
 
 @pytest.mark.parametrize("page", WRITTEN)
@@ -143,5 +146,5 @@ def test_links_lead_somewhere(page):
             assert anchor in slugs, target
 
 
-def test_the_readme_fits_on_a_few_screens():
-    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 250
+def test_the_readme_is_short():
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 130
