@@ -147,6 +147,7 @@ class FakeStudio:
         self.templates = [TEMPLATE]
         self.answers: dict[str, tuple[dict[str, Any], str]] = {}
         self.bodies: list[dict[str, Any]] = []
+        self.saved: list[dict[str, Any]] = []
         self.listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = []
         self.numbers = itertools.count(1)
         self.full = False
@@ -161,12 +162,7 @@ class FakeStudio:
     def add(self, body: dict[str, Any], status: str = "queued") -> dict[str, Any]:
         number = next(self.numbers)
         seed = body.get("seed") or 0
-        takes = [
-            {"take": i + 1, "seed": seed + i, "status": status, "seconds": None, "content": None,
-             "thumbnail": None, "verdict": "undecided", "by": None, "comment": None,
-             "decided_at": None, "history": [], "device_minutes": 0.0}
-            for i in range(body["takes"])
-        ]  # fmt: skip
+        takes = [self.new_take(i + 1, seed + i, status) for i in range(body["takes"])]
         video = {
             "id": f"v{number}", "title": body.get("title"), "status": status, "place": number,
             "phase": None, "step": 0, "steps": None, "seconds_left": None, "error": None,
@@ -179,6 +175,14 @@ class FakeStudio:
         self.videos[video["id"]] = video
         self.tell(video)
         return video
+
+    @staticmethod
+    def new_take(number: int, seed: int, status: str) -> dict[str, Any]:
+        return {
+            "take": number, "seed": seed, "status": status, "seconds": None, "content": None,
+            "thumbnail": None, "verdict": "undecided", "by": None, "comment": None,
+            "decided_at": None, "history": [], "device_minutes": 0.0,
+        }  # fmt: skip
 
     def advance(self, name: str, **changes: Any) -> None:
         """Changes a video, and tells everybody; ``done=2`` finishes that many of its takes."""
@@ -221,6 +225,7 @@ class FakeStudio:
 
     async def save_template(self, request: Request) -> Any:
         body = await request.json()
+        self.saved.append(body)
         if body["name"] in {item["name"] for item in self.templates}:
             raise Refused(409, "there is a template of this name", "give another name", "name")
         self.templates = [*self.templates, {**TEMPLATE, "name": body["name"], "variables": []}]
@@ -255,6 +260,7 @@ class FakeStudio:
             video
             for video in reversed(self.videos.values())
             if query.get("status", video["status"]) == video["status"]
+            if query.get("review", "") in ("", *(take["verdict"] for take in video["takes"]))
             if query.get("search", "").lower() in json.dumps(video).lower()
         ]
         ids = [video["id"] for video in found]
@@ -301,9 +307,52 @@ class FakeStudio:
         if len(body["comment"]) > 3000:
             raise Refused(422, "the comment is too long", "shorten it", "comment")
         take = video["takes"][body["take"] - 1]
-        take.update(verdict=body["verdict"], by=body["by"], comment=body["comment"])
+        action = {"approved": "approve", "rejected": "reject", "undecided": "reopen"}
+        entry = {
+            "action": action.get(body["verdict"], "comment"),
+            "by": body["by"],
+            "at": "2026-11-25T09:30:00Z",
+            "comment": body["comment"],
+            "time": body.get("time"),
+        }
+        take["history"] = [*take["history"], entry]
+        if body["verdict"]:
+            take.update(verdict=body["verdict"], by=body["by"], comment=body["comment"])
+            take["decided_at"] = entry["at"]
         self.tell(video)
         return video
+
+    async def more(self, request: Request) -> Any:
+        video, body = self.of(request), await request.json()
+        for _ in range(body["count"]):
+            last = video["takes"][-1]
+            fresh = self.new_take(last["take"] + 1, last["seed"] + 1, "queued")
+            video["takes"] = [*video["takes"], fresh]
+        self.advance(video["id"], status="queued", place=1)
+        return video
+
+    async def move(self, request: Request) -> Any:
+        video, body = self.of(request), await request.json()
+        waiting = [v for v in self.videos.values() if v["status"] == "queued"]
+        waiting.sort(key=lambda each: each["place"])
+        waiting.remove(video)
+        waiting.insert(body["place"] - 1, video)
+        for place, each in enumerate(waiting, 1):
+            self.advance(each["id"], place=place)
+        return video
+
+    async def report(self, request: Request) -> Any:
+        takes = self.of(request)["takes"]
+        pixel = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+        still = {"time": 0.5, "src": pixel}
+        warning = {"kind": "Still", "text": "Event 2 hardly moves.", "time": 1.0}
+        values = [{"text": "0.98", "best": True}] * len(takes)
+        each = [{"take": take["take"], "reading": "", "stills": [still]} for take in takes]
+        return {
+            "takes": [{"take": take["take"], "warnings": [warning]} for take in takes],
+            "metrics": [{"label": "Subject consistency", "help": "", "values": values}],
+            "events": [{"prompt": "it moves", "takes": each}],
+        }
 
     async def stream(self, _: Request) -> Any:
         if not self.with_events:
@@ -362,6 +411,9 @@ class FakeStudio:
                 route("/v1/videos/{name}/thumbnail", self.image),
                 route("/v1/videos/{name}/preview", self.image),
                 route("/v1/videos/{name}/decision", self.decide, "POST"),
+                route("/v1/videos/{name}/takes", self.more, "POST"),
+                route("/v1/videos/{name}/place", self.move, "POST"),
+                route("/v1/videos/{name}/report", self.report),
             ]
         )
 

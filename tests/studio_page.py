@@ -62,7 +62,7 @@ class Studio:
         self.tab.locator(".dock:not([aria-busy]) .facts:not(.waiting)").wait_for()
 
     def write(self, shared: str, *prompts: str) -> None:
-        self.tab.get_by_label("What stays the same").fill(shared)
+        self.tab.get_by_label("Throughout").fill(shared)
         for number, prompt in enumerate(prompts, 1):
             self.prompt(number).fill(prompt)
 

@@ -17,12 +17,12 @@ def test_by_keyboard_alone(page, server):
     """From the opened page to an approved take; every stop can be seen."""
     tab, keys = page.tab, page.tab.keyboard
     keys.press("Tab")
-    assert page.focused() == "Skip to the content"
+    assert page.focused() == "Skip to content"
     keys.press("Enter")
     assert tab.evaluate("document.activeElement.id") == "main"
     page.tab_to("Empty")
     assert page.outlined()
-    page.tab_to("What stays the same")
+    page.tab_to("Throughout")
     assert page.outlined()
     keys.type("a red ball")
     page.tab_to("Prompt of event 1")
@@ -35,7 +35,7 @@ def test_by_keyboard_alone(page, server):
     assert page.outlined()
     keys.press("Enter")  # the focus stays with what was moved
     assert page.prompt(1).input_value() == "it grows"
-    page.until("window.heard.includes('Moved to place 1 of 2.')")
+    page.until("window.heard.includes('Moved to position 1 of 2.')")
     page.tab_to("Add an event")
     keys.press("Enter")
     assert page.focused() == "Prompt of event 3"
@@ -45,7 +45,7 @@ def test_by_keyboard_alone(page, server):
     page.tab_to("Generate 2 takes")
     assert page.outlined()
     keys.press("Enter")
-    page.seen("Place 1 in the queue").wait_for()
+    page.seen("Position 1 in the queue").wait_for()
     page.until("document.activeElement.tagName === 'H1'")
     server.finish("v1")
     tab.locator("video").nth(1).wait_for()
@@ -83,7 +83,7 @@ def test_on_a_telephone(browser, server, locale, scheme):
             page.tab.locator(f".start.{start} input").check()
             page.tab.wait_for_timeout(400)
             assert page.tab.evaluate(wide) <= 0, start
-        page.tab.locator("summary").click()
+        page.tab.locator(".advanced summary").click()
         page.tab.locator(".event textarea").first.fill("word" * 100)
         page.tab.locator(".dock .primary").click()
         assert page.tab.evaluate(wide) <= 0
@@ -106,7 +106,7 @@ def test_markup_is_shown_as_text(page, server):
     tab.get_by_label("Title").fill(MARKUP)
     page.planned()
     page.button("Generate 2 takes").click()
-    page.seen("Place 1 in the queue").wait_for()
+    page.seen("Position 1 in the queue").wait_for()
     assert tab.locator("h1").inner_text() == MARKUP
     server.finish("v1")
     tab.get_by_label("Your name").fill(MARKUP)
@@ -133,13 +133,14 @@ def test_japanese(browser, server):
     example(server)
     with Studio(browser, server.url, locale="ja-JP") as page:
         tab = page.tab
-        assert tab.locator("h1").inner_text() == "動画を作る"
+        assert tab.locator("h1").inner_text() == "動画を作成"
         assert tab.evaluate("document.documentElement.lang") == "ja"
+        tab.get_by_label("全体で変わらないもの").fill("a ball")
         page.button("2テイクを生成").click()
         assert page.error("events.0.prompt").startswith("この場面で起こること")
         page.go("#/videos/v1")
         page.button("テイクAを承認").click()
-        assert page.error("by").startswith("先にお名前")
+        assert page.error("by").startswith("お名前")
         page.button("English").click()
         page.button("Approve take A").wait_for()
         assert tab.evaluate("document.documentElement.lang") == "en"
@@ -151,22 +152,26 @@ def test_japanese(browser, server):
 def test_errors_stand_at_their_fields(page, server):
     tab = page.tab
     assert tab.locator(".error:not(:empty)").count() == 0  # nobody has been in the form yet
+    assert page.button("Generate 2 takes").get_attribute("aria-disabled") == "true"
+    assert "choose an example" in tab.locator(".dock-why").inner_text()
+    page.prompt(1).fill("it rolls")
+    assert tab.locator(".dock-why").inner_text() == ""
     page.button("Generate 2 takes").click()
-    assert page.error("global") == "Say what stays the same: subject and place."
-    assert page.focused() == "What stays the same"  # the first that is wrong
-    assert page.error("events.1.prompt") == "Say what happens here, or remove this event."
+    assert page.error("global") == "Describe what stays the same: subject and place."
+    assert page.focused() == "Throughout"  # the first that is wrong
+    assert page.error("events.1.prompt") == "Describe what happens, or remove this event."
     page.write("a ball", "it rolls", "a unicorn comes")
     page.length(1).fill("0")
-    assert page.error("events.0.seconds") == "Give a number of seconds above 0."
+    assert page.error("events.0.seconds") == "Enter a number of seconds above 0."
     page.length(1).fill("1")
     said = page.error("events.1.prompt")  # what the server says of it
     assert said == "the model knows no unicorns. name another animal"
     page.prompt(2).fill("a horse comes")
     page.planned()
     assert tab.locator(".error:not(:empty)").count() == 0
-    tab.locator("summary").click()
+    tab.locator(".advanced summary").click()
     for label, value, field, words in (
-        ("Steps", "2.5", "settings.steps", "whole number from 1 to 1000"),
+        ("Steps", "2.5", "settings.steps", "integer from 1 to 1000"),
         ("Strength", "3", "settings.strength", "from 0 to 1"),
         ("Width in pixels", "64", "settings.size", "width and height"),
         ("Number of takes", "9", "takes", "from 1 to 4"),
@@ -184,12 +189,12 @@ def test_errors_stand_at_their_fields(page, server):
     page.seen("the queue is full. wait until a video is done").wait_for()
     server.full = False
     page.button("Generate 2 takes").click()
-    page.seen("Place 1 in the queue").wait_for()
+    page.seen("Position 1 in the queue").wait_for()
     assert len(server.videos) == 1
     page.go("#/")
     tab.get_by_role("radio", name="Product on a place").check()
     tab.get_by_label("Pace").fill("9")
-    assert page.error("variables.pace") == "Give a number from 0.5 to 4."
+    assert page.error("variables.pace") == "Enter a number from 0.5 to 4."
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
@@ -208,7 +213,8 @@ def test_nothing_that_axe_finds(browser, server, scheme):
                 (v["id"], n["html"], n["failureSummary"]) for v in found for n in v["nodes"]
             ] == [], what
 
-        page.tab.locator("summary").click()
+        page.tab.locator(".advanced summary").click()
+        page.prompt(1).fill("it rolls")
         page.button("Generate 2 takes").click()
         page.error("global")
         check("errors")

@@ -27,7 +27,7 @@ def test_from_opening_the_page_to_an_approved_take(browser, server):
         assert tab.get_by_label("Number of takes").input_value() == "2"
         page.button("Generate 2 takes").click()
 
-        page.seen("Place 1 in the queue").wait_for()
+        page.seen("Position 1 in the queue").wait_for()
         assert server.bodies[-1]["template"] == TEMPLATE["name"]
         server.advance(
             "v1",
@@ -42,7 +42,7 @@ def test_from_opening_the_page_to_an_approved_take(browser, server):
         assert "Take 1 of 2 · about 42 s left" in tab.locator(".progress-left").inner_text()
         assert tab.locator(".progress-side progress").evaluate("(p) => p.value") == 0.12
         server.advance("v1", preview="v1/videos/v1/preview?v=13")
-        tab.get_by_alt_text("Preview of the take that is being made").wait_for()
+        tab.get_by_alt_text("Preview of the take in progress").wait_for()
         page.until("document.querySelector('.progress img').naturalWidth === 64")
         server.advance("v1", done=1)
         page.until("document.querySelectorAll('video').length === 1")
@@ -63,7 +63,7 @@ def test_from_opening_the_page_to_an_approved_take(browser, server):
         assert server.videos["v1"]["variables"]["place"] == "sandy beach"
         page.button("Reject take A").click()
         page.until("window.heard.includes('Take A is rejected.')")
-        page.button("Take back the decision on take A").click()
+        page.button("Undo the decision on take A").click()
         page.button("Approve take A").wait_for()
         assert server.videos["v1"]["takes"][0]["verdict"] == "undecided"
 
@@ -78,7 +78,7 @@ def test_a_late_answer_does_not_undo_what_an_event_told(page, server):
     server.add(body)
     server.sends.clear()
     page.go("#/videos/v1")
-    page.seen("Place 1 in the queue").wait_for()
+    page.seen("Position 1 in the queue").wait_for()
     while not server.held:
         page.tab.wait_for_timeout(10)
     server.advance("v1", status="in_progress", place=0, phase="sampling", step=12, steps=50)
@@ -130,7 +130,7 @@ def test_a_video_asked_for_twice_is_made_once(page, server):
     page.button("Generate 2 takes").click()
     page.seen("The server does not answer.").wait_for()
     page.button("Generate 2 takes").click()
-    page.seen("Place 1 in the queue").wait_for()
+    page.seen("Position 1 in the queue").wait_for()
     assert list(server.videos) == ["v1"]
 
 
@@ -141,7 +141,7 @@ def test_words_that_are_cut_are_marked(page):
     mark = page.tab.locator(".event mark")
     mark.wait_for()
     assert mark.inner_text().split() == [f"word{i}" for i in range(21, 30)]
-    assert "the model does not see “word21" in page.tab.locator(".event .cut").first.inner_text()
+    assert "ignores “word21" in page.tab.locator(".event .cut").first.inner_text()
     page.prompt(1).fill("it rolls")
     page.planned()
     page.until("!document.querySelector('.event mark')")
@@ -184,8 +184,8 @@ def test_a_story_is_split(page):
     assert page.error("story").startswith("the story has one sentence")
     tab.get_by_label("Your story").fill("A red ball. It rolls. It rises. It grows.")
     page.button("Split into events").click()
-    page.seen("Split into 3 events; change them as you like.").wait_for()
-    assert tab.get_by_label("What stays the same").input_value() == "A red ball"
+    page.seen("Split into 3 events. Edit them as needed.").wait_for()
+    assert tab.get_by_label("Throughout").input_value() == "A red ball"
     assert page.prompt(3).input_value() == "It grows"
     page.planned()
 
@@ -194,14 +194,12 @@ def test_again_from_an_earlier_video(page, server):
     """Of a template with its variables; of a scenario with all that the form does not show."""
     example(server, settings={"steps": 20}, seed=7)
     page.go("#/videos/v1")
-    page.button("Again from this one").click()
+    page.button("Duplicate & edit").click()
     assert page.tab.get_by_role("radio", name="sandy beach").is_checked()
     assert page.tab.get_by_label("Steps", exact=True).input_value() == "20"
     page.button("Edit the prompts").click()
     assert page.prompt(2).input_value() == "the red ball grows"
-    assert (
-        page.tab.get_by_label("What stays the same").input_value() == "a red ball on a sandy beach"
-    )
+    assert page.tab.get_by_label("Throughout").input_value() == "a red ball on a sandy beach"
 
     events = [{"prompt": "it rolls", "frames": 12, "negative": "blur"}]
     sampler = {"name": "co_denoising", "steps": 30, "eta": 0.5}
@@ -209,7 +207,7 @@ def test_again_from_an_earlier_video(page, server):
     server.add({"scenario": scenario, "takes": 1, "seed": 3})
     server.finish("v2")
     page.go("#/videos/v2")
-    page.button("Again from this one").click()
+    page.button("Duplicate & edit").click()
     assert page.length(1).input_value() == "1.5"
     assert (
         "crossfade, sampler; settings of 1 event"
@@ -240,7 +238,7 @@ def test_again_from_a_record(page, tmp_path):
     assert page.tab.get_by_label("Steps", exact=True).input_value() == "9"
     record.write_text("[1, 2]")
     choose.set_input_files(record)
-    page.seen("This file is no record of a video").wait_for()
+    page.seen("This file is neither a video").wait_for()
 
 
 def test_history(page, server):
@@ -249,20 +247,20 @@ def test_history(page, server):
     server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1, "title": "Waiting one"})
     tab = page.tab
     page.go("#/videos")
-    page.seen("Waiting one").wait_for()
+    tab.locator(".queue").get_by_text("Waiting one").wait_for()
     assert tab.locator(".video-card").count() == 24
     assert tab.locator("#busy").inner_text() == "1"
-    page.button("Show older ones").click()
+    page.button("Show older videos").click()
     page.until("document.querySelectorAll('.video-card').length === 27")
     tab.get_by_label("Search titles and prompts").fill("number 7")
     page.until("document.querySelectorAll('.video-card').length === 1")
     tab.get_by_label("Search titles and prompts").fill("")
-    tab.get_by_role("radio", name="Waiting").check()
+    tab.get_by_role("radio", name="Queued").check()
     tab.locator(".history:not(:has(li + li))").get_by_text("Waiting one").wait_for()
     server.advance("v27", status="in_progress", place=0, phase="sampling", step=25, steps=50)
-    page.seen("Sampling: step 25 of 50").wait_for()
+    tab.locator(".history").get_by_text("Sampling: step 25 of 50").wait_for()
     tab.get_by_label("Search titles and prompts").fill("nowhere")
-    page.seen("Nothing fits. Try other words, or show all.").wait_for()
+    page.seen("No matches. Change the search or the filter.").wait_for()
 
 
 def test_cancel_and_template(page, server):
@@ -275,13 +273,13 @@ def test_cancel_and_template(page, server):
     tab.locator(".progress-words").get_by_text("Stopping").wait_for()
     assert page.button("Cancel").is_disabled()
     server.advance("v1", status="cancelled", phase=None, place=None)
-    page.seen("It was cancelled before it was done").wait_for()
+    page.seen("Cancelled before it was completed").wait_for()
 
     page.button("Save as template").click()
     name = tab.get_by_role("dialog").get_by_label("Name")
     name.fill("")
     page.button("Save").click()
-    assert page.error("name") == "Give the template a name."
+    assert page.error("name") == "Enter a name for the template."
     name.fill(TEMPLATE["name"])
     page.button("Save").click()
     page.until(
@@ -291,8 +289,8 @@ def test_cancel_and_template(page, server):
     page.button("Save").click()
     page.seen("Saved as template “Saved”.").wait_for()
     page.button("Delete").click()
-    page.button("Delete it").click()
-    page.seen("No video yet. The first one you make appears here.").wait_for()
+    page.button("Delete video").click()
+    page.seen("No videos yet. Videos you create appear here.").wait_for()
     assert server.videos == {}
     page.go("#/")
     tab.get_by_role("radio", name="Saved").wait_for()
@@ -301,7 +299,7 @@ def test_cancel_and_template(page, server):
 def test_while_the_model_is_loaded(browser, server):
     server.loading = True
     with Studio(browser, server.url) as page:
-        page.seen("The model is being loaded …").wait_for()
+        page.seen("Loading the model …").wait_for()
         server.loading = False
         page.button("Generate 2 takes").wait_for()
         assert page.tab.locator("#trouble").is_hidden()
@@ -311,7 +309,7 @@ def test_polling_where_events_do_not_come_through(browser, files):
     with FakeStudio(*files, events=False) as server, Studio(browser, server.url) as page:
         server.add({"template": TEMPLATE["name"], "variables": {}, "takes": 1})
         page.go("#/videos/v1")
-        page.seen("Place 1 in the queue").wait_for()
+        page.seen("Position 1 in the queue").wait_for()
         server.advance("v1", status="in_progress", place=0, phase="decoding")
         page.tab.locator(".progress-words").get_by_text("Decoding").wait_for()
         server.finish("v1")

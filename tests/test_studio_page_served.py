@@ -28,14 +28,14 @@ def test_from_opening_the_page_to_an_approved_video(tmp_path):
             page.until(f"!document.querySelector('dialog') || {answered}")
             assert tab.locator("dialog .error").all_inner_texts() == []
             page.seen("Saved as template “Beach”.").wait_for()
-            page.button("Again from this one").click()
+            page.button("Duplicate & edit").click()
             assert tab.get_by_role("radio", name="sandy beach").is_checked()
             assert tab.get_by_label("Steps", exact=True).input_value() == "3"
             tab.get_by_role("radio", name="Beach", exact=False).first.wait_for()
             page.button("Edit the prompts").click()
             page.prompt(1).fill("<b>the ball rests</b>")
             page.planned()
-            tab.get_by_label("Guidance").fill("2")
+            tab.get_by_label("Guidance (CFG) scale").fill("2")
             page.planned()
             page.go("#/videos")
             tab.get_by_text("1 approved").wait_for()

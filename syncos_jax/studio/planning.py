@@ -1,4 +1,4 @@
-"""What a video would take, quickly enough to stand beside a form that is being filled in."""
+"""The cost of a video, computed fast enough to update while a form is filled in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def plan(asked: VideoRequest) -> dict[str, Any]:
-    """What ``POST /v1/plan`` answers; nothing is compiled or run."""
+    """The response of ``POST /v1/plan``; nothing is compiled or run."""
     request, takes = asked.request, len(asked.seeds)
     speed = recall(timing_key(request))
     seconds = None

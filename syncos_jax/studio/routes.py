@@ -106,7 +106,13 @@ def templates(studio: StudioDep) -> Response:
 def save_template(body: TemplateBody, studio: StudioDep) -> Response:
     """Save a video's scenario as a template."""
     video = studio.find(body.video)
-    name = studio.templates.save(body.name, video.scenario, video.template, video.variables)
+    name = studio.templates.save(
+        body.name,
+        video.scenario,
+        video.template,
+        video.variables,
+        {variable.name: (variable.text, variable.description) for variable in body.variables},
+    )
     return JsonResponse({"name": name}, 201)
 
 

@@ -22,6 +22,7 @@ from syncos_jax.studio.schemas import (
     DeletedAnswer,
     ErrorAnswer,
     MoveBody,
+    ReportAnswer,
     Status,
     TakesBody,
     Verdict,
@@ -224,6 +225,15 @@ async def decision(id: Id, body: DecisionBody, studio: StudioDep) -> Response:
     """Approve or reject a take, undo that, or comment on it."""
     await run_in_threadpool(studio.decide, id, body)
     return await _video(studio, id)
+
+
+@router.get("/videos/{id}/report", response_model=ReportAnswer, responses=errors(404, 409, 429))
+async def report(id: Id, studio: StudioDep) -> Response:
+    """Metrics, warnings and stills of the completed takes; measured on the first request."""
+    video = await run_in_threadpool(studio.find, id)
+    done = [take.take for take in video.takes if take.status == "completed"]
+    await run_in_threadpool(studio.take_path, id, done[0] if done else 1)
+    return await studio.measuring.take(lambda: studio.reports.report(id))
 
 
 EVENTS: dict[int | str, dict[str, Any]] = {

@@ -237,6 +237,66 @@ class VideosAnswer(BaseModel):
     last_id: str | None
 
 
+class WarningAnswer(BaseModel):
+    """Something to look at in a take; `time` in seconds, null for the whole."""
+
+    kind: str
+    text: str
+    time: float | None
+
+
+class TakeWarnings(BaseModel):
+    """Warnings about a take."""
+
+    take: int
+    warnings: list[WarningAnswer]
+
+
+class MetricValue(BaseModel):
+    """A metric of one take, and whether it is the best of all."""
+
+    text: str
+    best: bool
+
+
+class MetricAnswer(BaseModel):
+    """A metric of all takes, in their order."""
+
+    label: str
+    help: str
+    values: list[MetricValue]
+
+
+class StillAnswer(BaseModel):
+    """A frame as a data URI; `time` in seconds."""
+
+    time: float
+    src: str
+
+
+class TakeStills(BaseModel):
+    """Stills of an event in one take; `reading` is what the tracker saw there."""
+
+    take: int
+    reading: str
+    stills: list[StillAnswer]
+
+
+class EventStills(BaseModel):
+    """Stills of an event in all takes."""
+
+    prompt: str
+    takes: list[TakeStills]
+
+
+class ReportAnswer(BaseModel):
+    """Metrics, warnings and stills of a video's completed takes."""
+
+    takes: list[TakeWarnings]
+    metrics: list[MetricAnswer]
+    events: list[EventStills]
+
+
 class DeletedAnswer(BaseModel):
     """A deleted video."""
 

@@ -31,6 +31,7 @@ from syncos_jax.studio.records import (
     QueueFull,
     Video,
 )
+from syncos_jax.studio.report import Reports
 from syncos_jax.studio.review.approvals import StaleError, add_entry, read_reviews
 from syncos_jax.studio.schemas import DecisionBody, VideoBody
 from syncos_jax.studio.settings import StudioSettings
@@ -82,7 +83,8 @@ class Studio:
             Worker(number, self.engine, self.jobs, self.events, self.folder / "videos")
             for number in range(settings.workers)
         ]
-        self.plans, self.stories = BoundedPool(), BoundedPool()
+        self.reports = Reports(self.folder / "videos")
+        self.plans, self.stories, self.measuring = BoundedPool(), BoundedPool(), BoundedPool()
         self._disk: tuple[float, int] = (-_DISK_SECONDS, 0)
         self._disk_lock = threading.Lock()
         self.stopping = False
@@ -222,6 +224,7 @@ class Studio:
             )
         shutil.rmtree(self.documents.folder(id), ignore_errors=True)
         self.documents.drop(id)
+        self.reports.drop(id)
         self._disk = (-_DISK_SECONDS, 0)
         self.events.publish(id)
 

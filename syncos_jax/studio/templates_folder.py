@@ -13,7 +13,7 @@ from syncos_jax.files.documents import read_text, to_text
 from syncos_jax.scenario.scenario import braces_doubled
 from syncos_jax.scenario.template import Template
 from syncos_jax.scenario.variables import MAX_PROMPT, Variable
-from syncos_jax.studio.api_errors import ApiError, Finding
+from syncos_jax.studio.api_errors import ApiError, Finding, finding
 
 BUILT_IN = Path(__file__).parent / "templates"
 MAX_SAVED = 500
@@ -92,6 +92,7 @@ class Templates:
         scenario: dict[str, Any],
         of: str | None = None,
         values: Mapping[str, Any] | None = None,
+        new: Mapping[str, tuple[str, str]] | None = None,
     ) -> str:
         """Writes a scenario as a template; returns its name. One that was made of a template, `of`
         with `values`, keeps its variables, with these as defaults.
@@ -118,10 +119,74 @@ class Templates:
         self._folder.mkdir(exist_ok=True)
         source = Template.from_file(files[of]) if of in files else None
         data = with_variables(source, scenario, values or {}) if source else None
+        if new:
+            data = _replace_words(data, scenario, new)
         text = to_text(_plain(data or braces_doubled(scenario)), ".yaml")
         with replacing(self._folder / f"{name}.yaml") as temporary:
             temporary.write_text(text, encoding="utf-8")
         return name
+
+
+def _replace_words(
+    data: dict[str, Any] | None, scenario: dict[str, Any], new: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:
+    """A template in which new variables replace words of the prompts.
+
+    Args:
+        data: the template so far; None for that of `scenario`.
+        scenario: the scenario of the video.
+        new: by name, the words that a variable replaces (its default) and its description.
+
+    Raises:
+        ApiError: words that occur in no prompt, a name that is taken or invalid.
+    """
+    template = dict(data) if data is not None else braces_doubled(scenario)
+    variables = dict(template.pop("variables", {}))
+    for name, (words, description) in new.items():
+        if not words or not name.isidentifier() or name in variables:
+            raise ApiError(
+                422,
+                Finding(
+                    f"{name[:60]!r} cannot be the name of a variable",
+                    "Use letters and digits, a new name for each",
+                    "variables",
+                ),
+            )
+        found = braces_doubled({"text": words})["text"]
+        changed = _with_words(template, found, "{" + name + "}")
+        if changed == template:
+            raise ApiError(
+                422,
+                Finding(
+                    f"no prompt contains {words[:60]!r}", "Use words from the prompts", "variables"
+                ),
+            )
+        template = changed
+        variables[name] = {
+            "default": words,
+            **({"description": description} if description else {}),
+        }
+    template = {"variables": variables, **template}
+    try:
+        Template.from_dict(template).fill()
+    except InputError as error:
+        raise ApiError(422, finding(error, "variables")) from error
+    return template
+
+
+def _with_words(data: dict[str, Any], words: str, replacement: str) -> dict[str, Any]:
+    """`data` with words of its prompts replaced."""
+
+    def replaced(text: Any) -> Any:
+        return text.replace(words, replacement) if isinstance(text, str) else text
+
+    keys = ("global", "negative", "prompt")
+    changed = {key: replaced(value) if key in keys else value for key, value in data.items()}
+    changed["events"] = [
+        {key: replaced(value) if key in keys else value for key, value in event.items()}
+        for event in data["events"]
+    ]
+    return changed
 
 
 def with_variables(

@@ -37,7 +37,7 @@ const path = (id) => `videos/${encodeURIComponent(id)}`;
 export const api = {
   model: () => ask("model"),
   templates: () => ask("templates").then((answer) => answer.items),
-  saveTemplate: (name, video) => ask("templates", { method: "POST", body: { name, video } }),
+  saveTemplate: (name, video, variables) => ask("templates", { method: "POST", body: { name, video, variables } }),
   plan: (body, signal) => ask("plan", { method: "POST", body, signal }),
   split: (story, events) => ask("split", { method: "POST", body: { story, events } }),
   make: (body, key) => ask("videos", { method: "POST", body, headers: { "Idempotency-Key": key } }),
@@ -45,6 +45,9 @@ export const api = {
   video: (id) => ask(path(id)),
   cancel: (id) => ask(`${path(id)}/cancel`, { method: "POST" }),
   remove: (id) => ask(path(id), { method: "DELETE" }),
+  report: (id) => ask(`${path(id)}/report`),
+  moreTakes: (id, count) => ask(`${path(id)}/takes`, { method: "POST", body: { count } }),
+  move: (id, place) => ask(`${path(id)}/place`, { method: "POST", body: { place } }),
   decide: (id, body) => ask(`${path(id)}/decision`, { method: "POST", body }),
 };
 

@@ -1,6 +1,6 @@
 /** Questions that stand before the page: a name for a template, whether to delete. */
 
-import { h, replace } from "./dom.js";
+import { h, replace, iconButton } from "./dom.js";
 import { t } from "./text.js";
 import { field, button, putErrors, errorsOf, sentence } from "./fields.js";
 
@@ -26,16 +26,46 @@ function ask({ title, note, content = null, look = "primary", label, submit }) {
   dialog.showModal();
 }
 
-/** `save(name)` keeps the template. */
+/** Rows of words and the variables that replace them: {element, values()}. */
+function variableRows() {
+  const list = h("div", { class: "variable-rows" });
+  const element = h("div", {}, list, button(t("template.add"), () => add(), { look: "quiet", picture: "plus" }));
+  function number() {
+    [...list.children].forEach((row, i) => {
+      const n = i + 1;
+      const [text, name] = row.querySelectorAll("input");
+      text.setAttribute("aria-label", t("template.text.name", { n }));
+      name.setAttribute("aria-label", t("template.variable.name", { n }));
+      row.querySelector("button").setAttribute("aria-label", t("template.remove", { n }));
+    });
+  }
+  function add() {
+    const input = (placeholder) => h("input", { type: "text", placeholder, maxlength: 100, autocomplete: "off" });
+    const row = h("div", { class: "row" }, input(t("template.text")), input(t("template.variable")), iconButton("remove", "", () => {
+      row.remove();
+      number();
+    }));
+    list.append(row);
+    number();
+    row.querySelector("input").focus();
+  }
+  const values = () => [...list.children].map((row) => [...row.querySelectorAll("input")].map((input) => input.value.trim()))
+    .filter(([text, name]) => text || name).map(([text, name]) => ({ text, name }));
+  return { element, values };
+}
+
+/** `save(name, variables)` keeps the template. */
 export function askTemplate(suggested, save) {
+  const rows = variableRows();
   const control = h("input", { type: "text", maxlength: 60, value: suggested, autocomplete: "off" });
   const submit = () => {
     const name = control.value.trim();
     if (!name) throw Object.assign(new Error(), { fields: [{ field: "name", message: t("wrong.name"), lang: "" }] });
-    return save(name);
+    return save(name, rows.values());
   };
   ask({ title: t("template.title"), note: t("template.note"), label: t("template.save"), submit,
-    content: field({ key: "name", label: t("template.name"), control }) });
+    content: h("div", { class: "fields" }, field({ key: "name", label: t("template.name"), control }),
+      h("div", { class: "field", "data-field": "variables" }, rows.element, h("p", { class: "error" }))) });
   control.focus();
 }
 

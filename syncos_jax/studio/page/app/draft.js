@@ -20,6 +20,10 @@ export function newDraft(model) {
   };
 }
 
+/** Nothing has been written or chosen yet. */
+export const isEmpty = (draft) =>
+  draft.start !== "template" && !draft.global.trim() && !draft.story.trim() && draft.events.every((event) => !event.prompt.trim());
+
 /** Takes a scenario apart, as it stands in a plan or in an earlier video. */
 export function withScenario(draft, scenario, model) {
   const { global = "", events = [], seed, size, negative = "", sampler, ...rest } = scenario;

@@ -110,7 +110,7 @@ export function eventCards({ draft, model, newEvent, onedit, touch }) {
         const { mark, cut } = cards.get(event);
         const words = planned?.[i]?.cut || "";
         mark(words);
-        replace(cut, words && t("event.cut", { words }));
+        replace(cut, words && t("event.cut", { n: i + 1, words, most: model.limits.prompt_tokens }), words && model.vocabulary && ` ${t("event.cut.unknown")}`);
       });
     },
   };
@@ -182,14 +182,16 @@ export function lengthBar(events, onpick = null) {
 }
 
 /** What a template makes: the same cards, to be read. */
-export function storyboard(global, events) {
+export function storyboard(global, events, { most = "", onchange = null } = {}) {
   return h("div", { class: "storyboard" },
     global && h("p", { class: "board-global" }, h("span", { class: "label" }, t("global.short")), global),
     h("ol", { class: "events read" }, events.map((event, i) => h("li", { class: "event", hue: hue(i, events.length) },
       h("div", { class: "event-side" }, h("span", { class: "number" }, i + 1)),
       h("div", { class: "event-body" }, h("p", { class: "board-prompt" }, marked(event)),
         h("p", { class: "board-length" }, seconds(event.seconds)),
-        event.cut && h("p", { class: "cut" }, t("event.cut", { words: event.cut })))))));
+        onchange && h("button", { type: "button", class: "quiet change", "aria-label": t("video.change", { n: i + 1 }),
+          title: t("video.change", { n: i + 1 }), onclick: () => onchange(i) }, icon("pen")),
+        event.cut && h("p", { class: "cut" }, t("event.cut", { n: i + 1, words: event.cut, most })))))));
 }
 
 function marked({ prompt, cut }) {

@@ -4,9 +4,9 @@ import { h, replace, announce } from "./dom.js";
 import { t } from "./text.js";
 import { api, newKey } from "./api.js";
 import * as drafts from "./draft.js";
-import { recordButton, startPicker, variablesForm, storyForm } from "./start.js";
+import { examplesRow, knownWords, recordButton, startPicker, variablesForm, storyForm } from "./start.js";
 import { eventCards, storyboard } from "./events.js";
-import { takesField, titleField, advanced } from "./settings.js";
+import { takesField, titleField, advanced, presetsRow } from "./settings.js";
 import { planDock } from "./plan.js";
 import { field, promptArea, putErrors, errorsOf, focusFirstError, sentence, button } from "./fields.js";
 import { keepAnswer } from "./store.js";
@@ -28,6 +28,7 @@ class MakeView {
     this.dock = planDock({
       model: this.model,
       bodyOf: () => (this.wrong().length ? null : drafts.body(this.draft)),
+      reasonOf: () => this.reason(),
       onplan: (plan, errors) => this.planned(plan, errors),
       onpick: (index) => this.cards?.focus(index),
       ongenerate: () => this.generate(),
@@ -49,6 +50,11 @@ class MakeView {
     return drafts.problems(this.draft, this.model, this.template);
   }
 
+  /** Why nothing can be generated yet; empty where it can. */
+  reason() {
+    return drafts.isEmpty(this.draft) ? t("plan.why.empty") : "";
+  }
+
   // -- what stands on the page -------------------------------------------------------------------
 
   build() {
@@ -56,6 +62,7 @@ class MakeView {
     replace(this.head, h("div", { class: "scenes-head" }, h("h1", { tabindex: "-1" }, t("make.title")),
       recordButton((record) => this.ofRecord(record), () => this.dock.complain(t("record.wrong")))),
     h("p", { class: "lead" }, t("make.lead")),
+      drafts.isEmpty(draft) && examplesRow((example) => this.ofExample(example)),
       startPicker(draft, studio.templates, (start, template) => this.begin(start, template)));
     this.buildColumns();
   }
@@ -68,6 +75,11 @@ class MakeView {
     const prompts = h("div", { class: "side prompts" }, isTemplate ? this.variables() : this.prompts());
     const output = h("section", { class: "side panel" }, h("h2", {}, t("make.output")),
       h("div", { class: "fields" }, takesField(draft, this.model, edit), titleField(draft, edit)),
+      presetsRow(this.model, (settings) => {
+        Object.assign(draft.settings, settings);
+        delete draft.rest.sampler;
+        this.buildColumns();
+      }),
       advanced(draft, this.model, { onedit: edit, negative: !isTemplate }));
     this.board = h("div", { class: "board" });
     this.right = h("section", { class: "scenes" });
@@ -96,7 +108,7 @@ class MakeView {
     prompt.append(this.globalCut);
     const story = draft.start === "story" && storyForm(draft, (changes) => this.edit(changes), (found) => this.split(found));
     return [story && h("section", { class: "panel" }, h("h2", {}, t("start.story")), story),
-      h("section", { class: "panel" }, prompt)];
+      h("section", { class: "panel" }, prompt, knownWords(this.model.vocabulary))];
   }
 
   events() {
@@ -121,6 +133,7 @@ class MakeView {
     if (start === "template") Object.assign(draft, drafts.ofTemplate(draft, template));
     else Object.assign(draft, { start, template: null });
     Object.assign(this, { touched: new Set(), everything: false, plan: null, refused: [], freely: false });
+    this.dock.bar([]); // never another story's lengths
     this.buildColumns();
   }
 
@@ -133,6 +146,12 @@ class MakeView {
     this.build();
     this.cards.focus(0);
     announce(t("board.edited"));
+  }
+
+  ofExample(example) {
+    this.ofRecord(example);
+    announce(t("example.used"));
+    this.dock.focus();
   }
 
   ofRecord({ scenario, seed }) {
@@ -196,7 +215,8 @@ class MakeView {
     const cut = plan?.events.map((event, i) => [event.cut, this.draft.events[i]?.prompt.toLowerCase()])
       .find(([words, own]) => words && !own?.includes(words.toLowerCase()) && text.includes(words.toLowerCase()));
     this.global.mark(cut ? cut[0] : "");
-    replace(this.globalCut, cut && t("event.cut", { words: cut[0] }));
+    const n = plan ? plan.events.findIndex((event) => event.cut === cut?.[0]) + 1 : 0;
+    replace(this.globalCut, cut && t("event.cut", { n, words: cut[0], most: this.model.limits.prompt_tokens }));
   }
 
   /** Errors at their fields; of those that nobody has been in yet, none before "Generate". */

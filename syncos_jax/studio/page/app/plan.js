@@ -1,7 +1,7 @@
 /** The plan at the foot of the form: lengths, windows, time, memory, and the button that starts it. */
 
 import { h, replace, announce, later } from "./dom.js";
-import { t, count, seconds, duration, bytes, number } from "./text.js";
+import { t, count, seconds, duration, bytes, money, number } from "./text.js";
 import { api } from "./api.js";
 import { button, errorsOf } from "./fields.js";
 import { lengthBar } from "./events.js";
@@ -12,16 +12,18 @@ const WAIT = 350;
  * `bodyOf()` is the body to plan, null where the page itself sees what is wrong. `onplan(plan,
  * errors)` gets what came. Returns {element, ask(), show(events), complain(text), busy(bool)}.
  */
-export function planDock({ model, bodyOf, onplan, onpick, ongenerate }) {
+export function planDock({ model, bodyOf, reasonOf, onplan, onpick, ongenerate }) {
   const bar = h("div", { class: "bar-box" });
   const windows = h("div", { class: "windows", "aria-hidden": "true" });
   const facts = h("dl", { class: "facts" });
   const words = h("p", { class: "dock-words", role: "alert" });
-  const generate = button("", ongenerate, { look: "primary big", picture: "play" });
+  const why = h("p", { class: "dock-why", id: "dock-why" });
+  const generate = button("", () => generate.getAttribute("aria-disabled") !== "true" && ongenerate(),
+    { look: "primary big", picture: "play", "aria-describedby": "dock-why" });
   const label = generate.querySelector("span");
   const element = h("section", { class: "dock", "aria-label": t("plan.title") },
     h("div", { class: "dock-inner" },
-      h("div", { class: "timeline" }, bar, windows), facts, h("div", { class: "dock-act" }, generate), words));
+      h("div", { class: "timeline" }, bar, windows), facts, h("div", { class: "dock-act" }, generate, why), words));
 
   let current = null; // the request that is under way
 
@@ -31,6 +33,7 @@ export function planDock({ model, bodyOf, onplan, onpick, ongenerate }) {
     if (!body) return show(null, []);
     const mine = (current = new AbortController());
     element.setAttribute("aria-busy", "true");
+    wait(t("plan.loading"));
     try {
       const plan = await api.plan(body, mine.signal);
       if (mine === current) show(plan, []);
@@ -40,8 +43,15 @@ export function planDock({ model, bodyOf, onplan, onpick, ongenerate }) {
     if (mine === current) element.removeAttribute("aria-busy");
   }
 
+  function wait(text) {
+    replace(facts, fact(t("plan.title"), text));
+    facts.classList.add("waiting");
+    replace(windows);
+  }
+
   function show(plan, errors) {
-    replace(facts, plan ? factsOf(plan, bodyOf()?.takes || 1) : fact(t("plan.title"), t("plan.waiting")));
+    if (plan) replace(facts, factsOf(plan, bodyOf()?.takes || 1, model));
+    else wait(errors.length ? "–" : t("plan.waiting"));
     facts.classList.toggle("waiting", !plan);
     drawWindows(windows, plan, model);
     onplan(plan, errors);
@@ -60,9 +70,19 @@ export function planDock({ model, bodyOf, onplan, onpick, ongenerate }) {
     speak();
   };
 
-  const ask = later(request, WAIT);
+  const askLater = later(request, WAIT);
+  /** Plan what the form holds now; until the answer comes, nothing of an earlier plan is shown. */
+  function ask() {
+    const reason = reasonOf();
+    generate.setAttribute("aria-disabled", String(Boolean(reason)));
+    why.textContent = reason;
+    wait(bodyOf() ? t("plan.loading") : t("plan.waiting"));
+    askLater();
+  }
+  ask.cancel = askLater.cancel;
   return {
     element, ask,
+    focus: () => generate.focus({ preventScroll: true }),
     stop() {
       ask.cancel();
       speak.cancel();
@@ -84,13 +104,15 @@ export function planDock({ model, bodyOf, onplan, onpick, ongenerate }) {
 
 const fact = (name, value, title = null) => h("div", { title }, h("dt", {}, name), h("dd", {}, value));
 
-function factsOf(plan, takes) {
+function factsOf(plan, takes, { devices, rate }) {
   const time = plan.estimated_seconds;
   const known = time !== null && time !== undefined;
   return [
     fact(t("plan.length"), seconds(plan.seconds), count("plan.frames", plan.frames)),
     fact(t("plan.windows.name"), number(plan.windows), count("plan.calls", plan.calls)),
     fact(takes > 1 ? count("plan.time.takes", takes) : t("plan.time"), known ? t("plan.about", { time: duration(time) }) : t("plan.unknown")),
+    known && fact(t("plan.cost"), rate ? money(time * devices * rate.per_hour / 3600, rate.currency) : t("plan.device", { n: number(time * devices / 60, 1) }),
+      t("plan.device", { n: number(time * devices / 60, 1) })),
     plan.memory_bytes ? fact(t("plan.memory"), bytes(plan.memory_bytes)) : null,
   ];
 }

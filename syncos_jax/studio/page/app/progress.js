@@ -26,7 +26,8 @@ export function stateText(video) {
 
 export function timeLeft(video) {
   const left = video.seconds_left;
-  return video.status === "in_progress" && left !== null && left !== undefined ? t("progress.left", { time: duration(left) }) : "";
+  const waits = ["loading", "compiling"].includes(video.phase); // nobody knows how long a compilation takes
+  return video.status === "in_progress" && !waits && left !== null && left !== undefined ? t("progress.left", { time: duration(left) }) : "";
 }
 
 /** "Take 1 of 2", of several. */
@@ -49,17 +50,22 @@ export function progressOf(video) {
 export function progressPanel(oncancel) {
   const words = h("p", { class: "progress-words" });
   const left = h("p", { class: "progress-left" });
+  const hint = h("p", { class: "progress-hint", hidden: true }, t("progress.compiling"));
   const bar = h("progress", { max: 1, "aria-label": t("progress.title") });
   const phases = h("ol", { class: "phases" });
   const image = h("img", { alt: t("progress.preview"), hidden: true });
   const waiting = h("div", { class: "pulse", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
   const cancel = h("button", { type: "button", class: "quiet on-dark", onclick: oncancel }, t("progress.cancel"));
   let said = "";
+  let [shown, elapsed] = [null, ""];
 
   function update(video) {
     words.textContent = stateText(video);
-    left.textContent = [whichTake(video), timeLeft(video)].filter(Boolean).join(" · ");
-    const part = share(video);
+    shown = video;
+    tick();
+    const waits = ["loading", "compiling"].includes(video.phase);
+    hint.hidden = video.phase !== "compiling";
+    const part = waits ? null : share(video);
     if (part === null) bar.removeAttribute("value");
     else bar.value = part;
     bar.hidden = video.status === "queued";
@@ -68,6 +74,7 @@ export function progressPanel(oncancel) {
       class: i < now ? "past" : i === now ? "now" : "", "aria-current": i === now ? "step" : null }, t(`phase.${phase}`))));
     phases.hidden = video.status !== "in_progress";
     if (video.preview && image.getAttribute("src") !== video.preview) image.src = video.preview;
+    screen.hidden = !video.preview && video.takes.some((take) => take.content); // the takes are on the stage
     image.hidden = !video.preview;
     waiting.hidden = Boolean(video.preview);
     cancel.disabled = video.status === "cancelling";
@@ -82,8 +89,15 @@ export function progressPanel(oncancel) {
     said = state;
   }
 
+  const screen = h("div", { class: "screen" }, image, waiting);
   const element = h("section", { class: "stage progress", "aria-label": t("progress.title") },
-    h("div", { class: "screen" }, image, waiting),
-    h("div", { class: "progress-side" }, words, left, bar, phases, cancel));
-  return { element, update };
+    screen, h("div", { class: "progress-side" }, words, left, bar, phases, hint, cancel));
+  /** The time that has passed goes on between the server's events. */
+  function tick() {
+    if (shown.status === "in_progress" && shown.started_at)
+      elapsed = t("progress.elapsed", { time: duration(Math.max(0, Date.now() / 1000 - shown.started_at)) });
+    left.textContent = [whichTake(shown), elapsed, timeLeft(shown)].filter(Boolean).join(" · ");
+  }
+  const clock = setInterval(() => (element.isConnected ? tick() : null), 1000);
+  return { element, update, stop: () => clearInterval(clock) };
 }

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { t, count, number } from "./text.js";
-import { field, stepper, numberInput } from "./fields.js";
+import { field, stepper, numberInput, button } from "./fields.js";
 
 export function takesField(draft, model, onedit) {
   return field({
@@ -12,6 +12,14 @@ export function takesField(draft, model, onedit) {
       oninput: (takes) => onedit({ takes: takes ?? NaN }),
     }),
   });
+}
+
+/** Named settings at one press; `onpreset(settings)`. */
+export function presetsRow(model, onpreset) {
+  if (!model.presets?.length) return null;
+  return h("div", { class: "presets", role: "group", "aria-label": t("presets.label") }, h("span", { class: "label" }, t("presets.label")),
+    h("div", { class: "choices" }, model.presets.map(({ name, settings }) =>
+      button(t(`preset.${name}`), () => onpreset(settings), { look: "preset" }))));
 }
 
 export function titleField(draft, onedit) {

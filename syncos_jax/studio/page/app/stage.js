@@ -46,12 +46,39 @@ class Stage {
     const rate = h("select", { "aria-label": t("stage.speed"), onchange: () => {
       for (const video of this.videos) video.playbackRate = Number(rate.value);
     } }, [0.25, 0.5, 1, 2].map((value) => h("option", { value, selected: value === 1 }, `${number(value)}×`)));
+    const wipe = this.videos.length > 1 && this.wipeControls();
     this.bar = lengthBar(this.events, (index) => this.go(index));
     return h("div", { class: "transport" },
       h("div", { class: "transport-line" }, this.play,
         iconButton("back", t("stage.back"), () => this.step(-1)), iconButton("forth", t("stage.forth"), () => this.step(1)),
-        this.clock, this.now, repeat, rate),
-      this.bar, this.slider);
+        this.clock, this.now, wipe && wipe.toggle, repeat, rate),
+      wipe && wipe.panel, this.bar, this.slider);
+  }
+
+  /** Two takes on top of each other, divided by a line that moves. */
+  wipeControls() {
+    const letters = [...this.screens.querySelectorAll(".letter")].map((node) => node.textContent);
+    const figures = [...this.screens.children];
+    const pick = (chosen) => h("select", { "aria-label": t("stage.wipe.takes"), onchange: () => show() },
+      letters.map((letter, i) => h("option", { value: i, selected: i === chosen }, letter)));
+    const [under, over] = [pick(0), pick(1)];
+    const line = h("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": t("stage.wipe.position"), oninput: () => show() });
+    const panel = h("div", { class: "wipe", hidden: true }, under, line, over);
+    const show = () => {
+      const on = !panel.hidden;
+      this.screens.classList.toggle("wiping", on);
+      this.screens.style.setProperty("--wipe", `${line.value}%`);
+      figures.forEach((figure, i) => {
+        figure.classList.toggle("under", on && i === Number(under.value));
+        figure.classList.toggle("over", on && i === Number(over.value) && over.value !== under.value);
+      });
+    };
+    const toggle = h("button", { type: "button", class: "quiet on-dark wipe-toggle", "aria-pressed": "false", onclick: () => {
+      panel.hidden = !panel.hidden;
+      toggle.setAttribute("aria-pressed", String(!panel.hidden));
+      show();
+    } }, t("stage.wipe"));
+    return { toggle, panel };
   }
 
   get lead() {

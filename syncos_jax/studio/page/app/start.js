@@ -1,7 +1,7 @@
 /** Where a video begins: empty, a story, or a template. And the form of a template's variables. */
 
 import { h, hue, replace, announce } from "./dom.js";
-import { t, count, number } from "./text.js";
+import { t, count, number, templateText } from "./text.js";
 import { api } from "./api.js";
 import { field, choices, numberInput, button, putErrors, errorsOf, focusFirstError } from "./fields.js";
 
@@ -18,8 +18,35 @@ export function startPicker(draft, templates, onchange) {
     h("legend", { class: "away" }, t("start.legend")),
     card("empty", null, t("start.empty"), t("start.empty.text"), sketch([1, 1])),
     card("story", null, t("start.story"), t("start.story.text"), sketch(null)),
-    templates.map((item) => card("template", item, item.name,
-      item.description || count("start.variables", item.variables.length), sketch([2, 1, 2, 1]))));
+    templates.map((item) => {
+      const { name, description } = templateText(item);
+      return card("template", item, name, description || count("start.variables", item.variables.length), sketch([2, 1, 2, 1]));
+    }));
+}
+
+/** Videos of the demo model that play; pressing one calls `onuse({scenario, seed})`. */
+export function examplesRow(onuse) {
+  const row = h("ul", { class: "examples" });
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  fetch("static/examples/examples.json").then((answer) => answer.json()).then((examples) =>
+    replace(row, examples.map(({ key, scenario, seed }) => {
+      const name = t(`example.${key}`);
+      const video = h("video", { src: `static/examples/${key}.mp4`, loop: true, playsinline: true, preload: "auto", tabindex: "-1", "aria-hidden": "true" });
+      video.muted = true;
+      if (!still) video.autoplay = true;
+      return h("li", {}, h("button", { type: "button", class: "example", "aria-label": t("example.use", { name }),
+        onmouseenter: () => video.play().catch(() => {}), onclick: () => onuse({ scenario, seed }) },
+      video, h("span", {}, name)));
+    }))).catch(() => {}); // the page works without examples
+  return h("section", { class: "examples-box", "aria-label": t("examples.title") },
+    h("div", { class: "scenes-head" }, h("h2", {}, t("examples.title")), h("p", { class: "note" }, t("examples.note"))), row);
+}
+
+/** The words a model was trained on, where they are few. */
+export function knownWords(vocabulary) {
+  if (!vocabulary) return null;
+  return h("details", { class: "known" }, h("summary", {}, t("known.title")), h("dl", {},
+    Object.entries(vocabulary).map(([kind, list]) => h("div", {}, h("dt", {}, t(`known.${kind}`)), h("dd", { lang: "en" }, list.join(", "))))));
 }
 
 /** Opens a record, or a scenario as JSON, from the reader's disk; nothing is sent anywhere. */
@@ -57,12 +84,15 @@ function sketch(lengths) {
 
 /** One field for each variable; `onchange(name, value)`. */
 export function variablesForm(template, values, onchange) {
-  return h("div", { class: "fields" }, template.variables.map((v) => variableField(v, values[v.name], onchange)));
+  const { variables } = templateText(template);
+  return h("div", { class: "fields" }, template.variables.map((v) => {
+    const [label, description] = variables[v.name] || [v.name.replaceAll("_", " "), v.description];
+    return variableField({ ...v, description }, label, values[v.name], onchange);
+  }));
 }
 
-function variableField(variable, value, onchange) {
+function variableField(variable, label, value, onchange) {
   const { name, kind, description, choices: allowed } = variable;
-  const label = name.replaceAll("_", " ");
   const common = { key: `variables.${name}`, label: label[0].toUpperCase() + label.slice(1) };
   const hint = [description && sentenceCase(description), limits(variable)].filter(Boolean).join(" ");
   if (kind === "choice" && allowed.length <= 4 && allowed.join("").length <= 60)

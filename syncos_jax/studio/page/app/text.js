@@ -4,6 +4,7 @@ export const LANGUAGES = ["en", "ja"];
 const KEPT = "syncos.language";
 
 let words = {};
+let templates = {}; // built-in templates in the reader's language
 let chosen = "en";
 
 /** The language that was chosen here before, else the first of the browser's that there is. */
@@ -16,6 +17,7 @@ export function preferred() {
 export async function useLanguage(language, keep = false) {
   const answer = await fetch(`static/texts/${language}.json`);
   words = await answer.json();
+  templates = language === "en" ? {} : await (await fetch(`static/templates/${language}.json`)).json();
   chosen = language;
   if (keep) localStorage.setItem(KEPT, language);
   document.documentElement.lang = language;
@@ -30,6 +32,13 @@ export function t(key, values = {}) {
   if (text === undefined) throw new Error(`no text for ${key}`);
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
+
+/** Name, description and variables (name: [label, description]) of a template, as people read them. */
+export const templateText = (template) => ({ name: template.name, description: template.description, variables: {}, ...templates[template.name] });
+
+/** A price in the team's currency. */
+export const money = (amount, currency) =>
+  new Intl.NumberFormat(chosen, { style: "currency", currency }).format(amount);
 
 /** The text of a number of things: KEY.one or KEY.other, with {n}. */
 export function count(key, n, values = {}) {

@@ -1,7 +1,7 @@
 /** One video: how far it is, then its takes side by side, to be judged; and what to make of it. */
 
 import { h, replace, announce } from "./dom.js";
-import { t, count, seconds, moment, number } from "./text.js";
+import { t, count, seconds, moment, money, number } from "./text.js";
 import { api } from "./api.js";
 import { button, errorsOf, sentence } from "./fields.js";
 import { askDelete, askTemplate } from "./dialogs.js";
@@ -10,7 +10,8 @@ import { progressPanel, statusChip } from "./progress.js";
 import { stage } from "./stage.js";
 import { nameField, takeCard } from "./decide.js";
 import { storyboard } from "./events.js";
-import { ofVideo } from "./draft.js";
+import { newDraft, ofVideo, withScenario } from "./draft.js";
+import { reportPanel } from "./report.js";
 import { titleOf } from "./videos.js";
 
 export function videoView(studio, id) {
@@ -27,11 +28,12 @@ class VideoView {
     this.trouble = h("p", { class: "error", role: "alert" });
     this.screen = h("div", {});
     this.review = h("div", {});
+    this.measured = h("div", {});
     this.what = h("div", {});
     this.element = h("div", { class: "video" },
       h("p", { class: "crumb" }, h("a", { href: "#/videos" }, `← ${t("nav.videos")}`)),
       h("div", { class: "video-head" }, h("div", {}, this.heading, this.facts), this.actions),
-      this.trouble, this.screen, this.review, this.what);
+      this.trouble, h("div", { class: "watch" }, this.screen, this.review), this.measured, this.what);
     this.ending = listen((video) => video.id === id && this.show(video));
     this.load();
   }
@@ -39,6 +41,7 @@ class VideoView {
   leave() {
     this.ending();
     this.stage?.stop();
+    this.panel?.stop();
   }
 
   async load() {
@@ -73,7 +76,10 @@ class VideoView {
     this.heading.textContent = titleOf(video);
     document.title = `${titleOf(video)} · SynCoS Studio`;
     const length = this.events.reduce((sum, event) => sum + event.seconds, 0);
-    const facts = [moment(video.created_at), seconds(length), count("takes.count", video.takes.length), video.template];
+    const { rate } = this.studio.model;
+    const cost = video.device_minutes > 0 && (rate ? money(video.device_minutes * rate.per_hour / 60, rate.currency)
+      : t("video.cost", { minutes: number(video.device_minutes, 1) }));
+    const facts = [moment(video.created_at), seconds(length), count("takes.count", video.takes.length), video.template, cost];
     replace(this.facts, statusChip(video), facts.filter(Boolean).join(" · "));
     this.showScreen(video);
     this.showTakes(video);
@@ -86,7 +92,10 @@ class VideoView {
     const done = video.takes.filter((take) => take.content);
     const ready = done.map((take) => take.content).join(" ");
     if (isOpen(video) && !this.panel) this.panel = progressPanel(() => this.cancel());
-    if (!isOpen(video)) this.panel = null;
+    if (!isOpen(video)) {
+      this.panel?.stop();
+      this.panel = null;
+    }
     this.panel?.update(video);
     if (ready !== this.ready) {
       this.stage?.stop();
@@ -111,14 +120,29 @@ class VideoView {
     if (done && !this.cards.size) {
       this.name = nameField();
       const row = h("div", { class: "takes" }, video.takes.map((take) => {
-        const card = takeCard(video, take, this.name);
-        this.cards.set(take.take, card);
-        return card.element;
+        return this.addCard(video, take);
       }));
+      this.row = row;
+      replace(this.measured, reportPanel(this.id, (time) => this.seek(time)));
       replace(this.review, h("section", { class: "review", "aria-label": t("decide.title") },
         h("div", { class: "review-head" }, h("h2", {}, t("decide.title")), h("div", { class: "by" }, this.name.element)), row));
     }
-    for (const take of video.takes) this.cards.get(take.take)?.update(take);
+    for (const take of video.takes) {
+      if (done && !this.cards.has(take.take)) this.row.append(this.addCard(video, take));
+      this.cards.get(take.take)?.update(take);
+    }
+  }
+
+  addCard(video, take) {
+    const card = takeCard(video, take, this.name, { timeOf: () => this.stage?.time ?? 0, onseek: (time) => this.seek(time) });
+    this.cards.set(take.take, card);
+    return card.element;
+  }
+
+  seek(time) {
+    this.stage?.pause();
+    this.stage?.seek(time);
+    this.stage?.element.scrollIntoView({ block: "nearest" });
   }
 
   showWhat(video) {
@@ -131,19 +155,22 @@ class VideoView {
       video.scenario?.negative && [t("advanced.negative"), video.scenario.negative],
     ].filter(Boolean);
     replace(this.what, h("section", { class: "what" }, h("h2", {}, t("video.what")),
-      h("div", { class: "what-columns" }, storyboard(video.scenario?.global, this.events),
+      h("div", { class: "what-columns" }, storyboard(video.scenario?.global, this.events, { onchange: (index) => this.change(index) }),
         rows.length ? h("dl", { class: "settings" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))) : null)));
   }
 
   // -- what is done with it ----------------------------------------------------------------------
 
   showActions(video) {
-    if (this.actions.dataset.status === video.status) return;
-    this.actions.dataset.status = video.status;
-    const again = button(t("video.again"), () => this.again(), { look: isOpen(video) ? "secondary" : "primary", picture: "again" });
+    const state = `${video.status} ${video.takes.length}`;
+    if (this.actions.dataset.state === state) return;
+    this.actions.dataset.state = state;
+    const more = video.status === "completed" && video.takes.length < this.studio.model.limits.takes
+      && button(t("video.more"), () => this.more(), { look: "secondary", picture: "plus" });
+    const again = button(t("video.again"), () => this.again(), { look: "secondary", picture: "again" });
     const save = button(t("video.template"), () => this.saveTemplate(), { look: "secondary", picture: "keep" });
     const gone = !isOpen(video) && button(t("delete.ask"), () => this.forget(), { look: "quiet" });
-    replace(this.actions, gone, save, again);
+    replace(this.actions, gone, save, more, again);
   }
 
   again() {
@@ -151,6 +178,26 @@ class VideoView {
     studio.draft = ofVideo(video, studio.model, studio.templates);
     studio.go("#/");
     announce(t("video.again.done"));
+  }
+
+  async more() {
+    try {
+      await keepAnswer(api.moreTakes(this.id, 1));
+      announce(t("video.more.done"));
+    } catch (error) {
+      this.complain(error);
+    }
+  }
+
+  /** The same seed and settings with another prompt for one event. */
+  change(index) {
+    const { studio, video } = this;
+    const draft = withScenario(newDraft(studio.model), video.scenario, studio.model);
+    const liked = video.takes.find((take) => take.verdict === "approved") || video.takes[0];
+    studio.draft = Object.assign(draft, { takes: 1, seed: liked?.seed ?? video.seed, title: video.title || "" });
+    studio.go("#/");
+    document.querySelector(`[data-field="events.${index}.prompt"] textarea`)?.focus();
+    announce(t("video.change.done", { n: index + 1 }));
   }
 
   async cancel() {
@@ -164,8 +211,8 @@ class VideoView {
   saveTemplate() {
     const { studio, video } = this;
     this.saved ??= this.facts.parentElement.appendChild(h("p", { class: "saved", role: "status" }));
-    askTemplate(video.template ? "" : (video.title || "").slice(0, 60), async (wanted) => {
-      const { name } = await api.saveTemplate(wanted, this.id);
+    askTemplate(video.template ? "" : (video.title || "").slice(0, 60), async (wanted, variables) => {
+      const { name } = await api.saveTemplate(wanted, this.id, variables);
       studio.templates = await api.templates();
       this.trouble.textContent = "";
       replace(this.saved, t("template.saved", { name }));

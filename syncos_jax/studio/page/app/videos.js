@@ -6,13 +6,14 @@ import { api } from "./api.js";
 import { choices, errorsOf, sentence, button } from "./fields.js";
 import { keepAnswer, listen } from "./store.js";
 import { progressOf, statusChip } from "./progress.js";
+import { queuePanel } from "./queue.js";
 
 const PAGE = 24;
 const FILTERS = ["", "in_progress", "queued", "completed", "failed", "cancelled"];
 
 export function videosView(studio) {
   const cards = new Map();
-  let [status, search, next] = ["", "", null];
+  let [status, review, search, next] = ["", "", "", null];
   const grid = h("ul", { class: "history" });
   const note = h("p", { class: "note", role: "status" });
   const more = button(t("history.more"), () => load(true), { look: "secondary", hidden: true });
@@ -27,11 +28,17 @@ export function videosView(studio) {
       load();
     }));
 
+  const reviews = h("select", { "aria-label": t("history.review"), onchange: () => {
+    review = reviews.value;
+    load();
+  } }, h("option", { value: "" }, t("history.review.all")),
+  ["approved", "rejected", "undecided"].map((value) => h("option", { value }, t(`verdict.${value}`))));
+
   let asked = 0;
   async function load(further = false) {
     const mine = ++asked;
     search = find.value.trim();
-    const query = { limit: PAGE, ...(status && { status }), ...(search && { search }), ...(further && next && { after: next }) };
+    const query = { limit: PAGE, ...(status && { status }), ...(review && { review }), ...(search && { search }), ...(further && next && { after: next }) };
     try {
       const answer = await keepAnswer(api.videos(query));
       if (mine !== asked) return;
@@ -42,7 +49,7 @@ export function videosView(studio) {
       for (const video of answer.data) grid.append(card(video));
       next = answer.has_more ? answer.last_id : null;
       more.hidden = !next;
-      const none = status || search ? t("history.nothing") : t("history.empty");
+      const none = status || review || search ? t("history.nothing") : t("history.empty");
       replace(note, cards.size ? "" : none);
       if (search || status) announce(count("history.found", cards.size));
     } catch (error) {
@@ -58,7 +65,7 @@ export function videosView(studio) {
 
   const stop = listen((video, before) => {
     if (cards.has(video.id)) update(cards.get(video.id), video);
-    else if (!before && !search && (!status || status === video.status)) {
+    else if (!before && !search && !review && (!status || status === video.status)) {
       grid.prepend(card(video));
       replace(note);
     }
@@ -71,13 +78,18 @@ export function videosView(studio) {
     if (focused) item.querySelector("a").focus({ preventScroll: true });
   }
 
+  const queue = queuePanel((error) => replace(note, errorsOf(error).map(sentence).join(" ")));
   load();
   return {
-    title: t("nav.videos"), leave: stop,
+    title: t("nav.videos"),
+    leave() {
+      stop();
+      queue.stop();
+    },
     element: h("div", { class: "videos" },
       h("div", { class: "videos-head" }, h("h1", { tabindex: "-1" }, t("history.title")),
-        h("div", { class: "finders" }, find, filter)),
-      note, grid, more),
+        h("div", { class: "finders" }, find, reviews, filter)),
+      queue.element, note, grid, more),
   };
 }
 
