@@ -195,8 +195,9 @@ class VideoView {
     const draft = withScenario(newDraft(studio.model), video.scenario, studio.model);
     const liked = video.takes.find((take) => take.verdict === "approved") || video.takes[0];
     studio.draft = Object.assign(draft, { takes: 1, seed: liked?.seed ?? video.seed, title: video.title || "" });
+    const focus = () => document.querySelector(`[data-field="events.${index}.prompt"] textarea`)?.focus();
+    addEventListener("hashchange", focus, { once: true }); // after the view has changed
     studio.go("#/");
-    document.querySelector(`[data-field="events.${index}.prompt"] textarea`)?.focus();
     announce(t("video.change.done", { n: index + 1 }));
   }
 
