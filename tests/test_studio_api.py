@@ -398,3 +398,47 @@ def test_a_dead_worker_is_reported(served, monkeypatch):
     monkeypatch.setattr(type(served.studio.workers[0]), "is_alive", lambda self: False)
     answer = served.client.get("/healthz")
     assert (answer.status_code, answer.json()) == (503, {"status": "failed"})
+
+
+def test_metrics_warnings_and_stills_of_the_takes(served):
+    id = served.until(served.make(takes=2)["id"], "completed")["id"]
+    found = served.client.get(f"/v1/videos/{id}/report").json()
+    assert [take["take"] for take in found["takes"]] == [1, 2]
+    assert {row["label"] for row in found["metrics"]} >= {"Subject consistency", "Warnings"}
+    assert [event["prompt"] for event in found["events"]] == ["sleeps", "wakes"]
+    still = found["events"][1]["takes"][1]["stills"][0]
+    assert still["time"] == 2.0 and still["src"].startswith("data:image/jpeg")
+    waiting = served.make(settings={"steps": 60, "strength": 0.0})["id"]
+    error(served.client.get(f"/v1/videos/{waiting}/report"), 409)
+    served.client.post(f"/v1/videos/{waiting}/cancel")
+
+
+def test_a_template_with_new_variables(served):
+    id = served.make()["id"]
+    variables = [{"name": "animal", "text": "cat", "description": "who it is about"}]
+    body = {"name": "Animals", "video": id, "variables": variables}
+    assert served.client.post("/v1/templates", json=body).status_code == 201
+    items = served.client.get("/v1/templates").json()["items"]
+    found = next(item for item in items if item["name"] == "Animals")
+    assert [(v["name"], v["default"], v["description"]) for v in found["variables"]] == [
+        ("animal", "cat", "who it is about")
+    ]
+    plan = {"template": "Animals", "variables": {"animal": "dog"}}
+    answer = served.client.post("/v1/plan", json=plan).json()
+    assert answer["scenario"]["global"] == "a dog in a kitchen"
+    for wrong in ({"name": "animal", "text": "unicorn"}, {"name": "a b", "text": "cat"}):
+        refused = served.client.post(
+            "/v1/templates", json={"name": "Other", "video": id, "variables": [wrong]}
+        )
+        assert error(refused, 422)["field"] == "variables"
+
+
+def test_costs_follow_the_teams_rate(tmp_path):
+    with serving(tmp_path / "studio", rate=2.5, currency="USD") as served:
+        model = served.client.get("/v1/model").json()
+        assert model["rate"] == {"per_hour": 2.5, "currency": "USD"} and model["devices"] >= 1
+        assert [preset["name"] for preset in model["presets"]] == [
+            "published",
+            "fast",
+            "four_steps",
+        ]
