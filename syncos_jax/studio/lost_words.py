@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ _tokenizing = threading.Lock()
 
 
 def lost_words(model: Model, scenario: Scenario) -> tuple[str | None, ...]:
-    """Of each event, the words that the text encoder does not see; None where it sees them all.
+    """Per event, the words of its prompt beyond the text encoder's limit; None if there are none.
 
-    Raises InputError where two prompts are the same to it.
+    Raises:
+        InputError: the text encoder cannot tell two prompts apart.
     """
     texts = [*scenario.prompts(), *scenario.negatives()]
     texts += [scenario.text(override.prompt) for override in scenario.overrides]
@@ -38,16 +39,31 @@ def lost_words(model: Model, scenario: Scenario) -> tuple[str | None, ...]:
         read(unique)
         lost: dict[str, str | None] = {}
         for text in unique[: len(set(scenario.prompts()))]:
-            with _warnings("syncos_jax.models") as found:
-                read([text])
-            said = found[0].args if found else None
-            lost[text] = str(said[-1]) if isinstance(said, tuple) and said else None
+            lost[text] = _cut_words(text, read)
     return tuple(lost[text] for text in scenario.prompts())
+
+
+def _cut_words(text: str, read: Callable[[list[str]], None]) -> str | None:
+    """The whole words of a text from the first that does not fit; None if all fit."""
+    words = text.split()
+
+    def fits(count: int) -> bool:
+        with _warnings("syncos_jax.models") as found:
+            read([" ".join(words[:count])])
+        return not found
+
+    if fits(len(words)):
+        return None
+    least, most = 0, len(words)  # `least` words fit, `most` do not
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if fits(middle) else (least, middle)
+    return " ".join(words[least:])
 
 
 @contextmanager
 def _warnings(name: str) -> Iterator[list[logging.LogRecord]]:
-    """Collects what a logger and those below it warn of, in this thread."""
+    """Collect the warnings of a logger and those below it, in this thread."""
     records: list[logging.LogRecord] = []
     thread = threading.get_ident()
 
