@@ -42,7 +42,7 @@ STRANGE = {
     "refused": (b"Access to model x is restricted.", "a server's message"),
     "zeros": (bytes(5000), "nothing but zeros"),
     "text": ("höhe, breite\n".encode() * 99, "is a text file"),
-    "gguf": (b"GGUF\x03\0\0\0" + bytes(99), "GGUF file"),
+    "gguf": (b"GGUF\x03\0\0\0" + b"\xff" * 99, "damaged or truncated GGUF file"),
     "gzip": (b"\x1f\x8b\x08" + bytes(99), "gzip archive; unpack it"),
     "tar": (tar_of("model.ckpt"), "tar archive; unpack it"),
     "old torch": (tar_of("sys_info"), "tar format of PyTorch before 0.1.10"),
@@ -79,10 +79,12 @@ def test_float8(tmp_path, kind, suffix):
 QUANTISED = ["a.weight.absmax", "a.SCB", "a.qweight", "a.weight.quant_state.bitsandbytes__nf4"]
 
 
-@pytest.mark.parametrize("name", [*QUANTISED, "a.weight_scale", "scaled_fp8"])
+@pytest.mark.parametrize("name", QUANTISED)
 def test_quantised_weights_are_refused_as_such(tmp_path, name):
     save_file({**state(), name: torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=f"are quantised .{name}"):
+    with pytest.raises(
+        InputError, match=f"quantised in a format that is not supported .tensor {name}"
+    ):
         open_folder(tmp_path)
 
 

@@ -12,6 +12,7 @@ from syncos_jax.errors import Argument, InputError
 from syncos_jax.models.animatediff.family import AnimateDiffConfig
 from syncos_jax.models.animatediff.unet import MotionUNetConfig
 from syncos_jax.weights_convert import diffusers_tables as tables
+from syncos_jax.weights_convert import lvdm_tables, stable_diffusion
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
     read_json,
@@ -22,7 +23,7 @@ from syncos_jax.weights_convert.diffusers_config import (
     vae_config,
 )
 from syncos_jax.weights_convert.stored import Tensors
-from syncos_jax.weights_convert.table import Kind, Row, Table
+from syncos_jax.weights_convert.table import AnyTable, Kind, Row, Table
 from syncos_jax.weights_convert.weight_files import open_file, open_folder
 
 UNET_CLASSES = ("UNet2DConditionModel", "UNetMotionModel")
@@ -110,11 +111,11 @@ def open_model(folder: Path, motion: Path | None = None, only: str | None = None
     adapter, tensors = _adapter(motion)
     whole = unet.get("_class_name") == "UNetMotionModel"
     if whole == (motion is not None):
-        motion = Argument("motion")
+        argument = Argument("motion")
         raise InputError(
             "its UNet already has motion modules" if whole else "its UNet has no motion modules",
             place=folder,
-            remedy=("omit ", motion) if whole else ("pass a motion adapter as ", motion),
+            remedy=("omit ", argument) if whole else ("pass a motion adapter as ", argument),
         )
     parts: dict[str, Part] = {}
     of_parts = {"unet": UNET, "vae": tables.VAE, "text_encoder": tables.CLIP_TEXT}
@@ -123,21 +124,89 @@ def open_model(folder: Path, motion: Path | None = None, only: str | None = None
         if name == "unet":
             held = {**held, **tensors}
         parts[name] = Part(str(folder / name), held, of_parts[name])
-    config, notes = _config(folder, unet, adapter, whole)
+    config, notes = _config(folder, unet, adapter, whole, motion)
     tokenizer = folder / "tokenizer"
     return Checkpoint(config, parts, tokenizer if tokenizer.is_dir() else None, tuple(notes))
 
 
+def open_checkpoint(path: Path, motion: Path, only: str | None = None) -> Checkpoint:
+    """Opens Stable Diffusion 1.5 as one file, with a motion module; arguments and errors as
+    `open_model`."""
+    if only is not None and only not in AnimateDiffConfig.networks:
+        known = ", ".join(AnimateDiffConfig.networks)
+        raise InputError(argument="only", expected=f"one of {known} for AnimateDiff", value=only)
+    where = str(path)
+    held = stable_diffusion.networks(path)
+    adapter, motions = _adapter(motion)
+    unet = stable_diffusion.unet_settings(held["unet"], where)
+    vae = stable_diffusion.vae_sizes(held["vae"], where)
+    schedule, notes = schedule_settings(_schedule_of(motion))
+    sizes = unet_config(unet, adapter)
+    window = min(DEFAULTS["window"], sizes.positions)
+    config = AnimateDiffConfig(
+        **{
+            "name": path.stem,
+            "source": where,
+            **DEFAULTS,
+            "window": window,
+            "stride": max(1, window // 4),
+            "unet": sizes,
+            "vae": vae,
+            "text": stable_diffusion.text_sizes(held["text_encoder"], where),
+            "schedule": schedule,
+            **_sampling(motion, schedule),
+            "latent_scale": 0.18215,
+        }
+    )
+    of_parts: dict[str, AnyTable] = {
+        "unet": UNET,
+        "vae": lvdm_tables.vae_table(vae),
+        "text_encoder": tables.CLIP_TEXT,
+    }
+    held["unet"] |= motions
+    wanted = AnimateDiffConfig.networks if only is None else (only,)
+    parts = {name: Part(f"{path} ({name})", held[name], of_parts[name]) for name in wanted}
+    return Checkpoint(config, parts, warnings=tuple(notes))
+
+
+_DISTILLED = re.compile(r"lightning[_-]?(\d+)[_-]?step", re.IGNORECASE)
+
+
+def _schedule_of(motion: Path | None) -> dict[str, Any]:
+    """The scheduler of a motion module: of AnimateDiff-Lightning's, trailing timesteps."""
+    if motion is not None and _DISTILLED.search(motion.name):
+        lightning = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}
+        kept = ("beta_schedule", "beta_start", "beta_end")
+        return {**lightning, **{name: SCHEDULER[name] for name in kept}}
+    return SCHEDULER
+
+
+def _sampling(motion: Path | None, schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps, guidance and solver that a distilled motion module is meant for; empty for others."""
+    match = None if motion is None else _DISTILLED.search(motion.name)
+    if match is None:
+        return {}
+    return {
+        "steps": max(2, int(match[1])),
+        "guidance": 1.0,
+        **solver_settings(_schedule_of(motion), schedule),
+    }
+
+
 def _config(
-    folder: Path, unet: Mapping[str, Any], adapter: Mapping[str, Any], whole: bool
+    folder: Path,
+    unet: Mapping[str, Any],
+    adapter: Mapping[str, Any],
+    whole: bool,
+    motion: Path | None = None,
 ) -> tuple[AnimateDiffConfig, list[str]]:
     sizes = unet_config(unet, adapter)
     vae = vae_config(read_json(folder / "vae" / "config.json"))
-    scheduler: Mapping[str, Any] = SCHEDULER
+    scheduler: Mapping[str, Any] = _schedule_of(motion)
     notes: list[str] = []
     if whole:
         scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    else:
+    elif scheduler is SCHEDULER:
         notes.append("sampled with DDIM and linear betas, as motion adapters are trained")
     schedule, said = schedule_settings(scheduler)
     notes += said
@@ -157,6 +226,7 @@ def _config(
             "text": text_config(read_json(folder / "text_encoder" / "config.json")),
             "schedule": schedule,
             **solver_settings(scheduler, schedule),
+            **_sampling(motion, schedule),
             "latent_scale": read_json(folder / "vae" / "config.json").get(
                 "scaling_factor", 0.18215
             ),

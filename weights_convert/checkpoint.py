@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.weights_convert.stored import LazyTensor
+from syncos_jax.weights_convert.stored import AnyTensor
 from syncos_jax.weights_convert.table import AnyTable
 
 
@@ -20,12 +20,14 @@ class Part:
         tensors: by the name that the table knows.
         table: where they go.
         names: tables of other checkpoints of the network, whose names a LoRA's layers may have.
+        metadata: of the file.
     """
 
     where: str
-    tensors: Mapping[str, LazyTensor]
+    tensors: Mapping[str, AnyTensor]
     table: AnyTable
     names: tuple[AnyTable, ...] = ()
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

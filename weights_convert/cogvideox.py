@@ -18,8 +18,10 @@ from syncos_jax.weights_convert.diffusers_config import (
     schedule_settings,
     solver_settings,
 )
+from syncos_jax.weights_convert.recognise import find_network
+from syncos_jax.weights_convert.state_dict import Choice
 from syncos_jax.weights_convert.stored import Tensors
-from syncos_jax.weights_convert.t5 import t5_config, t5_table
+from syncos_jax.weights_convert.t5 import from_llama, t5_config, t5_config_of, t5_table
 from syncos_jax.weights_convert.weight_files import open_folder
 
 CLASSES = ("CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX")
@@ -84,6 +86,47 @@ def open_model(folder: Path, only: str | None = None) -> Checkpoint:
     config = _config(folder, sizes, scheduler, _json_if(folder / "syncos.json"))
     _check(config, parts)
     return Checkpoint(config, parts, tokenizer if tokenizer.is_dir() else None)
+
+
+def open_files(places: Mapping[str, Path], choice: Choice | None = None) -> Checkpoint:
+    """Opens a model of which each network lies in a folder of its own with its ``config.json``, or
+    in a file next to it; a text encoder needs none.
+
+    Args:
+        places: by the network's name.
+        choice: of several sets of weights in a file, which one.
+
+    Raises:
+        InputError: as `open_model`.
+    """
+    parts: dict[str, Part] = {}
+    sizes: dict[str, Any] = {
+        "transformer": CogVideoXTransformerConfig(),
+        "vae": CogVideoXVAEConfig(),
+        "text_encoder": T5Config.t5_xxl(),
+    }
+    warnings: list[str] = []
+    for name, place in places.items():
+        found = find_network(place, choice or Choice(), name)
+        tensors = from_llama(found.tensors) if found.layout.key == "t5_gguf" else found.tensors
+        path = place / "config.json" if place.is_dir() else place.with_name("config.json")
+        settings = _json_if(path)
+        warnings += found.warnings
+        if name == "text_encoder" and settings.get("model_type") != "t5":
+            sizes[name] = t5_config_of(tensors, str(place))
+            table = t5_table(sizes[name], tensors)
+            parts[name] = Part(str(place), tensors, table, metadata=found.metadata)
+            continue
+        if settings.get("_class_name", settings.get("model_type")) not in (*CLASSES, "t5"):
+            raise InputError(
+                f"{found.layout.name} without its config.json",
+                place=place,
+                remedy="put the config.json of diffusers' folder next to it",
+            )
+        sizes[name], parts[name] = _network(name, path.parent, settings, tensors)
+    config = _config(next(iter(places.values())), sizes, SCHEDULER, {})
+    _check(config, parts)
+    return Checkpoint(config, parts, warnings=tuple(warnings))
 
 
 def _network(

@@ -24,12 +24,14 @@ from syncos_jax.models.family import family_named
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.sampling.samplers import CoDenoising
 from syncos_jax.sampling.solver_choice import resolve_solver, solver_coefficients, timesteps_for
-from syncos_jax.weights_convert import tokenizer_files
-from syncos_jax.weights_convert.checkpoint import Checkpoint
-from syncos_jax.weights_convert.lora import Lora, open_lora, parse
-from syncos_jax.weights_convert.sources import Format, open_source
+from syncos_jax.weights_convert import packed_tokenizer, tokenizer_files
+from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
+from syncos_jax.weights_convert.file_tree import network_files
+from syncos_jax.weights_convert.lora import Lora
+from syncos_jax.weights_convert.lora_targets import NETWORKS, open_loras, tables_for
+from syncos_jax.weights_convert.sources import Format, open_files, open_source
 from syncos_jax.weights_convert.state_dict import Choice
-from syncos_jax.weights_convert.table import Target, arrays, leaves, match, refuse
+from syncos_jax.weights_convert.table import AnyTable, Target, arrays, leaves, match, refuse
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -37,8 +39,6 @@ DTYPES = {
     "float16": np.dtype(np.float16),
 }
 _LONGEST_CLIP = 1000
-NETWORKS = ("unet", "transformer", "transformer_2", "connectors", "vae", "text_encoder")
-"""Networks of all families."""
 _CHUNK = 2**22
 """Elements that are looked through at a time."""
 
@@ -79,9 +79,10 @@ class _Planned:
 
 
 def convert(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
     *,
+    files: Mapping[str, str | os.PathLike[str]] | None = None,
     format: Format | None = None,
     config: list[Path] | None = None,
     only: str | None = None,
@@ -99,8 +100,10 @@ def convert(
     """Converts a checkpoint; the folder is there when it is complete, and else not at all.
 
     Args:
-        source: a checkpoint file, a folder of diffusers', or an id on the hub.
+        source: a checkpoint file, a folder, or an id on the hub; None with `files`.
         out: the folder to write.
+        files: a file, or a folder, for each network: ``{"transformer": …, "text_encoder": …,
+            "vae": …}``, and ``"transformer_2"`` where there are two.
         format: ``"videocrafter"``, ``"diffusers"`` or ``"wan"``; None to recognise it.
         config: files with the original code's configuration, for VideoCrafter checkpoints.
         only: one network alone, of `NETWORKS`.
@@ -126,19 +129,22 @@ def convert(
         raise InputError(argument="dtype", expected=f"one of {', '.join(DTYPES)}", value=dtype)
     target = check_folder(out, force)
     choice = Choice(key, ema, only)
-    opened = open_source(str(source), format, config or [], choice, name=target.name, motion=motion)
+    opened = _opened(source, files or {}, format, config or [], choice, target.name, motion)
     opened = _asked(opened, window, size)
     _check_sampling(opened)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])
-    loras = _loras(opened, lora)
-    files = _tokenizer(opened, tokenizer, only)
     warnings = list(opened.warnings)
+    loras = _loras(opened, lora, warnings)
+    found = _tokenizer(opened, tokenizer, only, warnings)
     with building_folder(target, force) as folder:
         _check_space(target, sum(part.nbytes for part in planned.values()))
         saved.write_config(folder, _noted(opened.config, loras), list(planned))
-        if files is not None:
-            openclip = getattr(opened.config, "openclip_tokens", False)
-            tokenizer_files.write(files, folder / saved.TOKENIZER, openclip=openclip)
+        if found is not None:
+            if isinstance(found, str):
+                packed_tokenizer.write(found, folder / saved.TOKENIZER)
+            else:
+                openclip = getattr(opened.config, "openclip_tokens", False)
+                tokenizer_files.write(found, folder / saved.TOKENIZER, openclip=openclip)
             _check_tokenizer(folder / saved.TOKENIZER, opened.config)
         warnings += _write_networks(folder, planned, loras, progress)
         saved.seal(folder)
@@ -149,6 +155,43 @@ def convert(
         nbytes=sum(part.nbytes for part in planned.values()),
         warnings=tuple(warnings),
     )
+
+
+def _opened(
+    source: str | os.PathLike[str] | None,
+    files: Mapping[str, str | os.PathLike[str]],
+    format: Format | None,
+    config: list[Path],
+    choice: Choice,
+    name: str,
+    motion: str | None,
+) -> Checkpoint:
+    """The source, opened after its format was recognised."""
+    if source is not None and not files:
+        return open_source(str(source), format, config, choice, name=name, motion=motion)
+    if not files:
+        raise InputError("nothing to convert; give a source, or a file for each network")
+    if config or motion or choice.network:
+        given = "config" if config else "motion" if motion else "only"
+        raise InputError("does not go with a file for each network", argument=given)
+    places = {network: Path(file) for network, file in files.items()}
+    if source is not None:
+        if not Path(source).is_dir():
+            raise InputError(
+                f"goes with a folder of files, not with {source}", argument=next(iter(files))
+            )
+        places = {**network_files(Path(source), places), **places}
+    absent = [
+        network for network in ("transformer", "text_encoder", "vae") if network not in places
+    ]
+    if absent:
+        raise InputError(
+            "is missing; a model needs a transformer, a text encoder and an autoencoder",
+            argument=absent[0],
+            remedy=("for one network alone use ", Argument("only")),
+        )
+    source = " + ".join(path.name for path in places.values())
+    return open_files(places, choice, name=name, source=source)
 
 
 def _write_networks(
@@ -241,20 +284,25 @@ def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:
     return planned
 
 
-def _loras(opened: Checkpoint, given: Sequence[str]) -> dict[str, list[Lora]]:
+def _loras(opened: Checkpoint, given: Sequence[str], warnings: list[str]) -> dict[str, list[Lora]]:
     """The LoRA files of each network, opened."""
-    found: dict[str, list[Lora]] = {}
-    denoisers = [name for name in ("unet", "transformer") if name in opened.parts]
-    for one in given:
-        name, _, file = one.rpartition("=") if one.partition("=")[0] in NETWORKS else ("", "", one)
-        name = name or next(iter(denoisers), "denoiser")
-        if name not in opened.parts:
-            raise InputError(f"no {name} is converted", argument="lora", value=str(one))
-        part = opened.parts[name]
-        expected = leaves(saved.build(name, opened.config, jnp.float32))
-        path, scale = parse(file)
-        tables = (part.table, *part.names)
-        found.setdefault(name, []).append(open_lora(path, scale, expected, tables, name))
+    if not given:
+        return {}
+
+    def tables_of(network: str) -> Sequence[AnyTable]:
+        part = opened.parts[network]
+        try:
+            return (part.table, *part.names, *tables_for(opened.config, network))
+        except InputError:  # a family that names its tables itself
+            return (part.table, *part.names)
+
+    found, said = open_loras(
+        given,
+        list(opened.parts),
+        lambda network: leaves(saved.build(network, opened.config, jnp.float32)),
+        tables_of,
+    )
+    warnings += said
     return found
 
 
@@ -287,10 +335,23 @@ def _check_fit(config: ModelConfig) -> None:
             )
 
 
-def _tokenizer(opened: Checkpoint, given: str | None, only: str | None) -> Path | None:
-    """The tokenizer's source, where the model needs one; a text encoder alone may go without."""
+def _tokenizer(
+    opened: Checkpoint, given: str | None, only: str | None, warnings: list[str]
+) -> Path | str | None:
+    """The tokenizer's source, a path or the text of a ``tokenizer.json``, where the model needs
+    one; a text encoder alone may go without."""
     if "text_encoder" not in opened.parts:
         return None
+    if given is None and opened.tokenizer is None:
+        try:
+            packed = _packed_tokenizer(opened.parts["text_encoder"])
+        except InputError as error:
+            if only is None:
+                raise
+            warnings.append(str(error))
+            packed = None
+        if packed is not None:
+            return packed
     if given is None and (opened.tokenizer is not None or only is not None):
         return opened.tokenizer
     if given is None and not isinstance(opened.config, ModelConfig):
@@ -299,6 +360,16 @@ def _tokenizer(opened: Checkpoint, given: str | None, only: str | None) -> Path 
             remedy=("pass a folder with its tokenizer.json as ", Argument("tokenizer")),
         )
     return tokenizer_files.find(given)
+
+
+def _packed_tokenizer(part: Part) -> str | None:
+    """The tokenizer that lies in the text encoder's file; None where there is none."""
+    if "spiece_model" in part.tensors:
+        data = packed_tokenizer.packed_bytes(part.tensors["spiece_model"])
+        return packed_tokenizer.from_spiece(data, part.where)
+    if "tokenizer.ggml.tokens" in part.metadata:
+        return packed_tokenizer.from_gguf(part.metadata, part.where)
+    return None
 
 
 def _check_tokenizer(folder: Path, config: Any) -> None:

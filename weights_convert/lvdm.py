@@ -15,7 +15,7 @@ from syncos_jax.weights_convert import lvdm_config, lvdm_tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.lvdm_tables import PREFIXES, SCHEDULE_BUFFERS
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped, without_common_prefix
-from syncos_jax.weights_convert.stored import LazyTensor, Tensors
+from syncos_jax.weights_convert.stored import AnyTensor, Tensors
 from syncos_jax.weights_convert.weight_files import open_file
 
 _AVERAGED = "model_ema."
@@ -111,6 +111,13 @@ def _not_videocrafter(path: Path, tensors: Tensors) -> InputError:
     )
 
 
+def has_prefixes(tensors: Tensors) -> bool:
+    """Whether names begin as those of a whole checkpoint."""
+    begin = (*PREFIXES.values(), _AVERAGED)
+    inner = without_common_prefix(tensors, begin)
+    return any(name.startswith(begin) for name in inner)
+
+
 def looks_like_modelscope(tensors: Tensors) -> bool:
     """Whether these could be ModelScope's UNet under its original names, which are like LVDM's."""
     has = {"time_embed.0.weight", "input_blocks.0.0.weight"} <= set(tensors)
@@ -170,7 +177,7 @@ def split(tensors: Tensors) -> tuple[dict[str, Tensors], Tensors]:
     return groups, rest
 
 
-def _compare(buffers: Mapping[str, LazyTensor], config: ModelConfig) -> list[str]:
+def _compare(buffers: Mapping[str, AnyTensor], config: ModelConfig) -> list[str]:
     """Warnings where the checkpoint's own buffers say something else than the configuration."""
     schedule = config.noise_schedule()
     ours = {"sqrt_one_minus_alphas_cumprod": schedule.noise}

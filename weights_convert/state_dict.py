@@ -28,9 +28,11 @@ _NOT_WEIGHTS = re.compile(
     r"optim|lr_sched|scheduler|scaler|callback|loops|(?:^|_)rng|random|hyper_param|hparam|"
     r"(?:^|_)arg|config|metric|discriminator|teacher"
 )
-_AVERAGED = re.compile(r"(?:^|[._])(?:ema|shadow|averaged|swa)(?:$|[._])|^ema|ema$")
+AVERAGED = re.compile(r"(?:^|[._])(?:ema|shadow|averaged|swa)(?:$|[._])|^ema|ema$")
+"""Names of averaged copies (EMA)."""
 _OF_NETWORK = {
     "unet": ("unet", "denoiser", "diffusion_model"),
+    "transformer": ("transformer", "dit", "generator", "diffusion_model"),
     "vae": ("vae", "first_stage_model", "autoencoder"),
     "text_encoder": ("text_encoder", "cond_stage_model"),
 }
@@ -73,13 +75,18 @@ def choose(path: Path, content: Any, choice: Choice) -> Tensors:
     # Beside a state dict, tensors at the top are a trainer's counters and random states.
     if len(named) > 1 and not any("." in key for key in named.get("", ())):
         named.pop("", None)
-    averaged = {name: t for name, t in named.items() if _AVERAGED.search(name.lower())}
+    averaged = {name: t for name, t in named.items() if AVERAGED.search(name.lower())}
     plain = {name: t for name, t in named.items() if name not in averaged}
     if choice.averaged and averaged:
         return _only(path, averaged, choice)
     if plain and averaged:
         raise _ask(path, named)
     return _only(path, named, choice) if named else _nothing(path, content)
+
+
+def set_names(content: Any) -> tuple[str, ...]:
+    """Names of the sets of tensors in a checkpoint's content."""
+    return tuple(dict(_sets(content, ""))) if isinstance(content, Mapping) else ()
 
 
 def _described(content: Any) -> str:
@@ -91,7 +98,9 @@ def _described(content: Any) -> str:
 
 def _sets(content: Mapping[Any, Any], name: str, depth: int = 0) -> Iterator[tuple[str, Tensors]]:
     """The mappings within `content` that hold tensors, by their dotted keys."""
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, LazyTensor)}
+    tensors: Tensors = {
+        str(key): value for key, value in content.items() if isinstance(value, LazyTensor)
+    }
     if tensors:
         yield name, tensors
     if depth < _DEEPEST:
@@ -104,7 +113,7 @@ def _only(path: Path, sets: Mapping[str, Tensors], choice: Choice) -> Tensors:
     if len(sets) == 1:
         return next(iter(sets.values()))
     if choice.network is not None:
-        words = _OF_NETWORK[choice.network]
+        words = _OF_NETWORK.get(choice.network, (choice.network,))
         fitting = [t for name, t in sets.items() if any(w in name.lower() for w in words)]
         if len(fitting) == 1:
             return fitting[0]
@@ -125,7 +134,7 @@ def _only(path: Path, sets: Mapping[str, Tensors], choice: Choice) -> Tensors:
 def _ask(path: Path, sets: Mapping[str, Tensors]) -> InputError:
     shown = [f"{name or 'the top'} ({len(t)} tensors)" for name, t in sets.items()][:_SHOWN]
     more = f" and {len(sets) - _SHOWN} more" if len(sets) > _SHOWN else ""
-    best = next((name for name in sets if name and not _AVERAGED.search(name.lower())), "NAME")
+    best = next((name for name in sets if name and not AVERAGED.search(name.lower())), "NAME")
     return InputError(
         f"holds several sets of weights: {', '.join(shown)}{more}",
         place=path,
@@ -173,11 +182,11 @@ def unwrapped(
     asked = None if choice.key is None else choice.key.rstrip(".") + "."
     if asked in found:
         found = [asked]
-    averaged = [prefix for prefix in found if _AVERAGED.search(prefix[:-1].lower())]
+    averaged = [prefix for prefix in found if AVERAGED.search(prefix[:-1].lower())]
     if choice.averaged and averaged:
         found = averaged
     if len(found) > 1 and choice.network is not None:
-        words = _OF_NETWORK[choice.network]
+        words = _OF_NETWORK.get(choice.network, (choice.network,))
         own = [prefix for prefix in found if any(word in prefix.lower() for word in words)]
         found = own if len(own) == 1 else found
     if len(found) > 1:

@@ -14,7 +14,6 @@ HEAD = 512
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch the file"),
     (b"# xet version", "a Xet pointer, not the file itself; fetch the file"),
-    (b"GGUF", "a GGUF file, of quantised weights; give the model as .safetensors or .ckpt"),
     (b"\x1f\x8b", "a gzip archive; unpack it"),
     (b"BZh", "a bzip2 archive; unpack it"),
     (b"\xfd7zXZ", "an xz archive; unpack it"),
@@ -104,19 +103,3 @@ def no_weights(folder: Path, names: Iterable[str]) -> InputError:
         f"{folder}: missing weights; expected diffusion_pytorch_model or model, .safetensors or "
         f".bin, or the .index.json of their shards{said}"
     )
-
-
-_QUANTISED = re.compile(
-    r"(?:^|\.)(?:(?:nested_)?absmax|(?:nested_)?quant_map|quant_state\..*|SCB|weight_format|"
-    r"qweight|qzeros|g_idx|scale_weight|weight_scale|input_scale|scaled_fp8|_packed_params.*)$"
-)
-
-
-def refuse_quantised(tensors: Iterable[str], where: str | Path) -> None:
-    """InputError for weights in integers with scales beside them."""
-    found = next((name for name in tensors if _QUANTISED.search(name)), None)
-    if found is not None:
-        raise InputError(
-            f"{where}: its weights are quantised ({found} belongs to them), which is not read; "
-            "give the model in float32, float16 or bfloat16"
-        )

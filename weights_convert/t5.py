@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from syncos_jax.errors import InputError
 from syncos_jax.models.t5 import Activation, T5Config
 from syncos_jax.weights_convert.diffusers_config import require
 from syncos_jax.weights_convert.table import Kind, Row, Table
@@ -79,7 +81,7 @@ T5 = Table(
         Row(r"encoder\.final_layer_norm", "final_norm", Kind.NORM),
     ),
     # The other half of a whole T5, where somebody has put it beside its encoder.
-    ignored=(r"decoder\..+", r"lm_head\.weight"),
+    ignored=(r"decoder\..+", r"lm_head\.weight", "spiece_model"),
     renames=(
         (r"^embedding\.", "shared."),
         (r"^final_norm\.", "encoder.final_layer_norm."),
@@ -117,3 +119,65 @@ def t5_table(config: T5Config, keys: Iterable[str]) -> Table:
         renames = tuple((ours, theirs.replace(".wi_0.", ".wi.")) for ours, theirs in table.renames)
         table = dataclasses.replace(table, renames=renames)
     return table
+
+
+def t5_config_of(tensors: Mapping[str, Any], where: str) -> T5Config:
+    """Sizes of an encoder in transformers' layout that comes without a ``config.json``, from the
+    shapes of its tensors.
+
+    Raises:
+        InputError: a tensor that is missing or misshaped.
+    """
+    first, second = "encoder.block.0.layer.0.SelfAttention", "encoder.block.0.layer.1"
+    gated = f"{second}.DenseReluDense.wi_1.weight" in tensors
+
+    def shape(name: str) -> tuple[int, int]:
+        found = tensors.get(name)
+        if found is None or len(found.shape) != 2:
+            what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+            raise InputError(f"{name} {what}; this is no T5 encoder", place=where)
+        return int(found.shape[0]), int(found.shape[1])
+
+    embedding = next((name for name in _EMBEDDINGS if name in tensors), _EMBEDDINGS[0])
+    vocabulary, features = shape(embedding)
+    buckets, heads = shape(f"{first}.relative_attention_bias.weight")
+    blocks = (re.match(r"encoder\.block\.(\d+)\.", name) for name in tensors)
+    return T5Config(
+        vocabulary=vocabulary,
+        features=features,
+        inner=shape(f"{second}.DenseReluDense.{'wi_1' if gated else 'wi'}.weight")[0],
+        layers=1 + max(int(match[1]) for match in blocks if match),
+        heads=heads,
+        head_size=shape(f"{first}.q.weight")[0] // max(heads, 1),
+        buckets=buckets,
+        bias_per_layer=f"{first.replace('block.0', 'block.1')}.relative_attention_bias.weight"
+        in tensors,
+        gated=gated,
+        activation="gelu_tanh" if gated else "relu",
+    )
+
+
+_LLAMA = (
+    (r"^token_embd\.", "shared."),
+    (r"^enc\.output_norm\.", "encoder.final_layer_norm."),
+    (r"^enc\.blk\.(\d+)\.attn_([qkvo])\.", r"encoder.block.\1.layer.0.SelfAttention.\2."),
+    (
+        r"^enc\.blk\.(\d+)\.attn_rel_b\.",
+        r"encoder.block.\1.layer.0.SelfAttention.relative_attention_bias.",
+    ),
+    (r"^enc\.blk\.(\d+)\.attn_norm\.", r"encoder.block.\1.layer.0.layer_norm."),
+    (r"^enc\.blk\.(\d+)\.ffn_norm\.", r"encoder.block.\1.layer.1.layer_norm."),
+    (r"^enc\.blk\.(\d+)\.ffn_gate\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_0."),
+    (r"^enc\.blk\.(\d+)\.ffn_up\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_1."),
+    (r"^enc\.blk\.(\d+)\.ffn_down\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
+)
+
+
+def from_llama(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of an encoder in llama.cpp's layout (GGUF) under transformers' names."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in _LLAMA:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return renamed

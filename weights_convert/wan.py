@@ -1,4 +1,4 @@
-"""Wan's models: a folder of diffusers', Wan's own folder, or one file of one network."""
+"""Wan's models: a folder of diffusers', Wan's own folder, or files of single networks."""
 
 from __future__ import annotations
 
@@ -13,181 +13,249 @@ from syncos_jax.models.wan.settings import WanConfig
 from syncos_jax.weights_convert import scheduler_config, wan_config, wan_tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import read_json
-from syncos_jax.weights_convert.stored import Tensors
-from syncos_jax.weights_convert.t5 import t5_config, t5_table
-from syncos_jax.weights_convert.weight_files import open_file, open_folder
+from syncos_jax.weights_convert.recognise import Found, find_network
+from syncos_jax.weights_convert.state_dict import Choice
+from syncos_jax.weights_convert.t5 import from_llama, t5_config, t5_config_of, t5_table
 
 CLASSES = ("WanTransformer3DModel", "AutoencoderKLWan", "WanModel")
 """Of ``config.json``."""
 SCHEDULE = {"rule": "unipc", "shift": 3.0}
 SOLVER = {"name": "unipc", "variant": "bh2"}
 """What Wan is sampled with where a folder does not say (as at 480p)."""
-BOUNDARY = 0.875
-"""Of Wan2.2-T2V-A14B's two transformers."""
 
 _EXPERTS = {"transformer": "high_noise_model", "transformer_2": "low_noise_model"}
-_OWN_VAE = ("Wan2.1_VAE.pth", "Wan2.1_VAE.safetensors", "wan_2.1_vae.safetensors")
-_OWN_TEXT = ("models_t5_umt5-xxl-enc-bf16.pth", "models_t5_umt5-xxl-enc-bf16.safetensors")
+_OWN_VAE = (
+    "Wan2.1_VAE.pth",
+    "Wan2.1_VAE.safetensors",
+    "wan_2.1_vae.safetensors",
+    "Wan2.2_VAE.pth",
+    "Wan2.2_VAE.safetensors",
+    "wan2.2_vae.safetensors",
+)
+_OWN_TEXT = tuple(
+    f"{name}.{suffix}"
+    for name in ("models_t5_umt5-xxl-enc-bf16", "umt5-xxl-enc-bf16", "umt5-xxl-enc-fp8_e4m3fn")
+    for suffix in ("pth", "safetensors")
+)
 _OWN_TOKENIZER = "google/umt5-xxl"
 
 
-def recognises(path: Path) -> bool:
-    """Whether a folder is one of Wan's models, or of one of its networks, or a file of Wan's own
-    layout."""
-    if path.is_file():
-        return path.name in (*_OWN_VAE, *_OWN_TEXT) or _file_part(open_file(path)) is not None
-    if not path.is_dir():
-        return False
-    if any((path / name).is_file() for name in _OWN_VAE):
+def recognises(folder: Path) -> bool:
+    """Whether a folder is one of Wan's models, or of one of its networks, with a configuration or
+    with files of Wan's own names."""
+    if any((folder / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT)):
         return True
-    if (path / "model_index.json").is_file():
-        return str(read_json(path / "model_index.json").get("_class_name", "")).startswith("Wan")
-    parts = [path / name for name in ("", "transformer", "vae", *_EXPERTS.values())]
+    if (folder / "model_index.json").is_file():
+        return str(read_json(folder / "model_index.json").get("_class_name", "")).startswith("Wan")
+    parts = [folder / name for name in ("", "transformer", "vae", *_EXPERTS.values())]
     configs = [part / "config.json" for part in parts if (part / "config.json").is_file()]
-    text = [path / name / "config.json" for name in ("", "text_encoder")]
+    text = [folder / name / "config.json" for name in ("", "text_encoder")]
     return any(read_json(config).get("_class_name") in CLASSES for config in configs) or any(
         read_json(config).get("model_type") == "umt5" for config in text if config.is_file()
     )
 
 
-def open_model(path: Path, only: str | None = None) -> Checkpoint:
-    """Opens what `recognises` has recognised, or with `only` one network of it.
+def open_model(folder: Path, only: str | None = None, choice: Choice | None = None) -> Checkpoint:
+    """Opens a folder, or with `only` one network of it.
+
+    Args:
+        folder: in diffusers' layout or Wan's own, or the folder of one network.
+        only: the one network that is wanted.
+        choice: of several sets of weights in a file, which one.
 
     Raises:
         InputError: a missing or broken file; says which and why.
     """
+    choice = choice or Choice()
     if only is not None and only not in WanConfig.networks:
         raise InputError(
             argument="only", expected=f"one of {', '.join(WanConfig.networks)} for Wan", value=only
         )
-    if path.is_file():
-        return _open_single(path, only)
-    own = any((path / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT)) or any(
-        _class_of(path / name) == "WanModel" for name in ("", *_EXPERTS.values())
+    own = any((folder / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT)) or any(
+        _class_of(folder / name) == "WanModel" for name in ("", *_EXPERTS.values())
     )
-    return _open_own(path, only) if own else _open_diffusers(path, only)
+    return _open_own(folder, only, choice) if own else _open_diffusers(folder, only, choice)
 
 
-def _open_diffusers(folder: Path, only: str | None) -> Checkpoint:
+def open_files(places: Mapping[str, Path], choice: Choice | None = None) -> Checkpoint:
+    """Opens a model of which each network lies in a file, or in a folder, of its own.
+
+    Args:
+        places: by the network's name.
+        choice: of several sets of weights in a file, which one.
+
+    Raises:
+        InputError: as `open_model`, or parts that do not fit one another.
+    """
+    choice = choice or Choice()
+    found: dict[str, Any] = {}
+    parts, warnings = _read_parts(places, found, choice, alone=len(places) == 1)
+    two = {"transformer", "transformer_2"} <= set(parts)
+    config = _config(next(iter(places.values())), found, two, {})
+    return _checked(Checkpoint(config, parts, None, tuple(warnings)))
+
+
+def _read_parts(
+    places: Mapping[str, Path], sizes: dict[str, Any], choice: Choice, alone: bool
+) -> tuple[dict[str, Part], list[str]]:
+    """The networks at `places`; their sizes go into `sizes` by the names of `WanConfig`."""
+    parts: dict[str, Part] = {}
+    warnings: list[str] = []
+    for name, place in places.items():
+        found = find_network(place, choice, name)
+        config = place / "config.json" if place.is_dir() else place.with_name("config.json")
+        parts[name], size = _part(name, place, found, _json_if(config), alone)
+        field = {"text_encoder": "text", "transformer_2": "transformer"}.get(name, name)
+        if sizes.get(field, size) != size:
+            raise InputError(f"{place}: has other sizes than {places['transformer']}")
+        sizes[field] = size
+        warnings += found.warnings
+    return parts, warnings
+
+
+def _part(
+    name: str, place: Path, found: Found, settings: Mapping[str, Any], alone: bool
+) -> tuple[Part, Any]:
+    """A network's tensors with their table, and its sizes."""
+    where, tensors, layout = str(place), found.tensors, found.layout.key
+    own_settings = settings if settings.get("_class_name") in CLASSES else {}
+    config_path = str(place / "config.json")
+    if layout == "wan_own":
+        settings = settings if settings.get("_class_name") == "WanModel" else {}
+        sizes: Any = wan_config.original_transformer_config(settings, tensors, where)
+        table, others = wan_tables.ORIGINAL_TRANSFORMER, (wan_tables.TRANSFORMER,)
+        return Part(where, tensors, table, others), sizes
+    if layout == "wan_diffusers":
+        if own_settings:
+            sizes = wan_config.transformer_config(own_settings, config_path)
+        else:
+            sizes = wan_config.transformer_config_of(tensors, where)
+        others = (wan_tables.ORIGINAL_TRANSFORMER,)
+        return Part(where, tensors, wan_tables.TRANSFORMER, others), sizes
+    if layout in ("wan_vae", "wan_vae22"):
+        sizes = wan_config.original_vae_config(tensors, where)
+        return Part(where, tensors, wan_tables.original_vae_table(sizes)), sizes
+    if layout == "wan_vae_diffusers":
+        if not own_settings:
+            raise InputError(
+                "a Wan autoencoder in diffusers' layout without its config.json",
+                place=where,
+                remedy="give its folder, or Wan's own file",
+            )
+        sizes = wan_config.vae_config(own_settings, config_path, alone)
+        return Part(where, tensors, wan_tables.vae_table()), sizes
+    if layout == "umt5_own":
+        sizes = wan_config.original_text_config(tensors, where)
+        return Part(where, tensors, wan_tables.ORIGINAL_TEXT), sizes
+    if layout in ("umt5_gguf", "t5_gguf"):
+        tensors = from_llama(tensors)
+        settings = {}
+    if settings.get("model_type") in ("t5", "umt5"):
+        sizes = t5_config(settings)
+    else:
+        sizes = t5_config_of(tensors, where)
+    return Part(where, tensors, t5_table(sizes, tensors), metadata=found.metadata), sizes
+
+
+def _open_diffusers(folder: Path, only: str | None, choice: Choice) -> Checkpoint:
     index = _json_if(folder / "model_index.json")
     boundary = index.get("boundary_ratio")
     wanted = [n for n in WanConfig.networks if boundary is not None or n != "transformer_2"]
-    found: dict[str, Any] = {}
-    parts = {}
+    places = {}
     for name in wanted if only is None else (only,):
         place = folder / name
-        if only is not None and not (place / "config.json").is_file():
+        if only is not None and not place.is_dir():
             place = folder  # the network's own folder
-        settings, tensors = read_json(place / "config.json"), open_folder(place)
-        where = str(place / "config.json")
-        if name == "vae":
-            found["vae"] = wan_config.vae_config(settings, where, only is not None)
-            table: Any = wan_tables.vae_table()
-        elif name == "text_encoder":
-            found["text"] = t5_config(settings)
-            table = t5_table(found["text"], tensors)
-        else:
-            sizes = wan_config.transformer_config(settings, where)
-            if found.get("transformer", sizes) != sizes:
-                raise InputError(f"{where}: has other sizes than transformer/config.json")
-            found["transformer"] = sizes
-            table = wan_tables.TRANSFORMER
-        names = (wan_tables.ORIGINAL_TRANSFORMER,) if name.startswith("transformer") else ()
-        parts[name] = Part(str(place), tensors, table, names)
+        places[name] = place
+        if only is None or place != folder:
+            read_json(place / "config.json")  # says that it is missing
+    sizes: dict[str, Any] = {}
+    parts, warnings = _read_parts(places, sizes, choice, alone=only is not None)
     scheduler = _json_if(folder / "scheduler" / "scheduler_config.json")
     if only is None and not scheduler:
-        read_json(folder / "scheduler" / "scheduler_config.json")  # says that it is missing
+        read_json(folder / "scheduler" / "scheduler_config.json")
     if scheduler:
-        found["schedule"] = scheduler_config.flow_settings(scheduler)
-        found["solver"] = scheduler_config.solver_values(scheduler)
-    extra = _json_if(folder / "syncos.json")
-    config = _config(folder, boundary if only is None else None, {**found, **extra})
-    return _checked(Checkpoint(config, parts, _folder_if(folder / "tokenizer")))
+        sizes["schedule"] = scheduler_config.flow_settings(scheduler)
+        sizes["solver"] = scheduler_config.solver_values(scheduler)
+    if boundary is not None and only is None:
+        sizes["boundary"] = boundary
+    two = {"transformer", "transformer_2"} <= set(parts)
+    config = _config(folder, sizes, two, _json_if(folder / "syncos.json"))
+    tokenizer = _folder_if(folder / "tokenizer")
+    return _checked(Checkpoint(config, parts, tokenizer, tuple(warnings)))
 
 
-def _open_own(folder: Path, only: str | None) -> Checkpoint:
+def _open_own(folder: Path, only: str | None, choice: Choice) -> Checkpoint:
     two = any((folder / name).is_dir() for name in _EXPERTS.values())
     wanted = [n for n in WanConfig.networks if two or n != "transformer_2"]
-    found: dict[str, Any] = {}
-    parts = {}
+    places = {}
     for name in wanted if only is None else (only,):
         if name == "vae":
-            path = _file_of(folder, _OWN_VAE)
-            parts[name], found["vae"] = _own_vae(open_file(path), str(path))
+            places[name] = _file_of(folder, _OWN_VAE)
         elif name == "text_encoder":
-            path = _file_of(folder, _OWN_TEXT)
-            parts[name], found["text"] = _own_text(open_file(path), str(path))
+            places[name] = _file_of(folder, _OWN_TEXT)
+        elif two:
+            places[name] = folder / _EXPERTS[name]
         else:
-            place = folder / _EXPERTS[name] if two else folder
-            settings = read_json(place / "config.json")
-            parts[name], sizes = _own_transformer(open_folder(place), str(place), settings)
-            if found.get("transformer", sizes) != sizes:
-                raise InputError(f"{place}: has other sizes than {_EXPERTS['transformer']}")
-            found["transformer"] = sizes
-    extra = _json_if(folder / "syncos.json")
-    config = _config(folder, BOUNDARY if two and only is None else None, {**found, **extra})
-    return _checked(Checkpoint(config, parts, _folder_if(folder / _OWN_TOKENIZER)))
+            places[name] = folder
+    sizes: dict[str, Any] = {}
+    parts, warnings = _read_parts(places, sizes, choice, alone=only is not None)
+    both = {"transformer", "transformer_2"} <= set(parts)
+    config = _config(folder, sizes, both, _json_if(folder / "syncos.json"))
+    tokenizer = _folder_if(folder / _OWN_TOKENIZER)
+    return _checked(Checkpoint(config, parts, tokenizer, tuple(warnings)))
 
 
-def _open_single(path: Path, only: str | None) -> Checkpoint:
-    tensors = open_file(path)
-    holds = _file_part(tensors)
-    if holds is None or only is not None and only.removesuffix("_2") != holds:
-        raise InputError(f"{path}: holds no {only or 'network of Wan'}'s tensors")
-    if only is None:
-        raise InputError(
-            f"holds only a {holds}", place=path, remedy=("pass ", Argument("only", holds))
-        )
-    readers: dict[str, Any] = {
-        "vae": _own_vae,
-        "text_encoder": _own_text,
-        "transformer": _own_transformer,
-    }
-    part, sizes = readers[holds](tensors, str(path))
-    key = {"text_encoder": "text"}.get(holds, holds)
-    return Checkpoint(_config(path, None, {key: sizes}), {only: part})
+def published(transformer: WanTransformerConfig, vae: WanVAEConfig, two: bool) -> dict[str, Any]:
+    """Sampling defaults of the published model of these sizes.
+
+    Wan 2.1: 50 steps, guidance 5, shift 3 at 480p (``generate.py``). Wan 2.2:
+    ``wan/configs/wan_ti2v_5B.py``, ``wan_t2v_A14B.py`` and ``wan_i2v_A14B.py``.
+
+    Args:
+        transformer, vae: sizes.
+        two: whether there are two transformers (A14B).
+    """
+    on_images = transformer.in_channels > vae.latent_channels
+    if two:
+        shift, guidance = (5.0, (3.5, 3.5)) if on_images else (12.0, (4.0, 3.0))
+        return {
+            "schedule": {"rule": "unipc", "shift": shift},
+            "steps": 40,
+            "guidance": guidance[0],
+            "guidance_2": guidance[1],
+            "boundary": 0.9 if on_images else 0.875,
+        }
+    if vae.latent_channels == 48:
+        return {
+            "schedule": {"rule": "unipc", "shift": 5.0},
+            "window": 31,
+            "stride": 8,
+            "fps": 24,
+            "height": 704,
+            "width": 1280,
+        }
+    return {}
 
 
-def _file_part(tensors: Tensors) -> str | None:
-    """Which of Wan's networks these tensors are of, in the original layout."""
-    names = {key.removeprefix("model.diffusion_model.") for key in tensors}
-    if "head.modulation" in names:
-        return "transformer"
-    if "encoder.downsamples.0.residual.0.gamma" in names:
-        return "vae"
-    return "text_encoder" if "blocks.0.ffn.gate.0.weight" in names else None
-
-
-def _own_transformer(
-    tensors: Tensors, where: str, settings: Mapping[str, Any] | None = None
-) -> tuple[Part, WanTransformerConfig]:
-    config = wan_config.original_transformer_config(settings or {}, tensors, where)
-    names = (wan_tables.TRANSFORMER,)
-    return Part(where, tensors, wan_tables.ORIGINAL_TRANSFORMER, names), config
-
-
-def _own_vae(tensors: Tensors, where: str) -> tuple[Part, WanVAEConfig]:
-    config = wan_config.original_vae_config(tensors, where)
-    return Part(where, tensors, wan_tables.original_vae_table(config)), config
-
-
-def _own_text(tensors: Tensors, where: str) -> tuple[Part, T5Config]:
-    config = wan_config.original_text_config(tensors, where)
-    return Part(where, tensors, wan_tables.ORIGINAL_TEXT), config
-
-
-def _config(place: Path, boundary: float | None, values: Mapping[str, Any]) -> WanConfig:
-    default: dict[str, Any] = {
-        "name": place.stem,
-        "source": str(place),
+def _config(
+    place: Path, values: Mapping[str, Any], two: bool, extra: Mapping[str, Any]
+) -> WanConfig:
+    networks: dict[str, Any] = {
         "transformer": WanTransformerConfig(),
         "vae": WanVAEConfig(),
         "text": T5Config.umt5_xxl(),
+    }
+    networks |= {name: values[name] for name in networks if name in values}
+    default: dict[str, Any] = {
+        "name": place.stem,
+        "source": str(place),
         "schedule": SCHEDULE,
         "solver": SOLVER,
-        "boundary": boundary,
+        **networks,
+        **published(networks["transformer"], networks["vae"], two),
     }
-    return WanConfig(**{**default, **values})
+    return WanConfig(**{**default, **values, **extra})
 
 
 def _checked(opened: Checkpoint) -> Checkpoint:
@@ -239,5 +307,10 @@ def _file_of(folder: Path, names: tuple[str, ...]) -> Path:
     raise InputError(
         f"missing {names[0]}",
         place=folder,
-        remedy=("for one network alone pass ", Argument("only")),
+        remedy=(
+            "for one network alone pass ",
+            Argument("only"),
+            "; pass files of other names by network, such as ",
+            Argument("vae", "FILE"),
+        ),
     )

@@ -9,10 +9,41 @@ from typing import Any, Protocol
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.t5 import T5Config
-from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
+from syncos_jax.models.wan.config import (
+    LATENTS_MEAN,
+    LATENTS_STD,
+    WanTransformerConfig,
+    WanVAEConfig,
+)
 
+_ON_IMAGES = "is conditioned on images (Wan I2V or VACE); only text-to-video can be converted"
 _HEAD_SIZE = 128
 """Of every published Wan; a file of tensors does not say."""
+
+
+STATISTICS = {
+    16: (LATENTS_MEAN, LATENTS_STD),
+    48: (
+        (
+            *(-0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557),
+            *(-0.1382, 0.0542, 0.2813, 0.0891, 0.1570, -0.0098, 0.0375, -0.1825),
+            *(-0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502),
+            *(-0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230),
+            *(-0.0313, -0.1649, 0.0117, 0.0723, -0.2839, -0.2083, -0.0520, 0.3748),
+            *(0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667),
+        ),
+        (
+            *(0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013),
+            *(0.8158, 1.0344, 0.5894, 1.0901, 0.6885, 0.6165, 0.8454, 0.4978),
+            *(0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659),
+            *(0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093),
+            *(0.5709, 0.6065, 0.6415, 0.4944, 0.5726, 1.2042, 0.5458, 1.6887),
+            *(0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744),
+        ),
+    ),
+}
+"""Mean and standard deviation of latents by their channels: Wan 2.1's and Wan 2.2's autoencoders
+(``wan/modules/vae2_1.py`` and ``vae2_2.py`` of Wan's repository), which their files do not hold."""
 
 
 class _Shaped(Protocol):
@@ -90,10 +121,7 @@ def original_transformer_config(
         f"{prefix}{name}" in tensors
         for name in ("img_emb.proj.0.weight", "vace_blocks.0.norm3.weight")
     ):
-        raise InputError(
-            f"{where}: is conditioned on images (Wan I2V or VACE); only text-to-video can be "
-            "converted"
-        )
+        raise InputError(f"{where}: {_ON_IMAGES}")
     heads = config.get("num_heads", max(1, width // _HEAD_SIZE))
     blocks = [re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key) for key in tensors]
     return WanTransformerConfig(
@@ -109,6 +137,27 @@ def original_transformer_config(
         cross_attn_norm=f"{prefix}blocks.0.norm3.weight" in tensors,
         eps=config.get("eps", 1e-6),
     )
+
+
+_DIFFUSERS_NAMES = {
+    "head.head": "proj_out",
+    "blocks.0.ffn.0": "blocks.0.ffn.net.0.proj",
+    "blocks.0.norm3": "blocks.0.norm2",
+    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+}
+
+
+def transformer_config_of(tensors: Mapping[str, _Shaped], where: str) -> WanTransformerConfig:
+    """Sizes of a transformer in diffusers' layout that comes without a ``config.json``; errors as
+    `original_transformer_config`."""
+    if any("add_k_proj" in name or "image_embedder" in name for name in tensors):
+        raise InputError(f"{where}: {_ON_IMAGES}")
+    own = dict(tensors)
+    for theirs, name in _DIFFUSERS_NAMES.items():
+        if f"{name}.weight" in tensors:
+            own[f"{theirs}.weight"] = tensors[f"{name}.weight"]
+    return original_transformer_config({}, own, where)
 
 
 def vae_config(
@@ -154,41 +203,66 @@ def vae_config(
 
 
 def original_vae_config(tensors: Mapping[str, _Shaped], where: str) -> WanVAEConfig:
-    """Sizes of Wan's own autoencoder, which comes without a configuration, from its tensors.
+    """Sizes of Wan's own autoencoders, which come without a configuration, from the tensors.
 
     Raises:
         InputError: it is no such autoencoder.
     """
 
     def shape(name: str) -> tuple[int, ...]:
-        if name not in tensors:
-            raise InputError(f"{where}: {name} is missing; this is no autoencoder of Wan 2.1's")
-        return tuple(tensors[name].shape)
+        found = tensors.get(name)
+        if found is None or len(found.shape) < 2:
+            what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+            raise InputError(f"{name} {what}; this is no autoencoder of Wan's", place=where)
+        return tuple(found.shape)
 
-    base, latent = shape("encoder.conv1.weight")[0], shape("conv2.weight")[0]
-    changes = sorted(_numbers(tensors, r"encoder\.downsamples\.(\d+)\.resample\.1\.weight"))
-    outputs = sorted(_numbers(tensors, r"encoder\.downsamples\.(\d+)\.residual\.6\.weight"))
-    if not changes or not outputs:
-        raise InputError(f"{where}: has no encoder.downsamples; this is no autoencoder of Wan's")
-    blocks = changes[0]
-    ends = [*(change - 1 for change in changes), outputs[-1]]
-    widths = [shape(f"encoder.downsamples.{end}.residual.6.weight")[0] for end in ends]
-    default = WanVAEConfig()
-    if latent != default.latent_channels:
+    residual = any(name.startswith("encoder.downsamples.0.downsamples.") for name in tensors)
+    base, channels = shape("encoder.conv1.weight")[:2]
+    latent = shape("conv2.weight")[0]
+    if residual:
+        levels = 1 + max(_numbers(tensors, r"encoder\.downsamples\.(\d+)\..*"), default=0)
+        inside = [f"encoder.downsamples.{level}.downsamples" for level in range(levels)]
+        blocks = len(_numbers(tensors, rf"{re.escape(inside[0])}\.(\d+)\.residual\.6\.weight"))
+        changes = [f"{place}.{blocks}" for place in inside[:-1]]
+        ends = [f"{place}.{blocks - 1}" for place in inside]
+    else:
+        numbers = sorted(_numbers(tensors, r"encoder\.downsamples\.(\d+)\.resample\.1\.weight"))
+        outputs = sorted(_numbers(tensors, r"encoder\.downsamples\.(\d+)\.residual\.6\.weight"))
+        if not numbers or not outputs:
+            raise InputError("has no encoder.downsamples; not Wan's autoencoder", place=where)
+        blocks = numbers[0]
+        changes = [f"encoder.downsamples.{number}" for number in numbers]
+        ends = [f"encoder.downsamples.{n}" for n in (*(c - 1 for c in numbers), outputs[-1])]
+    widths = [shape(f"{end}.residual.6.weight")[0] for end in ends]
+    if latent not in STATISTICS:
         raise InputError(
-            f"{where}: has {latent} latent channels; mean and standard deviation are known of "
-            f"{default.latent_channels} alone, so convert diffusers' folder of it"
+            f"has {latent} latent channels; mean and standard deviation are known for "
+            f"{' and '.join(map(str, STATISTICS))}",
+            place=where,
+            remedy="convert the folder in diffusers' layout",
         )
-    decoder_base = shape("decoder.head.2.weight")[1]
+    decoded, decoder_base = shape("decoder.head.2.weight")[:2]
+    if decoded != channels:
+        raise InputError(
+            f"its decoder gives {decoded} channels, its encoder takes {channels}: a decoder that "
+            "enlarges images, which is not supported",
+            place=where,
+            remedy="use Wan's own autoencoder",
+        )
+    patch = 2 if residual and channels % 4 == 0 else 1
+    mean, std = STATISTICS[latent]
     return WanVAEConfig(
         base=base,
         decoder_base=None if decoder_base == widths[0] else decoder_base // (widths[0] // base),
+        latent_channels=latent,
         multipliers=tuple(width // base for width in widths),
         blocks=blocks,
-        time_halved=tuple(
-            f"encoder.downsamples.{change}.time_conv.weight" in tensors for change in changes
-        ),
-        image_channels=shape("encoder.conv1.weight")[1],
+        time_halved=tuple(f"{change}.time_conv.weight" in tensors for change in changes),
+        residual=residual,
+        patch=patch,
+        image_channels=channels // patch**2,
+        latents_mean=mean,
+        latents_std=std,
     )
 
 

@@ -157,19 +157,27 @@ def _original_blocks(config: WanVAEConfig) -> list[tuple[str, str]]:
         for i in (0, 1)
     ]
     levels, per_level = len(config.multipliers), config.blocks + 1
-    pairs += [
-        (f"encoder.downsamples.{i}", f"encoder.down_blocks.{i}")
-        for i in range(levels * per_level - 1)
-        if i % per_level < config.blocks
-    ]
-    return pairs + [
-        (
-            f"decoder.upsamples.{level * (per_level + 1) + i}",
-            f"decoder.up_blocks.{level}.resnets.{i}",
-        )
-        for level in range(levels)
-        for i in range(per_level)
-    ]
+    for level in range(levels):
+        for i in range(config.blocks):
+            through = level * per_level + i
+            pairs.append(
+                (
+                    f"encoder.downsamples.{level}.downsamples.{i}",
+                    f"encoder.down_blocks.{level}.resnets.{i}",
+                )
+                if config.residual
+                else (f"encoder.downsamples.{through}", f"encoder.down_blocks.{through}")
+            )
+        for i in range(per_level):
+            pairs.append(
+                (
+                    f"decoder.upsamples.{level}.upsamples.{i}"
+                    if config.residual
+                    else f"decoder.upsamples.{level * (per_level + 1) + i}",
+                    f"decoder.up_blocks.{level}.resnets.{i}",
+                )
+            )
+    return pairs
 
 
 def _original_resamples(config: WanVAEConfig) -> list[tuple[str, str]]:
@@ -177,6 +185,18 @@ def _original_resamples(config: WanVAEConfig) -> list[tuple[str, str]]:
     levels, per_level = len(config.multipliers), config.blocks + 1
     pairs = []
     for level in range(levels - 1):
+        if config.residual:
+            pairs += [
+                (
+                    f"encoder.downsamples.{level}.downsamples.{config.blocks}",
+                    f"encoder.down_blocks.{level}.downsampler",
+                ),
+                (
+                    f"decoder.upsamples.{level}.upsamples.{per_level}",
+                    f"decoder.up_blocks.{level}.upsampler",
+                ),
+            ]
+            continue
         down = level * per_level + config.blocks
         pairs.append((f"encoder.downsamples.{down}", f"encoder.down_blocks.{down}"))
         up = level * (per_level + 1) + per_level
@@ -185,7 +205,8 @@ def _original_resamples(config: WanVAEConfig) -> list[tuple[str, str]]:
 
 
 def original_vae_table(config: WanVAEConfig) -> TensorTable:
-    """Wan 2.1's own autoencoder (``Wan2.1_VAE.pth``), which numbers its blocks through."""
+    """Wan's own autoencoders: ``Wan2.1_VAE.pth`` numbers its blocks through, ``Wan2.2_VAE.pth``
+    within each level."""
     causal = [("conv1", "quant_conv"), ("conv2", "post_quant_conv")]
     norms = []
     attention = []
@@ -241,6 +262,7 @@ ORIGINAL_TEXT = TensorTable(
         TensorRow(rf"{_BLOCK}\.ffn\.fc2\.weight", r"\1.feed_forward.wo.kernel", linear),
         TensorRow(r"norm\.weight", "final_norm.scale", same),
     ),
+    ignored=("spiece_model",),
     renames=(
         (r"^embedding\.embedding$", "token_embedding.weight"),
         (r"^final_norm\.", "norm."),

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from syncos_jax.errors import InputError
-from syncos_jax.weights_convert import state_dict, strange_files, torch_file
+from syncos_jax.weights_convert import gguf_file, state_dict, strange_files, torch_file
+from syncos_jax.weights_convert.quantised import dequantised
 from syncos_jax.weights_convert.state_dict import Choice
-from syncos_jax.weights_convert.stored import Tensors, is_safetensors, read_safetensors
+from syncos_jax.weights_convert.stored import Tensors, is_safetensors, safetensors_content
 
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(?P<early>[a-z0-9_]+))?"
     r"\.(?P<kind>safetensors|bin)(?P<index>\.index(?:\.(?P<late>[a-z0-9_]+))?\.json)?"
 )
 _SHARD = re.compile(r"\w+(?:\.\w+)?-(?P<number>\d{5})-of-(?P<count>\d{5})\.(?:safetensors|bin)")
-_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+"""Suffixes of files of weights."""
 _LORA_FILE = re.compile(r"lora|adapter|openvino|training_args|optimizer|scheduler|random_states")
 
 
-def open_file(path: Path, choice: Choice | None = None) -> Tensors:
-    """The tensors of a file, by name, whatever its suffix: safetensors, or torch's own format.
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """A file of weights whose header was read.
 
-    Of a trainer's checkpoint, those of its one set of weights, or of the one that `choice` names.
+    Attributes:
+        tensors: by name, weights of 8 bits joined with their scales.
+        metadata: what the header says besides; of torch files nothing.
+        sets: names of all the sets of weights in a torch file.
+    """
+
+    tensors: Tensors
+    metadata: Mapping[str, Any]
+    sets: tuple[str, ...] = ()
+
+
+def read_file(path: Path, choice: Choice | None = None) -> WeightFile:
+    """The header of a file, whatever its suffix: safetensors, GGUF, or torch's own format.
+
+    Of a trainer's checkpoint, its one set of weights, or the one that `choice` names.
 
     Raises:
-        InputError: neither of the two, damaged, truncated, or refused; says why.
+        InputError: no such file, damaged, truncated, or refused; says why.
     """
     try:
         size = path.stat().st_size
@@ -34,16 +54,26 @@ def open_file(path: Path, choice: Choice | None = None) -> Tensors:
             head = file.read(strange_files.HEAD)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    metadata: Mapping[str, Any] = {}
+    sets: tuple[str, ...] = ()
     # First: a safetensors header of some lengths begins like a pickle (0x80).
     if is_safetensors(head):
-        tensors = read_safetensors(path, size)
+        tensors, metadata = safetensors_content(path, size)
+    elif head.startswith(gguf_file.MAGIC):
+        tensors, metadata = gguf_file.read_gguf(path)
     elif torch_file.recognises(head):
         content = torch_file.read(path)
+        sets = state_dict.set_names(content)
         tensors = state_dict.choose(path, content, choice or Choice())
     else:
         raise InputError(f"{path}: is {strange_files.what_it_is(head, size)}")
-    strange_files.refuse_quantised(tensors, path)
-    return state_dict.without_wrappers(tensors)
+    tensors = dequantised(state_dict.without_wrappers(tensors), path)
+    return WeightFile(tensors, metadata, sets)
+
+
+def open_file(path: Path, choice: Choice | None = None) -> Tensors:
+    """The tensors of a file; see `read_file`."""
+    return read_file(path, choice).tensors
 
 
 def find_weights(names: list[str]) -> str | None:
@@ -97,7 +127,7 @@ def open_folder(folder: Path, choice: Choice | None = None) -> Tensors:
         shards = sorted(name for name in names if _SHARD.fullmatch(name))
         if shards:
             return _without_index(folder, shards, choice)
-        weights = [name for name in names if name.endswith(_ENDINGS)]
+        weights = [name for name in names if name.lower().endswith(ENDINGS)]
         if len(weights) != 1 or _LORA_FILE.search(weights[0]):
             raise strange_files.no_weights(folder, names)
         name = weights[0]

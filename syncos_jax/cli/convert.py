@@ -16,6 +16,8 @@ from syncos_jax.runs.progress import Phases
 EXAMPLES = """Examples:
   syncos convert checkpoints/base_512_v2/model.ckpt --out models/videocrafter2
   syncos convert text-to-video-ms-1.7b --out models/modelscope --dtype bfloat16
+  syncos convert --transformer wan2.1_t2v_1.3B_fp16.safetensors --vae wan_2.1_vae.safetensors
+    --text-encoder umt5_xxl_fp16.safetensors --out models/wan
   syncos convert unet.safetensors --config inference_t2v_512_v2.0.yaml --only unet --out models/unet
 
 Then: syncos generate story.yaml --model models/videocrafter2 --out story.mp4
@@ -49,17 +51,30 @@ class DType(StrEnum):
     float16 = "float16"
 
 
+def _file(text: str) -> Any:
+    return typer.Option(metavar="FILE", help=text, show_default=False)
+
+
 def convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="VideoCrafter's model.ckpt (or .safetensors), a diffusers "
-            "text-to-video folder, a Wan folder or file, or a Hugging Face hub "
-            "id.",
-            metavar="SOURCE",
-        ),
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A checkpoint file (safetensors, GGUF or PyTorch), a folder in diffusers' or the "
+            "authors' layout, ComfyUI's models folder, or an id on the Hugging Face hub.",
+            metavar="[SOURCE]",
+            show_default=False,
+        ),
+    ] = None,
+    transformer: Annotated[
+        Path | None, _file("The transformer's file or folder, in place of SOURCE.")
+    ] = None,
+    transformer_2: Annotated[
+        Path | None,
+        _file("The second transformer's (low noise), for Wan 2.2 A14B."),
+    ] = None,
+    text_encoder: Annotated[Path | None, _file("The text encoder's file or folder.")] = None,
+    vae: Annotated[Path | None, _file("The autoencoder's file or folder.")] = None,
     format: Annotated[
         Format | None,
         typer.Option("--format", help="Format of SOURCE; detected by default.", show_default=False),
@@ -85,9 +100,8 @@ def convert(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder with CLIP's vocab.json and merges.txt, if SOURCE has no "
-            "tokenizer. Default: that of an installed open_clip, otherwise from "
-            "the hub.",
+            help="Folder with the tokenizer's files, where SOURCE has none; for CLIP by default "
+            "that of an installed open_clip, else from the hub.",
             show_default=False,
         ),
     ] = None,
@@ -127,8 +141,8 @@ def convert(
         typer.Option(
             "--lora",
             metavar="FILE[:SCALE]",
-            help="LoRA to merge into the denoiser (NETWORK=FILE for another "
-            "network); can be repeated.",
+            help="A LoRA to merge, into the denoiser and, where it has layers of it, the text "
+            "encoder; NETWORK=FILE for one network alone. May be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -136,8 +150,8 @@ def convert(
         str | None,
         typer.Option(
             metavar="ADAPTER",
-            help="AnimateDiff motion adapter (folder, file or hub id), if SOURCE is "
-            "a Stable Diffusion 1.5 folder.",
+            help="An AnimateDiff motion module (folder, file or hub id), where SOURCE is Stable "
+            "Diffusion 1.5, a folder or a checkpoint.",
             show_default=False,
         ),
     ] = None,
@@ -145,8 +159,8 @@ def convert(
 ) -> None:
     """Convert PyTorch checkpoints for use with syncos.
 
-    Supports VideoCrafter2, ModelScope text-to-video, ZeroScope, AnimateDiff, CogVideoX, Wan 2.1
-    and 2.2 (text-to-video), at any size.
+    Supports VideoCrafter2, ModelScope text-to-video, ZeroScope, AnimateDiff, CogVideoX, LTX-2, and
+    Wan 2.1 and 2.2 (text-to-video) at any size, in float, fp8 (scaled or not) or GGUF.
 
     Missing, unknown and misshaped tensors are errors. Pickle code is never executed.
     """
@@ -169,8 +183,15 @@ def convert(
                 "motion": motion,
                 "force": force,
             }
-            # Not in a thread: Ctrl-C has to reach the code that removes the partial folder.
-            result = work(source, out, **options, progress=progress)
+            # Not in a thread: Ctrl-C must come to where the half-written folder is removed.
+            given = {
+                "transformer": transformer,
+                "transformer_2": transformer_2,
+                "text_encoder": text_encoder,
+                "vae": vae,
+            }
+            files = {network: path for network, path in given.items() if path is not None}
+            result = work(source, out, files=files, **options, progress=progress)
         for warning in result.warnings:
             phases.say(f"warning: {worded(warning, flag)}")
         counts = ", ".join(f"{name} {count:,}" for name, count in result.parameters.items())

@@ -25,8 +25,9 @@ def info(
     model: Annotated[
         str,
         typer.Argument(
-            help="'demo', or a model folder; append @int8 to quantize the denoiser.",
-            metavar="NAME|DIR",
+            help="'demo', a model folder, or any file or folder of weights, to see what it holds; "
+            "append @int8 to quantize the denoiser.",
+            metavar="NAME|DIR|FILE",
         ),
     ] = "demo",
     verbose: Annotated[bool, typer.Option("--verbose", help="Show all details.")] = False,
@@ -45,6 +46,11 @@ def info(
         if verify:
             typer.echo(verified(model))
             return
+        weights = weight_files(model)
+        if weights is not None:
+            for name, what in weights:
+                typer.echo(f"{name}: {what}")
+            return
         loaded = load_model(model)
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(style="bold", no_wrap=True)
@@ -53,6 +59,27 @@ def info(
             if verbose or name in SUMMARY:
                 table.add_row(name, value)
         Console(highlight=False, markup=False).print(table)
+
+
+def weight_files(model: str) -> list[tuple[str, str]] | None:
+    """(name, what it is) of a file of weights, or of each in a folder that is no model; None for a
+    model."""
+    from pathlib import Path
+
+    from syncos_jax.weights_convert.diffusers_config import read_json
+    from syncos_jax.weights_convert.recognise import describe
+
+    path = Path(model)
+    if model == "demo" or not path.exists() or (path / "model_index.json").is_file():
+        return None
+    if (path / "config.json").is_file():
+        try:
+            settings = read_json(path / "config.json")
+        except InputError:  # which reading it as a model reports
+            return None
+        if not {"_class_name", "architectures"} & set(settings):
+            return None
+    return describe(path)
 
 
 def verified(model: str) -> str:

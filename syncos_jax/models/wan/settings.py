@@ -37,6 +37,7 @@ class WanConfig:
         fps: frames per second of a clip.
         height, width: of a frame, pixels.
         steps, guidance: default number of denoising steps and guidance scale.
+        guidance_2: guidance scale of the second transformer; None for `guidance`.
         source: where the weights are from.
         notes: anything worth knowing, shown by ``syncos info``.
     """
@@ -59,6 +60,7 @@ class WanConfig:
     width: int = 832
     steps: int = 50
     guidance: float = 5.0
+    guidance_2: float | None = None
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

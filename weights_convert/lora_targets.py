@@ -1,0 +1,117 @@
+"""Which networks of a model a LoRA goes into, and under which names their layers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from syncos_jax.errors import Argument, InputError, Phrase
+from syncos_jax.weights_convert.lora import Lora, networks_of, open_lora, parse
+from syncos_jax.weights_convert.table import AnyTable
+
+DENOISERS = ("unet", "transformer")
+NETWORKS = (*DENOISERS, "transformer_2", "connectors", "vae", "text_encoder")
+
+
+def open_loras(
+    given: Sequence[str],
+    networks: Sequence[str],
+    leaves_of: Callable[[str], Mapping[str, Any]],
+    tables_of: Callable[[str], Sequence[AnyTable]],
+) -> tuple[dict[str, list[Lora]], list[str]]:
+    """The LoRAs of each network, opened, and what the user should know.
+
+    Args:
+        given: ``[NETWORK=]FILE[:SCALE]`` each; without a network, the denoiser and, where the file
+            has layers of it, the text encoder.
+        networks: those of the model.
+        leaves_of: parameters (anything with a shape) of a network by dotted path.
+        tables_of: tables of the checkpoints of a network, whose names the layers may have.
+
+    Raises:
+        InputError: no such file or network, or a LoRA that does not fit.
+    """
+    found: dict[str, list[Lora]] = {}
+    warnings: list[str] = []
+    for one in given:
+        name, _, file = one.rpartition("=") if one.partition("=")[0] in NETWORKS else ("", "", one)
+        path, scale = parse(file)
+        for network in _targets(one, name, networks_of(path), networks, warnings):
+            lora = open_lora(path, scale, leaves_of(network), tables_of(network), network)
+            found.setdefault(network, []).append(lora)
+            if lora.skipped:
+                warnings.append(
+                    f"LoRA {path}: skipped {len(lora.skipped)} layers that only image-to-video "
+                    f"networks have; merged {len(lora.changes)} changes into {network}"
+                )
+    if "transformer_2" in networks and len({"transformer", "transformer_2"} & set(found)) == 1:
+        got = next(n for n in ("transformer", "transformer_2") if n in found)
+        other = "transformer_2" if got == "transformer" else "transformer"
+        noise = "high" if got == "transformer" else "low"
+        warnings.append(
+            Phrase(
+                f"only {got} ({noise} noise) gets a LoRA; pass ",
+                Argument("lora", f"{other}=FILE"),
+                " for the other transformer",
+            )
+        )
+    return found, warnings
+
+
+def _targets(
+    given: str,
+    name: str,
+    says: frozenset[str],
+    networks: Sequence[str],
+    warnings: list[str],
+) -> list[str]:
+    """The networks that a LoRA goes into."""
+    if name:
+        if name not in networks:
+            raise InputError(f"no {name} is converted", argument="lora", value=given)
+        return [name]
+    denoiser = next((n for n in DENOISERS if n in networks), None)
+    wanted = [denoiser or "denoiser"] if "" in says else []
+    wanted += [network for network in ("transformer_2", "text_encoder") if network in says]
+    missing = [network for network in wanted if network not in networks]
+    if missing and len(missing) == len(wanted):
+        raise InputError(f"no {missing[0]} is converted", argument="lora", value=given)
+    for network in missing:
+        warnings.append(f"LoRA {given}: skipped its layers of the {network}, which is not there")
+    return [network for network in wanted if network in networks]
+
+
+def tables_for(config: Any, network: str) -> tuple[AnyTable, ...]:
+    """Tables of every checkpoint of a network, for layers of a LoRA in any spelling.
+
+    Args:
+        config: of the model.
+        network: its name.
+
+    Raises:
+        InputError: LoRAs for this family or network are not supported.
+    """
+    from syncos_jax.weights_convert import (
+        animatediff,
+        cogvideox_tables,
+        diffusers_tables,
+        lvdm_tables,
+        t5,
+        wan_tables,
+    )
+
+    family = config.family
+    if network == "text_encoder" and family in ("wan", "cogvideox"):
+        return (t5.t5_table(config.text, ()), wan_tables.ORIGINAL_TEXT)
+    if network == "text_encoder" and family in ("unet_clip", "animatediff"):
+        return (diffusers_tables.CLIP_TEXT,)
+    if family == "wan" and network in ("transformer", "transformer_2"):
+        return (wan_tables.TRANSFORMER, wan_tables.ORIGINAL_TRANSFORMER)
+    if family == "cogvideox" and network == "transformer":
+        return (cogvideox_tables.transformer_table(config.transformer),)
+    if family == "animatediff" and network == "unet":
+        return (animatediff.UNET,)
+    if family == "unet_clip" and network == "unet":
+        unet = config.unet
+        return (diffusers_tables.unet_table(unet), lvdm_tables.unet_table(unet))
+    raise InputError(f"LoRAs for the {network} of the family {family!r} are not supported")

@@ -1,0 +1,197 @@
+"""What a file or folder is: recognised by `layouts` before any reader is chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from syncos_jax.errors import Argument, InputError
+from syncos_jax.weights_convert import layouts
+from syncos_jax.weights_convert.layouts import Layout, Match
+from syncos_jax.weights_convert.state_dict import AVERAGED, Choice
+from syncos_jax.weights_convert.stored import Tensors
+from syncos_jax.weights_convert.weight_files import ENDINGS, open_folder, read_file
+
+_SHOWN = 20
+"""Names of an unknown file that are shown."""
+_EXTRAS = ("spiece_model",)
+"""Tensors that ride along with a network: the tokenizer that ComfyUI packs into text encoders."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """One network in a file or folder.
+
+    Attributes:
+        layout: what it is.
+        tensors: its own, without their prefix.
+        warnings: what the user should know.
+        metadata: of the file.
+    """
+
+    layout: Layout
+    tensors: Tensors
+    warnings: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def find_network(path: Path, choice: Choice, network: str | None = None) -> Found:
+    """The network that a file, or the folder of one network, holds.
+
+    Args:
+        path: the file or folder.
+        choice: of several sets of weights, which one.
+        network: the network that is wanted; None for the only one.
+
+    Raises:
+        InputError: unreadable, unknown, known and not supported, or not the network that is wanted.
+    """
+    sets: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = {}
+    if path.is_dir():
+        tensors = open_folder(path, choice)
+    else:
+        file = read_file(path, choice)
+        tensors, metadata, sets = file.tensors, file.metadata, file.sets
+    found = layouts.matches(tensors)
+    if not found:
+        raise unknown(path, tensors)
+    refused = next((m.layout for m in found if m.layout.refused), None)
+    if refused is not None:
+        raise InputError(f"{refused.name}: {refused.refused}", place=path)
+    base = None if network is None else network.removesuffix("_2")
+    fitting = [m for m in found if base is None or m.layout.network == base]
+    if not fitting:
+        held = ", ".join(m.layout.name for m in found)
+        raise InputError(f"holds no {network}, but: {held}", place=path)
+    match = _chosen(path, fitting, choice, sets)
+    inside = {
+        name.removeprefix(match.prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(match.prefix)
+    }
+    inside |= {name: tensors[name] for name in _EXTRAS if name in tensors}
+    left = len(tensors) - len(inside)
+    warnings = []
+    if match.prefix:
+        warnings.append(f"{path}: removed the prefix {match.prefix} from {len(inside)} names")
+    if left:
+        warnings.append(f"{path}: skipped {left} tensors outside {match.prefix or 'the network'}")
+    return Found(match.layout, inside, tuple(warnings), metadata)
+
+
+def _chosen(path: Path, found: list[Match], choice: Choice, sets: tuple[str, ...]) -> Match:
+    """The match that `choice` asks for."""
+    if choice.key is not None and choice.key not in sets:
+        key = choice.key.rstrip(".") + "."
+        named = [m for m in found if m.prefix.startswith(key)]
+        if not named:
+            names = ", ".join(sorted({*filter(None, sets), *_prefixes(found)})) or "no name"
+            raise InputError(
+                f"{path} has no weights under that name (but under {names})",
+                argument="key",
+                value=choice.key,
+            )
+        found = named
+    elif choice.averaged:
+        averaged = [m for m in found if AVERAGED.search(m.prefix[:-1].lower())]
+        if not averaged and not any(AVERAGED.search(name.lower()) for name in sets):
+            raise InputError(
+                "has no averaged weights (EMA)",
+                place=path,
+                remedy=("leave out ", Argument("ema", True)),
+            )
+        found = averaged or found
+    if len(found) > 1:
+        plain = [m for m in found if not AVERAGED.search(m.prefix[:-1].lower())]
+        names = ", ".join(_prefixes(found))
+        best = (plain or found)[0].prefix.rstrip(".")
+        raise InputError(
+            f"holds several sets of weights: {names}",
+            place=path,
+            remedy=("choose one: ", Argument("key", best)),
+        )
+    return found[0]
+
+
+def _prefixes(found: Iterable[Match]) -> list[str]:
+    return [m.prefix.rstrip(".") for m in found if m.prefix]
+
+
+def unknown(path: Path, tensors: Tensors) -> InputError:
+    """The error for a file that no layout matches."""
+    if layouts.is_lora(tensors):
+        return InputError(
+            f"is a LoRA ({layouts.lora_spelling(tensors)}), a change to a network, not a network",
+            place=path,
+            remedy=("merge it while converting the network: ", Argument("lora", "FILE")),
+        )
+    if layouts.has_lora(tensors):
+        return InputError(
+            f"{path}: holds a network with a LoRA that is not merged; merge it with the program "
+            "that trained it, and convert the result"
+        )
+    names = ", ".join(list(tensors)[:_SHOWN]) or "none"
+    more = f" and {len(tensors) - _SHOWN} more" if len(tensors) > _SHOWN else ""
+    return InputError(
+        f"{path}: not recognised: {len(tensors)} tensors, {_count(tensors):,} values: {names}{more}"
+    )
+
+
+def _count(tensors: Tensors) -> int:
+    return sum(math.prod(tensor.shape) for tensor in tensors.values())
+
+
+def describe_file(path: Path) -> str:
+    """One line: what a file of weights is, its size, precision, and whether it can be used.
+
+    Raises:
+        InputError: unreadable; says what it is instead.
+    """
+    file = read_file(path, Choice(key=None, averaged=False))
+    tensors = file.tensors
+    size = f"{len(tensors)} tensors, {_count(tensors):,} values, {layouts.precision(tensors)}"
+    wrote = layouts.tool(file.metadata)
+    size += f", written by {wrote}" if wrote else ""
+    if layouts.is_lora(tensors):
+        what = f"LoRA for {layouts.lora_family(tensors)} ({layouts.lora_spelling(tensors)})"
+        return f"{what}; {size}"
+    found = layouts.matches(tensors)
+    if not found:
+        names = ", ".join(list(tensors)[:_SHOWN])
+        return f"not recognised; {size}; {names}"
+    said = []
+    for match in found:
+        under = f" under {match.prefix.rstrip('.')}" if match.prefix else ""
+        why = f" (not supported: {match.layout.refused})" if match.layout.refused else ""
+        said.append(f"{match.layout.name}{under}{why}")
+    if "spiece_model" in tensors or "tokenizer.ggml.tokens" in file.metadata:
+        said[0] += " with its tokenizer"
+    return f"{'; '.join(said)}; {size}"
+
+
+def describe(path: Path) -> list[tuple[str, str]]:
+    """(name, what it is) of a file, or of every file of weights below a folder.
+
+    Raises:
+        InputError: there is no such file, or a folder without any.
+    """
+    if path.is_file():
+        return [(path.name, describe_file(path))]
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and file.suffix.lower() in ENDINGS and ".cache" not in file.parts
+    )
+    if not files:
+        raise InputError("no files of weights in this folder", place=path)
+    rows = []
+    for file in files:
+        try:
+            rows.append((str(file.relative_to(path)), describe_file(file)))
+        except InputError as error:
+            rows.append((str(file.relative_to(path)), str(error).removeprefix(f"{file}: ")))
+    return rows
