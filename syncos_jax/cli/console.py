@@ -61,7 +61,6 @@ OPTIONS = {
     "size": "--size",
     "subset": "--subset",
     "token": "$SYNCOS_STUDIO_TOKEN",
-    "ema=True": "--ema",
     "text_encoder": "--text-encoder",
     "tokenizer": "--tokenizer",
     "transformer": "--transformer",
