@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from syncos_jax import CoDenoising, Pipeline, Scenario, SynCoS
+from syncos_jax.cli.app import app
 from syncos_jax.errors import InputError
 from syncos_jax.media.video import Video
 from syncos_jax.models.family import Geometry, Model
@@ -188,3 +190,25 @@ def test_several_frames_of_one_latent(pipeline, files):
     cut = dataclasses.replace(inputs, given=np.arange(8) < 4, held=np.zeros(8, bool))
     mask = known_frames(cut, model, 5, (2, 2), pipeline.placement).mask
     assert mask.tolist() == [True, True, False, False, False]
+
+
+def test_commands(files, tmp_path):
+    """generate and plan with --image and --redo, as a user calls them."""
+    run = CliRunner().invoke
+    prompt = "generate --global a-ball --prompt rolls|grows --seconds 1 --sampler co_denoising"
+    first = [*prompt.split(), "--steps", "1", "--image", str(files / "start.png")]
+    made = run(app, [*first, "--out", str(tmp_path / "a.mkv")])
+    assert made.exit_code == 0, made.output
+    (given,) = json.loads((tmp_path / "a.json").read_text())["inputs"]
+    assert (given["role"], given["start"], given["note"]) == ("image", 0, "64×64 to 64×64")
+    planned = run(app, ["plan", *first[1:]])
+    assert planned.exit_code == 0, planned.output
+    assert f"image: {files / 'start.png'}, frame 0, 64×64 to 64×64" in planned.output
+    again = [*prompt.split(), "--steps", "1", "--redo", f"{tmp_path / 'a.mkv'}:2"]
+    made = run(app, [*again, "--out", str(tmp_path / "b.mkv"), "--scale", "1"])
+    assert made.exit_code == 0, made.output
+    assert json.loads((tmp_path / "b.json").read_text())["inputs"][0]["role"] == "redo"
+    for wrong in (["--redo", "a.mkv"], ["--image", "none.png"], ["--fit", "stretch"]):
+        refused = run(app, [*prompt.split(), *wrong, "--out", str(tmp_path / "c.mp4")])
+        assert refused.exit_code == 2, refused.output
+        assert not (tmp_path / "c.mp4").exists()

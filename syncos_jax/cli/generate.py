@@ -77,6 +77,11 @@ def generate(
     frames: scenario_options.Frames = None,
     size: scenario_options.Size = None,
     fps: scenario_options.Fps = None,
+    image: scenario_options.Image = None,
+    end_image: scenario_options.EndImage = None,
+    extend: scenario_options.Extend = None,
+    redo: scenario_options.Redo = None,
+    fit: scenario_options.Fit = None,
     again: Annotated[
         Path | None,
         typer.Option(
@@ -189,17 +194,25 @@ def generate(
         check_label(label)
         marking = run_options.read_marking(watermark, certificate, key)
         windows = options.read_windows_per_call(batch)
-        fit = windows == "auto"
+        choose = windows == "auto"
+        inputs = {
+            "image": image,
+            "end_image": end_image,
+            "extend": extend,
+            "redo": redo,
+            "fit": fit,
+        }
         changes = {
             "steps": steps,
             "guidance": guidance,
             "strength": strength,
-            "windows_per_call": None if fit else windows,
+            "windows_per_call": None if choose else windows,
         }
         record = None
         if again is not None:
             given = [scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds]
-            given += [negative, frames, size, fps, sampler, beside, batch, *changes.values()]
+            given += [negative, frames, size, fps, sampler, beside, batch]
+            given += [*inputs.values(), *changes.values()]
             if any(value is not None for value in given):
                 raise InputError(
                     "--from generates a video again with its own settings; omit the scenario, "
@@ -216,7 +229,7 @@ def generate(
                 scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds
             )
             found = scenario_options.with_sampler(found, sampler, changes)
-            found = scenario_options.with_video(found, negative, frames, size, fps)
+            found = scenario_options.with_video(found, negative, frames, size, fps, inputs)
             out = out or Path("out.mp4")
             paths = scenario_options.named_outputs(out, found)
             jobs = [Job(t, p, template=scenario) for t, p in zip(found, paths, strict=True)]
@@ -235,7 +248,7 @@ def generate(
         mesh = options.open_mesh(devices, parallel, *hosts, weights_over, join_timeout)
         if options.is_main(distributed):
             check_outputs(jobs)
-        _make_all(jobs, model or "demo", begin, cache, mesh, parallel, fit, quiet)
+        _make_all(jobs, model or "demo", begin, cache, mesh, parallel, choose, quiet)
 
 
 def _with_rivals(jobs: list[Job], sampler: str) -> list[Job]:

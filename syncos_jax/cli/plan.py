@@ -43,6 +43,11 @@ def plan(
     frames: scenario_options.Frames = None,
     size: scenario_options.Size = None,
     fps: scenario_options.Fps = None,
+    image: scenario_options.Image = None,
+    end_image: scenario_options.EndImage = None,
+    extend: scenario_options.Extend = None,
+    redo: scenario_options.Redo = None,
+    fit: scenario_options.Fit = None,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -78,8 +83,15 @@ def plan(
             "strength": strength,
             "windows_per_call": batch,
         }
+        inputs = {
+            "image": image,
+            "end_image": end_image,
+            "extend": extend,
+            "redo": redo,
+            "fit": fit,
+        }
         found = scenario_options.with_sampler(found, sampler, changes)
-        found = scenario_options.with_video(found, negative, frames, size, fps)
+        found = scenario_options.with_video(found, negative, frames, size, fps, inputs)
         if on is not None:
             hardware.plan_on(on, model, found, weights_over, as_json)
             return
@@ -131,6 +143,10 @@ def _print_one(console: Any, plan: Plan) -> None:
         f"{sampler['name']}, {sampler['steps']} steps, guidance {sampler['guidance']:g}",
         soft_wrap=True,
     )
+    for file in plan.inputs:
+        frames = f"frames {file.start}-{file.stop - 1}" if file.stop - file.start > 1 else ""
+        where = frames or f"frame {file.start}"
+        console.print(f"{file.role}: {file.path}, {where}, {file.note}", soft_wrap=True)
     console.print(_events(plan))
     console.print(_windows(plan, min(32, console.width // 3)))
     for line in _cost(plan.cost):

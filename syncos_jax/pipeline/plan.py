@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from syncos_jax.pipeline.cost import Cost, estimate
+from syncos_jax.pipeline.known_inputs import InputFile
 from syncos_jax.pipeline.request import Request
 from syncos_jax.sampling.sampler_dict import sampler_to_dict
 from syncos_jax.sampling.windows import WindowLayout
@@ -83,6 +84,7 @@ class Plan:
     stride: int
     sampler: dict[str, Any]
     seed: int
+    inputs: tuple[InputFile, ...]
     events: tuple[PlannedEvent, ...]
     windows: tuple[PlannedWindow, ...]
     transitions: tuple[Transition, ...]
@@ -127,6 +129,7 @@ def make_plan(request: Request) -> Plan:
         stride=layout.stride,
         sampler=sampler_to_dict(request.sampler),
         seed=request.seed,
+        inputs=request.known.files if request.known else (),
         events=events,
         windows=tuple(_windows(request)),
         transitions=tuple(_transitions(request, events)),
