@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import syncos_jax.pipeline.load
 from syncos_jax.cli import app
-from syncos_jax.cli.batch import Group
+from syncos_jax.cli.batch import _Group
 from syncos_jax.errors import InputError
 from syncos_jax.runs import VideoGenerator, on_ray
 from syncos_jax.runs.items import Item
@@ -114,15 +114,15 @@ def test_workers_of_a_cluster():
     ],
 )
 def test_the_address_may_be_left_out(given, address):
-    words = Group.with_address(given)
+    words = _Group.with_address(given)
     rest = given[1:] if address == "auto" else given[2:]
     assert words == ["--ray", address, *rest]
 
 
 BAD = [
-    (["--workers", "2"], "--workers needs --ray as well"),
-    (["--ray", "--shard", "0/2"], "--shard and --ray are two ways"),
-    (["--ray", "--devices", "all"], "--devices is the number that each worker has"),
+    (["--workers", "2"], "--workers needs --ray"),
+    (["--ray", "--shard", "0/2"], "--shard and --ray cannot be combined"),
+    (["--ray", "--devices", "all"], "--devices must be a number"),
 ]
 
 
