@@ -13,7 +13,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +84,23 @@ class Geometry:
         return -(-height // step) * self.multiple, -(-width // step) * self.multiple
 
 
+class Denoiser(Protocol):
+    """A denoising network alone: ``model.unet`` or ``model.transformer``."""
+
+    def __call__(self, x: jax.Array, t: jax.Array, text: jax.Array, /) -> jax.Array:
+        """Latents ``[b, f, h, w, C]``, timesteps ``[b]``, text features ``[b, S, D]``."""
+
+
+class Autoencoder(Protocol):
+    """A video autoencoder alone: ``model.vae``."""
+
+    def encode(self, video: jax.Array, /) -> Any:
+        """Mean and log variance of the latents of a video ``[n, F, H, W, 3]``."""
+
+    def decode(self, latents: jax.Array, /) -> jax.Array:
+        """The video ``[n, F, H, W, 3]`` of unscaled latents ``[n, f, h, w, C]``."""
+
+
 class Model:
     """A text-to-video model. A family is a subclass.
 
@@ -99,7 +116,14 @@ class Model:
             the family has no such denoiser.
         params: weights of the denoiser, a pytree.
         hashes: of networks whose hash is known from their folder, by name.
+        unet, transformer, vae, text_encoder: the networks alone, as far as the family and the
+            model's folder have them.
     """
+
+    unet: Denoiser
+    transformer: Denoiser
+    vae: Autoencoder
+    text_encoder: Callable[..., jax.Array]
 
     family: ClassVar[str]
     config_class: ClassVar[Any]
