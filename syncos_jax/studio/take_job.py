@@ -28,6 +28,7 @@ from syncos_jax.studio.thumbnails import write_thumbnail
 if TYPE_CHECKING:
     from syncos_jax.pipeline import Pipeline
     from syncos_jax.pipeline.request import Request
+    from syncos_jax.pipeline.timings import Speed
     from syncos_jax.sampling.run import Run
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ class TakeJob:
             with self._checkpoint(request, stop, settings) as checkpoint:
                 with phases.phase("sample", "calls", first="compile") as progress:
                     latents = self._latents(request, progress, checkpoint, stop)
-                decode_and_write(self.pipeline, job, phases, settings.model, latents, phases.row)
+                decode_and_write(
+                    self.pipeline, job, phases, settings.model, latents, phases.call_seconds
+                )
                 checkpoint.remove()
         shutil.rmtree(run_folder(self.out), ignore_errors=True)
         if not thumbnail_file(self.folder, self.take.take).is_file():
@@ -189,7 +192,7 @@ class TakeProgress(Phases):
         self._preview = 0
         self._step = 0
         self._first: tuple[float, int] | None = None
-        self.row: float | None = None
+        self.call_seconds: float | None = None
         """Seconds per network call, once known."""
 
     @contextmanager
@@ -226,8 +229,8 @@ class TakeProgress(Phases):
         now = time.monotonic()
         self._first = self._first or (now, done)
         if done > self._first[1]:
-            self.row = (now - self._first[0]) / (done - self._first[1])
-        row = self.row or (self._speed.row if self._speed else None)
+            self.call_seconds = (now - self._first[0]) / (done - self._first[1])
+        row = self.call_seconds or (self._speed.call if self._speed else None)
         self._step = self._count if done == total else int(self._steps[done])
         rest = self._after_sampling()
         left = None if row is None else (total - done) * row + rest
@@ -242,8 +245,8 @@ class TakeProgress(Phases):
     def _publish(self, phase: str, left: float | None, each: float | None = None) -> None:
         if left is None and self._speed is not None:
             rows = len(self._request.call_schedule) if phase in ("compile", "load") else 0
-            left = rows * self._speed.row + self._after_sampling()
-            each = len(self._request.call_schedule) * self._speed.row + self._after_sampling()
+            left = rows * self._speed.call + self._after_sampling()
+            each = len(self._request.call_schedule) * self._speed.call + self._after_sampling()
         self._job.events.set(
             self._job.video.id,
             Progress(
@@ -259,7 +262,7 @@ class TakeProgress(Phases):
         )
 
 
-def _known_speed(request: Request) -> Any:
+def _known_speed(request: Request) -> Speed | None:
     from syncos_jax.pipeline.cost import timing_key
     from syncos_jax.pipeline.timings import recall
 
