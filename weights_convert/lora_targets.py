@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+
 from syncos_jax.errors import Argument, InputError, Phrase
+from syncos_jax.models.weights import assign, leaves
 from syncos_jax.weights_convert.lora import Lora, networks_of, open_lora, parse
 from syncos_jax.weights_convert.table import AnyTable
 
@@ -115,3 +120,42 @@ def tables_for(config: Any, network: str) -> tuple[AnyTable, ...]:
         unet = config.unet
         return (diffusers_tables.unet_table(unet), lvdm_tables.unet_table(unet))
     raise InputError(f"LoRAs for the {network} of the family {family!r} are not supported")
+
+
+def merge(model: Any, given: Sequence[str]) -> list[str]:
+    """Merges LoRAs into the weights of a loaded model, on their devices; the files of the model
+    stay as they are.
+
+    Args:
+        model: of networks, with a configuration (`NetworkModel`).
+        given: ``[NETWORK=]FILE[:SCALE]`` each.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        InputError: as `open_loras`, or a model whose family takes no LoRAs.
+    """
+    networks = [name for name in model.config.networks if name in vars(model)]
+    found, warnings = open_loras(
+        given,
+        networks,
+        lambda network: leaves(getattr(model, network)),
+        lambda network: tables_for(model.config, network),
+    )
+    for network, loras in found.items():
+        module = getattr(model, network)
+        values, changed = leaves(module), {}
+        for path in {path for lora in loras for path in lora.changes}:
+            array = np.asarray(values[path])
+            for lora in loras:
+                array = lora.merged(path, array)
+            made = np.ascontiguousarray(array, values[path].dtype)
+            changed[path] = jax.device_put(made, values[path].sharding)
+        model.replace_network(network, assign(module, changed))
+    # Hashed again from the weights, which are no longer those of the folder.
+    model.hashes = {name: known for name, known in model.hashes.items() if name not in found}
+    files = [f"{name}={lora.where}" for name, held in found.items() for lora in held]
+    notes = {**model.config.notes, "lora": [*model.config.notes.get("lora", []), *files]}
+    model.config = dataclasses.replace(model.config, notes=notes)
+    return warnings

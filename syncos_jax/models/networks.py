@@ -159,12 +159,16 @@ class NetworkModel(Model):
         state = jax.eval_shape(partial(_decode_piece, split[0]), split[1], piece, None)[1]
         return _decode_piece, (*split, piece, state)
 
+    def replace_network(self, name: str, network: Any) -> None:
+        """Puts another network of the same kind in the place of the one that is called `name`."""
+        setattr(self, name, network)
+        self._placed.pop(name, None)
+
     def quantize(self, how: str) -> None:
         for name in self.denoisers:
             network = vars(self).get(name)
             if network is not None:
-                setattr(self, name, quantized(network, how))
-                self._placed.pop(name, None)
+                self.replace_network(name, quantized(network, how))
         self.name = f"{self.name}@{how}"
 
     def place(self, placement: Placement) -> None:

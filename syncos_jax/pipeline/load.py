@@ -1,8 +1,9 @@
 """Loads a model: ``load_model("demo")``, or a folder."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from syncos_jax.models.quantize import QUANTIZATIONS
 from syncos_jax.models.saved import Where
 from syncos_jax.models.weights import dtypes
 from syncos_jax.sampling.placement import REPLICATED, Rules
+
+logger = logging.getLogger(__name__)
 
 BUILT_IN = ("demo",)
 
@@ -91,6 +94,7 @@ def load_model(
     name_or_dir: str | os.PathLike[str] = "demo",
     dtype: DType | None = None,
     *,
+    lora: Sequence[str] = (),
     mesh: jax.sharding.Mesh | None = None,
     rules: Rules = REPLICATED,
 ) -> Model:
@@ -101,6 +105,8 @@ def load_model(
             layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``). With ``@int8`` appended,
             the denoiser's weights and products are quantized (`syncos_jax.models.quantize`).
         dtype: of weights and computation; default bfloat16 on accelerators, float32 on CPU.
+        lora: LoRA files to merge into the loaded weights, ``[NETWORK=]FILE[:SCALE]`` each; the
+            folder stays as it is.
         mesh: devices that get the weights, read straight onto them; default: JAX's default device.
         rules: the mesh axis over which weights are sharded (`Rules.feature`): each device then
             reads only its part. By default each has a copy.
@@ -112,6 +118,11 @@ def load_model(
     model = _load(
         model_folder(name_or_dir), default_dtype() if dtype is None else dtype, mesh, rules
     )
+    if lora:
+        from syncos_jax.weights_convert.lora_targets import merge
+
+        for warning in merge(model, lora):
+            logger.warning("%s", warning)
     if how is not None:
         model.quantize(how)
         named = {name: f"{known} {how}" for name, known in model.hashes.items()}
