@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from syncos_jax.errors import InputError
+from syncos_jax.weights_convert import torch_file
 from syncos_jax.weights_convert.weight_files import find_weights, open_file, open_folder
 
 
@@ -164,17 +165,19 @@ def test_torch_files_cut_anywhere(tmp_path, zipped):
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_memo_that_would_fill_the_memory_is_refused(tmp_path, zipped):
-    """A place far away in the memo makes CPython's reader allocate all the places before it."""
+def test_the_limit_of_memo_places(tmp_path, monkeypatch, zipped):
+    """The unpickler's memo has as many entries as its highest index, so indices are bounded. A
+    low limit here, and an index just past it."""
+    monkeypatch.setattr(torch_file, "_MAX_MEMO", 1000)
     path = tmp_path / "a.pt"
     torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
-    far = b"r" + struct.pack("<I", 2**32 - 1)  # LONG_BINPUT, 34 GB of places
+    far = b"r" + struct.pack("<I", 1001)  # LONG_BINPUT
     if zipped:
         rewritten(path, lambda data: data[:-1] + far + data[-1:])
     else:
         data = path.read_bytes()
         path.write_bytes(data.replace(b"q\x00", far, 1))
-    with pytest.raises(InputError, match="damaged or truncated: place 4294967295 of its memo"):
+    with pytest.raises(InputError, match="damaged or truncated: place 1001 of its memo"):
         open_file(path)
 
 

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from syncos_jax.errors import InputError
+from syncos_jax.files.documents import MAX_BYTES
 from syncos_jax.models import saved
 from syncos_jax.runs.items import read_items
 from syncos_jax.runs.metadata import read_metadata
+from syncos_jax.scenario import variables
 from syncos_jax.scenario.prompt_files import read_prompt_file
 from syncos_jax.scenario.template import Template
 from syncos_jax.studio.review.approvals import read_reviews
@@ -202,25 +204,26 @@ def test_a_value_of_another_kind_in_a_saved_config(tmp_path, key, value):
     assert tried(read, path) is not None
 
 
-BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9)
-)
+REPEATED = "a: &a [x, x, x, x]\nb: &b [*a, *a, *a, *a]\n"
 EXTREME = {
-    "bomb": BOMB,
-    "bomb of events": BOMB + "global: g\nevents: *i\n",
-    "large": "global: " + "a" * 10_000_000,
-    "deep": "events: " + "[" * 50_000,
-    "deep mappings": "events: " + "{a: " * 20_000,
-    "many frames": "global: a\nevents: [{prompt: a, frames: 1000000000}]",
+    "aliases": REPEATED + "global: [*b, *b]\n",
+    "aliases as events": REPEATED + "global: g\nevents: [*b, *b]\n",
+    "large": "global: " + "a" * (MAX_BYTES + 1),
+    "deep": "events: " + "[" * 201,
+    "deep mappings": "events: " + "{a: " * 201,
+    "many frames": "global: a\nevents: [{prompt: a, frames: 1000001}]",
     "not a number": "global: a\nevents: [{prompt: a, seconds: .nan}]",
     "infinite": "global: a\nevents: [{prompt: a, seconds: .inf}]",
-    "many digits": "global: a\nseed: " + "9" * 10_000 + "\nevents: [{prompt: a, seconds: 1}]",
-    "many events": "global: a\nevents: [" + "{prompt: a, seconds: 1}, " * 11_000 + "]",
+    "many digits": "global: a\nseed: " + "9" * 4_301 + "\nevents: [{prompt: a, seconds: 1}]",
+    "many events": "global: a\nevents: [" + "{prompt: a, seconds: 1}, " * 10_001 + "]",
 }
 
 
 @pytest.mark.parametrize("name", EXTREME)
-def test_extremes_are_refused_in_one_line(tmp_path, name):
+def test_values_past_a_limit_are_refused_in_one_line(tmp_path, monkeypatch, name):
+    """Each just past its limit. Aliases can expand to any number of values, so these are counted;
+    the limit is lowered here."""
+    monkeypatch.setattr(variables, "_MAX_VALUES", 30)
     path = tmp_path / "a.yaml"
     path.write_text(EXTREME[name])
     said = tried(lambda file: Template.from_file(file).expand(), path)

@@ -154,8 +154,8 @@ BAD_FILES = [
     (b"global: \x00", "not readable as YAML"),
     (b"global: 2001-99-99", "events: is missing"),
     (b"? [a, b]\n: c", "not readable as YAML: found unhashable key"),
-    (b"global: " + b"[" * 20_000, "nested too deeply"),
-    (b"global: " + b"a" * 2_000_000, "larger than 1 MB"),
+    (b"global: " + b"[" * 201, "nested too deeply"),
+    (b"global: " + b"a" * 1_000_000, "larger than 1 MB"),
     (b"global: !!python/object/apply:os.system ['false']", "could not determine a constructor"),
     (b"a: &a [*a]\nglobal: *a", "unknown key"),
     (b"global: 0x" + b"f" * 9000, "global must be text.*got '0xfff.*"),
@@ -178,13 +178,6 @@ def test_bad_json(tmp_path):
     digits = '{"global": ' + "9" * 5000 + "}"
     with pytest.raises(InputError, match="cannot be read"):
         Scenario.from_file(write(tmp_path, digits, "story.json"))
-
-
-def test_aliases_that_multiply_stay_small(tmp_path):
-    lines = ["a0: &a0 [x, x]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
-    with pytest.raises(InputError, match="unknown key"):
-        Scenario.from_file(write(tmp_path, "\n".join([*lines, "global: *a11"])))
 
 
 def test_no_file(tmp_path):
