@@ -24,7 +24,7 @@ from syncos_jax.models.layers import DType
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
 from syncos_jax.models.weights import leaves
-from syncos_jax.weights_convert import animatediff, cogvideox, ltx, wan
+from syncos_jax.weights_convert import animatediff, cogvideox, ltx, open_sora_plan, wan
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import (
@@ -204,7 +204,7 @@ def read_folder(
     Raises:
         InputError: a missing or broken file, or one that does not fit; says which and why.
     """
-    family_of = next((one for one in (wan, ltx) if one.recognises(folder)), None)
+    family_of = next((one for one in (wan, ltx, open_sora_plan) if one.recognises(folder)), None)
     source = open_pipeline(folder) if family_of is None else family_of.open_model(folder)
     config, family = source.config, family_named(source.config.family)
     networks: dict[str, Any] = {}

@@ -60,7 +60,7 @@ def open_source(
     Raises:
         InputError: there is no such thing, or nothing that can be converted; says what to give.
     """
-    from syncos_jax.weights_convert import cogvideox, hub, ltx, lvdm, wan
+    from syncos_jax.weights_convert import cogvideox, hub, ltx, lvdm, open_sora_plan, wan
     from syncos_jax.weights_convert.diffusers_folder import open_pipeline
 
     if format is not None and format not in get_args(Format):
@@ -86,8 +86,9 @@ def open_source(
             raise InputError("only for VideoCrafter checkpoints", argument="config")
         if family == "wan":
             opened = wan.open_model(path, choice.network, choice)
-        elif family == "ltx":
-            opened = ltx.open_model(path, choice.network)
+        elif family:
+            reader = ltx if family == "ltx" else open_sora_plan
+            opened = reader.open_model(path, choice.network)
         elif files := file_tree.network_files(path):
             opened = open_files(files, choice, name=name, source=source)
         else:
@@ -217,13 +218,15 @@ def _check_base(path: Path) -> None:
 def _family(path: Path, format: Format | None) -> str:
     """The family whose reader takes the folder `path`, where it has several layouts; "" for
     others."""
-    from syncos_jax.weights_convert import ltx, wan
+    from syncos_jax.weights_convert import ltx, open_sora_plan, wan
 
     if not path.is_dir() or format == "videocrafter":
         return ""
     if format == "wan" or wan.recognises(path):
         return "wan"
-    return "ltx" if ltx.recognises(path) else ""
+    if ltx.recognises(path):
+        return "ltx"
+    return "open_sora_plan" if open_sora_plan.recognises(path) else ""
 
 
 def _meant(path: Path, format: Format | None, only: str | None) -> Path:

@@ -38,18 +38,19 @@ def t5_config(config: Mapping[str, Any]) -> T5Config:
     require(
         config,
         "text_encoder/config.json",
-        model_type=("t5", "umt5"),
+        model_type=("t5", "umt5", "mt5"),
         feed_forward_proj=("relu", *_ACTIVATIONS),
         is_decoder=False,
     )
-    umt5 = config.get("model_type", "t5") == "umt5"
-    projection = config.get("feed_forward_proj", "gated-gelu" if umt5 else "relu")
+    kind = config.get("model_type", "t5")
+    umt5, multilingual = kind == "umt5", kind != "t5"
+    projection = config.get("feed_forward_proj", "gated-gelu" if multilingual else "relu")
     return T5Config(
-        vocabulary=config.get("vocab_size", 250112 if umt5 else 32128),
+        vocabulary=config.get("vocab_size", 250112 if multilingual else 32128),
         features=config.get("d_model", 512),
-        inner=config.get("d_ff", 1024 if umt5 else 2048),
-        layers=config.get("num_layers", 8 if umt5 else 6),
-        heads=config.get("num_heads", 6 if umt5 else 8),
+        inner=config.get("d_ff", 1024 if multilingual else 2048),
+        layers=config.get("num_layers", 8 if multilingual else 6),
+        heads=config.get("num_heads", 6 if multilingual else 8),
         head_size=config.get("d_kv", 64),
         buckets=config.get("relative_attention_num_buckets", 32),
         max_distance=config.get("relative_attention_max_distance", 128),

@@ -288,6 +288,7 @@ _FAMILIES: dict[str, str | type[Model]] = {
     "cogvideox": "syncos_jax.models.cogvideox.family:CogVideoX",
     "wan": "syncos_jax.models.wan.family:Wan",
     "ltx": "syncos_jax.models.ltx.family:LTX",
+    "open_sora_plan": "syncos_jax.models.open_sora_plan.family:OpenSoraPlan",
 }
 """The families, by the name that stands in config.json; a class, or where it is."""
 

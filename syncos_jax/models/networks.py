@@ -63,6 +63,15 @@ def _encode(graphdef: Any, params: Any, pixels: jax.Array) -> jax.Array:
     return mean
 
 
+@partial(jax.jit, static_argnums=0, donate_argnums=5)
+def _decode_ahead(
+    graphdef: Any, params: Any, latents: jax.Array, start: jax.Array, length: jax.Array, state: Any
+) -> tuple[jax.Array, Any]:
+    """As `_decode_piece`, for a decoder whose frames lag behind its latents."""
+    frames, state = nnx.merge(graphdef, params).decode_piece(latents[None], start, length, state)
+    return to_uint8(frames[0]), state
+
+
 def to_uint8(frames: jax.Array) -> jax.Array:
     """Pixels from -1..1 to 0..255."""
     return jnp.round((jnp.clip(frames, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
@@ -83,6 +92,7 @@ class NetworkModel(Model):
 
     shardable: ClassVar[tuple[str, ...]]
     denoisers: ClassVar[tuple[str, ...]]
+    vae: Any
 
     def __init__(self, config: Any, schedule: NoiseSchedule, parts: Mapping[str, Any]) -> None:
         self.config = config
@@ -163,6 +173,42 @@ class NetworkModel(Model):
         """Puts another network of the same kind in the place of the one that is called `name`."""
         setattr(self, name, network)
         self._placed.pop(name, None)
+
+    def _decode_ahead(
+        self, unscaled: np.ndarray, piece: int, placement: Placement
+    ) -> Iterator[np.ndarray]:
+        """Decodes latent frames ``[f, h, w, C]``, `piece` at a time, with a decoder that looks
+        ahead: what comes out of a piece is numbered by ``vae.frame_numbers``."""
+        split, length = self._split("vae"), len(unscaled)
+        state, start, stop, count = None, 0, 0, 1
+        while stop < count:
+            first, count = self.vae.frame_numbers(start, length)
+            rows = np.minimum(np.arange(start, start + piece), length - 1)
+            given = placement.place(unscaled[rows])
+            numbers = placement.place([np.asarray(n, np.int32) for n in (start, length)])
+            if state is None:
+                shapes = self._state_ahead(given)
+                state = placement.place(
+                    jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+                )
+            with placement.compiling():
+                frames, state = _decode_ahead(*split, given, *numbers, state)
+            begin, stop = max(first, 0), min(first + len(frames), count)
+            if begin < stop:
+                yield np.asarray(frames[begin - first : stop - first])
+            start += piece
+
+    def _state_ahead(self, latents: Any) -> Any:
+        """Shapes of the state of `_decode_ahead`, for pieces like `latents`."""
+        split, number = self._split("vae"), jax.ShapeDtypeStruct((), jnp.int32)
+        call = partial(_decode_ahead, split[0])
+        return jax.eval_shape(call, split[1], latents, number, number, None)[1]
+
+    def _ahead_decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:
+        """The jitted function that decodes one latent frame in mid-video, and abstract arguments
+        of it; for plans."""
+        piece, number = jax.ShapeDtypeStruct((1, *frame_shape), jnp.float32), np.int32(0)
+        return _decode_ahead, (*self._split("vae"), piece, number, number, self._state_ahead(piece))
 
     def quantize(self, how: str) -> None:
         for name in self.denoisers:

@@ -20,7 +20,7 @@ from syncos_jax.models.ltx.connectors import LTXConnectors
 from syncos_jax.models.ltx.settings import LTXConfig
 from syncos_jax.models.ltx.transformer import LTXTransformer
 from syncos_jax.models.ltx.vae import LTXVAE
-from syncos_jax.models.networks import NetworkModel, to_uint8
+from syncos_jax.models.networks import NetworkModel
 from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -53,15 +53,6 @@ def _encode(graphdefs: Any, params: Any, ids: jax.Array, mask: jax.Array) -> jax
     text_encoder, connectors = map(nnx.merge, graphdefs, params)
     features: jax.Array = connectors(text_encoder(ids, mask), mask)
     return features
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=5)
-def _decode(
-    graphdef: Any, params: Any, latents: jax.Array, start: jax.Array, length: jax.Array, kept: Any
-) -> tuple[jax.Array, Any]:
-    """Frames uint8 ``[F, H, W, 3]`` of a piece of a stream of unscaled latents ``[f, h, w, C]``."""
-    frames, kept = nnx.merge(graphdef, params).decode_piece(latents[None], start, length, kept)
-    return to_uint8(frames[0]), kept
 
 
 class LTX(NetworkModel):
@@ -141,32 +132,7 @@ class LTX(NetworkModel):
         self, latents: np.ndarray, placement: Placement, batch: int | None = None
     ) -> Iterator[np.ndarray]:
         piece = max(1, (batch or 1) // self.geometry.temporal)
-        unscaled, length = self.unscaled(latents), len(latents)
-        graphdef, params = self._split("vae")
-        kept, start, stop, count = None, 0, 0, 1
-        while stop < count:
-            first, count = self.vae.frame_numbers(start, length)
-            rows = np.minimum(np.arange(start, start + piece), length - 1)
-            given = placement.place(unscaled[rows])
-            numbers = placement.place([np.asarray(n, np.int32) for n in (start, length)])
-            if kept is None:
-                kept = placement.place(self._empty(given))
-            with placement.compiling():
-                frames, kept = _decode(graphdef, params, given, *numbers, kept)
-            begin, stop = max(first, 0), min(first + len(frames), count)
-            if begin < stop:
-                yield np.asarray(frames[begin - first : stop - first])
-            start += piece
-
-    def _empty(self, latents: Any) -> Any:
-        """What the decoder keeps before the first piece: zeros."""
-        number = jax.ShapeDtypeStruct((), jnp.int32)
-        call = partial(_decode, self._split("vae")[0])
-        kept = jax.eval_shape(call, self._split("vae")[1], latents, number, number, None)[1]
-        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), kept)
+        return self._decode_ahead(self.unscaled(latents), piece, placement)
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:
-        one, number = jax.ShapeDtypeStruct((1, *frame_shape), jnp.float32), np.int32(0)
-        split = self._split("vae")
-        kept = jax.eval_shape(partial(_decode, split[0]), split[1], one, number, number, None)[1]
-        return _decode, (*split, one, number, number, kept)
+        return self._ahead_decoding(frame_shape)

@@ -113,12 +113,10 @@ class FeedForward(nnx.Module):
 class TimeModulation(nnx.Module):
     """A timestep's embedding, and `count` vectors of the width from it."""
 
-    def __init__(self, config: LTXTransformerConfig, count: int, *, dtype: DType, rngs: nnx.Rngs):
-        self.features, self.count = config.time_features, count
-        self.embedder = TimestepEmbedding(
-            config.time_features, config.width, dtype=jnp.float32, rngs=rngs
-        )
-        self.linear = Linear(config.width, count * config.width, dtype=dtype, rngs=rngs)
+    def __init__(self, features: int, width: int, count: int, *, dtype: DType, rngs: nnx.Rngs):
+        self.features, self.count = features, count
+        self.embedder = TimestepEmbedding(features, width, dtype=jnp.float32, rngs=rngs)
+        self.linear = Linear(width, count * width, dtype=dtype, rngs=rngs)
 
     def __call__(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         """``t [b, n] -> [b, n, C]`` and ``[b, n, count, C]``, float32."""
@@ -230,9 +228,10 @@ class LTXTransformer(nnx.Module):
             if config.text_projection is None
             else TextProjection(config.text_projection, config.width, **kw)
         )
-        self.time_embed = TimeModulation(config, config.modulations, **kw)
+        of_time = config.time_features, config.width
+        self.time_embed = TimeModulation(*of_time, config.modulations, **kw)
         self.prompt_adaln = nnx.data(
-            TimeModulation(config, 2, **kw)
+            TimeModulation(*of_time, 2, **kw)
             if config.text_modulated and config.text_by_time
             else None
         )

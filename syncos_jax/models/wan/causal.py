@@ -87,9 +87,10 @@ class CausalConv(nnx.Module):
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
         return self.over(stream.extend(x, self.taps - 1) if self.taps > 1 else x)
 
-    def over(self, x: jax.Array, stride: int = 1) -> jax.Array:
-        """Of frames that are all there: ``f -> (f - taps) // stride + 1``."""
-        n, _, h, w, _ = x.shape
+    def over(self, x: jax.Array, stride: int = 1, space: int = 1) -> jax.Array:
+        """Of frames that are all there: ``f -> (f - taps) // stride + 1``; with `space` 2 to half
+        the height and width, padded below and on the right."""
+        n = x.shape[0]
         out = (x.shape[1] - self.taps) // stride + 1
         last = stride * (out - 1) + 1
         stacked = [x[:, tap : tap + last : stride] for tap in range(self.taps)]
@@ -97,18 +98,18 @@ class CausalConv(nnx.Module):
         kernel, bias = self.kernel[...], self.bias[...]
         if self.size == 1:
             return y @ kernel[0, 0] + bias.reshape(1, 1, 1, 1, -1)
-        border = self.size // 2
+        border = (self.size // 2,) * 2 if space == 1 else (0, 1)
         if self.reflect:
-            y = jnp.pad(y, ((0, 0), (0, 0), (border,) * 2, (border,) * 2, (0, 0)), mode="reflect")
-            border = 0
+            y = jnp.pad(y, ((0, 0), (0, 0), border, border, (0, 0)), mode="reflect")
+            border = (0, 0)
         y = jax.lax.conv_general_dilated(
             y.reshape(n * out, *y.shape[2:4], -1),
             kernel,
-            (1, 1),
-            [(border, border)] * 2,
+            (space, space),
+            [border] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return (y + bias.reshape(1, 1, 1, -1)).reshape(n, out, h, w, -1)
+        return (y + bias.reshape(1, 1, 1, -1)).reshape(n, out, *y.shape[1:])
 
 
 class ChannelNorm(nnx.Module):

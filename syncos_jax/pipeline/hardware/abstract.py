@@ -10,6 +10,7 @@ from syncos_jax.models.cogvideox.settings import CogVideoXConfig
 from syncos_jax.models.family import Model, family_named
 from syncos_jax.models.layers import DType
 from syncos_jax.models.ltx.settings import LTXConfig
+from syncos_jax.models.open_sora_plan.settings import OpenSoraPlanConfig
 from syncos_jax.models.t5 import T5Config
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.settings import WanConfig
@@ -54,6 +55,7 @@ PUBLISHED = {
     "cogvideox-2b": lambda: _cogvideox(CogVideoXTransformerConfig.cogvideox_2b(), "cogvideox-2b"),
     "cogvideox-5b": lambda: _cogvideox(CogVideoXTransformerConfig.cogvideox_5b(), "cogvideox-5b"),
     "wan2.1-1.3b": lambda: _wan(WanTransformerConfig.wan_1_3b(), "wan2.1-1.3b"),
+    "open-sora-plan-1.3": lambda: OpenSoraPlanConfig(name="open-sora-plan-1.3"),
     "ltx-2.3": lambda: LTXConfig(name="ltx-2.3"),
     "wan2.1-14b": lambda: _wan(WanTransformerConfig.wan_14b(), "wan2.1-14b"),
 }
