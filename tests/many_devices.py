@@ -15,7 +15,7 @@ from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax import NoiseSchedule, SynCoS, WindowLayout
 from syncos_jax.errors import InputError
-from syncos_jax.sampling import FIFO, sample, sample_batch, start, start_batch
+from syncos_jax.sampling import FIFO, KnownFrames, sample, sample_batch, start, start_batch
 from syncos_jax.sampling.devices import make_mesh
 from syncos_jax.sampling.failures import NonFiniteError
 from syncos_jax.sampling.hosts import is_main_process
@@ -231,6 +231,34 @@ def fifo():
     return found
 
 
+def known():
+    """Known frames on several devices; in a batch next to a video without any."""
+    mask = np.zeros(LAYOUT.frames, bool)
+    mask[[0, 8]] = True
+    latents = np.random.default_rng(2).normal(size=(LAYOUT.frames, *FRAME)).astype(np.float32)
+    frames = KnownFrames(latents, mask, "timestep")
+    plain, without = np.asarray(run(known=frames)), np.asarray(run(1))
+    found = {"one": {}, "exact": bool((plain[mask] == latents[mask]).all())}
+    for devices in (1, 2, 8):
+        for parallel in ("shard_map", "pmap"):
+            result = run(known=frames, mesh=make_mesh(devices), parallel=parallel)
+            found["one"][f"{devices} {parallel}"] = difference(result, plain)
+    frames = KnownFrames(latents, mask)
+    both = sample_batch(
+        NETWORK,
+        [conditioning(LAYOUT.count, s) for s in (0, 1)],
+        unconds=[conditioning(LAYOUT.count, s + 10) for s in (0, 1)],
+        keys=[key(0), key(1)],
+        each={"known": [frames, None]},
+        mesh=make_mesh(8, data=2),
+        **shared(),
+    )
+    alone = run(known=frames)
+    found["batch"] = [difference(both[0], alone), difference(both[1], without)]
+    found["apart"] = difference(plain, run())
+    return found
+
+
 DIFFERENT = {
     "fixed_noise": SAMPLER.replace(fixed_noise=False),
     "grounded_timestep": SAMPLER.replace(grounded_timestep=False),
@@ -346,6 +374,7 @@ if __name__ == "__main__":
             fifo,
             different_settings,
             weights_split,
+            known,
             demo,
         )
     }

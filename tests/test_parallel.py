@@ -45,6 +45,7 @@ def eight():
         "fifo",
         "different_settings",
         "weights_split",
+        "known",
     )
 
 
@@ -59,7 +60,7 @@ def test_the_number_of_devices_does_not_change_the_video(eight):
         assert run["devices"] == devices and run["replicated"]
         # Really shared out: each device has its part of each call, and one program. (Of one
         # device it is the plain run's, which is not traced again.)
-        assert run["clips"] == ([] if name == "1 shard_map" else [run["of_call"] // devices])
+        assert run["samples"] == ([] if name == "1 shard_map" else [run["of_call"] // devices])
         assert run["of_call"] % devices == 0 and run["of_call"] < 10 + devices
 
 
@@ -71,8 +72,8 @@ def test_guidance_at_some_timesteps_on_several_devices(eight):
 def test_what_is_reused_is_the_same_on_all_devices(eight):
     found = eight["reused"]
     assert max(found[how] for how in ("shard_map", "pmap", "taken_over")) <= 1e-4
-    (spared,) = set(found["spared"])
-    assert 0 < spared < found["of_all"]
+    (skipped,) = set(found["num_skipped"])
+    assert 0 < skipped < found["of_all"]
 
 
 def test_a_state_goes_on_with_other_devices(eight):
@@ -86,7 +87,7 @@ def test_a_batch_of_videos_is_each_of_them_alone(eight):
     assert found["shape"][0] == 5 and found["traces"] == 1
     assert max(found["differences"]) <= 1e-5 < found["apart"]
     # Of a batch in which one video goes wrong, that one is named: window 3 is in its first call.
-    assert found["named"] == {"video": 1, "row": 0, "windows": [3]}
+    assert found["named"] == {"video": 1, "call": 0, "windows": [3]}
 
 
 def test_fifo_on_several_devices(eight):
@@ -110,7 +111,7 @@ def test_videos_of_a_batch_have_settings_of_their_own(eight):
             assert run["apart"] > 1e-3, name
     assert found["traces"] <= 2  # alone, and side by side
     for name, message in found["refused"].items():
-        assert message and message.startswith("start_batch: the videos' samplers need"), name
+        assert message and message.startswith("the videos' samplers need"), name
         assert "\n" not in message, name
 
 
@@ -118,6 +119,12 @@ def test_weights_may_be_split(eight):
     found = eight["weights_split"]
     assert found["shares"] == {"in": [3, 3], "out": [6, 3]}  # 3 cannot be halved: it is not
     assert found["difference"] <= 1e-4
+
+
+def test_known_frames_on_several_devices(eight):
+    found = eight["known"]
+    assert max(found["one"].values()) <= 1e-4 < found["apart"] and found["exact"]
+    assert max(found["batch"]) <= 1e-4  # of two videos one has known frames
 
 
 @pytest.mark.slow

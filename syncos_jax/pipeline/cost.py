@@ -18,6 +18,7 @@ from syncos_jax.pipeline.request import Request
 from syncos_jax.pipeline.timings import recall
 from syncos_jax.pipeline.versions import device_of
 from syncos_jax.sampling.loop import init_carry
+from syncos_jax.sampling.noise import video_key
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def state_bytes(request: Request) -> int:
     method = request.program[0]
 
     def carry() -> Any:
-        state = method.init(jax.random.key(0), request.frame_shape)
+        state = method.init(video_key(0), request.frame_shape)
         return init_carry(state, method.windows, (method.window, *request.frame_shape))
 
     return tree_bytes(jax.eval_shape(carry))

@@ -19,7 +19,7 @@ from syncos_jax.pipeline.known_inputs import KnownInputs, read_inputs
 from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.sampling.call_schedule import CallSchedule, CallSummary
 from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule, make_method
-from syncos_jax.sampling.noise import seed_words
+from syncos_jax.sampling.noise import seed_words, video_key
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.sampler_dict import sampler_to_dict
@@ -87,7 +87,7 @@ class Request:
     @property
     def key(self) -> jax.Array:
         """PRNG key of the noise."""
-        return jax.random.key(self.seed)
+        return video_key(self.seed)
 
     @cached_property
     def program(self) -> tuple:
@@ -188,7 +188,7 @@ def prepare(
         layout,
         schedule,
         settings,
-        seed_words(jax.random.key(seed)),
+        seed_words(video_key(seed)),
         cond_index=cond_index,
         num_shards=placement.num_clip_shards,
     )

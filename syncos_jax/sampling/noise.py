@@ -80,6 +80,15 @@ def shuffled_frames(key: jax.Array, *, frames: int, window: int, stride: int) ->
     return jax.lax.fori_loop(0, blocks, shuffle, source)[:frames]
 
 
+_IMPLEMENTATIONS = {(2,): "threefry2x32", (4,): "rbg"}
+"""Generators of old-style keys, by the shape of their data."""
+
+
+def video_key(seed: int) -> jax.Array:
+    """The key of a video's seed: of a fixed generator, whatever ``jax_default_prng_impl`` is."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def as_key(key: jax.Array) -> jax.Array:
     """Accepts ``jax.random.key(0)`` or an old-style ``PRNGKey(0)``; returns a typed scalar key.
 
@@ -90,10 +99,10 @@ def as_key(key: jax.Array) -> jax.Array:
         typed = key
     else:
         data = key if isinstance(key, jax.Array) else np.asarray(key)
-        if data.dtype != np.uint32 or data.shape != (2,):
+        if data.dtype != np.uint32 or data.shape not in _IMPLEMENTATIONS:
             raise InputError(f"key must be a JAX PRNG key such as jax.random.key(0), got {key!r}")
         with jax.ensure_compile_time_eval():  # a known key stays known within a caller's jit
-            typed = jax.random.wrap_key_data(jnp.asarray(data), impl="threefry2x32")
+            typed = jax.random.wrap_key_data(jnp.asarray(data), impl=_IMPLEMENTATIONS[data.shape])
     if typed.shape != ():
         raise InputError(f"key must be one key, got an array of keys of shape {typed.shape}")
     return typed

@@ -21,7 +21,7 @@ from syncos_jax.sampling.failures import (
 )
 from syncos_jax.sampling.hosts import broadcast
 from syncos_jax.sampling.known import hold, unknown
-from syncos_jax.sampling.loop import Carry, Failure, Inputs
+from syncos_jax.sampling.loop import Carry, Failure, Inputs, Program
 from syncos_jax.sampling.memory import resized
 from syncos_jax.sampling.placement import PER_VIDEO, Placement, compiled
 from syncos_jax.sampling.sampling import PureCarry, Sampling
@@ -76,12 +76,12 @@ class Run:
     """
 
     def __init__(self, videos: Sequence[VideoProgram], placement: Placement) -> None:
+        self.program = dataclasses.replace(shared_program(videos), axes=placement.clip_axes)
         carry, inputs = together(videos) if placement.batched else _single(videos)
         self.call_schedules = tuple(video.sampling.call_schedule for video in videos)
         self.call_schedule = self.call_schedules[0]
         self.num_calls = len(self.call_schedule)
         self.next_call = 0
-        self.program = dataclasses.replace(videos[0].sampling.program, axes=placement.clip_axes)
         self.placement = placement
         self.failure: Failure | None = None
         self.dispatched: float | None = None
@@ -259,23 +259,38 @@ class Run:
         return x
 
 
+def shared_program(videos: Sequence[VideoProgram]) -> Program:
+    """The program of all videos; those without known frames take part in one that has some.
+
+    Raises:
+      InputError: if they need different programs.
+    """
+    programs = [video.sampling.program for video in videos]
+    rules = {program.method.known for program in programs} - {None}
+    if rules:
+        programs = [
+            dataclasses.replace(
+                each, method=dataclasses.replace(each.method, known=each.method.known or min(rules))
+            )
+            for each in programs
+        ]
+    one = videos[0].sampling.call_schedule.structure
+    if len(set(programs)) > 1 or any(
+        video.sampling.call_schedule.structure != one for video in videos
+    ):
+        raise InputError(
+            "the videos' samplers need different programs, so they cannot run side by side",
+            remedy="run those that differ separately",
+        )
+    return programs[0]
+
+
 def together(videos: Sequence[VideoProgram]) -> tuple[Carry, Inputs]:
     """Carry and inputs of a batch, with a leading axis of videos.
 
     Raises:
-      InputError: if the videos cannot share a program.
+      InputError: if their conditionings have different shapes or dtypes.
     """
-    one = videos[0]
-    for video in videos[1:]:
-        ours, theirs = video.sampling, one.sampling
-        if (
-            ours.program != theirs.program
-            or ours.call_schedule.structure != theirs.call_schedule.structure
-        ):
-            raise InputError(
-                "the videos' samplers need different programs, so they cannot run side by side",
-                remedy="run those that differ separately",
-            )
     inputs = [video.inputs for video in videos]
     if any(each.known is not None for each in inputs):  # mask all False: no known frame
         shape = next(each.known.latents.shape for each in inputs if each.known is not None)

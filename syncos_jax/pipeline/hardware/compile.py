@@ -29,6 +29,7 @@ from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.sampling.devices import MODEL, make_mesh
 from syncos_jax.sampling.loop import Inputs, Program, init_carry
 from syncos_jax.sampling.methods import make_method
+from syncos_jax.sampling.noise import video_key
 from syncos_jax.sampling.placement import REPLICATED, Placement, Rules, compiled
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.scenario import Scenario
@@ -249,7 +250,7 @@ class Job:
         return Program(self.model.denoiser, method, self.placement.clip_axes)
 
     def _arguments(self, request: Request) -> list[Any]:
-        call_schedule, key = request.call_schedule, jax.random.key(0)
+        call_schedule, key = request.call_schedule, video_key(0)
         method = make_method(request.layout, request.schedule, request.sampler, call_schedule)
 
         def carry() -> Any:
