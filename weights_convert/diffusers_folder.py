@@ -348,6 +348,7 @@ def write_networks(
         "syncos.json": {
             "name": config.name,
             "source": config.source,
+            **({} if config.known_rule == "replace" else {"known_rule": config.known_rule}),
             **{key: getattr(config, key) for key in FAMILY_DEFAULTS},
             "notes": config.notes,
         },

@@ -65,6 +65,7 @@ def export(
         steps=50,
         guidance=GUIDANCE,
         source="trained by examples/demo_model",
+        known_rule="timestep",
         notes=notes | {"subjects": dataclasses.asdict(sizes.subjects)},
     )
     parts: dict[str, nnx.Module] = {

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from flax import nnx
@@ -39,6 +39,8 @@ class ModelConfig:
         steps, guidance: default number of denoising steps and guidance scale.
         openclip_tokens: whether prompts are cleaned and padded as OpenCLIP does it, not as
             transformers does (see ``PromptTokenizer``).
+        known_rule: how the UNet receives known frames: ``"replace"`` (noised like the others) or,
+            if it was trained with a timestep for each frame, ``"timestep"`` (clean, at 0).
         source: where the weights are from.
         notes: anything worth knowing, shown by ``syncos info`` (how it was trained, say).
     """
@@ -63,6 +65,7 @@ class ModelConfig:
     openclip_tokens: bool = False
     solver: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    known_rule: Literal["replace", "timestep"] = "replace"
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -74,6 +77,10 @@ class ModelConfig:
             raise InputError(f"model.latent_scale: is {self.latent_scale!r}; it must be above 0")
         if not math.isfinite(self.guidance) or self.fps <= 0:
             raise InputError("model: guidance must be finite and fps above 0")
+        if self.known_rule not in ("replace", "timestep"):
+            raise InputError(
+                f"model.known_rule: is {short(self.known_rule)}; expected replace or timestep"
+            )
 
     @property
     def latent_channels(self) -> int:

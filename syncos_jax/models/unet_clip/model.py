@@ -79,6 +79,7 @@ class UNetClip(NetworkModel):
     ) -> None:
         parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, TOKENIZER: tokenizer}
         super().__init__(config, schedule, parts)
+        self.known_rule = config.known_rule
 
     @classmethod
     def from_networks(
