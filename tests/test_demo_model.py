@@ -1,7 +1,10 @@
 """The model that the package ships: what it shows, and that diffusers reads it too."""
 
+import json
+import shutil
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,8 +13,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
 from flax import nnx
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from demo_model.diffusion import velocity_error
 from demo_model.evaluate import autoencoder_right, clips_right, open_colour_scenario
-from demo_model.world import LARGE_SUBJECTS, render, sample_scene
+from demo_model.world import LARGE_SUBJECTS, prompt, render, sample_scene
+from syncos_jax.errors import InputError
 from syncos_jax.metrics.world.tracker import read, track
 from syncos_jax.models import Model
 from syncos_jax.models.unet_clip.unet3d import UNet3D
@@ -19,6 +24,7 @@ from syncos_jax.models.unet_clip.vae import AutoencoderKL as OurVAE
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import load_model, model_folder
 from syncos_jax.sampling import SynCoS
+from syncos_jax.weights_convert.diffusers_folder import read_config
 
 PROMPTS = ["a red ball on a green meadow, the ball rolls to the left", "a star at night, it grows"]
 
@@ -103,6 +109,38 @@ def test_autoencoder_keeps_what_the_tracker_reads(model):
 def test_shapes_survive_the_autoencoder(pipeline):
     right = autoencoder_right(pipeline, clips=24, seed=5)
     assert right["shape"] >= 0.95 and min(right["colour"], right["background"]) == 1
+
+
+def test_a_known_first_frame_tells_the_others(model):
+    """At timestep 970 the clip is nearly noise: the loss is a third with its first frame given."""
+    assert model.known_rule == "timestep"
+    rng = np.random.default_rng(6)
+    scenes = [sample_scene(rng, LARGE_SUBJECTS) for _ in range(8)]
+    images = jnp.asarray(render(scenes).reshape(-1, 64, 64, 3), jnp.float32) / 127.5 - 1
+    x0 = nnx.jit(OurVAE.encode)(model.vae, images)[0].reshape(8, 8, 16, 16, 4)
+    ids = jnp.asarray(model.tokenizer([prompt(scene) for scene in scenes]))
+    text, t = model.text_encoder(ids), jnp.full((8, 8), 970)
+    first = jnp.zeros((8, 8)).at[:, 0].set(1)
+    unet = nnx.jit(UNet3D.__call__)
+
+    def error(known):
+        call = lambda *arguments: unet(model.unet, *arguments)  # noqa: E731
+        return float(velocity_error(call, x0, t, text, jax.random.key(0), known).mean())
+
+    assert error(first) < 0.4 * error(jnp.zeros_like(first))
+
+
+def test_how_known_frames_enter_is_kept_with_the_model(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "demo")
+    path = tmp_path / "demo" / "syncos.json"
+    for rule, found in (("replace", "replace"), (None, "replace"), ("timestep", "timestep")):
+        values = json.loads(path.read_text())
+        values.pop("known_rule", None)
+        path.write_text(json.dumps(values if rule is None else values | {"known_rule": rule}))
+        assert read_config(tmp_path / "demo").known_rule == found
+    path.write_text(json.dumps(values | {"known_rule": "never"}))
+    with pytest.raises(InputError, match="known_rule: is 'never'; expected replace or timestep"):
+        read_config(tmp_path / "demo")
 
 
 @pytest.mark.slow
