@@ -100,6 +100,18 @@ def studio(
     takes: Annotated[
         int, typer.Option(min=1, metavar="N", help="Maximum number of takes per video.")
     ] = 8,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="N",
+            help="Price of a device hour; the page then shows costs in money.",
+            show_default=False,
+        ),
+    ] = None,
+    currency: Annotated[
+        str, typer.Option(metavar="CODE", help="Currency of --rate (ISO 4217).")
+    ] = "EUR",
     llm: run_options.LanguageModel = None,
     llm_model: run_options.LanguageModelName = None,
     checkpoint_every: run_options.CheckpointEvery = "30",
@@ -138,6 +150,8 @@ def studio(
                 takes=takes,
                 every=checkpoint_every,
                 cache=cache,
+                rate=rate,
+                currency=currency,
                 llm=llm,
                 llm_model=llm_model,
             )
