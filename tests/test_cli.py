@@ -318,3 +318,18 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing():
     assert rest.splitlines()[-1] == "error: interrupted; no partial files are left"
     assert "Traceback" not in rest
     assert [path.name for path in Path().iterdir()] == ["story.yaml"]
+
+
+@pytest.mark.parametrize("command", [["plan", str(EXAMPLES[0])], ["--help"]])
+def test_terminals_without_unicode(command):
+    """And without a home directory or a named user."""
+    code = "from syncos_jax.cli import main; main()"
+    environment = {"PATH": os.environ["PATH"], "PYTHONIOENCODING": "ascii", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        env=environment,
+        capture_output=True,
+        cwd=EXAMPLES[0].parent.parent,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.decode("ascii").count("\n") > 10

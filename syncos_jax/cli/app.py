@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -64,8 +67,23 @@ def _root(
     pass
 
 
+_PLAIN = str.maketrans("×━┃·–—…°äöüß", "x=|.--.oaous")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What terminals without Unicode show instead of a character that they lack."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end].translate(_PLAIN)
+    return "".join(char if char.isascii() else "?" for char in lost), error.end
+
+
 def main() -> None:
     """Entry point of the ``syncos`` command."""
+    codecs.register_error("syncos", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="syncos")
     try:
         app()
     except KeyboardInterrupt:
