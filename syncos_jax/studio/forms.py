@@ -30,7 +30,8 @@ class FormsAsJson:
         try:
             body = json.dumps(await _fields(Request(scope, receive))).encode()
         except ApiError as error:
-            await error_response(error)(scope, receive, send)
+            response: App = error_response(error)
+            await response(scope, receive, send)
             return
         headers = [pair for pair in scope["headers"] if not pair[0].startswith(b"content-")]
         headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]

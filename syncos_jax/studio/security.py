@@ -154,7 +154,7 @@ class Guard:
         if not own:
             raise _refused(
                 403,
-                f"the Origin header {origin[:100]} does not match the Host header "
+                f"the Origin header {(origin or '')[:100]} does not match the Host header "
                 f"{headers.get('host', '')[:100]}",
                 "Use this server's own page. Behind a proxy, pass the Host header on (nginx: "
                 "proxy_set_header Host $http_host) and start the studio with --name",
