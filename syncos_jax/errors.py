@@ -162,6 +162,10 @@ class InputError(ValueError):
         made._together = tuple(one.within(*place) for one in self._together)
         return made
 
+    def inside(self: _Error, place: str | os.PathLike[str]) -> _Error:
+        """The same error without its outermost place, if that is `place`."""
+        return self._beyond(1) if self.place[:1] == (os.fspath(place),) else self
+
     def in_key(self: _Error, key: str = "") -> _Error:
         """The same error in a document: the argument at fault becomes a key below `key`."""
         made = copy.copy(self)

@@ -95,7 +95,7 @@ def test_errors_are_copied_and_pickled_with_their_data():
     for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert str(twin) == str(error) and twin.value is MISSING
     own = pickle.loads(pickle.dumps(NonFiniteError("not finite", 3, [0, 1], 2)))
-    assert (str(own), own.windows, own.video) == ("not finite", (0, 1), 2)
+    assert (own.what, own.windows, own.video) == ("not finite", (0, 1), 2)
 
 
 def test_a_phrase_is_text_that_front_ends_can_word():

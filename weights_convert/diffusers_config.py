@@ -193,8 +193,8 @@ def clip_defaults(
         plain = isinstance(sample, list | tuple) and len(sample) == 2
         if not plain or not all(type(n) is int and 1 <= n <= 1024 for n in sample):
             raise InputError(
-                f"unet/config.json: sample_size is {sample!r}; expected latent cells, as a whole "
-                "number or [height, width]"
+                f"unet/config.json: sample_size is {sample!r}; expected latent cells, as an "
+                "integer or [height, width]"
             )
         sizes = {"height": sample[0] * vae.factor, "width": sample[1] * vae.factor}
     for pattern, (window, width, height) in _PUBLISHED.items():

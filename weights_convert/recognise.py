@@ -102,7 +102,7 @@ def _chosen(path: Path, found: list[Match], choice: Choice, sets: tuple[str, ...
             raise InputError(
                 "has no averaged weights (EMA)",
                 place=path,
-                remedy=("leave out ", Argument("ema", True)),
+                remedy=("omit ", Argument("ema", True)),
             )
         found = averaged or found
     if len(found) > 1:
@@ -193,5 +193,5 @@ def describe(path: Path) -> list[tuple[str, str]]:
         try:
             rows.append((str(file.relative_to(path)), describe_file(file)))
         except InputError as error:
-            rows.append((str(file.relative_to(path)), str(error).removeprefix(f"{file}: ")))
+            rows.append((str(file.relative_to(path)), str(error.inside(file))))
     return rows

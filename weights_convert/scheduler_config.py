@@ -136,7 +136,7 @@ def beta_solver(config: Mapping[str, Any], schedule: NoiseSchedule) -> dict[str,
         signal = max(float(schedule.signal[-1]), LEAST_SIGNAL)
         if np.log(signal / schedule.noise[-1]) < least:
             raise InputError(
-                f"{WHERE}: lambda_min_clipped {least} leaves out timesteps; that is not done here"
+                f"{WHERE}: lambda_min_clipped {least} skips timesteps, which is not supported"
             )
     levels: dict[str, Any] = {
         "spacing": config.get("timestep_spacing", "linspace"),

@@ -319,7 +319,7 @@ def _meant_file(path: Path, format: Format | None, only: str | None) -> Path:
         raise InputError(f"{path}: is an archive; unpack it, and give the folder or the checkpoint")
     if lower.endswith((".json", ".yaml", ".yml", ".txt", ".md")):
         raise InputError(
-            f"{path}: is no checkpoint; give the checkpoint itself, or the folder of diffusers'"
+            f"{path}: not a checkpoint; pass the checkpoint itself, or a diffusers folder"
         )
     if lower.endswith((".onnx", ".msgpack", ".h5", ".pkl", ".npz")):
         raise InputError(

@@ -136,7 +136,7 @@ def t5_config_of(tensors: Mapping[str, Any], where: str) -> T5Config:
         found = tensors.get(name)
         if found is None or len(found.shape) != 2:
             what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
-            raise InputError(f"{name} {what}; this is no T5 encoder", place=where)
+            raise InputError(f"{name} {what}; this is not a T5 encoder", place=where)
         return int(found.shape[0]), int(found.shape[1])
 
     embedding = next((name for name in _EMBEDDINGS if name in tensors), _EMBEDDINGS[0])

@@ -112,7 +112,7 @@ def original_transformer_config(
         if found is None or len(found.shape) != rank:
             raise InputError(
                 f"{where}: {prefix}{name} is {'missing' if found is None else 'misshaped'}; "
-                "this is no transformer of Wan's"
+                "this is not a Wan transformer"
             )
         return tuple(found.shape)
 
@@ -213,7 +213,7 @@ def original_vae_config(tensors: Mapping[str, _Shaped], where: str) -> WanVAECon
         found = tensors.get(name)
         if found is None or len(found.shape) < 2:
             what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
-            raise InputError(f"{name} {what}; this is no autoencoder of Wan's", place=where)
+            raise InputError(f"{name} {what}; this is not a Wan autoencoder", place=where)
         return tuple(found.shape)
 
     residual = any(name.startswith("encoder.downsamples.0.downsamples.") for name in tensors)
@@ -275,7 +275,7 @@ def original_text_config(tensors: Mapping[str, _Shaped], where: str) -> T5Config
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in tensors:
-            raise InputError(f"{where}: {name} is missing; this is no UMT5 encoder of Wan's")
+            raise InputError(f"{where}: {name} is missing; this is not a Wan UMT5 encoder")
         return tuple(tensors[name].shape)
 
     vocabulary, features = shape("token_embedding.weight")

@@ -106,7 +106,7 @@ def measure(
         sources: networks to measure with; their values are the report's ``networks``.
         always: whether they look at the demo model's videos too.
 
-    Raises InputError where the file is no video, or it does not fit the scenario.
+    Raises InputError if the file is not a video or does not match the scenario.
     """
     from syncos_jax import metrics
     from syncos_jax.errors import InputError
@@ -150,7 +150,7 @@ def _measurer(sources: Sources) -> Measurer:
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:
-    """What ``syncos generate`` wrote beside a video; None where there is nothing of the kind."""
+    """The metadata that ``syncos generate`` wrote next to a video; None if there is none."""
     from syncos_jax.errors import InputError
     from syncos_jax.runs.metadata import METADATA, metadata_path
 

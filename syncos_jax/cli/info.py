@@ -62,8 +62,8 @@ def info(
 
 
 def weight_files(model: str) -> list[tuple[str, str]] | None:
-    """(name, what it is) of a file of weights, or of each in a folder that is no model; None for a
-    model."""
+    """(name, description) of a weight file, or of each in a folder that is not a model; None for
+    anything else."""
     from pathlib import Path
 
     from syncos_jax.weights_convert.diffusers_config import read_json

@@ -130,7 +130,7 @@ def side_by_side(
 
 def _check_scale(scale: int) -> None:
     if not 1 <= scale <= 64:
-        raise InputError(f"scale is {scale}, but must be a whole number from 1 to 64")
+        raise InputError(argument="scale", expected="an integer from 1 to 64", value=scale)
 
 
 def _sections(video: Video, columns: int) -> list[tuple[int, int, str]]:

@@ -267,7 +267,9 @@ def read_network(
         with orbax_quiet(), ocp.Checkpointer(handler) as checkpointer:
             found = _flatten(checkpointer.metadata(path).item_metadata)
             if set(found) <= {""}:
-                raise InputError(f"{path}: is no readable Orbax checkpoint; convert again")
+                raise InputError(
+                    "not a readable Orbax checkpoint", place=path, remedy="convert again"
+                )
             problems = [f"unknown {key}" for key in found if key not in expected]
             problems += [f"missing {key}" for key in expected if key not in found]
             problems += [

@@ -89,7 +89,7 @@ def sample(
         if progress is not None or mesh is not None:
             raise InputError(
                 "progress and mesh are not available within jit, vmap or grad",
-                remedy="leave out progress and mesh",
+                remedy="omit progress and mesh",
             )
         seed = None if _traced_value(key) else noise.seed_words(key)
         return Sampling(denoise, cond, seed=seed, **options)(key, latents)

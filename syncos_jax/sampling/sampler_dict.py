@@ -46,7 +46,7 @@ def sampler_from_dict(values: Mapping[str, Any]) -> SamplerConfig:
         twice = [key for key in values if key in decided]
         if twice:
             raise InputError(
-                f"strength sets {', '.join(decided)}", remedy=f"leave out strength or {twice[0]}"
+                f"strength sets {', '.join(decided)}", remedy=f"omit strength or {twice[0]}"
             )
     return SAMPLERS[name](**values)
 

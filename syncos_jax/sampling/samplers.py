@@ -132,7 +132,7 @@ class SynCoS(Refinement, _CoDenoises):
         ]
         if twice:
             raise InputError(
-                f"strength sets {', '.join(decided)}", remedy=f"leave out strength or {twice[0]}"
+                f"strength sets {', '.join(decided)}", remedy=f"omit strength or {twice[0]}"
             )
         check_number(self, "strength")
         for key, value in decided.items():

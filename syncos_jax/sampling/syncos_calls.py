@@ -69,7 +69,7 @@ class _Writer:
             raise InputError(
                 f"needs steps that add no noise, but the model's solver {solver.name} adds some",
                 argument="reuse",
-                remedy="choose another solver or leave out reuse",
+                remedy="choose another solver or omit reuse",
             )
         self.steps = timesteps_for(schedule, settings)
         if len(self.steps.t) > noise.MAX_STEPS:

@@ -190,7 +190,7 @@ class WindowLayout:
         lengths = np.asarray(event_frame_lengths)
         if lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer) or (lengths < 0).any():
             raise InputError(
-                f"event lengths must be whole numbers of frames, got {list(event_frame_lengths)}"
+                f"event lengths must be integers, in frames, got {list(event_frame_lengths)}"
             )
         if lengths.sum() != self.frames:
             raise InputError(

@@ -141,7 +141,7 @@ class Guard:
             raise _refused(
                 421,
                 f"this server is not called {host_name(headers['host'])[:100] or 'that'}",
-                "Use the address it printed, or start it with --name for each further name",
+                "Use the address it printed, or add this host name when starting the studio",
             )
 
     def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
@@ -157,7 +157,7 @@ class Guard:
                 f"the Origin header {(origin or '')[:100]} does not match the Host header "
                 f"{headers.get('host', '')[:100]}",
                 "Use this server's own page. Behind a proxy, pass the Host header on (nginx: "
-                "proxy_set_header Host $http_host) and start the studio with --name",
+                "proxy_set_header Host $http_host) and add its host name when starting the studio",
             )
         if site not in ("none", "same-origin") and scope["path"] != "/":
             raise _refused(

@@ -164,7 +164,7 @@ def _check_values(where: str, config: Any) -> None:
             wanted = field.type.__name__
         if wanted == "int" and (type(value) is not int or not 1 <= value <= _MOST):
             if not (field.name == "fps" and type(value) is float and 0 < value <= _MOST):
-                raise InputError(f"{place}: is {short(value)}; expected a whole number from 1")
+                raise InputError(f"{place}: is {short(value)}; expected an integer from 1")
         elif wanted == "float" and type(value) not in (int, float):
             raise InputError(f"{place}: is {short(value)}; expected a number")
         elif wanted in ("bool", "str") and type(value).__name__ != wanted:
