@@ -11,6 +11,11 @@ import numpy as np
 from syncos_jax.models import saved
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig, CogVideoXVAEConfig
 from syncos_jax.models.cogvideox.settings import CogVideoXConfig
+from syncos_jax.models.gemma3 import Gemma3Config
+from syncos_jax.models.ltx.config import LTXConnectorConfig, LTXTransformerConfig, LTXVAEConfig
+from syncos_jax.models.ltx.settings import LTXConfig
+from syncos_jax.models.open_sora_plan.config import OpenSoraPlanTransformerConfig, WFVAEConfig
+from syncos_jax.models.open_sora_plan.settings import OpenSoraPlanConfig
 from syncos_jax.models.t5 import T5Config
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.settings import WanConfig
@@ -90,12 +95,97 @@ COGVIDEOX = CogVideoXConfig(
     width=8,
     steps=4,
 )
-CONFIGS = {"wan": WAN, "cogvideox": COGVIDEOX}
+LTX = LTXConfig(
+    name="tiny-ltx",
+    transformer=LTXTransformerConfig(
+        in_channels=4,
+        out_channels=4,
+        layers=2,
+        heads=2,
+        head_size=8,
+        text_features=16,
+        time_features=16,
+        cell=(2, 4, 4),
+    ),
+    connectors=LTXConnectorConfig(
+        features=8, states=3, out=16, layers=1, heads=2, head_size=8, registers=4
+    ),
+    vae=LTXVAEConfig(
+        latent_channels=4,
+        encoder_widths=(8,),
+        encoder_blocks=(1, 1),
+        down=("spatiotemporal",),
+        decoder_widths=(8,),
+        decoder_blocks=(1, 1),
+        up=("spatiotemporal",),
+        up_factors=(1,),
+        up_residual=(False,),
+        patch=2,
+        latents_mean=(0.3, -0.2, 0.1, 0.0),
+        latents_std=(1.5, 0.8, 1.2, 2.0),
+    ),
+    text=Gemma3Config(
+        vocabulary=16,
+        features=8,
+        inner=16,
+        full=(False, True),
+        heads=2,
+        key_heads=1,
+        head_size=8,
+        query_scale=8.0,
+    ),
+    perturbed_block=1,
+    text_tokens=12,
+    window=3,
+    stride=2,
+    fps=4,
+    height=8,
+    width=8,
+    steps=4,
+)
+OPEN_SORA_PLAN = OpenSoraPlanConfig(
+    name="tiny-open-sora-plan",
+    transformer=OpenSoraPlanTransformerConfig(
+        in_channels=4,
+        out_channels=4,
+        layers=3,
+        heads=2,
+        head_size=12,
+        text_features=8,
+        time_features=16,
+        sparse_from=1,
+    ),
+    vae=WFVAEConfig(
+        latent_channels=4,
+        base=4,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        encoder_flow=4,
+        decoder_flow=4,
+        scale=(0.5, 0.4, 0.7, 1.1),
+        shift=(0.1, -0.2, 0.0, 0.3),
+    ),
+    text=TEXT,
+    text_tokens=12,
+    window=2,
+    stride=1,
+    fps=4,
+    height=16,
+    width=16,
+    steps=4,
+)
+CONFIGS = {
+    "wan": WAN,
+    "cogvideox": COGVIDEOX,
+    "ltx": LTX,
+    "open_sora_plan": OPEN_SORA_PLAN,
+}
 
 SAMPLERS = {
     "syncos": {"name": "syncos", "refine_steps": 2, "iterations": 2, "windows_per_step": 2},
     "co_denoising": {"name": "co_denoising"},
     "fifo": {"name": "fifo", "steps": 4},
+    "flowlong": {"name": "flowlong"},
 }
 """Of scenario files; steps and guidance are the model's own."""
 

@@ -75,6 +75,7 @@ class LTX(NetworkModel):
     config_class = LTXConfig
     shardable = ("transformer", "connectors", "text_encoder")
     denoisers = ("transformer",)
+    known_rule = "timestep"
     config: LTXConfig
     transformer: LTXTransformer
     connectors: LTXConnectors
@@ -119,6 +120,13 @@ class LTX(NetworkModel):
         shape = (count, self.config.text_tokens, self.config.connectors.out)
         each = jax.ShapeDtypeStruct((count,), jnp.float32)
         return {"text": jax.ShapeDtypeStruct(shape, self.dtype), "fps": each, "perturbed": each}
+
+    def scaled(self, latents: np.ndarray) -> np.ndarray:
+        """The transformer's latents of what the autoencoder encodes: the inverse of `unscaled`."""
+        vae, latents = self.config.vae, np.asarray(latents, np.float32)
+        if vae.latents_mean:
+            latents = latents - np.asarray(vae.latents_mean, np.float32)
+        return latents / np.asarray(vae.latents_std, np.float32) if vae.latents_std else latents
 
     def unscaled(self, latents: np.ndarray) -> np.ndarray:
         """What the autoencoder decodes: each channel of ``[..., C]`` with its mean and standard

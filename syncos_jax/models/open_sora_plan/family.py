@@ -81,14 +81,23 @@ class OpenSoraPlan(NetworkModel):
             "mask": jax.ShapeDtypeStruct(shape, jnp.int32),
         }
 
+    def scaled(self, latents: np.ndarray) -> np.ndarray:
+        """The transformer's latents of what the autoencoder encodes."""
+        vae = self.config.vae
+        shifted = np.asarray(latents, np.float32) - np.asarray(vae.shift, np.float32)
+        return shifted * np.asarray(vae.scale, np.float32)
+
+    def unscaled(self, latents: np.ndarray) -> np.ndarray:
+        """What the autoencoder decodes: the inverse of `scaled`."""
+        vae = self.config.vae
+        whole = np.asarray(latents, np.float32) / np.asarray(vae.scale, np.float32)
+        return whole + np.asarray(vae.shift, np.float32)
+
     def decode_stream(
         self, latents: np.ndarray, placement: Placement, batch: int | None = None
     ) -> Iterator[np.ndarray]:
-        scale, shift = (
-            np.asarray(v, np.float32) for v in (self.config.vae.scale, self.config.vae.shift)
-        )
-        unscaled = np.asarray(latents, np.float32) / scale + shift
-        return self._decode_ahead(unscaled, max(1, (batch or 1) // 4), placement)
+        piece = max(1, (batch or 1) // self.geometry.temporal)
+        return self._decode_ahead(self.unscaled(latents), piece, placement)
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:
         return self._ahead_decoding(frame_shape)
