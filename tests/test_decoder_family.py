@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from syncos_jax import CoDenoising, Geometry, NoiseSchedule, Pipeline, Scenario
-from syncos_jax.models import Model, register
+from syncos_jax import CoDenoising, NoiseSchedule, Pipeline, Scenario
+from syncos_jax.models import Geometry, Model, register
 from syncos_jax.models.family import family_named
 from syncos_jax.models.gemma3 import Gemma3Config, Gemma3Encoder
 
@@ -64,7 +64,7 @@ def test_it_makes_a_video():
     pipeline = Pipeline(model)
     request = pipeline.prepare(Scenario.from_dict(story))
     assert request.summary.samples == 3 * request.summary.windows
-    video = pipeline(request)
+    video = pipeline(request.scenario)
     assert video.frames.shape == (20, 16, 16, 3) and video.frames.std() > 0
     plain = CoDenoising(guidance=1.0, perturbed_guidance=0.0)
     other = pipeline(Scenario.from_dict(story), sampler=plain)
