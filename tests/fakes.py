@@ -25,6 +25,7 @@ class FakeConfig:
     latent_scale: float = 0.5
     guidance: float = 2.0
     steps: int = 4
+    known_rule: str = "replace"
     training: dict = dataclasses.field(default_factory=lambda: {"clips_seen": 7}, hash=False)
 
     def geometry(self):

@@ -224,7 +224,7 @@ def test_help_teaches():
         (["generate", "--xyz"], "unknown option --xyz; see root generate --help"),
         (["generate", "--seed", "x"], "--seed: "),
         (["batch", "stories"], "--out is missing; see root batch"),
-        (["convert"], "SOURCE is missing"),
+        (["evaluate"], "VIDEO|DIR is missing"),
         (["nonsense"], "no such command 'nonsense'"),
         (["generate", "--prompts"], "option '--prompts' requires an argument"),
     ],

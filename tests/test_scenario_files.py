@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import re
 from contextlib import redirect_stderr, redirect_stdout
 
@@ -121,7 +122,14 @@ def test_500_damaged_files(tmp_path_factory, raw):
         assert out.startswith(f"{file}: ok, ") and err == ""
         return
     assert code == 2 and out == ""
-    (line,) = err.splitlines()
+    for line in err.splitlines():
+        refused(file, line)
+
+
+def refused(file, line):
+    """One line that names the file, the key, and what to do."""
+    if re.fullmatch(r"error: \.\.\. and \d+ more", line):
+        return
     assert line.startswith(f"error: {file}:") and len(line) < 1000
     message = line.removeprefix(f"error: {file}:")
     assert REMEDY.search(message), message
@@ -129,7 +137,7 @@ def test_500_damaged_files(tmp_path_factory, raw):
     if not unreadable and "not UTF-8" not in message and "mapping of keys" not in message:
         known = {field.alias or name for name, field in Scenario.model_fields.items()}
         names = [*known, "variables", *map(short, read_mapping(file))]
-        assert any(name in message for name in names), message
+        assert any(name in message for name in [*names, "variable"]), message
 
 
 def test_the_file_itself_is_accepted(tmp_path):
@@ -152,7 +160,8 @@ def syncos(tmp_path, monkeypatch):
 def test_new_writes_what_check_and_show_accept(syncos, tmp_path, options):
     assert syncos("new", "a.yaml", *options).exit_code == 0
     first = (tmp_path / "a.yaml").read_text().splitlines()[0]
-    assert re.fullmatch(r"# yaml-language-server: \$schema=/.*scenario.schema.json", first)
+    assert first == "# yaml-language-server: $schema=scenario.schema.json"
+    assert json.loads((tmp_path / "scenario.schema.json").read_text())["title"]
     assert syncos("check", "a.yaml").exit_code == 0
     shown = yaml.safe_load(syncos("show", "a.yaml").stdout)
     assert shown["global"] == "a red ball on a green meadow" and "variables" not in shown
@@ -171,9 +180,9 @@ def test_check_goes_through_all_files(syncos, tmp_path):
     assert result.exit_code == 2 and result.stdout.startswith(
         "good.yaml: ok, 3 events, 5.5 s\n  global: a red ball on a green meadow\n  0: the"
     )
-    first, second = result.stderr.splitlines()
+    first, second, third = result.stderr.splitlines()
     assert first == "error: none.yaml: no such file"
-    assert "got 'n'" in second and "--set who=... --set n=" in second
+    assert "got 'n'" in second and third.endswith("without defaults; add --set who=... --set n=...")
     result = syncos("check", "open.yaml", "--set", "n=2")
     assert "ok, 1 event, 2 s, who: required, n = None" not in result.stdout
     assert "who: required" in result.stdout and "other = 1 (unused)" in result.stdout
@@ -181,13 +190,11 @@ def test_check_goes_through_all_files(syncos, tmp_path):
 
 def test_show_every_take(syncos):
     syncos("new", "a.yaml", "--template")
-    result = syncos("show", "a.yaml", "--set", "place=*", "--takes", 2, "--set", "product=a {cat}")
+    result = syncos("show", "a.yaml", "--set", "place=*", "--takes", 2, "--set", "product={cat}")
     made = list(yaml.safe_load_all(result.stdout))
     assert len(made) == 6 and made[0]["global"] == "a {{cat}} on a green meadow"
     assert "--- # white-snow-seed1" in result.stdout
 
 
 def test_schema(syncos):
-    import json
-
     assert json.loads(syncos("schema").stdout)["properties"]["variables"]

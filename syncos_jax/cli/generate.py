@@ -195,19 +195,10 @@ def generate(
         marking = run_options.read_marking(watermark, certificate, key)
         windows = options.read_windows_per_call(batch)
         choose = windows == "auto"
-        inputs = {
-            "image": image,
-            "end_image": end_image,
-            "extend": extend,
-            "redo": redo,
-            "fit": fit,
-        }
-        changes = {
-            "steps": steps,
-            "guidance": guidance,
-            "strength": strength,
-            "windows_per_call": None if choose else windows,
-        }
+        inputs = {"image": image, "end_image": end_image, "extend": extend, "redo": redo}
+        inputs["fit"] = fit
+        changes = {"steps": steps, "guidance": guidance, "strength": strength}
+        changes["windows_per_call"] = None if choose else windows
         record = None
         if again is not None:
             given = [scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds]

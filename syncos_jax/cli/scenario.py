@@ -230,7 +230,10 @@ def _checked(file: Path, values: list[str], model: str | None) -> tuple[str, lis
             raise
         hint = " ".join(f"--set {name}=..." for name in open_ones)
         raise InputError.together(
-            [*error.all_errors, InputError("variables without defaults", remedy=f"add {hint}")]
+            [
+                *error.all_errors,
+                InputError("variables without defaults", place=file, remedy=f"add {hint}"),
+            ]
         ) from None
     if model is not None:
         _check_against(takes, model)

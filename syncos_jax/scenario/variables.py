@@ -197,7 +197,7 @@ class _Substitution:
             return {
                 k: self.of(v, f"{location}.{n}" if location else n, n, depth + 1)
                 for k, v in item.items()
-                for n in [k if isinstance(k, str) else short(k)]
+                for n in [k if isinstance(k, str) and k else short(k)]
             }
         if isinstance(item, list):
             self._count(len(item), location)
