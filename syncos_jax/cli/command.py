@@ -106,12 +106,14 @@ class Group(TyperGroup):
         """Examples, line for line."""
         _write_epilog(self, formatter)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Any = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         """Runs the command line; the exit code is that of the command."""
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, standalone_mode=False, **extra)
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, standalone_mode=False, **extra)
         except ClickException as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -197,7 +197,7 @@ def generate(
         choose = windows == "auto"
         inputs = {"image": image, "end_image": end_image, "extend": extend, "redo": redo}
         inputs["fit"] = fit
-        changes = {"steps": steps, "guidance": guidance, "strength": strength}
+        changes: dict[str, Any] = {"steps": steps, "guidance": guidance, "strength": strength}
         changes["windows_per_call"] = None if choose else windows
         record = None
         if again is not None:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from syncos_jax.errors import InputError
 from syncos_jax.files.text import short
@@ -103,7 +103,7 @@ def read_subtitles(path: Place, text: str) -> Timed:
     return _events(path, entries)
 
 
-def is_keyframes(data: Any) -> bool:
+def is_keyframes(data: Any) -> TypeGuard[dict[str, Any]]:
     """Whether `data`, read from JSON, maps frame numbers to prompts (deforum)."""
     if not isinstance(data, dict) or not data:
         return False
@@ -245,7 +245,7 @@ def foreign_syntax(prompts: Sequence[str]) -> list[str]:
     Args:
         prompts: the texts to look at.
     """
-    notes = {}
+    notes: dict[str, None] = {}
     for prompt in prompts:
         for found in _WEIGHT.findall(prompt):
             notes[f"{found!r} is read as plain text: prompts have no weights"] = None
