@@ -33,7 +33,7 @@ $(VENV)/.run: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("error: $(PYTHON) is Python %d.%d; syncos_jax needs 3.11 to 3.13: make PYTHON=python3.12 ..." % v)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing ..."
-	@begin=$$(date +%s); $(PIP) install --quiet -e . && echo "installed in $$(( $$(date +%s) - begin )) s"
+	@begin=$$(date +%s); $(PIP) install --quiet -e ".[studio]" && echo "installed in $$(( $$(date +%s) - begin )) s"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run

@@ -1,9 +1,13 @@
 """The package as it installs: every module is in it, under the right name."""
 
+import ast
 import importlib
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -29,13 +33,14 @@ def test_public_names():
 def test_top_level_folders_are_subpackages(folder):
     module = importlib.import_module(f"syncos_jax.{folder}")
     assert Path(module.__file__) == ROOT / "syncos_jax" / folder / "__init__.py"
-    assert (ROOT / folder / "__init__.py").samefile(module.__file__)
+    shipped = Path(module.__file__).read_bytes()  # a link in a clone, a copy in an sdist
+    assert (ROOT / folder / "__init__.py").read_bytes() == shipped
 
 
 def test_no_torch_at_run_time():
     code = (
         "import sys, syncos_jax.cli.generate, syncos_jax.pipeline, syncos_jax.media.video;"
-        "sys.exit('torch' in sys.modules)"
+        "sys.exit(bool({'torch', 'transformers', 'scipy.ndimage', 'jinja2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -91,3 +96,64 @@ def test_wheel_imports_by_itself(wheel, tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert run.stdout.strip().startswith(str(tmp_path)), run.stderr
+
+
+DECLARED = {"PIL": "pillow", "yaml": "pyyaml", "orbax": "orbax-checkpoint", "etils": "etils"}
+"""Name of an import -> name of its package, where they differ."""
+
+
+def test_base_dependencies_cover_what_is_imported_at_once():
+    """What a module imports at its top is installed by the base, or its folder has an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
+    extra = {"metrics/frames.py": "scipy"}
+    missing = []
+    for folder in ("syncos_jax", *RENAMED):
+        for path in (ROOT / folder).rglob("*.py"):
+            if {"studio", "kernels"} & set(path.parts[len(ROOT.parts) + 1 :]):
+                continue
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    names = [node.module]
+                for name in {name.partition(".")[0] for name in names}:
+                    known = name in sys.stdlib_module_names or name == "syncos_jax"
+                    allowed = str(path.relative_to(ROOT / folder)) in extra
+                    if not known and not allowed and DECLARED.get(name, name).lower() not in base:
+                        missing.append(f"{path.relative_to(ROOT)}: {name}")
+    assert missing == []
+
+
+def _run(words, **options):
+    run = subprocess.run([str(w) for w in words], capture_output=True, text=True, **options)
+    assert run.returncode == 0, (words, run.stdout[-2000:], run.stderr[-2000:])
+    return run.stdout
+
+
+@pytest.mark.slow
+def test_wheel_in_an_empty_environment(tmp_path):
+    """``python -m build``, then pip install of the wheel without the Makefile, then a video."""
+    _run([sys.executable, "-m", "build", "--no-isolation", "-o", tmp_path / "dist", ROOT])
+    (built,) = (tmp_path / "dist").glob("*.whl")
+    _run([sys.executable, "-m", "venv", tmp_path / "empty"])
+    bin = tmp_path / "empty" / "bin"
+    _run([bin / "python", "-m", "pip", "install", "--quiet", built])
+    story = tmp_path / "story.yaml"
+    story.write_text("global: a red ball\nevents:\n  - {prompt: the ball grows, seconds: 1}\n")
+    command = [bin / "syncos", "generate", story, "--steps", "2", "--out", tmp_path / "out.mp4"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    _run(command, cwd=tmp_path, env=environment)
+    assert (tmp_path / "out.mp4").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_tests_of_the_sdist_run(tmp_path):
+    _run([sys.executable, "-m", "build", "--no-isolation", "--sdist", "-o", tmp_path, ROOT])
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / built.name.removesuffix(".tar.gz")
+    files = ["tests/test_windows.py", "tests/test_layers.py", "tests/test_packaging.py"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not slow", *files]
+    _run(command, cwd=folder, env=environment)

@@ -32,6 +32,8 @@ class T5Tokenizer:
     def __init__(self, folder: Path, tokens: int, *, clean: bool = True):
         try:
             self._tokenizer, pad, end = _read(folder)
+        except InputError:
+            raise
         except Exception as error:  # the tokenizers library raises Exception itself
             raise InputError(f"{folder}: unreadable tokenizer files: {error}") from error
         self._tokenizer.no_padding()
@@ -83,8 +85,15 @@ def _read(folder: Path) -> tuple[Any, str, str]:
         pad, end = (token["content"] if isinstance(token, dict) else token for token in tokens)
         return Tokenizer.from_file(str(folder / "tokenizer.json")), pad, end
     if not any((folder / name).is_file() for name in ("spiece.model", "sentencepiece.bpe.model")):
-        raise InputError("no tokenizer.json there")
-    from transformers import AutoTokenizer  # imports slowly
+        raise InputError("no tokenizer.json there", place=folder)
+    try:
+        from transformers import AutoTokenizer  # imports slowly
+    except ImportError:
+        raise InputError(
+            "a tokenizer without tokenizer.json needs transformers",
+            place=folder,
+            remedy="pip install 'syncos-jax[convert]'",
+        ) from None
 
     read = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     return read.backend_tokenizer, read.pad_token, read.eos_token

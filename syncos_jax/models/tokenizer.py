@@ -97,7 +97,14 @@ def _plain(folder: Path) -> tuple[Any, int, int] | None:
 
 def _any(folder: Path) -> tuple[Any, int, int]:
     """As `_plain`, for whatever transformers reads."""
-    from transformers import CLIPTokenizer  # imports slowly
+    try:
+        from transformers import CLIPTokenizer  # imports slowly
+    except ImportError:
+        raise InputError(
+            "a tokenizer without CLIP's usual special tokens needs transformers",
+            place=folder,
+            remedy="pip install 'syncos-jax[convert]'",
+        ) from None
 
     read = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     return read.backend_tokenizer, read.pad_token_id, read.eos_token_id
@@ -123,6 +130,8 @@ class PromptTokenizer:
             )
         try:
             self._tokenizer, pad, self.end = _plain(folder) or _any(folder)
+        except InputError:
+            raise
         except Exception as error:  # the tokenizers library raises Exception itself
             raise InputError(f"{folder}: unreadable tokenizer files: {error}") from error
         self.tokens = tokens

@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from syncos_jax.errors import Argument, InputError
 from syncos_jax.files import check_writable, replacing
 from syncos_jax.runs.metadata import metadata_path
@@ -179,36 +176,33 @@ def render(
         "takes": [values(i, item, views[i], low) for i, item in enumerate(shown)],
         "charts": [plot["data"] for plot in charts],
     }
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            csp=policy(media, served),
-            css=Markup(css),
-            js=Markup(js),
-            title=folder.absolute().name or str(folder),
-            version=__version__,
-            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            served=served,
-            by=by,
-            notes=notes,
-            takes=views,
-            spine={**views[longest], "events": spine.events},
-            longest=len(spine),
-            global_prompt=prompts.pop() if len(prompts) == 1 else "",
-            sheet=sheet(shown, views),
-            hidden_events=max(0, max(len(take.events) for take in takes) - MAX_STILLS),
-            measures=measures(shown),
-            charts=charts,
-            low=f"{low:.2f}",
-            ramp=ramp_png(),
-            differences=differences(takes),
-            shared=shared(takes),
-            history=history(reviews),
-            history_note=_history_note(served),
-            serve_command=shlex.join(["syncos", "review", "--serve", str(folder)]),
-            data=data,
-        )
+    environment, Markup = _environment()
+    return environment.get_template("page.html.j2").render(
+        csp=policy(media, served),
+        css=Markup(css),
+        js=Markup(js),
+        title=folder.absolute().name or str(folder),
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        served=served,
+        by=by,
+        notes=notes,
+        takes=views,
+        spine={**views[longest], "events": spine.events},
+        longest=len(spine),
+        global_prompt=prompts.pop() if len(prompts) == 1 else "",
+        sheet=sheet(shown, views),
+        hidden_events=max(0, max(len(take.events) for take in takes) - MAX_STILLS),
+        measures=measures(shown),
+        charts=charts,
+        low=f"{low:.2f}",
+        ramp=ramp_png(),
+        differences=differences(takes),
+        shared=shared(takes),
+        history=history(reviews),
+        history_note=_history_note(served),
+        serve_command=shlex.join(["syncos", "review", "--serve", str(folder)]),
+        data=data,
     )
 
 
@@ -238,7 +232,15 @@ def _asset(name: str) -> str:
 
 
 @lru_cache
-def _environment() -> Environment:
+def _environment() -> tuple[Any, Any]:
+    """The templates' environment, and jinja2's class of trusted markup."""
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError:
+        raise InputError(
+            "the review page needs jinja2", remedy="pip install 'syncos-jax[studio]'"
+        ) from None
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -247,7 +249,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["moment"] = lambda at: f"{at[:16].replace('T', ' ')} UTC"
-    return environment
+    return environment, Markup
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
