@@ -27,7 +27,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def difference(a, b):
-    return float(np.abs(np.asarray(a) - np.asarray(b)).max())
+    return float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max())  # not uint8
 
 
 def sampler(folder, family, name):

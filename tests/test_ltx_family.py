@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from functools import partial
 
 import jax
 import numpy as np
@@ -189,14 +188,9 @@ def test_all_kinds_of_guidance_call_one_network(model):
     """Three samples of one call: the network is in the program once."""
     ours = Pipeline(model)
     request = ours.prepare(scenario(), CoDenoising(steps=2))
-    part = ours._part(request)
-    text = str(
-        jax.make_jaxpr(partial(part.program.denoise, part.inputs.params))(
-            np.zeros((3, 3, 2, 4, 6), np.float32),
-            np.zeros(3, np.float32),
-            jax.tree.map(lambda leaf: np.asarray(leaf)[:3], part.inputs.cond),
-        )
-    )
+    cond = jax.tree.map(lambda leaf: np.asarray(leaf)[:3], ours.conditioning(request))
+    x, t = np.zeros((3, 3, 2, 4, 6), np.float32), np.zeros(3, np.float32)
+    text = str(jax.make_jaxpr(model.denoiser)(model.params, x, t, cond))
     assert text.count("name=_attention") == 2 * TRANSFORMER.layers
     assert request.summary.samples == 6 and request.summary.calls == 2
     assert [float(w) for w in request.call_schedule.calls.weights[0]] == [4.0, -2.0, -1.0]

@@ -189,7 +189,7 @@ class NetworkModel(Model):
             if state is None:
                 shapes = self._state_ahead(given)
                 state = placement.place(
-                    jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+                    jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
                 )
             with placement.compiling():
                 frames, state = _decode_ahead(*split, given, *numbers, state)
