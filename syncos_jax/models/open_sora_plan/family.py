@@ -67,6 +67,10 @@ class OpenSoraPlan(NetworkModel):
     def denoiser(self) -> TextDenoiser:
         return TextDenoiser(self._split("transformer")[0])
 
+    @property
+    def dtype(self) -> str:  # the first of its weights, of the time embedding, is float32
+        return str(self.transformer.dtype)
+
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, jax.Array]:
         """``text [n, S, D]`` and ``mask [n, S]``; S is ``config.text_tokens`` (512)."""
         ids, mask = self.tokenizer(list(prompts))
