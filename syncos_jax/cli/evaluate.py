@@ -68,7 +68,7 @@ def evaluate(
     By default, VBench's formulas on pixel features. For the demo model's videos, shape, colour,
     background and motion are also read from the pixels and compared with the scenario. With
     --features, networks measure the video; each value names its network and whether it is VBench's
-    own (docs/measures.md).
+    own (docs/metrics.md).
 
     Videos that were enlarged on writing are measured at their original size.
     """
