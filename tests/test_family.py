@@ -128,7 +128,7 @@ def test_generate_record_and_again(model):
     assert record["video"]["frames"] == 27 and record["layout"]["frames"] == 8
     assert record["model"]["name"] == "toy flow" and record["latents"]["shape"] == [8, 2, 3, 2]
     again = syncos("generate", "--from", "a.json", "--model", "toy", "--out", "b.mp4")
-    assert again.exit_code == 0 and "bit for bit those of a.json" in again.stderr
+    assert again.exit_code == 0 and "bit-identical to those of a.json" in again.stderr
     plan = json.loads(syncos("plan", "story.yaml", "--model", "toy", "--json").stdout)
     assert plan["latent_frames"] == 8 and plan["cost"]["calls"] == record["cost"]["calls"]
 

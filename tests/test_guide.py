@@ -59,7 +59,7 @@ def test_the_guide_ends_with_a_page_of_three_takes(tmp_path):
         timeout=3000,
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    assert "bit for bit those of ball.json" in run.stderr
+    assert "bit-identical to those of ball.json" in run.stderr
     takes = tmp_path / "out" / "guide" / "takes"
     names = {path.name for path in takes.iterdir()}
     assert {f"take-seed{seed}.mp4" for seed in range(3)} <= names

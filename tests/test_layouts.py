@@ -66,7 +66,7 @@ def test_a_folder_is_described_file_by_file(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"<html>")
     rows = dict(describe(tmp_path))
     assert rows["text_encoders/a.safetensors"].startswith("UMT5 encoder")
-    assert rows["broken.safetensors"].startswith("is a web page")
+    assert "is a web page" in rows["broken.safetensors"]
     with pytest.raises(InputError, match="no files of weights"):
         describe(tmp_path / "text_encoders" / "none")
 

@@ -56,13 +56,13 @@ def test_devices_and_pmap_make_the_same_video():
 def test_as_many_windows_as_fit(monkeypatch):
     plain, _ = latents("plain")
     auto, said = latents("auto", "--windows-per-call", "auto")
-    assert re.search(r"4 of 4 windows in a call: needs 0\.\d\d GiB of \d+\.\d\d GiB", said)
+    assert re.search(r"4 of 4 windows per call: needs 0\.\d\d GiB of \d+\.\d\d GiB", said)
     np.testing.assert_allclose(auto, plain, atol=1e-5)
 
     monkeypatch.setattr(memory, "free_bytes", lambda run: 0)
     result = generate("--out", "a.mp4", "--windows-per-call", "auto")
     assert result.exit_code == 2 and not Path("a.mp4").exists()
-    assert "error: one window for each device needs" in result.stderr.splitlines()[-1]
+    assert "error: one window per device needs" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

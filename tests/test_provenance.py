@@ -141,8 +141,8 @@ def write_record(**changes):
 BAD_RECORDS = [
     ({"format": "x"}, "a.json: not the metadata file of a video"),
     ({"version": 2}, "a.json: has version 2, but this package reads 1"),
-    ({"sampler": {"name": "nope"}}, "a.json: sampler: unknown name 'nope'"),
-    ({"scenario": {"events": []}}, "a.json: events: has no event"),
+    ({"sampler": {"name": "nope"}}, "unknown name 'nope'"),
+    ({"scenario": {"events": []}}, "a.json: events: has 0 entries"),
     ({"seed": -1}, "a.json: seed must be an integer from 0, got -1"),
     ({"latents": {}}, "a.json: latents.sha256 must be text, got None"),
     ({"device": 3}, "a.json: device must be a mapping, got 3"),
@@ -162,22 +162,22 @@ def test_bad_records_are_one_line(changes, message):
 
 
 BAD_OPTIONS = [
-    (["story.yaml", "--from", "a.json"], "--from makes a video again as it was; leave out"),
-    (["--from", "a.json", "--steps", 3], "--from makes a video again as it was; leave out"),
+    (["story.yaml", "--from", "a.json"], "--from generates a video again with its own settings; omit"),
+    (["--from", "a.json", "--steps", 3], "--from generates a video again with its own settings; omit"),
     (
         ["--from", "a.json", "--out", "a.mp4"],
         "would replace a.json, the metadata file that is read",
     ),
     (["story.json", "--out", "story.mp4"], "story.json: the metadata file of story.mp4 goes here"),
-    (["story.yaml", "--prompt", "x"], "both SCENARIO and --prompt are given"),
-    ([], "there is nothing to make; give one of a scenario file"),
-    (["story.yaml", "--takes", 2, "--seeds", "1,2"], "both --seeds and --takes are given"),
-    (["story.yaml", "--seed", 2, "--seeds", "1,2"], "both --seed and --seeds are given"),
-    (["story.yaml", "--seeds", "1,x"], "--seeds: 'x' is no seed; give whole numbers"),
-    (["story.yaml", "--seeds", "5-2"], "--seeds: '5-2' is no seed"),
-    (["story.yaml", "--global", "x"], "--global goes with --prompt or --prompts"),
-    (["--prompt", "x", "--set", "a=b"], "--set goes with a scenario file"),
-    (["story.yaml", "--set", "colour=red"], "'colour': is no variable of this scenario"),
+    (["story.yaml", "--prompt", "x"], "SCENARIO and --prompt cannot be combined"),
+    ([], "nothing to generate: pass a scenario file"),
+    (["story.yaml", "--takes", 2, "--seeds", "1,2"], "--seeds and --takes cannot be combined"),
+    (["story.yaml", "--seed", 2, "--seeds", "1,2"], "--seed and --seeds cannot be combined"),
+    (["story.yaml", "--seeds", "1,x"], "--seeds must be integers from 0 to 4294967295"),
+    (["story.yaml", "--seeds", "5-2"], "0-4 (at most 1000), got '5-2'"),
+    (["story.yaml", "--global", "x"], "--global needs --prompt or --prompts"),
+    (["--prompt", "x", "--set", "a=b"], "--set needs a scenario file"),
+    (["story.yaml", "--set", "colour=red"], "unknown variable 'colour'"),
     (["story.yaml", "--label", "生"], "label: '生' cannot be drawn"),
     (["story.yaml", "--latents", "l.txt"], "the file of latents must end in .npy or .npz"),
     (["story.yaml", "--takes", 2, "--latents", "no/l.npy"], "no/l-seed4.npy: cannot write"),
@@ -197,7 +197,7 @@ def test_bad_options_are_one_line(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--label", "x" * 200], "is too long for a video 384 pixels wide; shorten it"),
+        (["--label", "x" * 200], "too long for a video 384 pixels wide"),
         (["--out", "a.gif", "--set", "who=a dog"], "a.gif: a GIF plays at most 50 frames"),
     ],
 )

@@ -193,7 +193,6 @@ def test_a_folder_without_weights_says_what_lies_there(tmp_path, name):
 def test_checkpoints_of_trainers(tmp_path):
     torch.save({"state_dict": state()}, tmp_path / "model_best.pth.tar")
     is_state(open_file(tmp_path / "model_best.pth.tar"))
-    assert "conv_in.weight" in str(opened(tmp_path / "model_best.pth.tar", network="unet").parts)
     (tmp_path / "a.tar").write_bytes(tar_of("a"))
     with pytest.raises(InputError, match="is an archive; unpack it"):
         opened(tmp_path / "a.tar")

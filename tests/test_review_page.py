@@ -328,7 +328,7 @@ def test_by_command(tmp_path):
         ([tmp_path / "none"], "no such folder"),
         ([tmp_path, "--out", tmp_path / "p.pdf"], "must end in .html"),
         ([tmp_path, "--out", tmp_path / "no" / "p.html"], "does not exist"),
-        ([tmp_path, "--serve", "--link"], "--serve writes no page"),
+        ([tmp_path, "--serve", "--link"], "--serve cannot be combined with --out or --link"),
         ([tmp_path, "--port", "8000"], "--port belongs to --serve"),
     ]:
         result = syncos(*arguments)

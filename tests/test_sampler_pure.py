@@ -164,7 +164,7 @@ def test_what_cannot_be_had_within_jit():
     refused = {
         "draws windows or timesteps": given,
         "not available within jit": arguments() | {"progress": lambda done, total: None},
-        "leave out progress and mesh": arguments() | {"mesh": make_mesh(1)},
+        "omit progress and mesh": arguments() | {"mesh": make_mesh(1)},
         "sampler must be settings": arguments() | {"sampler": "syncos"},
         r"frame_shape must be": arguments() | {"frame_shape": (2, 2)},
         "a leading axis of the 3 windows": arguments() | {"cond": conditioning(2)},

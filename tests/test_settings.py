@@ -146,7 +146,7 @@ def test_samplers_are_dataclasses_that_editors_see():
     assert config.replace(steps=9) == SynCoS(strength=0.5, steps=9)
     assert repr(config.replace(t_min=700)).startswith("SynCoS(steps=30, iterations=1,")
     assert config.replace(strength=1.0) == SynCoS(strength=1.0, steps=30)
-    with pytest.raises(InputError, match="strength sets .*; leave out strength or iterations"):
+    with pytest.raises(InputError, match="strength sets .*; omit strength or iterations"):
         SynCoS(strength=0.5, iterations=20)
     with pytest.raises(TypeError, match="abstract"):
         SamplerConfig()
@@ -182,7 +182,7 @@ def test_dial_in_a_scenario_file():
     assert read == SynCoS(strength=0.5, steps=30)
     assert sampler_from_dict(sampler_to_dict(read)) == read
     assert SynCoS.fast(guidance=3.0) == SynCoS(strength=FULL_STRENGTH, guidance=3.0)
-    with pytest.raises(InputError, match="strength sets t_min, .*; leave out strength or t_min"):
+    with pytest.raises(InputError, match="strength sets t_min, .*; omit strength or t_min"):
         sampler_from_dict({"name": "syncos", "strength": 0.5, "t_min": 700})
     with pytest.raises(InputError, match="'strenght' of syncos; did you mean 'strength'"):
         sampler_from_dict({"name": "syncos", "strenght": 0.5})

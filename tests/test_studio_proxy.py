@@ -105,11 +105,11 @@ def test_the_defaults_of_nginx_say_which_header_is_missing(proxy):
     error = refused.json()["error"]
     assert refused.status_code == 403
     assert f"https://{NAME} does not match the Host header" in error["message"]
-    assert "proxy_set_header Host" in error["remedy"] and "--name" in error["remedy"]
+    assert "proxy_set_header Host" in error["remedy"] and "host name" in error["remedy"]
 
 
 def test_a_name_that_the_studio_was_not_given(served):
     answer = served.client.get("/v1/model", headers={"Host": "other.example.org"})
     assert answer.status_code == 421
     error = answer.json()["error"]
-    assert "other.example.org" in error["message"] and "--name" in error["remedy"]
+    assert "other.example.org" in error["message"] and "host name" in error["remedy"]

@@ -93,7 +93,7 @@ def test_bad_frames():
 
 def test_bad_arguments(tmp_path):
     video = Video(moving(), 8)
-    with pytest.raises(InputError, match="scale is 0"):
+    with pytest.raises(InputError, match="scale must be an integer from 1 to 64, got 0"):
         video.save(tmp_path / "a.mp4", scale=0)
     with pytest.raises(InputError, match="columns is 0"):
         video.contact_sheet(tmp_path / "a.png", columns=0)

@@ -112,7 +112,7 @@ def test_bad_arguments():
     layout = WindowLayout(10, 4, 2)
     with pytest.raises(InputError, match="12 latent frames long together, the video 10"):
         layout.event_of_window([6, 6])
-    with pytest.raises(InputError, match="whole numbers"):
+    with pytest.raises(InputError, match="must be integers"):
         layout.event_of_window([5.0, 5.0])
     with pytest.raises(InputError, match=r"gather: x has shape \(9, 2\)"):
         layout.gather(noise(9, 2))
