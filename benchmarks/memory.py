@@ -48,7 +48,7 @@ def measured(run: Run) -> dict[str, int]:
         "latents": latents,
         "predictions": carry.predictions.nbytes,
         "rest": size(carry) - latents - carry.predictions.nbytes,
-        "tape": size((run.calls, run.updates)),
+        "call_schedule": size((run.calls, run.updates)),
         "program": program_bytes(run, run.call_schedule.samples_per_call),
     }
 

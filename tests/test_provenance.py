@@ -85,6 +85,7 @@ def test_the_record_and_the_same_video_again():
         "windows_per_call": None,
         "guidance_t_min": 0.0,
         "guidance_t_max": None,
+        "perturbed_guidance": None,
         "eta": 0.0,
         "solver": None,
         "reuse": None,

@@ -329,7 +329,7 @@ def test_by_command(tmp_path):
         ([tmp_path, "--out", tmp_path / "p.pdf"], "must end in .html"),
         ([tmp_path, "--out", tmp_path / "no" / "p.html"], "does not exist"),
         ([tmp_path, "--serve", "--link"], "--serve cannot be combined with --out or --link"),
-        ([tmp_path, "--port", "8000"], "--port belongs to --serve"),
+        ([tmp_path, "--port", "8000"], "--port needs --serve"),
     ]:
         result = syncos(*arguments)
         assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
