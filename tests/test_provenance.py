@@ -163,8 +163,8 @@ def test_bad_records_are_one_line(changes, message):
 
 
 BAD_OPTIONS = [
-    (["story.yaml", "--from", "a.json"], "--from generates a video again with its own settings; omit"),
-    (["--from", "a.json", "--steps", 3], "--from generates a video again with its own settings; omit"),
+    (["story.yaml", "--from", "a.json"], "--from generates a video again with its own settings"),
+    (["--from", "a.json", "--steps", 3], "--from generates a video again with its own settings"),
     (
         ["--from", "a.json", "--out", "a.mp4"],
         "would replace a.json, the metadata file that is read",
