@@ -1,5 +1,5 @@
-# `make demo` and `make test` need nothing but Python 3.11 to 3.13 and make:
-# the virtual environment is made, and filled, where it is missing or out of date.
+# `make demo` and `make test` need only Python 3.11 to 3.13 and make: the virtual environment is
+# made, and filled, where it is missing or out of date.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -16,12 +16,14 @@ JOBS    ?= 2
 PACKAGES := syncos_jax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-accelerators bench lint format clean
+.PHONY: help demo test test-optimised test-newest test-full test-accelerators bench lint format clean
 
 help:
 	@echo "make demo       a long video of five events from the built-in model, with and without synchronisation: $(OUT)"
 	@echo "make test       the tests (11 minutes on two cores)"
 	@echo "make test-full  the tests, with the slow ones (half an hour on two cores)"
+	@echo "make test-optimised  sampler and networks with all of XLA's optimisations"
+	@echo "make test-newest  a subset on the newest Python and JAX ($(NEWEST))"
 	@echo "make test-accelerators  programs for TPUs and GPUs that are not there, at full size (hours)"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff fix and format"
@@ -47,6 +49,21 @@ demo: $(VENV)/.run
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist worksteal --durations 40
 
+# The programs that users get: the suite turns most of XLA's optimisations off to compile faster.
+OPTIMISED := sampler_twin sampler_solvers models_parity wan_transformer cogvideox_transformer
+
+test-optimised: $(VENV)/.test
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) $(OPTIMISED:%=tests/test_%.py)
+
+# Newest Python and JAX, in a virtual environment of its own.
+NEWEST ?= python3.13
+SUBSET := assumptions windows schedule call_schedule sampler sampler_twin sampler_pure solvers run checkpoint pipeline \
+  models_parity kernels_attention scenario tokenizer video programs parallel packaging
+
+test-newest:
+	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) .venv-newest/.test
+	.venv-newest/bin/python -m pytest -m "not slow" -n $(JOBS) $(SUBSET:%=tests/test_%.py)
+
 test-full: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 40
 
@@ -71,4 +88,4 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -98,6 +98,23 @@ def test_wheel_imports_by_itself(wheel, tmp_path):
     assert run.stdout.strip().startswith(str(tmp_path)), run.stderr
 
 
+def test_every_file_has_a_licence():
+    command = Path(sys.executable).with_name("reuse")
+    if not command.exists():
+        pytest.skip("reuse is not installed")
+    _run([command, "--root", ROOT, "lint", "--quiet"])
+
+
+def test_tested_versions_are_the_declared_ones():
+    """CI's newest interpreter and the oldest have a classifier; README states the same range."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tested = {c.rpartition(" ")[2] for c in project["classifiers"] if "Python :: 3." in c}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    newest = re.search(r"^NEWEST \?= python(3\.\d+)", (ROOT / "Makefile").read_text(), re.M)[1]
+    assert project["requires-python"].startswith(">=3.11") and tested == {"3.11", newest}
+    assert f"Python 3.11–{newest}" in readme
+
+
 DECLARED = {"PIL": "pillow", "yaml": "pyyaml", "orbax": "orbax-checkpoint", "etils": "etils"}
 """Name of an import -> name of its package, where they differ."""
 
@@ -153,7 +170,8 @@ def test_tests_of_the_sdist_run(tmp_path):
     with tarfile.open(built) as archive:
         archive.extractall(tmp_path, filter="data")
     folder = tmp_path / built.name.removesuffix(".tar.gz")
-    files = ["tests/test_windows.py", "tests/test_layers.py", "tests/test_packaging.py"]
+    files = ["windows", "schedule", "kernels_attention", "scenario", "packaging"]
+    files = [f"tests/test_{name}.py" for name in files]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not slow", *files]
     _run(command, cwd=folder, env=environment)
