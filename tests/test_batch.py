@@ -160,7 +160,7 @@ def test_what_has_failed_and_what_is_missing(monkeypatch):
     result = batch(source, "--out", "videos")
     assert result.exit_code == 1
     assert "1 done, 2 failed, 0 pending" in result.stderr
-    assert "error: b: the sampling diverged in row 3 of 9" in result.stderr
+    assert "error: b: the sampling diverged in row 3 of 9; lower the sampler's" in result.stderr
     assert "error: 0003: stories.jsonl:3: not readable as JSON" in result.stderr
     assert marker("a")["run"]["seed"] == 0 and marker("a")["frames"] == 6
     (session,) = Markers(Outputs("videos")).sessions()

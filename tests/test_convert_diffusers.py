@@ -310,7 +310,7 @@ def test_diffusers_folders_that_do_not_fit(sources, tmp_path):
     path = tmp_path / "a/unet/config.json"
     path.write_text(path.read_text().replace('"layers_per_block": 1', '"layers_per_block": 2'))
     refused("missing down_blocks.0.resnets.1.conv1.weight")
-    refused("only for VideoCrafter checkpoints", "--config", path)
+    refused("--config: only for VideoCrafter checkpoints; omit it: the folder", "--config", path)
     (tmp_path / "a/vae/config.json").unlink()
     refused("vae/config.json: missing")
 

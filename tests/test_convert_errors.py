@@ -307,7 +307,9 @@ def test_a_part_that_was_not_converted_is_said(state):
     model = load_model("out")
     assert not hasattr(model, "unet") and hasattr(model, "text_encoder")
     result = syncos("info", "out", "--verbose")
-    assert result.exit_code == 0 and "unet_clip" in result.stdout
+    rows = [line.split()[0] for line in result.stdout.splitlines()]
+    assert result.exit_code == 0 and {"text_encoder", "total"} <= set(rows)
+    assert not {"unet", "vae"} & set(rows)
     Path("story.yaml").write_text("global: a\nevents: [{prompt: b, seconds: 9}]\n")
     result = syncos("generate", "story.yaml", "--model", "out", "--out", "a.mp4")
     assert result.exit_code == 2

@@ -142,7 +142,11 @@ def write_record(**changes):
 BAD_RECORDS = [
     ({"format": "x"}, "a.json: not the metadata file of a video"),
     ({"version": 2}, "a.json: has version 2, but this package reads 1"),
-    ({"sampler": {"name": "nope"}}, "unknown name 'nope'"),
+    ({"sampler": {"name": "nope"}}, "a.json: sampler: unknown name 'nope'; known: syncos, "),
+    (
+        {"sampler": {"name": "syncos", "steps": 0}},
+        "a.json: sampler.steps must be an integer, 1 to 32767, got 0",
+    ),
     ({"scenario": {"events": []}}, "a.json: events: has 0 entries"),
     ({"seed": -1}, "a.json: seed must be an integer from 0, got -1"),
     ({"latents": {}}, "a.json: latents.sha256 must be text, got None"),
@@ -162,23 +166,28 @@ def test_bad_records_are_one_line(changes, message):
     assert {path.name for path in Path().iterdir()} == {"a.json", "story.yaml"}
 
 
+OWN = "--from generates a video again with its own settings; omit the scenario, --set, --prompt"
+SEEDS = "--seeds must be integers from 0 to 4294967295, such as 0,1,2 or 0-4 (at most 1000), got "
 BAD_OPTIONS = [
-    (["story.yaml", "--from", "a.json"], "--from generates a video again with its own settings"),
-    (["--from", "a.json", "--steps", 3], "--from generates a video again with its own settings"),
+    (["story.yaml", "--from", "a.json"], OWN),
+    (["--from", "a.json", "--steps", 3], OWN),
     (
         ["--from", "a.json", "--out", "a.mp4"],
-        "would replace a.json, the metadata file that is read",
+        "--out: a.mp4 would replace a.json, the metadata file that is read; choose another name",
     ),
     (["story.json", "--out", "story.mp4"], "story.json: the metadata file of story.mp4 goes here"),
     (["story.yaml", "--prompt", "x"], "SCENARIO and --prompt cannot be combined"),
-    ([], "nothing to generate: pass a scenario file"),
+    ([], "nothing to generate: pass a scenario file, --prompts or --prompt"),
     (["story.yaml", "--takes", 2, "--seeds", "1,2"], "--seeds and --takes cannot be combined"),
     (["story.yaml", "--seed", 2, "--seeds", "1,2"], "--seed and --seeds cannot be combined"),
-    (["story.yaml", "--seeds", "1,x"], "--seeds must be integers from 0 to 4294967295"),
-    (["story.yaml", "--seeds", "5-2"], "0-4 (at most 1000), got '5-2'"),
+    (["story.yaml", "--seeds", "1,x"], SEEDS + "'x'"),
+    (["story.yaml", "--seeds", "5-2"], SEEDS + "'5-2'"),
     (["story.yaml", "--global", "x"], "--global needs --prompt or --prompts"),
     (["--prompt", "x", "--set", "a=b"], "--set needs a scenario file"),
-    (["story.yaml", "--set", "colour=red"], "unknown variable 'colour'"),
+    (
+        ["story.yaml", "--set", "colour=red"],
+        "story.yaml: unknown variable 'colour'; known are place, who\n",
+    ),
     (["story.yaml", "--label", "生"], "label: '生' cannot be drawn"),
     (["story.yaml", "--latents", "l.txt"], "the file of latents must end in .npy or .npz"),
     (["story.yaml", "--takes", 2, "--latents", "no/l.npy"], "no/l-seed4.npy: cannot write"),
@@ -198,7 +207,8 @@ def test_bad_options_are_one_line(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--label", "x" * 200], "too long for a video 384 pixels wide"),
+        (["--label", "x" * 200], "--label: too long for a video 384 pixels wide, got 'xxx"),
+        (["--label", "x" * 200], "xxx'; shorten it, or enlarge the video with --scale"),
         (["--out", "a.gif", "--set", "who=a dog"], "a.gif: a GIF plays at most 50 frames"),
     ],
 )

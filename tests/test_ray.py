@@ -122,7 +122,10 @@ def test_the_address_may_be_left_out(given, address):
 BAD = [
     (["--workers", "2"], "--workers needs --ray"),
     (["--ray", "--shard", "0/2"], "--shard and --ray cannot be combined"),
-    (["--ray", "--devices", "all"], "--devices must be a number"),
+    (
+        ["--ray", "--devices", "all"],
+        "with --ray, --devices must be a number: the devices of each worker",
+    ),
 ]
 
 

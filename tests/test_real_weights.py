@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from test_real_files import NAMES, is_state, known, opened, pipeline_folder, read, state
+from weight_cases import own_transformer, transformer
 
 from syncos_jax.errors import InputError
 from syncos_jax.weights_convert.convert import _kept
@@ -193,6 +194,8 @@ def test_a_folder_without_weights_says_what_lies_there(tmp_path, name):
 def test_checkpoints_of_trainers(tmp_path):
     torch.save({"state_dict": state()}, tmp_path / "model_best.pth.tar")
     is_state(open_file(tmp_path / "model_best.pth.tar"))
+    torch.save({"state_dict": own_transformer(transformer())}, tmp_path / "last.pth.tar")
+    assert list(opened(tmp_path / "last.pth.tar", network="transformer").parts) == ["transformer"]
     (tmp_path / "a.tar").write_bytes(tar_of("a"))
     with pytest.raises(InputError, match="is an archive; unpack it"):
         opened(tmp_path / "a.tar")

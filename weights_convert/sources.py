@@ -83,7 +83,11 @@ def open_source(
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if path.is_dir():
         if config:
-            raise InputError("only for VideoCrafter checkpoints", argument="config")
+            raise InputError(
+                "only for VideoCrafter checkpoints",
+                argument="config",
+                remedy="omit it: the folder has its own",
+            )
         if family == "wan":
             opened = wan.open_model(path, choice.network, choice)
         elif family:

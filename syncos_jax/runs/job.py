@@ -182,9 +182,12 @@ def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
         raise InputError(place=(path, "video.label"), value=label, expected="text or null")
     try:
         scenario = Scenario.from_dict(record["scenario"])
-        settings = sampler_from_dict(record["sampler"])
     except InputError as error:
         raise error.within(path) from error
+    try:
+        settings = sampler_from_dict(record["sampler"])
+    except InputError as error:
+        raise error.in_key("sampler").within(path) from error
     return Take(scenario), settings, record["seed"], record
 
 

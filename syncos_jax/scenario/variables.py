@@ -160,7 +160,7 @@ def _values(
     used = used_names(data) if set(given) - set(variables) else []
     for name in given:
         if name not in variables and name not in used:
-            known = [*variables, *used]
+            known = list(dict.fromkeys([*variables, *used]))
             hint = did_you_mean(name, known) if known else "the file has no variables"
             raise InputError(f"unknown variable {short(name)}", remedy=hint.removeprefix("; "))
     values: dict[str, Scalar] = {}
