@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import syncos_jax
 
@@ -139,6 +142,48 @@ def test_base_dependencies_cover_what_is_imported_at_once():
                     if not known and not allowed and DECLARED.get(name, name).lower() not in base:
                         missing.append(f"{path.relative_to(ROOT)}: {name}")
     assert missing == []
+
+
+def _installed_with(names):
+    """Names of packages that pip installs with these, as far as they are installed here."""
+    found, todo = set(), [re.sub(r"[-_.]+", "-", name).lower() for name in names]
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needs = [Requirement(line) for line in importlib.metadata.requires(name) or ()]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for need in needs:
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                todo.append(canonicalize_name(need.name))
+    return found
+
+
+def test_extra_for_tests_covers_what_tests_import():
+    """A new machine has what every test imports: the base, the extra `test`, what they need."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["test"]
+    expected = _installed_with([re.match(r"[\w.-]+", line)[0] for line in lines])
+    packages = importlib.metadata.packages_distributions()
+    ours = ("tests", "benchmarks", "docs", "examples")
+    here = {path.stem for folder in ours for path in (ROOT / folder).rglob("*.py")}
+    here |= {"demo_model", "experiment", "syncos_jax"}
+    missing = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in {name.partition(".")[0] for name in names}:
+                if name in sys.stdlib_module_names or name in here:
+                    continue
+                owners = {canonicalize_name(owner) for owner in packages.get(name, [name])}
+                if not owners & expected:
+                    missing.add(f"{path.name}: {name}")
+    assert missing == set()
 
 
 def _run(words, **options):
