@@ -211,7 +211,7 @@ class InputError(ValueError):
         return _line(": ".join([*subjects, what]) + got + expected)
 
     def line(self, words: Callable[[Argument], str] = str) -> str:
-        """`text` and the remedy, in one line."""
+        """`text` and the remedy, in one line; `words` as there."""
         remedy = "" if self.remedy is None else _line(worded(self.remedy, words))
         return self.text(words) + (f"; {remedy}" if remedy else "")
 

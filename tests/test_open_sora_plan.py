@@ -21,7 +21,7 @@ from syncos_jax.models.open_sora_plan.transformer import OpenSoraPlanTransformer
 from syncos_jax.models.open_sora_plan.vae import WFVAE
 from syncos_jax.models.weights import leaves
 from syncos_jax.pipeline.load import load_model
-from syncos_jax.sampling.schedule import decode
+from syncos_jax.sampling.prediction import decode
 from syncos_jax.weights_convert.convert import convert
 
 PROMPT = "a cat in kitchen, drinks milk"

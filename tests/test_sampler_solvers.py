@@ -19,7 +19,7 @@ from syncos_jax.sampling import (
     WindowLayout,
     sample,
 )
-from syncos_jax.sampling.schedule import decode, encode
+from syncos_jax.sampling.prediction import decode, encode
 from syncos_jax.sampling.solvers import Solver
 from syncos_jax.sampling.syncos_calls import make_call_schedule
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.schedule import NoiseSchedule, decode, encode
+from syncos_jax.sampling.prediction import decode, encode
+from syncos_jax.sampling.schedule import NoiseSchedule
 
 DATA = Path(__file__).parent / "data"
 PREDICTIONS = ["epsilon", "v", "x0", "flow"]
@@ -198,3 +199,9 @@ def test_drawn_timesteps_lie_in_the_middle_of_the_range():
 def test_bad_schedules(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_repr_is_one_line():
+    text = repr(NoiseSchedule.from_betas(prediction="v", spacing="trailing"))
+    assert text == "NoiseSchedule(prediction='v', train_steps=1000, spacing='trailing')"
+    assert "\n" not in repr(NoiseSchedule.flow(shift=5.0))

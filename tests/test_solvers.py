@@ -12,7 +12,8 @@ from diffusers import (
 )
 
 from syncos_jax.errors import InputError
-from syncos_jax.sampling.schedule import NoiseSchedule, decode, encode
+from syncos_jax.sampling.prediction import decode, encode
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.sigmas import SigmaSchedule, beta_sigmas, flow_sigmas
 from syncos_jax.sampling.solvers import Coefficients, Solver, coefficients
 

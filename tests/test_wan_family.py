@@ -20,7 +20,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.sampling.devices import make_mesh
 from syncos_jax.sampling.placement import Placement
-from syncos_jax.sampling.schedule import decode
+from syncos_jax.sampling.prediction import decode
 from syncos_jax.sampling.sigmas import flow_sigmas
 from syncos_jax.sampling.solvers import Solver, coefficients
 from syncos_jax.weights_convert import scheduler_config

@@ -28,6 +28,9 @@ class Video:
         fps: frames per second.
         events: (first frame, text) of each event, in order; labels of the contact sheet.
         title: one line above the contact sheet.
+
+    Raises:
+        ValueError: `frames` are not such an array, or `fps` is not above 0.
     """
 
     frames: np.ndarray

@@ -146,6 +146,9 @@ class Model:
             config: of `config_class`.
             networks: those that the folder has, restored.
             folder: where its tokenizer is.
+
+        Raises:
+            InputError: the networks do not make a model of this family.
         """
         raise InputError(f"the family {cls.family!r} cannot be read from a folder")
 
@@ -160,6 +163,9 @@ class Model:
 
         Returns:
             An array shaped like `x`.
+
+        Raises:
+            InputError: the family has no denoiser.
         """
         raise InputError(f"the family {self.family!r} has no denoiser")
 
@@ -170,8 +176,18 @@ class Model:
         return self.denoise
 
     def encode_prompts(self, prompts: Sequence[str]) -> Any:
-        """What the denoiser is conditioned on: a pytree of arrays with leading axis ``n``, floats
-        and, where the family has one, a mask of bool or integers."""
+        """Encodes prompts.
+
+        Args:
+            prompts: ``n`` texts.
+
+        Returns:
+            What the denoiser is conditioned on: a pytree of arrays with leading axis ``n``, floats
+            such as ``[n, S, D]`` and, where the family has one, a mask of bool or integers.
+
+        Raises:
+            InputError: the family, or this folder, has no text encoder.
+        """
         raise InputError(f"the family {self.family!r} has no text encoder")
 
     def complete_conditioning(self, cond: Any, fps: float, perturbed: np.ndarray) -> Any:
@@ -185,16 +201,16 @@ class Model:
         return cond
 
     def schedule_for(self, latent_shape: tuple[int, int, int]) -> NoiseSchedule:
-        """The noise schedule of clips of so many latent frames, rows and columns."""
+        """The noise schedule of clips of `latent_shape`: latent frames, rows and columns."""
         return self.schedule
 
     def conditioning_shapes(self, count: int) -> Any:
-        """Shapes and dtypes of what `complete_conditioning` gives for so many prompts, without a
+        """Shapes and dtypes of what `complete_conditioning` gives for `count` prompts, without a
         tokenizer; for plans."""
         return jax.eval_shape(lambda: self.encode_prompts([""] * count))
 
     def interpolate_conditioning(self, cond: Any, weights: np.ndarray) -> Any:
-        """Conditionings that are prompt_weights of others, as in a cross-fade.
+        """Weighted means of conditionings, as in a cross-fade.
 
         Args:
             cond: a pytree with leading axis ``P``.
@@ -234,17 +250,26 @@ class Model:
 
         Yields:
             Frames uint8 ``[n, H, W, 3]``; ``geometry.frames(f)`` together.
+
+        Raises:
+            InputError: the family, or this folder, has no autoencoder.
         """
         raise InputError(f"the family {self.family!r} has no autoencoder")
 
     def decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple] | None:
-        """A jitted function that decodes one latent frame ``(h, w, C)`` and abstract arguments of
-        it, for plans; None where that says nothing."""
+        """A jitted function that decodes one latent frame of `frame_shape` ``(h, w, C)``, and its
+        abstract arguments, for plans; None where that says nothing."""
         return None
 
     def quantize(self, how: str) -> None:
-        """Makes the denoiser compute in fewer bits (see `syncos_jax.models.quantize`), for good;
-        `name` says so then."""
+        """Makes the denoiser compute in fewer bits, for good; `name` then says so.
+
+        Args:
+            how: a suffix such as ``"int8"`` (`syncos_jax.models.quantize`).
+
+        Raises:
+            InputError: the family cannot be quantized.
+        """
         raise InputError(f"the family {self.family!r} cannot be quantized")
 
     def place(self, placement: Placement) -> None:

@@ -154,7 +154,10 @@ class Pipeline:
     def prepare(
         self, scenario: Scenario, sampler: SamplerConfig | None = None, seed: int | None = None
     ) -> Request:
-        """Everything that follows from a scenario, derived once; arguments as in a call.
+        """Everything that follows from a scenario, derived once.
+
+        Args:
+            scenario, sampler, seed: as in a call.
 
         Raises:
             InputError: the scenario does not fit the model.
@@ -212,7 +215,11 @@ class Pipeline:
         """Samples the scaled latents of the long video, float32 ``[f, h, w, C]``.
 
         Args:
-            request: or a scenario, with the other arguments as in a call.
+            request: or a scenario, with `sampler` and `seed` as in a call.
+            progress, checkpoint: as in a call.
+
+        Raises:
+            InputError, NonFiniteError, DeviceMemoryError: as in a call.
         """
         request = self.fitted(self._request(request, sampler, seed))
         if checkpoint is None:
@@ -248,7 +255,11 @@ class Pipeline:
 
     def start_batch(self, requests: Sequence[Request]) -> Run:
         """The run of several requests of a `batched` pipeline, side by side: one for each position
-        on the mesh's axis ``data``. Their `Request.program` must be equal."""
+        on the mesh's axis ``data``. Their `Request.program` must be equal.
+
+        Raises:
+            InputError: the pipeline is not `batched`, or for another number of videos.
+        """
         if not self.placement.batched or len(requests) != self.placement.videos:
             raise InputError(
                 f"{len(requests)} requests, but the pipeline makes {self.placement.videos} at a "

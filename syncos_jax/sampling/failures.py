@@ -20,6 +20,9 @@ REMEDY = (
 class NonFiniteError(InputError):
     """A run produced NaN or Inf.
 
+    Args:
+      message: what happened, in one line.
+
     Attributes:
       call: the network call, from 0.
       windows: the windows affected.
@@ -35,6 +38,9 @@ class NonFiniteError(InputError):
 
 class DeviceMemoryError(RuntimeError):
     """A device ran out of memory.
+
+    Args:
+      message: what happened, in one line.
 
     Attributes:
       windows: windows of a call.

@@ -29,8 +29,9 @@ from syncos_jax.sampling.call_schedule import (
 )
 from syncos_jax.sampling.known import Known, KnownRule, at_frames, noised, select
 from syncos_jax.sampling.loop import Inputs
+from syncos_jax.sampling.prediction import Prediction, decode
 from syncos_jax.sampling.sampler_config import SamplerConfig
-from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
+from syncos_jax.sampling.schedule import NoiseSchedule
 
 _STREAM = 0xF1F0  # sets the queue's draws of noise apart from those of the clip
 _QUEUE, _ENTER, _STEP = 0, 1, 2  # draws: of the first queue, of what enters it, of each iteration

@@ -40,6 +40,9 @@ class Rules:
       feature: last axis of each weight that has more than one axis and can be divided so. With
         ``"model"``, a network that is too large for one device is spread over that axis; XLA
         inserts the exchange.
+
+    Raises:
+      InputError: if two axes of arrays are split over one axis of the mesh.
     """
 
     video: str | None = DATA

@@ -64,6 +64,10 @@ class SamplerConfig:
       windows_per_call: maximum number of windows in one call of the network (two samples each with
         guidance, one more with perturbed guidance). Memory grows with it; the result does not
         depend on it. None: chosen to leave few slots of a call empty.
+
+    Raises:
+      InputError: if a value is out of range or contradicts another.
+      TypeError: for the base class itself, which is abstract.
     """
 
     name: ClassVar[str] = ""

@@ -178,7 +178,11 @@ class Sampling:
             return jax.tree.map(jnp.asarray, self.call_schedule.updates)
 
     def inputs(self, key: jax.Array) -> Inputs:
-        """The arguments of the loop besides carry and call schedule."""
+        """The arguments of the loop besides carry and call schedule.
+
+        Args:
+          key: scalar key for the noise, typed.
+        """
         return Inputs(
             params=self._params,
             cond=self._table,

@@ -1,7 +1,7 @@
 """Noise schedules: timesteps, signal and noise rates, and what the network predicts.
 
 A noisy latent is ``x_t = a_t x0 + b_t eps``. The sampler knows only the signal rate ``a``, the
-noise rate ``b`` and, through this file alone, the type of the prediction.
+noise rate ``b`` and, through `syncos_jax.sampling.prediction`, the type of the prediction.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from syncos_jax.errors import InputError
+from syncos_jax.sampling.prediction import Prediction, encode
 from syncos_jax.sampling.sigmas import SigmaSchedule, beta_sigmas, flow_sigmas
 from syncos_jax.sampling.solvers import Solver
 
-Prediction = Literal["epsilon", "v", "x0", "flow"]
 Spacing = Literal["leading", "every", "trailing", "linspace"]
 BetaKind = Literal["scaled_linear", "linear", "squaredcos"]
 
@@ -70,6 +70,9 @@ class NoiseSchedule:
         Euler's walks the schedule.
       beta_settings: for all others, arguments of `beta_sigmas` where such a solver walks it; empty
         for `spacing`, `offset` and `final_timestep` as they are.
+
+    Raises:
+      InputError: if rates are not finite, differ in length, or do not suit the other fields.
     """
 
     signal: np.ndarray
@@ -124,6 +127,14 @@ class NoiseSchedule:
     def train_steps(self) -> int:
         """Number of training timesteps ``T``."""
         return len(self.signal)
+
+    def __repr__(self) -> str:
+        changed = [f"prediction={self.prediction!r}", f"train_steps={self.train_steps}"]
+        for name in ("spacing", "offset", "final_timestep", "flow_shift", "solver"):
+            value = getattr(self, name)
+            if value != type(self).__dataclass_fields__[name].default:
+                changed.append(f"{name}={value!r}")
+        return f"NoiseSchedule({', '.join(changed)})"
 
     @classmethod
     def from_betas(
@@ -196,6 +207,9 @@ class NoiseSchedule:
 
         The sigmas of `steps` are ``s = shift u / (1 + (shift - 1) u)`` for ``u = 1 - i/n``
         (Esser et al., arXiv 2403.03206, eq. 23); the last step goes to the clean latent.
+
+        Raises:
+          InputError: if `shift` is not above 0.
         """
         if not shift > 0:
             raise InputError(f"NoiseSchedule.flow: shift must be > 0, got {shift}")
@@ -319,8 +333,8 @@ class NoiseSchedule:
         return t.astype(np.float64)
 
     def draw_timestep(self, rng: np.random.Generator) -> float:
-        """A random timestep from the middle 96 % of the training range, as score distillation
-        draws it (Poole et al., arXiv 2209.14988, section 3)."""
+        """A timestep drawn by `rng` from the middle 96 % of the training range, as in score
+        distillation (Poole et al., arXiv 2209.14988, section 3)."""
         return float(rng.integers(self.train_steps // 50, self.train_steps * 49 // 50 + 1))
 
     def add_noise(self, x0: jax.Array, eps: jax.Array, t: jax.Array) -> jax.Array:
@@ -344,42 +358,6 @@ class NoiseSchedule:
         a = jnp.asarray(self.signal, jnp.float32)[t].reshape(shape).astype(x.dtype)
         b = jnp.asarray(self.noise, jnp.float32)[t].reshape(shape).astype(x.dtype)
         return a, b
-
-
-def encode(
-    prediction: Prediction, x0: jax.Array, eps: jax.Array, a: jax.Array, b: jax.Array
-) -> jax.Array:
-    """The prediction that stands for ``(x0, eps)`` at rates `a`, `b`; inverse of `decode`."""
-    if prediction == "epsilon":
-        return eps
-    if prediction == "x0":
-        return x0
-    if prediction == "v":
-        return a * eps - b * x0
-    return eps - x0
-
-
-def decode(
-    prediction: Prediction, value: jax.Array, x: jax.Array, a: jax.Array, b: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Turns a prediction at ``x = a x0 + b eps`` into ``(x0, eps)``, for any rates.
-
-    Args:
-      prediction: its type.
-      value: the network's output.
-      x: the network's input, shaped like `value`.
-      a: signal rate, scalar or broadcastable.
-      b: noise rate, scalar or broadcastable.
-    """
-    if prediction == "epsilon":
-        return (x - b * value) / a, value
-    if prediction == "x0":
-        return value, (x - a * value) / b
-    if prediction == "v":  # solve x = a x0 + b eps, v = a eps - b x0
-        scale = a * a + b * b
-        return (a * x - b * value) / scale, (b * x + a * value) / scale
-    scale = a + b  # solve x = a x0 + b eps, v = eps - x0
-    return (x - b * value) / scale, (x + a * value) / scale
 
 
 def _named_betas(kind: str, start: float, end: float, count: int) -> np.ndarray:

@@ -21,8 +21,9 @@ from syncos_jax.sampling import noise
 from syncos_jax.sampling.call_schedule import CallSchedule
 from syncos_jax.sampling.known import Known, KnownRule, hold, noised, select
 from syncos_jax.sampling.loop import Inputs
+from syncos_jax.sampling.prediction import Prediction, decode
 from syncos_jax.sampling.sampler_config import SamplerConfig
-from syncos_jax.sampling.schedule import NoiseSchedule, Prediction, decode
+from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.solver_choice import timesteps_for
 from syncos_jax.sampling.step_cache import StepCache, empty_cache
 from syncos_jax.sampling.svgd import collaborative_score

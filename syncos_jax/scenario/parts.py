@@ -69,6 +69,7 @@ class Event(BaseModel):
         prompt: what happens.
         negative: negative prompt for this event; None for the scenario's.
         seconds, frames: the length; exactly one of the two is given.
+        image: a picture that the event begins with; None for none.
     """
 
     model_config = FORM

@@ -154,7 +154,7 @@ class Scenario(BaseModel):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scenario:
-        """Builds a scenario from the mapping in a scenario file.
+        """Builds a scenario from `data`, the mapping in a scenario file.
 
         Raises:
             InputError: keys or values that are wrong, all of them; an unknown sampler.

@@ -77,7 +77,7 @@ class Template:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Template:
-        """Reads a YAML or JSON file; raises InputError with the file and the key at fault."""
+        """Reads the YAML or JSON file `path`; raises InputError with the file and the key."""
         return cls.from_dict(read_mapping(path), source=str(path))
 
     @classmethod
