@@ -1,4 +1,4 @@
-"""Errors whose text is meant for the person at the keyboard."""
+"""Errors that are shown to the user in one line."""
 
 from __future__ import annotations
 

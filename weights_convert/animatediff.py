@@ -182,7 +182,7 @@ def _schedule_of(motion: Path | None) -> dict[str, Any]:
 
 
 def _sampling(motion: Path | None, schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps, guidance and solver that a distilled motion module is meant for; empty for others."""
+    """Steps, guidance and solver that a distilled motion module was made for; empty for others."""
     match = None if motion is None else _DISTILLED.search(motion.name)
     if match is None:
         return {}
@@ -245,7 +245,7 @@ def unet_config(unet: Mapping[str, Any], adapter: Mapping[str, Any]) -> MotionUN
         adapter: the adapter's ``config.json``; empty where the UNet's has its entries.
 
     Raises:
-        InputError: settings that ours has not.
+        InputError: unsupported settings.
     """
     where = "unet/config.json"
     require(

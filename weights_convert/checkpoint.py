@@ -38,7 +38,7 @@ class Checkpoint:
         config: of the model, the `Model.config_class` of its family.
         parts: its networks, ``unet``, ``vae``, ``text_encoder`` or some of them.
         tokenizer: folder with the tokenizer's files, where the source has one.
-        warnings: what its reader ought to know.
+        warnings: what the user should know.
         problems: tensors that belong to no network.
         hint: what may be wrong where the tensors do not fit.
         assumed: what nothing in the source says, and was assumed of the length of its clips.

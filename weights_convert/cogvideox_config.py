@@ -28,7 +28,7 @@ def transformer_config(
         where: names it in errors.
 
     Raises:
-        InputError: a setting that ours has not.
+        InputError: an unsupported setting.
     """
     require(
         config,

@@ -55,7 +55,7 @@ def transformer_table(config: CogVideoXTransformerConfig) -> TensorTable:
     if config.positions == "rotary+learned":
         rows.append(TensorRow(r"patch_embed\.pos_embedding", "patch_embed.positions", same))
     else:
-        ignored = (r"patch_embed\.pos_embedding",)  # computed; some files hold it all the same
+        ignored = (r"patch_embed\.pos_embedding",)  # computed; some files hold it nevertheless
     return TensorTable(tuple(rows), ignored, _TRANSFORMER_RENAMES)
 
 

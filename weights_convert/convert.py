@@ -52,7 +52,7 @@ class Result:
         config: the model's.
         parameters: of each network.
         nbytes: of all weights.
-        warnings: what its reader ought to know.
+        warnings: what the user should know.
     """
 
     folder: Path
@@ -223,7 +223,7 @@ def _write_networks(
 
 
 def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None) -> Checkpoint:
-    """With the clip length and the frame's size that were asked for."""
+    """With the requested clip length and frame size."""
     config = opened.config
     if not isinstance(config, ModelConfig):
         if window is not None or size is not None:
@@ -456,7 +456,7 @@ def building_folder(target: Path, force: bool) -> Iterator[Path]:
             else:
                 complete.rename(target)
             made = []
-        except OSError as error:  # named after what was asked for, not after where it was made
+        except OSError as error:  # named after the requested folder, not the temporary one
             raise OSError(
                 error.errno, error.strerror or str(error), f"cannot write {target}"
             ) from error

@@ -175,7 +175,7 @@ def text_config(config: Mapping[str, Any]) -> CLIPTextConfig:
 def clip_defaults(
     unet: Mapping[str, Any], vae: VAEConfig, names: list[str]
 ) -> tuple[dict[str, int], list[str]]:
-    """Size and length of the clips that a UNet was trained on, and what of it was assumed.
+    """Size and length of the clips that a UNet was trained on, and which of them were assumed.
 
     The size is the UNet's ``sample_size`` (latent cells), as diffusers takes it; the length stands
     in no file of diffusers', so that it is known for published models alone.
@@ -224,7 +224,7 @@ _PUBLISHED = {
 
 def schedule_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Arguments of ``NoiseSchedule.from_betas`` from diffusers' ``scheduler_config.json``, and
-    what of the scheduler is done in another way here.
+    what is done differently here.
 
     ``set_alpha_to_one: false`` (DDIM's last step goes to timestep 0's rates) becomes
     ``final_timestep=0``.
@@ -291,7 +291,7 @@ def _check_numbers(config: Mapping[str, Any], where: str) -> None:
 
 
 def _spacing(name: str, config: Mapping[str, Any], zero_snr: bool) -> tuple[str, list[str]]:
-    """How the timesteps of scheduler `name` are spaced here, and what of it is done otherwise."""
+    """How the timesteps of scheduler `name` are spaced here, and what is done differently."""
     spacing = config["timestep_spacing"]
     if name not in _DDIM:
         own = name in BETA_SOLVERS

@@ -72,7 +72,7 @@ def read_config(folder: Path, only: str | None = None) -> ModelConfig:
 def read_whole_config(
     folder: Path, only: str | None = None, source: str = ""
 ) -> tuple[ModelConfig, list[str], list[str]]:
-    """As `_read_whole_config`; InputError for values of no use, whatever they break."""
+    """As `_read_whole_config`; InputError for unusable values."""
     try:
         return _read_whole_config(folder, only, source)
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
@@ -84,7 +84,7 @@ def read_whole_config(
 def _read_whole_config(
     folder: Path, only: str | None = None, source: str = ""
 ) -> tuple[ModelConfig, list[str], list[str]]:
-    """The configuration of a diffusers folder without its weights, what its reader ought to know,
+    """The configuration of a diffusers folder without its weights, what its reader should know,
     and what was assumed of the clip length.
 
     Args:

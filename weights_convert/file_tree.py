@@ -69,7 +69,7 @@ def _layout(path: Path) -> layouts.Layout | None:
 
 
 def _experts(files: list[Path]) -> dict[str, Path]:
-    """Wan 2.2's two transformers, told apart by their names; empty where there are not two."""
+    """Wan 2.2's two transformers, distinguished by their names; empty where there are not two."""
     names = {"transformer": r"high[_-]?noise|(?<![a-z])high(?![a-z])"}
     names["transformer_2"] = r"low[_-]?noise|(?<![a-z])low(?![a-z])"
     found = {

@@ -336,7 +336,7 @@ LAYOUTS: tuple[Layout, ...] = (
     _other("embedding_own", "textual inversion", "string_to_param.*"),
     _other("ip_adapter", "IP-Adapter", "image_proj.proj.weight"),
 )
-"""Every layout that is told apart; the first that matches counts."""
+"""Every layout that is recognised; the first match wins."""
 
 SPELLINGS: tuple[tuple[str, str], ...] = (
     (r"lycoris_.*|.*\.(?:lokr|hada|oft|boft)_.*", "LyCORIS"),

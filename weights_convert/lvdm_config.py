@@ -93,7 +93,7 @@ _NOTES = {
 
 @dataclasses.dataclass(frozen=True)
 class LVDMConfig:
-    """A configuration, and what of the checkpoint it leaves unused.
+    """A configuration, and the parts of the checkpoint that it does not use.
 
     Attributes:
         model: ours.
@@ -303,7 +303,7 @@ def read(documents: list[Values], name: str, source: str) -> LVDMConfig:
     """The configuration that `documents` hold together; VideoCrafter2's where there are none.
 
     Raises:
-        InputError: nothing of use in them, something missing, or a network that ours is not.
+        InputError: no usable entries, a missing one, or an unsupported network.
     """
     given = _parts(documents)
     if documents and not any(given.values()):

@@ -27,7 +27,7 @@ BETA_SOLVERS = (
     "UniPCMultistepScheduler",
     "EulerDiscreteScheduler",
 )
-"""Classes of which a model with betas is sampled as they do; DDIM's is done by itself."""
+"""Classes of which a model with betas is sampled as they do; DDIM is handled separately."""
 
 _SPREAD = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential"}
 _NEVER = (

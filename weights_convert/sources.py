@@ -53,7 +53,7 @@ def open_source(
         source: a path, or an id on the hub.
         format: None to recognise it.
         config: the original code's configuration, for VideoCrafter checkpoints.
-        choice: what of it is wanted.
+        choice: which part of it to read.
         name: for the model.
         motion: a motion adapter, for a folder of Stable Diffusion 1.5.
 

@@ -2,7 +2,7 @@
 
 People save weights in many wrappings: under a key of a trainer's checkpoint, beside an optimiser
 and an averaged copy (EMA), with a prefix that `DataParallel`, ``torch.compile`` or a whole pipeline
-put before every name. What is clear is taken; what is not is asked for, by name.
+put before every name. What is unambiguous is read; the rest must be named.
 """
 
 from __future__ import annotations

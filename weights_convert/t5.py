@@ -33,7 +33,7 @@ def t5_config(config: Mapping[str, Any]) -> T5Config:
     """Our sizes from transformers' ``text_encoder/config.json`` of a T5 or UMT5 encoder.
 
     Raises:
-        InputError: an architecture or activation that ours has not.
+        InputError: an unsupported architecture or activation.
     """
     require(
         config,

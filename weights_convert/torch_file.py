@@ -113,7 +113,7 @@ class _Named(type):
 
 
 class _Refused(Exception):
-    """A pickle wants a name to be called."""
+    """A pickle asks to call a name."""
 
 
 class _Unreadable(Exception):

@@ -1,7 +1,7 @@
 """Flash attention on TPUs: JAX's own Pallas kernel, with lengths that need no block size to divide
 them.
 
-It wants heads before tokens and lengths that are whole blocks. Keys that only fill up the last
+It needs heads before tokens and lengths that are whole blocks. Keys that only fill up the last
 block belong to another segment, which no query looks at.
 """
 

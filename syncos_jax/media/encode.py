@@ -113,7 +113,7 @@ def write(
     """Writes frames in the format of the name's suffix; replaced only when the file is complete.
 
     Args:
-        path: as `check_video_path` wants it.
+        path: as `check_video_path` accepts it.
         frames: uint8 ``[F, H, W, 3]``.
         fps: frames per second.
         scale: every pixel becomes ``scale`` × ``scale`` pixels.

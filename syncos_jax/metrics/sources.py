@@ -22,7 +22,7 @@ _KNOWN = "dino=DIR, clip=DIR, clip-l=DIR, aesthetic=FILE, lite0, minilm[=DIR], f
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """The networks that are asked for.
+    """The requested networks.
 
     Attributes:
         dino: folder of DINO or DINOv2: subject consistency.

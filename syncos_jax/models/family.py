@@ -262,7 +262,7 @@ class Model:
         return None
 
     def quantize(self, how: str) -> None:
-        """Makes the denoiser compute in fewer bits, for good; `name` then says so.
+        """Quantizes the denoiser, permanently; `name` then says so.
 
         Args:
             how: a suffix such as ``"int8"`` (`syncos_jax.models.quantize`).
@@ -273,7 +273,7 @@ class Model:
         raise InputError(f"the family {self.family!r} cannot be quantized")
 
     def place(self, placement: Placement) -> None:
-        """Puts the weights where `placement` wants them."""
+        """Places the weights as `placement` specifies."""
         self.params = placement.place_weights(self.params)
 
     @property
@@ -322,7 +322,7 @@ DEFAULT_FAMILY = "unet_clip"
 
 
 def register(name: str, family: type[Model]) -> None:
-    """Makes a family of one's own known under `name`."""
+    """Registers a family of your own under `name`."""
     _FAMILIES[name] = family
 
 

@@ -121,7 +121,7 @@ class NetworkModel(Model):
         return tuple(self.config_class.networks)
 
     def _split(self, name: str) -> tuple[Any, Any]:
-        """A network as its structure and its weights, on the devices that `place` was told."""
+        """A network as its structure and its weights, on the devices that `place` was given."""
         if name not in self._placed:
             self._placed[name] = nnx.split(getattr(self, name))
         return self._placed[name]

@@ -30,7 +30,7 @@ class T5Config:
         inner: width of the feed-forward layer.
         layers: of the encoder.
         heads, head_size: of the attention; their product need not be ``features``.
-        buckets: number of relative positions that are told apart, over both directions.
+        buckets: number of relative positions that are distinguished, over both directions.
         max_distance: from this distance on, all positions share the last bucket.
         bias_per_layer: every layer has its own position biases (UMT5), not only the first.
         gated: the feed-forward layer is gated (T5 v1.1, UMT5).

@@ -1,7 +1,7 @@
 """What a scenario gives of its video beforehand: pictures, a clip to extend, a video to change.
 
 `read_inputs` reads the files and says which frames they are; `known_frames` encodes them. In the
-sampler they are all the same thing: frames whose latents are known.
+sampler they are one thing: frames whose latents are known.
 """
 
 from __future__ import annotations

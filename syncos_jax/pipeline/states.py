@@ -155,7 +155,7 @@ class States:
             raise DamagedState("its arrays are not those of this run")
 
     def remove(self, call: int) -> bool:
-        """Removes a state; whether it is gone.
+        """Removes a state; returns whether it was removed.
 
         One that cannot be read has to go: Orbax saves no state of an earlier call, and would count
         it as one of the newest two.

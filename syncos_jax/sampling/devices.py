@@ -65,7 +65,7 @@ def default_mesh() -> Mesh:
 
 
 def no_platform(error: BaseException) -> str | None:
-    """What to say where JAX has no device of the platform that it was told to use; None for errors
+    """What to say where JAX has no device of the platform that it was asked to use; None for errors
     that are something else.
 
     JAX raises a RuntimeError that begins with "Unable to initialize backend", or where no plugin of

@@ -167,7 +167,7 @@ class Placement:
         return jax.tree.map(lambda leaf: put(leaf, sharding), tree)
 
     def place_weights(self, params: Any) -> Any:
-        """Weights where the rules want them; those that lie there already are not copied."""
+        """Weights placed by the rules; those already in place are not copied."""
         if self.parallel == "pmap":
             return self.place(params)
         return jax.tree.map(

@@ -40,9 +40,9 @@ class Steps(NamedTuple):
     b: np.ndarray
     """Noise rate at `t`, > 0."""
     a_next: np.ndarray
-    """Signal rate to go on to."""
+    """Signal rate after the step."""
     b_next: np.ndarray
-    """Noise rate to go on to."""
+    """Noise rate after the step."""
     sigma: np.ndarray
     """Rate of the fresh noise within `b_next`; 0 where ``eta = 0``."""
     start: float = 1.0
@@ -349,7 +349,7 @@ class NoiseSchedule:
         return a * x0 + b * eps
 
     def target(self, x0: jax.Array, eps: jax.Array, t: jax.Array) -> jax.Array:
-        """What the network ought to predict for ``add_noise(x0, eps, t)``; arguments as there."""
+        """What the network should predict for ``add_noise(x0, eps, t)``; arguments as there."""
         a, b = self._rates_like(x0, t)
         return encode(self.prediction, x0, eps, a, b)
 

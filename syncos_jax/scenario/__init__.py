@@ -1,4 +1,4 @@
-"""The structured prompt: scenario files, templates, prompts, what each window is told."""
+"""The structured prompt: scenario files, templates, prompts, conditioning of each window."""
 
 from syncos_jax.scenario.scenario import Event, Scenario
 

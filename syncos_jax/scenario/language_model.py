@@ -17,7 +17,7 @@ from syncos_jax.scenario.split import MAX_EVENTS, SECONDS, Story
 from syncos_jax.scenario.variables import MAX_PROMPT
 
 KEY = "SYNCOS_LLM_KEY"
-"""The environment variable that holds the key, where the address wants one."""
+"""The environment variable that holds the key, where the server requires one."""
 MAX_BYTES = 1_000_000
 TIMEOUT_SECONDS = 60.0
 
@@ -51,11 +51,11 @@ class ModelSplitter:
     """Splits stories by a language model.
 
     Attributes:
-        url: of the API, as ``http://127.0.0.1:11434/v1``; ``/chat/completions`` is asked for.
+        url: of the API, as ``http://127.0.0.1:11434/v1``; ``/chat/completions`` is requested.
         model: its name there.
         timeout: seconds to wait.
 
-    The key, if the address wants one, is read from the environment (`KEY`).
+    The key, if the server requires one, is read from the environment (`KEY`).
     """
 
     url: str

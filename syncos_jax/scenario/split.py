@@ -87,7 +87,7 @@ def split_story(
     Args:
         story: 1 to 20000 characters.
         events: how many; None for as many as the story has.
-        model: asked for it (`syncos_jax.scenario.language_model.ModelSplitter`); None for rules.
+        model: `syncos_jax.scenario.language_model.ModelSplitter`; None for rules.
 
     Raises InputError where there is nothing to split, or the model gives no answer.
     """

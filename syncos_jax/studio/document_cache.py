@@ -11,7 +11,7 @@ _VIDEO = re.compile(r"/v1/videos/(v[0-9a-f]{16})")
 
 
 class DocumentCache:
-    """``GET /v1/videos/{id}`` of a video that has not changed since it was last asked for.
+    """``GET /v1/videos/{id}`` of a video that has not changed since it was last requested.
 
     Everything else, and a video that has changed, is left to the app behind. A hundred clients
     that ask every second would otherwise take from the runs what routing and validation cost.

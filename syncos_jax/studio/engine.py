@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 10.0
-"""How long a request waits for the model before it is told to come again."""
+"""How long a request waits for the model before it is asked to retry."""
 _TIMES_LARGER = 2
 """A side of a frame, at most: so many times the model's own larger one."""
 

@@ -246,7 +246,7 @@ def _key(value: Value) -> str:
 def _levels(decisions: Sequence[Decision]) -> dict[str, list[Value]]:
     """Factor -> its values with decisions enough; factors of one such value are left out.
 
-    Of factors that always change together only the first one stands: they cannot be told apart.
+    Of factors that always change together only the first one stands: they cannot be distinguished.
     """
     names = dict.fromkeys(name for d in decisions for name in d.factors)
     levels: dict[str, list[Value]] = {}

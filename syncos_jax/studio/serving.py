@@ -1,4 +1,4 @@
-"""Runs an app on a socket until it is told to stop."""
+"""Runs an app on a socket until it is asked to stop."""
 
 from __future__ import annotations
 

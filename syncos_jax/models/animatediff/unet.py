@@ -126,7 +126,7 @@ def frame_positions(frames: int, channels: int) -> jax.Array:
 
 
 class MotionBlock(TransformerBlock):
-    """Two attentions over frames and a feed-forward; both attentions are told the positions."""
+    """Two attentions over frames and a feed-forward; both attentions receive the positions."""
 
     def __init__(self, channels: int, heads: int, **kw: Any):
         super().__init__(channels, heads, channels // heads, context=None, **kw)

@@ -76,7 +76,7 @@ class SpatialNorm(nnx.Module):
     """Group norm over a piece, scaled and shifted by the latents at each place; the decoder's.
 
     (Zheng et al., arXiv 2209.09002.) The latents' convolutions have size 1, so they are done before
-    the latents are brought to the size of ``x``.
+    the latents are resized to the size of ``x``.
     """
 
     def __init__(self, channels: int, config: CogVideoXVAEConfig, eps: float, **kw: Any):

@@ -104,7 +104,7 @@ class UNetClip(NetworkModel):
 
     @property
     def embeds_fps(self) -> bool:
-        """Whether the UNet is told the frame rate."""
+        """Whether the UNet is conditioned on the frame rate."""
         return getattr(getattr(self.unet, "config", None), "fps_embedding", False)
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, jax.Array]:

@@ -114,7 +114,7 @@ class _Sizes:
 
 
 class ResnetBlock(nnx.Module):
-    """Residual block on single frames, told the time: ``x [B, F, H, W, C], emb [B, F or 1, E]``."""
+    """Residual block on single frames: ``x [B, F, H, W, C], time embedding [B, F or 1, E]``."""
 
     def __init__(self, channels_in: int, channels_out: int, sizes: _Sizes):
         embedding = 4 * sizes.config.block_out_channels[0]
