@@ -35,7 +35,7 @@ from syncos_jax.kernels.temporal_conv import plain as over_frames
 RESULTS = Path(__file__).parent / "results"
 OPERATIONS = ("attention", "layers", "geglu", "temporal_conv", "product")
 HEADER = ("operation", "way", "taken", "a call", "spread", "times as fast as the first", "peak")
-OF_PLATFORM = {"cudnn": "gpu", "flash": "tpu", "cuda": "gpu"}
+OF_PLATFORM = {"cudnn": "gpu", "flash": "tpu", "flat": "tpu", "cuda": "gpu"}
 CELLS = {"full": (2, 16, 40, 64, 320), "small": (2, 16, 10, 16, 64)}
 """VideoCrafter2's finest level: clips, frames, rows, columns, channels."""
 

@@ -37,7 +37,7 @@ def bytes_of(*arrays: Any) -> int:
 
 def unsupported_reason(weights: Any) -> str | None:
     """Why no kernel can hold these weights in a program of this mesh; None where one can."""
-    reason = _too_old() or mesh_unsupported_reason()
+    reason = too_old() or mesh_unsupported_reason()
     if reason:
         return reason
     held = bytes_of(weights)
@@ -46,9 +46,12 @@ def unsupported_reason(weights: Any) -> str | None:
     return None
 
 
-def _too_old() -> str | None:
-    """Of this process's TPU. Without one the program is compiled for another machine, of those that
-    a plan can be made for."""
+def too_old() -> str | None:
+    """Why no kernel can run on this process's TPU; None where one can.
+
+    Without one the program is compiled for another machine, of those that
+    a plan can be made for.
+    """
     if jax.default_backend() != "tpu":
         return None
     kind = jax.local_devices()[0].device_kind

@@ -16,6 +16,7 @@ from syncos_jax.kernels.attention import (
     choose,
     chunked,
     flash,
+    flat,
     plain,
     unsupported_reason,
 )
@@ -69,6 +70,8 @@ def test_every_implementation_is_attention(shape, interpreted):
     }
     if shape.T > 160:
         results["flash"] = flash.attend(q, k, v)
+    if flat.unsupported_reason(q, shape.S) is None:
+        results["flat"] = flat.attend(q, k, v)
     expected = plainly(q, k, v)
     for implementation, found in results.items():
         assert found.dtype == q.dtype
@@ -81,10 +84,10 @@ def test_every_implementation_is_attention(shape, interpreted):
         )
 
 
-@pytest.mark.parametrize("implementation", ["plain", "chunked", "flash"])
+@pytest.mark.parametrize("implementation", ["plain", "chunked", "flash", "flat"])
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 def test_gradients_are_those_of_the_reference(implementation, dtype, interpreted):
-    arrays = drawn(Shape("", 1, 300, 205, 2, 16, dtype))
+    arrays = drawn(Shape("", 1, 300, 205, 2, 64 if implementation == "flat" else 16, dtype))
 
     def loss(attend):
         return lambda *arrays: jnp.sin(attend(*arrays).astype(jnp.float32)).sum()
@@ -93,6 +96,7 @@ def test_gradients_are_those_of_the_reference(implementation, dtype, interpreted
         "plain": plain.attend,
         "chunked": lambda q, k, v: chunked.attend(q, k, v, scores=0),
         "flash": flash.attend,
+        "flat": flat.attend,
     }[implementation]
     with jax.numpy_dtype_promotion("standard"):  # JAX's own gradient of half precision needs it
         found = jax.jit(jax.grad(loss(attend), argnums=(0, 1, 2)))(*arrays)
@@ -102,6 +106,24 @@ def test_gradients_are_those_of_the_reference(implementation, dtype, interpreted
         assert bool(jnp.isfinite(one).all())
         limit = TOLERANCE[dtype] * max(1.0, float(jnp.abs(other).max()))
         np.testing.assert_allclose(np.asarray(one, np.float32), other, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("head_size", flat.HEAD_SIZES)
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_flat_heads_over_several_ragged_blocks(head_size, dtype, interpreted, monkeypatch):
+    monkeypatch.setattr(flat, "ROWS", 32)
+    monkeypatch.setattr(flat, "KEYS", 256)
+    q, k, v = drawn(Shape("", 2, 101, 517, 256 // head_size, head_size, dtype))
+    found = np.asarray(flat._attend(q * 3, k, v), np.float64)
+    np.testing.assert_allclose(found, plainly(q * 3, k, v), rtol=0, atol=TOLERANCE[dtype])
+
+
+def test_blocks_cover_the_tokens_and_waste_little():
+    assert flat.query_blocks(32760) == (1024, 2, 16)
+    assert flat.query_blocks(17776) == (992, 2, 9)
+    assert flat.key_blocks_of(17776) == (2048, 9)
+    assert flat.query_blocks(77) == (80, 1, 1)
+    assert flat.key_blocks_of(77) == (77, 1)
 
 
 def test_parts_hold_as_much_as_they_may():
@@ -124,7 +146,9 @@ def test_the_choice_goes_by_platform_shape_and_dtype():
         return choose(shape.arrays[0], shape.S, platform)
 
     cells = by_name["VideoCrafter2: cells, level 0"]
-    assert chosen(cells, "tpu") == "flash"
+    assert chosen(cells, "tpu") == "flash"  # five heads of 64 fill no rows of 128
+    for full in ("VideoCrafter2: cells, level 1", "CogVideoX-2B", "Wan2.1-1.3B: text"):
+        assert chosen(by_name[full], "tpu") == "flat"
     assert chosen(cells, "rocm") == chosen(cells, "other") == "chunked"
     assert chosen(by_name["VideoCrafter2: frames, level 0"], "tpu") == "plain"
     wide = by_name["VideoCrafter2's autoencoder, float32"]
@@ -136,7 +160,7 @@ def test_a_named_one_that_cannot_compute_it_is_an_error():
     q, k, v = drawn(Shape("", 1, 4, 4, 1, 12, "float32"))
     with pytest.raises(InputError, match="cudnn cannot be used: it computes in half precision"):
         attention(q, k, v, implementation="cudnn")
-    with pytest.raises(InputError, match="known: plain, chunked, cudnn, flash"):
+    with pytest.raises(InputError, match="known: plain, chunked, cudnn, flash, flat"):
         attention(q, k, v, implementation="fast")  # type: ignore[arg-type]
     wide = [jnp.zeros((1, 4, 1, 200))] * 3
     with pytest.raises(InputError, match="flash cannot be used: heads have 200 features"):

@@ -8,6 +8,7 @@
 | ``plain`` | everything | all of them | any |
 | ``chunked`` | everything | of some queries at a time | any |
 | ``cudnn`` | NVIDIA, from Ampere on | never | half precision, D to 128, a multiple of 8 |
+| ``flat`` | TPU | never | D of 64 or 128, rows of 128 features full |
 | ``flash`` | TPU | never | D to 128, or a multiple of 128 |
 """
 

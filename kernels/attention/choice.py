@@ -9,9 +9,9 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from syncos_jax.errors import InputError
-from syncos_jax.kernels.attention import chunked, cudnn, flash, plain
+from syncos_jax.kernels.attention import chunked, cudnn, flash, flat, plain
 
-Implementation = Literal["plain", "chunked", "cudnn", "flash"]
+Implementation = Literal["plain", "chunked", "cudnn", "flash", "flat"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 SMALL = 2**16
@@ -19,7 +19,7 @@ SMALL = 2**16
 CPU_SCORES = 2**30
 """Bytes of scores that are all held on a CPU, where parts are no faster."""
 
-_PLATFORMS = {"cudnn": "cuda", "flash": "tpu"}
+_PLATFORMS = {"cudnn": "cuda", "flash": "tpu", "flat": "tpu"}
 
 
 def attention(
@@ -78,6 +78,8 @@ def choose(q: Any, keys: int, platform: str) -> Implementation:
         return "plain"
     if platform == "cuda" and cudnn.unsupported_reason(q, keys) is None:
         return "cudnn"
+    if platform == "tpu" and flat.unsupported_reason(q, keys) is None:
+        return "flat"
     if platform == "tpu" and flash.unsupported_reason(q, keys) is None:
         return "flash"
     return "chunked"
@@ -87,14 +89,16 @@ def unsupported_reason(implementation: str, q: Any, keys: int) -> str | None:
     """Why an implementation cannot compute q of a shape and dtype; None where it can."""
     if implementation not in IMPLEMENTATIONS:
         return f"there is none of that name; known: {', '.join(IMPLEMENTATIONS)}"
-    of_kernel: Any = {"cudnn": cudnn.unsupported_reason, "flash": flash.unsupported_reason}.get(
-        implementation
-    )
+    of_kernel: Any = {
+        "cudnn": cudnn.unsupported_reason,
+        "flash": flash.unsupported_reason,
+        "flat": flat.unsupported_reason,
+    }.get(implementation)
     return None if of_kernel is None else of_kernel(q, keys)
 
 
-def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`flash.attend`; where axes of the mesh are left to the compiler (weights that are divided,
+def _divided(attend: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`attend`; where axes of the mesh are left to the compiler (weights that are divided,
     frames that are decoded), each device has some of the heads or of the batch, since the compiler
     cannot divide a kernel."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -104,7 +108,7 @@ def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         if kind == AxisType.Auto
     )
     if all(mesh.shape[name] == 1 for name in left):
-        return flash.attend(q, k, v)
+        return attend(q, k, v)
     devices = math.prod(mesh.shape[name] for name in left)
     split = P()
     if q.shape[2] % devices == 0:
@@ -112,7 +116,7 @@ def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     elif q.shape[0] % devices == 0:
         split = P(left)
     return jax.shard_map(
-        flash.attend,
+        attend,
         in_specs=(split,) * 3,
         out_specs=split,
         axis_names=set(left),
@@ -120,9 +124,16 @@ def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     )(q, k, v)
 
 
+def _flat(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`flat.attend`, where a device's own heads suit it."""
+    able = flat.unsupported_reason(q, k.shape[1]) is None
+    return flat.attend(q, k, v) if able else flash.attend(q, k, v)
+
+
 _ATTEND: dict[str, Any] = {
     "plain": plain.attend,
     "chunked": chunked.attend,
     "cudnn": cudnn.attend,
-    "flash": _flash,
+    "flash": partial(_divided, flash.attend),
+    "flat": partial(_divided, _flat),
 }
