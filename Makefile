@@ -10,6 +10,8 @@ EXAMPLE ?= examples/any_colour.yaml
 OUT     ?= out/demo.mp4
 # The same story by this sampler, and a picture of both; empty for none.
 BESIDE  ?= co_denoising
+# A video that begins with a picture; empty for none.
+PICTURE ?= examples/from_picture.yaml
 # Processes of `make test`; each takes up to 3 GB.
 JOBS    ?= 2
 
@@ -19,7 +21,7 @@ PACKAGES := syncos_jax
 .PHONY: help demo test test-optimised test-newest test-full test-accelerators bench lint format clean
 
 help:
-	@echo "make demo       a long video of five events from the built-in model, with and without synchronisation: $(OUT)"
+	@echo "make demo       a long video of five events from the built-in model, with and without synchronisation, and one that begins with a picture: $(OUT)"
 	@echo "make test       the tests (11 minutes on two cores)"
 	@echo "make test-full  the tests, with the slow ones (half an hour on two cores)"
 	@echo "make test-optimised  sampler and networks with all of XLA's optimisations"
@@ -45,6 +47,7 @@ $(VENV)/.test: $(VENV)/.run
 demo: $(VENV)/.run
 	@mkdir -p $(dir $(OUT))
 	$(BIN)/syncos generate $(EXAMPLE) --model demo --devices all $(addprefix --compare-with ,$(BESIDE)) --out $(OUT)
+	$(if $(PICTURE),$(BIN)/syncos generate $(PICTURE) --model demo --devices all --out $(dir $(OUT))picture.mp4)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist worksteal --durations 40

@@ -236,7 +236,7 @@ def known():
     mask = np.zeros(LAYOUT.frames, bool)
     mask[[0, 8]] = True
     latents = np.random.default_rng(2).normal(size=(LAYOUT.frames, *FRAME)).astype(np.float32)
-    frames = KnownFrames(latents, mask, "timestep")
+    frames = KnownFrames(latents, mask, "reference")  # windows 1 and 6 have one
     plain, without = np.asarray(run(known=frames)), np.asarray(run(1))
     found = {"one": {}, "exact": bool((plain[mask] == latents[mask]).all())}
     for devices in (1, 2, 8):

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from syncos_jax.sampling.known import REFERENCE_T_MIN
+
 
 def sample_plainly(
     denoise,
@@ -31,7 +33,12 @@ def sample_plainly(
     windows = [range(start, start + layout.window) for start in layout.starts]
     mask = np.zeros(layout.frames, bool) if known is None else np.asarray(known.mask)
     clean = None if known is None else np.asarray(known.latents, np.float64)
-    as_timestep = known is not None and known.rule == "timestep"
+    as_timestep = known is not None and known.rule in ("timestep", "reference")
+    references = {}  # window -> the last known frame before it, where it holds none
+    for n, frames in enumerate(windows):
+        earlier = np.flatnonzero(mask[: frames[0]])
+        if known is not None and known.rule == "reference" and not mask[list(frames)].any():
+            references |= {n: earlier[-1]} if len(earlier) else {}
 
     def held(x0):
         """The clean latent with the known frames."""
@@ -40,12 +47,23 @@ def sample_plainly(
             x0[mask] = clean[mask]
         return x0
 
-    def seen(noisy, window):
+    def referenced(window, t):
+        return window in references and t >= REFERENCE_T_MIN
+
+    def seen(noisy, window, t):
         """What the network receives of a window's noisy latent."""
         noisy, frames = np.array(noisy), list(windows[window])
         if as_timestep:
             noisy[mask[frames]] = clean[frames][mask[frames]]
+        if referenced(window, t):
+            noisy[0] = clean[references[window]]
         return noisy
+
+    def exact(window, t):
+        """Which places of a window hold a clean frame."""
+        places = mask[list(windows[window])].copy()
+        places[0] |= referenced(window, t)
+        return places
 
     seed = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
     sampler = sampler.resolved()
@@ -92,10 +110,12 @@ def sample_plainly(
 
         def call(conditioning):
             one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[window][None], conditioning)
-            of_frames = np.where(mask[list(windows[window])], 0.0, t)[None]
+            of_frames = np.where(exact(window, t), 0.0, t)[None]
             at = of_frames if as_timestep else np.full((1,), t)
             out = denoise(
-                jnp.asarray(seen(x, window), jnp.float32)[None], jnp.asarray(at, jnp.float32), one
+                jnp.asarray(seen(x, window, t), jnp.float32)[None],
+                jnp.asarray(at, jnp.float32),
+                one,
             )
             return np.asarray(out[0], np.float64)
 
@@ -116,12 +136,14 @@ def sample_plainly(
                 x0 = (x - b * value) / (a + b)
                 return x0, x0 + value
 
-    def fuse(pieces):
+    def fuse(pieces, t):
         """{window: [w, H, W, C]} -> [F, H, W, C]; 0 where no window is."""
         total = np.zeros((layout.frames, *frame_shape))
         weight = np.zeros(layout.frames)
         for window, piece in pieces.items():
             for place, frame in enumerate(windows[window]):
+                if place == 0 and referenced(window, t):
+                    continue
                 total[frame] += layout.weights[place] * piece[place]
                 weight[frame] += layout.weights[place]
         covered = weight > 0
@@ -164,7 +186,8 @@ def sample_plainly(
         if may and rate * size(x - last) / size(eps) < sampler.reuse:
             x0 = held((x - b * eps) / a)
         elif sampler.co_denoise:  # stage 1
-            x0 = fuse({n: predict(x[frames], t, a, b, n)[0] for n, frames in enumerate(windows)})
+            each = {n: predict(x[frames], t, a, b, n)[0] for n, frames in enumerate(windows)}
+            x0 = fuse(each, t)
             x0 = held(x0)
             before, eps = eps, (x - a * x0) / b
             last, rate = x, size(eps - before) / size(x - last)
@@ -187,10 +210,10 @@ def sample_plainly(
                     for j, n in enumerate(chosen)
                 ]
                 for j, n in enumerate(chosen):  # known frames are exact
-                    s[j][mask[list(windows[n])]] = 0.0
-                noisy = [seen(noisy[j], n) for j, n in enumerate(chosen)]
+                    s[j][exact(n, t)] = 0.0
+                noisy = [seen(noisy[j], n, t) for j, n in enumerate(chosen)]
                 score = collaborative_score(noisy, s, b)
-                g = fuse(dict(zip(chosen.tolist(), score, strict=True)))
+                g = fuse(dict(zip(chosen.tolist(), score, strict=True)), t)
                 m = 0.9 * m + 0.1 * g
                 v = 0.999 * v + 0.001 * g**2
                 m_hat, v_hat = m / (1 - 0.9 ** (k + 1)), v / (1 - 0.999 ** (k + 1))

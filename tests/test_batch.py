@@ -106,7 +106,7 @@ def test_nothing_to_read():
     Path("story.yaml").touch()
     for source, message in (
         ("empty", "has no .yaml, .yml, .json file"),
-        ("story.yaml", "not a folder of scenario files or a .jsonl file"),
+        ("story.yaml", "not a folder of scenario files, a .jsonl file or a .csv table"),
         ("none.jsonl", "none.jsonl: cannot be read: No such file"),
         (lines(""), "has no scenario"),
     ):

@@ -32,7 +32,7 @@ RESIDUAL = NoiseSchedule.from_betas(beta_end=0.006, final_timestep=0, prediction
 FLOW = NoiseSchedule.flow(shift=2.0)
 KEY = jax.random.key(5, impl="rbg")
 NETWORK = Network()
-RULES = ("replace", "timestep")
+RULES = ("replace", "timestep", "reference")
 SYNCOS = {"steps": 4, "guidance": 2.0, "t_min": 400, "iterations": 3, "learning_rate": 0.2}
 
 CASES = {
@@ -76,7 +76,9 @@ def arguments(sampler, schedule=BETAS, **changes):
 @pytest.mark.parametrize("case", CASES)
 def test_every_method_equals_the_plain_loop(case, rule):
     sampler, schedule = CASES[case]
-    known, network = known_frames(rule), jax.jit(NETWORK)
+    # Of four windows, the two in the middle hold no known frame but that of frame 2 before them.
+    at = (2,) if rule == "reference" else (0, 5, 10)
+    known, network = known_frames(rule, at=at), jax.jit(NETWORK)
     given = arguments(sampler, schedule)
     result = np.asarray(sample(NETWORK, **given, known=known))
     params = given.pop("params")

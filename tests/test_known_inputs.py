@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import wave
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 from syncos_jax import CoDenoising, Pipeline, Scenario, SynCoS
 from syncos_jax.cli.app import app
 from syncos_jax.errors import InputError
-from syncos_jax.media.video import Video
+from syncos_jax.media.sound import RATE, Soundtrack
+from syncos_jax.media.video import Video, load_video
 from syncos_jax.models.family import Geometry, Model
 from syncos_jax.pipeline.known_inputs import known_frames, read_inputs
 
@@ -40,7 +42,13 @@ def files(tmp_path_factory):
         picture[20:44, 20:44] = colour
         Image.fromarray(picture).save(folder / f"{name}.png")
     frames = rng.integers(60, 200, (16, 8, 8, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
-    Video(frames, 8.0).save(folder / "clip.mkv", crf=0)
+    with wave.open(str(folder / "tone.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes((8000 * np.sin(np.arange(8000))).astype("<i2").tobytes())  # 1 s
+    sound = Soundtrack(str(folder / "tone.wav"))
+    Video(frames, 8.0, sound=sound).save(folder / "clip.mkv", crf=0)
     return folder
 
 
@@ -93,6 +101,59 @@ def test_first_frame_is_the_decoded_encoding_of_the_picture(pipeline, files):
     assert decoded[32, 32].argmax() == 0 and decoded[4, 4].argmax() == 1  # red on green, as it is
 
 
+def test_extending_writes_the_clip_and_what_follows(pipeline, files, tmp_path):
+    scenario = story(files, extend="FILES/clip.mkv")
+    request = pipeline.prepare(scenario, SHORT, 0)
+    assert (request.frames, request.sampled, request.layout.frames) == (32, 20, 20)
+    assert [row["start"] for row in request.events] == [16, 24]
+    assert [(row["prompt"], row["stop"]) for row in request.spans][0] == ("", 16)
+    assert request.prompts.events.tolist() == [0, 0, 1, 1]  # middles at 4, 8, 12, 16, less 4
+    given, sound = request.files
+    assert (given.start, given.stop) == (0, 16) and given.note.endswith("its last 4 frames")
+    video = pipeline(scenario, sampler=SHORT, seed=0)
+    clip = load_video(files / "clip.mkv")
+    np.testing.assert_array_equal(video.frames[:16], clip.frames)
+    assert video.events[0] == (0, "(clip.mkv)") and len(video) == 32
+    plan = pipeline.plan(request)
+    assert plan.seconds == 4 and [w.start for w in plan.windows] == [12, 16, 20, 24]
+    # Its sound is kept: one second of the clip's two, then silence.
+    assert (sound.role, sound.note) == ("audio", "2.0 s, then silence up to 4 s")
+    video.save(tmp_path / "longer.mkv")
+    heard = np.concatenate(list(Soundtrack(str(tmp_path / "longer.mkv")).samples(4)), axis=1)
+    assert np.flatnonzero(np.abs(heard[0]) > 0.1)[-1] / RATE == pytest.approx(1, abs=0.05)
+    alone = pipeline.prepare(story(files, extend="FILES/clip.mkv", join=False), SHORT, 0)
+    assert (alone.frames, alone.sampled) == (16, 20)
+    assert [(f.role, f.start, f.stop) for f in alone.files] == [("extend", -4, 0)]
+    assert alone.sound is None and alone.spans == alone.events
+    np.testing.assert_array_equal(
+        pipeline.video(alone, np.zeros((20, 64, 64, 3), np.uint8)).frames, 0
+    )
+
+
+def test_making_an_event_again_keeps_the_other_frames(pipeline, files):
+    again = story(files, redo={"video": "FILES/clip.mkv", "events": [2]})
+    video = pipeline(again, sampler=SHORT, seed=0)
+    clip = load_video(files / "clip.mkv")
+    np.testing.assert_array_equal(video.frames[:8], clip.frames[:8])
+    assert np.abs(video.frames[8:].astype(int) - clip.frames[8:]).max() > 20
+    assert video.sound == Soundtrack(str(files / "clip.mkv"), in_sync=True)
+    music = story(files, audio="FILES/tone.wav", loop_audio=True)
+    assert pipeline.prepare(music, SHORT, 0).files[0].note == "1.0 s, repeated up to 2 s"
+
+
+def test_clips_of_another_rate_and_folders(pipeline, files, tmp_path):
+    """A clip of 24 frames per second gives every third frame; a folder has the video's own rate."""
+    frames = np.repeat(np.arange(30, 78, dtype=np.uint8), 64 * 64 * 3).reshape(48, 64, 64, 3)
+    Video(frames, 24.0).save(tmp_path / "film.mkv", crf=0)
+    request = pipeline.prepare(story(files, extend=str(tmp_path / "film.mkv")), SHORT, 0)
+    assert request.before == 16 and "24 to 8 fps" in request.files[0].note
+    shown = request.known.before[:, 32, 32, 0].astype(int)
+    assert np.abs(shown - np.arange(30, 78, 3)).max() <= 2
+    Video(frames[:12], 8.0).save(tmp_path / "folder")
+    request = pipeline.prepare(story(files, extend=str(tmp_path / "folder")), SHORT, 0)
+    np.testing.assert_array_equal(request.known.before, frames[:12])
+
+
 def test_the_picture_changes_the_rest_of_the_video(pipeline, files):
     with_picture, *_ = latents_and_known(pipeline, story(files, image="FILES/start.png"))
     without = np.asarray(pipeline.latents(story(files), SHORT, 0))
@@ -127,6 +188,8 @@ def test_paths_are_relative_to_the_scenario_file(files):
         ({"redo": {"video": "FILES/clip.mkv", "events": []}}, "events"),
         ({"redo": {"video": "FILES/clip.mkv", "events": [2]}, "end_image": "FILES/end.png"}, None),
         ({"fit": "stretch"}, "cover"),
+        ({"audio": "FILES/start.png"}, "has no sound in it"),
+        ({"audio": "FILES/none.wav"}, "no such file"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(pipeline, files, inputs, expected):
@@ -183,7 +246,9 @@ def test_several_frames_of_one_latent(pipeline, files):
     model = Temporal()
     inputs = read_inputs(model, scenario, 8, 16, 16)
     known = known_frames(inputs, model, model.geometry.latents(8), (2, 2), pipeline.placement)
-    assert known.rule == "timestep"
+    assert known.rule == "reference"
+    alone = dataclasses.replace(inputs, rule="timestep")
+    assert known_frames(alone, model, 5, (2, 2), pipeline.placement).rule == "timestep"
     assert known.mask.tolist() == [True, False, False, False, True]
     end = np.asarray(Image.open(files / "end.png").resize((16, 16), Image.Resampling.LANCZOS))
     assert np.abs(known.latents[-1] - end[::8, ::8]).max() < 1e-3
@@ -208,7 +273,20 @@ def test_commands(files, tmp_path):
     made = run(app, [*again, "--out", str(tmp_path / "b.mkv"), "--scale", "1"])
     assert made.exit_code == 0, made.output
     assert json.loads((tmp_path / "b.json").read_text())["inputs"][0]["role"] == "redo"
-    for wrong in (["--redo", "a.mkv"], ["--image", "none.png"], ["--fit", "stretch"]):
+    music = ["--audio", str(files / "tone.wav")]
+    planned = run(app, ["plan", *first[1:], *music])
+    assert "audio: " in planned.output and "1.0 s, then silence up to 2 s" in planned.output
+    for wrong in (
+        ["--redo", "a.mkv"],
+        ["--image", "none.png"],
+        ["--fit", "stretch"],
+        ["--audio", "none.mp3"],
+        ["--loop-audio"],
+        ["--no-join"],
+    ):
         refused = run(app, [*prompt.split(), *wrong, "--out", str(tmp_path / "c.mp4")])
         assert refused.exit_code == 2, refused.output
         assert not (tmp_path / "c.mp4").exists()
+        assert refused.output.count("\n") == 1
+    refused = run(app, [*prompt.split(), *music, "--out", str(tmp_path / "c.gif")])
+    assert refused.exit_code == 2 and "have no sound" in refused.output

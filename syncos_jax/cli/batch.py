@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
   syncos batch stories.jsonl --out videos
+  syncos batch pictures.csv --out videos
   syncos batch examples --seeds 0-3 --steps 25 --out videos
   syncos batch stories.jsonl --devices all --out videos        (one video per device)
   srun syncos batch stories.jsonl --out /shared/videos         (each task generates its shard)
@@ -34,6 +35,10 @@ EXAMPLES = """Examples:
 stories.jsonl holds one scenario per line, as JSON; the name is optional:
 
   {"name": "ball", "global": "a red ball", "events": [{"prompt": "it rolls", "seconds": 2}]}
+
+table.csv holds one video per row. Columns: name, global, prompt (events separated by |), seconds or
+frames (of each event), negative, seed, fps, image, end_image, extend, join, redo, reference, fit,
+audio, loop_audio. Paths in both are relative to the file.
 
 Exit codes: 0 all done, 1 some failed, 2 invalid input, 75 terminated, or some videos are
 left to another process (rerun the command).
@@ -80,8 +85,8 @@ def batch(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A .jsonl file, or a folder of scenario files (YAML, JSON).",
-            metavar="SCENARIOS.jsonl|DIR",
+            help="A .jsonl file, a .csv table, or a folder of scenario files (YAML, JSON).",
+            metavar="SCENARIOS.jsonl|TABLE.csv|DIR",
         ),
     ],
     out: Annotated[
@@ -247,7 +252,8 @@ def batch(
         )
         if ray is not None:
             Markers(outputs).describe(items)
-            _end(make_on_ray(_for_ray(config, devices, work), items, phases, ray, workers), 0)
+            placed = [item.absolute() for item in items]
+            _end(make_on_ray(_for_ray(config, devices, work), placed, phases, ray, workers), 0)
             return
         part = shard_of_environment() if shard is None else parse_shard(shard)
         mesh = _mesh(devices, devices_per_video)

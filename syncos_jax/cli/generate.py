@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from syncos_jax.cli import devices as options
-from syncos_jax.cli import run_options, scenario_options
+from syncos_jax.cli import input_options, run_options, scenario_options
 from syncos_jax.cli.console import user_errors
 from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases
@@ -29,6 +29,9 @@ EXAMPLES = """Examples:
   syncos generate examples/template.yaml --set place='*' --takes 3 --out ball.mp4
   syncos generate --global "a red ball on a meadow" --prompt "it rolls | it grows" --out ball.webm
   syncos generate story.yaml --model converted/videocrafter2 --steps 25 --out story.mp4
+  syncos generate story.yaml --image start.png --audio music.mp3 --out story.mp4
+  syncos generate next.yaml --extend story.mp4 --out longer.mp4
+  syncos generate story.yaml --redo story.mp4:2 --seed 1 --out another-second-event.mp4
   syncos generate --from story.json --out again.mp4
   syncos generate story.yaml --devices all --windows-per-call auto --out story.mp4
   srun syncos generate story.yaml --distributed --out story.mp4
@@ -77,11 +80,15 @@ def generate(
     frames: scenario_options.Frames = None,
     size: scenario_options.Size = None,
     fps: scenario_options.Fps = None,
-    image: scenario_options.Image = None,
-    end_image: scenario_options.EndImage = None,
-    extend: scenario_options.Extend = None,
-    redo: scenario_options.Redo = None,
-    fit: scenario_options.Fit = None,
+    image: input_options.Image = None,
+    end_image: input_options.EndImage = None,
+    extend: input_options.Extend = None,
+    join: input_options.Join = None,
+    redo: input_options.Redo = None,
+    reference: input_options.Reference = None,
+    fit: input_options.Fit = None,
+    audio: input_options.Audio = None,
+    loop_audio: input_options.LoopAudio = None,
     again: Annotated[
         Path | None,
         typer.Option(
@@ -195,8 +202,9 @@ def generate(
         marking = run_options.read_marking(watermark, certificate, key)
         windows = options.read_windows_per_call(batch)
         choose = windows == "auto"
-        inputs = {"image": image, "end_image": end_image, "extend": extend, "redo": redo}
-        inputs["fit"] = fit
+        inputs: dict[str, Any] = {"image": image, "end_image": end_image, "extend": extend}
+        inputs |= {"redo": redo, "join": join, "reference": reference, "fit": fit, "audio": audio}
+        inputs["loop_audio"] = loop_audio
         changes: dict[str, Any] = {"steps": steps, "guidance": guidance, "strength": strength}
         changes["windows_per_call"] = None if choose else windows
         record = None

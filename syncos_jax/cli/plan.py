@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from syncos_jax.cli import hardware, scenario_options
+from syncos_jax.cli import hardware, input_options, scenario_options
 from syncos_jax.cli.console import user_errors
 from syncos_jax.cli.words import amount, duration, size
 from syncos_jax.errors import InputError
@@ -43,11 +43,15 @@ def plan(
     frames: scenario_options.Frames = None,
     size: scenario_options.Size = None,
     fps: scenario_options.Fps = None,
-    image: scenario_options.Image = None,
-    end_image: scenario_options.EndImage = None,
-    extend: scenario_options.Extend = None,
-    redo: scenario_options.Redo = None,
-    fit: scenario_options.Fit = None,
+    image: input_options.Image = None,
+    end_image: input_options.EndImage = None,
+    extend: input_options.Extend = None,
+    join: input_options.Join = None,
+    redo: input_options.Redo = None,
+    reference: input_options.Reference = None,
+    fit: input_options.Fit = None,
+    audio: input_options.Audio = None,
+    loop_audio: input_options.LoopAudio = None,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -87,8 +91,12 @@ def plan(
             "image": image,
             "end_image": end_image,
             "extend": extend,
+            "join": join,
             "redo": redo,
+            "reference": reference,
             "fit": fit,
+            "audio": audio,
+            "loop_audio": loop_audio,
         }
         found = scenario_options.with_sampler(found, sampler, changes)
         found = scenario_options.with_video(found, negative, frames, size, fps, inputs)
@@ -144,8 +152,11 @@ def _print_one(console: Any, plan: Plan) -> None:
         soft_wrap=True,
     )
     for file in plan.inputs:
-        frames = f"frames {file.start}-{file.stop - 1}" if file.stop - file.start > 1 else ""
-        where = frames or f"frame {file.start}"
+        where = f"frames {file.start}-{file.stop - 1}"
+        if file.stop - file.start == 1:
+            where = f"frame {file.start}"
+        elif file.start < 0:
+            where = f"{-file.start} frames before the first"
         console.print(f"{file.role}: {file.path}, {where}, {file.note}", soft_wrap=True)
     console.print(_events(plan))
     console.print(_windows(plan, min(32, console.width // 3)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from syncos_jax.cli import input_options
 from syncos_jax.errors import InputError
 from syncos_jax.scenario.comments import comments_behind_text
 
@@ -182,44 +183,6 @@ Seconds = Annotated[
 ]
 
 
-Image = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Begin with this picture. In a scenario file: image, also on an event.",
-        show_default=False,
-    ),
-]
-EndImage = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="End with this picture.", show_default=False),
-]
-Extend = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="VIDEO",
-        help="Begin with the last frames of this video (half a window at most).",
-        show_default=False,
-    ),
-]
-Redo = Annotated[
-    str | None,
-    typer.Option(
-        metavar="VIDEO:N,N",
-        help="Generate these events of this video again, from 1; all other frames stay.",
-        show_default=False,
-    ),
-]
-Fit = Annotated[
-    str | None,
-    typer.Option(
-        metavar="cover|contain",
-        help="Fit pictures of another shape by cropping (cover, the default) or with bars.",
-        show_default=False,
-    ),
-]
-
-
 def collect(
     scenario: Path | None,
     values: list[str] | None = None,
@@ -320,10 +283,11 @@ def with_video(
     frames: int | None,
     size: str | None,
     fps: float | None,
-    inputs: Mapping[str, Path | str | None] | None = None,
+    inputs: Mapping[str, Path | str | bool | None] | None = None,
 ) -> list[Take]:
-    """The takes with another negative prompt, length, frame size, frame rate, or other pictures
-    and clips (`image`, `end_image`, `extend`, `redo`, `fit`)."""
+    """The takes with another negative prompt, length, frame size, frame rate, or other pictures,
+    clips and sounds (`image`, `end_image`, `extend`, `join`, `redo`, `fit`, `audio`,
+    `loop_audio`)."""
     from syncos_jax.scenario.lengths import with_frames
     from syncos_jax.scenario.scenario import Scenario
 
@@ -331,7 +295,7 @@ def with_video(
         "negative": negative,
         "size": None if size is None else list(read_size(size)),
     }
-    given |= {"fps": fps, **read_inputs(inputs or {})}
+    given |= {"fps": fps, **input_options.read(inputs or {})}
     changes = {key: value for key, value in given.items() if value is not None}
     changed = []
     for take in takes:
@@ -352,21 +316,6 @@ def read_size(text: str) -> tuple[int, int]:
             argument="size", expected="WIDTHxHEIGHT in pixels, such as 576x320", value=text
         )
     return int(found[1]), int(found[2])
-
-
-def read_inputs(given: Mapping[str, Path | str | None]) -> dict[str, Any]:
-    """Keys of a scenario from the options for pictures and clips."""
-    made: dict[str, Any] = {
-        name: None if value is None else str(value) for name, value in given.items()
-    }
-    if made.get("redo") is not None:
-        video, colon, events = made["redo"].rpartition(":")
-        if not colon or not re.fullmatch(r"\d+(,\d+)*", events):
-            raise InputError(
-                argument="--redo", expected="VIDEO:EVENTS such as ball.mp4:2,3", value=made["redo"]
-            )
-        made["redo"] = {"video": video, "events": [int(number) for number in events.split(",")]}
-    return made
 
 
 def read_seeds(text: str) -> list[int]:

@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin
 
 from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing, replacing_folder
+from syncos_jax.media.sound import Soundtrack, SoundWriter
 
 STREAMS = (".mp4", ".mov", ".mkv", ".webm")
 SUFFIXES = (*STREAMS, ".gif")
@@ -109,6 +110,7 @@ def write(
     label: str | None = None,
     comment: str = "",
     watermark: int | None = None,
+    sound: Soundtrack | None = None,
 ) -> Path:
     """Writes frames in the format of the name's suffix; replaced only when the file is complete.
 
@@ -122,6 +124,7 @@ def write(
         label: text that is drawn onto every frame, at the lower left.
         comment: goes into the file's metadata (in a folder, into each PNG's).
         watermark: 64 bits that are hidden in the frames; None for none.
+        sound: the soundtrack, written as AAC (Opus in .webm); GIF and folders have none.
 
     H.264 and VP9 need even sides: an odd height or width is made even by repeating the last row or
     column. GIF and PNG keep the size.
@@ -156,7 +159,9 @@ def write(
             if kind == ".gif":
                 _write_gif(temporary, list(pictures), fps, comment)
             else:
-                _write_stream(temporary, pictures, (height, width), fps, crf, comment)
+                seconds = len(frames) / fps
+                track = None if sound is None else (sound, seconds)
+                _write_stream(temporary, pictures, (height, width), fps, crf, comment, track)
     except FFmpegError as error:
         raise OSError(error.errno, error.strerror, str(target)) from error
     return target
@@ -196,6 +201,7 @@ def _write_stream(
     fps: float,
     crf: int,
     comment: str,
+    track: tuple[Soundtrack, float] | None = None,
 ) -> None:
     kind = path.suffix.lower()
     options: dict[str, Any] = {"movflags": "+faststart"} if kind in (".mp4", ".mov") else {}
@@ -214,11 +220,16 @@ def _write_stream(
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
-        for picture in pictures:
+        sound = None if track is None else SoundWriter(container, *track)
+        for index, picture in enumerate(pictures):
             frame = VideoFrame.from_ndarray(picture)
             frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
             container.mux(stream.encode(frame))
+            if sound is not None:
+                sound.write((index + 1) / fps)
         container.mux(stream.encode(None))
+        if sound is not None:
+            sound.write()
 
 
 def _write_gif(path: Path, pictures: list[np.ndarray], fps: float, comment: str) -> None:

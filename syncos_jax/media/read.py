@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -38,7 +38,7 @@ def frames_with_times(path: str | os.PathLike[str]) -> Iterator[tuple[float, np.
             yield from _stream(source)
     except (OSError, FFmpegError, UnidentifiedImageError) as error:
         reason = getattr(error, "strerror", None) or "not a picture"
-        raise InputError(f"{path}: cannot be read as a video: {reason}") from error
+        raise InputError(f"cannot be read as a video: {reason}", place=path) from error
 
 
 def constant_rate(times: np.ndarray) -> tuple[float, np.ndarray]:
@@ -61,10 +61,31 @@ def constant_rate(times: np.ndarray) -> tuple[float, np.ndarray]:
     return rate, np.searchsorted(times, ticks + 0.25 / rate, side="right") - 1
 
 
+def at_rate(shown: Iterable[tuple[float, np.ndarray]], fps: float) -> Iterator[np.ndarray]:
+    """Yields the frames of a clip at another rate: every 1 / `fps` seconds the one shown then.
+
+    Args:
+        shown: time and frame, as of `frames_with_times`; the last one is shown as long as the one
+            before it.
+        fps: frames per second.
+    """
+    ticks, last, step, current = 0, 0.0, 1 / fps, None
+    for time, frame in shown:
+        if current is not None:
+            step = time - last
+            while (ticks + 0.25) / fps < time:  # a quarter: times are rounded in many files
+                yield current
+                ticks += 1
+        current, last = frame, time
+    if current is not None:
+        for _ in range(max(1 - ticks, round((last + step) * fps) - ticks)):
+            yield current
+
+
 def _stream(source: Path) -> Iterator[tuple[float, np.ndarray]]:
     with av.open(str(source)) as container:
         if not container.streams.video:
-            raise InputError(f"{source}: has no video in it")
+            raise InputError("has no video in it", place=source)
         stream = container.streams.video[0]
         first = None
         for index, frame in enumerate(container.decode(stream)):

@@ -111,5 +111,12 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def input_sha256(path: str | os.PathLike[str]) -> str:
+    """`file_sha256`; of a folder of frames, SHA-256 of its frames' hashes in order of name."""
+    if not Path(path).is_dir():
+        return file_sha256(path)
+    return _hash("".join(map(file_sha256, sorted(Path(path).glob("*.png")))).encode())
+
+
 def _hash(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()

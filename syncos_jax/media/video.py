@@ -15,6 +15,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.files import check_writable, replacing
 from syncos_jax.media.encode import check_video_path, png_comment, write
 from syncos_jax.media.read import constant_rate, frames_with_times
+from syncos_jax.media.sound import Soundtrack
 
 __all__ = ["Video", "check_video_path", "load_video", "side_by_side"]
 
@@ -28,6 +29,7 @@ class Video:
         fps: frames per second.
         events: (first frame, text) of each event, in order; labels of the contact sheet.
         title: one line above the contact sheet.
+        sound: the soundtrack that `save` writes.
 
     Raises:
         ValueError: `frames` are not such an array, or `fps` is not above 0.
@@ -37,6 +39,7 @@ class Video:
     fps: float
     events: tuple[tuple[int, str], ...] = ()
     title: str = ""
+    sound: Soundtrack | None = None
 
     def __post_init__(self) -> None:
         shape = self.frames.shape
@@ -92,6 +95,7 @@ class Video:
             label=label,
             comment=comment,
             watermark=watermark,
+            sound=self.sound,
         )
 
     def contact_sheet(
@@ -190,6 +194,6 @@ def load_video(path: str | os.PathLike[str]) -> Video:
     """
     read = list(frames_with_times(path))
     if not read:
-        raise InputError(f"{path}: has no frames in it")
+        raise InputError("has no frames in it", place=path)
     rate, shown = constant_rate(np.array([time for time, _ in read]))
     return Video(np.stack([read[index][1] for index in shown]), rate)

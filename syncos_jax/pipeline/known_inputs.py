@@ -15,26 +15,29 @@ from typing import Any
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.media.pictures import describe_fit, fit_picture, load_picture
-from syncos_jax.media.register import file_sha256
-from syncos_jax.media.video import load_video
+from syncos_jax.media.pictures import Fit, describe_fit, fit_picture, load_picture
+from syncos_jax.media.read import at_rate, frames_with_times
+from syncos_jax.media.register import input_sha256
 from syncos_jax.models.family import Model
-from syncos_jax.sampling.known import KnownFrames
+from syncos_jax.sampling.known import KnownFrames, KnownRule
 from syncos_jax.sampling.placement import Placement
 from syncos_jax.scenario import Scenario
 
+MAX_CLIP_BYTES = 4_000_000_000
+"""Size of a clip in memory, fitted to the video, above which it is refused."""
 _GREY = 128
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that some frames come from.
+    """A file that some frames, or the sound, come from.
 
     Attributes:
-        role: "image", "end_image", "event 2 image", "extend" or "redo".
+        role: "image", "end_image", "event 2 image", "extend", "redo" or "audio".
         path: as the scenario has it.
         sha256: of its bytes.
-        start, stop: the video frames that it gives; of "redo" the whole video.
+        start, stop: the video frames that it gives; of "redo" and "audio" the whole video. Below 0:
+            frames before the first one.
         note: how it was made to fit, one line.
     """
 
@@ -48,7 +51,7 @@ class InputFile:
 
 @dataclass(frozen=True, eq=False)
 class KnownInputs:
-    """Frames that are given.
+    """Frames that are given. The sampled video has `lead` frames more than the scenario's events.
 
     Attributes:
         frames: uint8 ``[F, H, W, 3]`` in the size of the video, grey where nothing is known.
@@ -56,12 +59,21 @@ class KnownInputs:
         held: those of them that are still pictures, bool ``[F]``: such a frame may stand for
             several.
         files: where they come from.
+        lead: how many frames of the extended clip the sampled video begins with.
+        before: frames that come before those of the events in the result, uint8 ``[n, H, W, 3]``.
+        kept: which frames of the result stay as they were in the video whose events are redone,
+            bool ``[F]``; None for none.
+        rule: how the network receives the known frames.
     """
 
     frames: np.ndarray
     given: np.ndarray
     held: np.ndarray
     files: tuple[InputFile, ...]
+    lead: int
+    before: np.ndarray
+    kept: np.ndarray | None
+    rule: KnownRule
 
     @cached_property
     def identity(self) -> list[dict[str, Any]]:
@@ -70,6 +82,45 @@ class KnownInputs:
             {"role": f.role, "sha256": f.sha256, "start": f.start, "stop": f.stop}
             for f in self.files
         ]
+
+    def finished(self, frames: np.ndarray) -> np.ndarray:
+        """The result: decoded frames ``[F, H, W, 3]`` after the clip that they extend, and with the
+        frames of a video that are kept."""
+        if self.kept is not None:
+            frames = np.where(self.kept[:, None, None, None], self.frames, frames)
+        return np.concatenate([self.before, frames[self.lead :]]) if self.lead else frames
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What pictures and clips are fitted to."""
+
+    height: int
+    width: int
+    fps: float
+    fit: Fit
+
+    def picture(self, picture: np.ndarray) -> np.ndarray:
+        return fit_picture(picture, self.height, self.width, self.fit)
+
+    def note(self, shape: tuple[int, ...]) -> str:
+        return describe_fit(shape, self.height, self.width, self.fit)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A file and the frames that it gives from `start` on; `known`: which of them."""
+
+    role: str
+    path: str
+    start: int
+    frames: np.ndarray
+    known: np.ndarray
+    note: str
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.frames)
 
 
 def read_inputs(
@@ -80,33 +131,50 @@ def read_inputs(
     Args:
         model: the video is made by.
         scenario: says what is given.
-        frames: of the video; `height`, `width`: of a frame in pixels.
+        frames: of its events; `height`, `width`: of a frame in pixels.
 
     Raises:
         InputError: a file cannot be read or does not fit, or two of them give the same frame.
     """
-    canvas = np.full((frames, height, width, 3), _GREY, np.uint8)
-    given, held = np.zeros(frames, bool), np.zeros(frames, bool)
-    files: list[InputFile] = []
-    for role, path, start, clip, known in _pieces(model, scenario, frames):
-        stop = start + len(clip)
-        if (given[start:stop] & known).any():
+    size = _Size(height, width, float(scenario.fps or model.geometry.fps), scenario.fit)
+    before, lead, files = np.zeros((0, height, width, 3), np.uint8), 0, list[InputFile]()
+    pieces = list[_Piece]()
+    if scenario.extend is not None:
+        clip, note = _clip(scenario.extend, "extend", size)
+        lead = _lead(model, len(clip))
+        before = clip if scenario.join else clip[:0]
+        known = np.ones(lead, bool)
+        note += f"; goes on from its last {lead} frames"
+        pieces.append(_Piece("extend", scenario.extend, 0, clip[len(clip) - lead :], known, note))
+    pieces += _pieces(model, scenario, frames, lead, size)
+    if not pieces:
+        return None
+    canvas = np.full((lead + frames, height, width, 3), _GREY, np.uint8)
+    given, held = np.zeros(lead + frames, bool), np.zeros(lead + frames, bool)
+    kept, shift = None, len(before) - lead
+    for piece in pieces:
+        span = slice(piece.start, piece.stop)
+        if (given[span] & piece.known).any():
             raise InputError(
                 "gives a frame that another input gives already",
-                place=role,
+                place=piece.role,
                 remedy="remove one of the two",
             )
-        for index, picture in enumerate(clip, start):
-            canvas[index] = fit_picture(picture, height, width, scenario.fit)
-        given[start:stop] |= known
-        held[start:stop] |= known & (len(clip) == 1)
-        note = describe_fit(clip[0].shape, height, width, scenario.fit)
-        files.append(InputFile(role, path, file_sha256(path), start, stop, note))
-    if not files:
-        return None
+        canvas[span] = piece.frames
+        given[span] |= piece.known
+        held[span] |= piece.known & (len(piece.frames) == 1)
+        if piece.role == "redo":
+            kept = piece.known
+        start, stop = piece.start + shift, piece.stop + shift
+        if piece.role == "extend" and scenario.join:
+            start = 0
+        sha256 = input_sha256(piece.path)
+        files.append(InputFile(piece.role, piece.path, sha256, start, stop, piece.note))
     if given.all():
         raise InputError("every frame is given, so there is nothing to make", place=files[0].role)
-    return KnownInputs(canvas, given, held, tuple(files))
+    return KnownInputs(
+        canvas, given, held, tuple(files), lead, before, kept, _rule(model, scenario)
+    )
 
 
 def known_frames(
@@ -149,42 +217,59 @@ def known_frames(
         last = int(known[-1]) + 1
         encoded = model.encode_frames(pixels[: geometry.frames(last)], placement)
         made[known] = encoded[known]
-    return KnownFrames(made, mask, model.known_rule)
+    return KnownFrames(made, mask, inputs.rule)
 
 
-_Piece = tuple[str, str, int, np.ndarray | list[np.ndarray], np.ndarray]
+def _rule(model: Model, scenario: Scenario) -> KnownRule:
+    if scenario.reference and model.known_rule != "timestep":
+        raise InputError(
+            f"the model {model.name!r} has no timestep for each frame",
+            place="reference",
+            remedy="remove it",
+        )
+    if model.known_rule == "timestep" and scenario.reference is not False:
+        return "reference"
+    return model.known_rule
 
 
-def _pieces(model: Model, scenario: Scenario, frames: int) -> Iterator[_Piece]:
-    """(role, path, first frame, pictures, which of them are known) of each file."""
-    one = np.ones(1, bool)
-    if scenario.extend is not None:
-        clip = _clip(scenario.extend, "extend")
-        geometry = model.geometry
-        most = geometry.frames(max(1, geometry.window // 2))
-        count = min(len(clip), most, frames - 1)
-        while count > 1 and geometry.frames(geometry.latents(count)) != count:
-            count -= 1
-        yield "extend", scenario.extend, 0, clip[-count:], np.ones(count, bool)
+def _lead(model: Model, clip: int) -> int:
+    """How many frames of a clip the video that extends it begins with: half a window at most, and
+    whole latent frames."""
+    geometry = model.geometry
+    count = min(clip, geometry.frames(max(1, geometry.window // 2)))
+    while count > 1 and geometry.frames(geometry.latents(count)) != count:
+        count -= 1
+    return count
+
+
+def _pieces(
+    model: Model, scenario: Scenario, frames: int, lead: int, size: _Size
+) -> Iterator[_Piece]:
+    """The pictures, and the video to change; the events begin at frame `lead`."""
     if scenario.redo is not None:
-        yield _redone(model, scenario, frames)
+        yield _redone(model, scenario, frames, size)
     if scenario.image is not None:
-        yield "image", scenario.image, 0, [load_picture(scenario.image)], one
-    start = 0
+        yield _picture("image", scenario.image, 0, size)
+    start = lead
     lengths = scenario.event_frames(model.geometry.fps)
     for number, (event, length) in enumerate(zip(scenario.events, lengths, strict=True), 1):
         if event.image is not None:
-            picture = [load_picture(event.image)]
-            yield f"event {number} image", event.image, min(start, frames - 1), picture, one
+            yield _picture(f"event {number} image", event.image, start, size)
         start += length
     if scenario.end_image is not None:
-        yield "end_image", scenario.end_image, frames - 1, [load_picture(scenario.end_image)], one
+        yield _picture("end_image", scenario.end_image, lead + frames - 1, size)
 
 
-def _redone(model: Model, scenario: Scenario, frames: int) -> _Piece:
+def _picture(role: str, path: str, start: int, size: _Size) -> _Piece:
+    picture = load_picture(path)
+    note = size.note(picture.shape)
+    return _Piece(role, path, start, size.picture(picture)[None], np.ones(1, bool), note)
+
+
+def _redone(model: Model, scenario: Scenario, frames: int, size: _Size) -> _Piece:
     redo = scenario.redo
     assert redo is not None
-    clip = _clip(redo.video, "redo")
+    clip, note = _clip(redo.video, "redo", size)
     if len(clip) != frames:
         raise InputError(
             f"the video has {len(clip)} frames, but the scenario's events have {frames}",
@@ -204,13 +289,40 @@ def _redone(model: Model, scenario: Scenario, frames: int) -> _Piece:
             value=wrong[0],
             expected=f"numbers of events from 1 to {len(lengths)}",
         )
-    return "redo", redo.video, 0, clip, known
+    return _Piece("redo", redo.video, 0, clip, known, note)
 
 
-def _clip(path: str, role: str) -> np.ndarray:
+def _clip(path: str, role: str, size: _Size) -> tuple[np.ndarray, str]:
+    """A clip's frames at the size and rate of the video, and how it was made to fit."""
     if not Path(path).exists():
         raise InputError("no such file", place=(role, path))
-    return load_video(path).frames
+    shape, times = (0, 0, 3), list[float]()
+
+    def shown() -> Iterator[tuple[float, np.ndarray]]:
+        nonlocal shape
+        for time, frame in frames_with_times(path):
+            shape = frame.shape
+            times.append(time)
+            yield time, frame
+
+    folder = Path(path).is_dir()  # says no rate itself
+    found = (frame for _, frame in shown()) if folder else at_rate(shown(), size.fps)
+    fitted, most = list[np.ndarray](), MAX_CLIP_BYTES // (size.height * size.width * 3)
+    for frame in found:
+        if len(fitted) == most:
+            raise InputError(
+                f"longer than {most} frames of {size.width}×{size.height}",
+                place=(role, path),
+                remedy="cut it to a shorter one",
+            )
+        fitted.append(size.picture(frame))
+    if not fitted:
+        raise InputError("has no frames in it", place=(role, path))
+    rate = size.fps if folder or len(times) < 2 else (len(times) - 1) / (times[-1] - times[0])
+    note = size.note(shape)
+    if abs(rate / size.fps - 1) > 0.01:
+        note += f", {rate:.4g} to {size.fps:g} fps"
+    return np.stack(fitted), note
 
 
 def _padded(frames: np.ndarray, total: int, size: tuple[int, ...]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -106,10 +107,12 @@ class Pipeline:
         seed: int | None = None,
         progress: Progress | None = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        **inputs: Any,
     ) -> Video:
         """Makes the video of a scenario.
 
         Without a scenario: ``pipe("a cat in a kitchen", ["sleeps", "wakes up"], seconds=2)``.
+        From a picture: ``pipe(scenario, image="cat.png", audio="purring.mp3")``.
 
         Args:
             scenario: what the video shows; or a global prompt (what stays the same).
@@ -122,6 +125,9 @@ class Pipeline:
             checkpoint: a folder for the run's state, from which the same call resumes after a
                 crash; at the end it contains the latents, and is yours to delete. Or an open
                 `syncos_jax.pipeline.checkpoint.Checkpoint`.
+            **inputs: pictures, clips and sounds in place of the scenario's: ``image``,
+                ``end_image``, ``extend``, ``join``, ``redo``, ``reference``, ``fit``, ``audio``,
+                ``loop_audio``, as in `Scenario`.
 
         Raises:
             InputError: the scenario does not fit the model, or the folder holds another run.
@@ -134,7 +140,7 @@ class Pipeline:
                 place="pipeline",
                 remedy="pass settings as sampler=SynCoS(...)",
             )
-        request = self.prepare(scenario, sampler, seed)
+        request = self.prepare(scenario.with_inputs(**inputs), sampler, seed)
         return self.video(
             request, self.decode(self.latents(request, None, None, progress, checkpoint))
         )
@@ -351,15 +357,20 @@ class Pipeline:
 
     def video(self, request: Request | Scenario, frames: np.ndarray) -> Video:
         """Decoded frames uint8 ``[F, H, W, 3]``, center-cropped to the request's size and cut to
-        its length, with its frame rate, events and title."""
+        its length, after the clip that they extend, with frame rate, events, title and sound."""
         request = self._request(request)
         height, width = request.height, request.width
         top, left = (frames.shape[1] - height) // 2, (frames.shape[2] - width) // 2
+        frames = frames[: request.sampled, top : top + height, left : left + width]
         return Video(
-            frames=frames[: request.frames, top : top + height, left : left + width],
+            frames=frames if request.known is None else request.known.finished(frames),
             fps=request.fps,
-            events=tuple((row["start"], row["prompt"]) for row in request.events),
+            events=tuple(
+                (row["start"], row["prompt"] or f"({Path(str(request.scenario.extend)).name})")
+                for row in request.spans
+            ),
             title=request.scenario.global_prompt,
+            sound=request.sound,
         )
 
 

@@ -115,7 +115,7 @@ def make_plan(request: Request) -> Plan:
             rounding_seconds=round((row["stop"] - end) / request.fps, 6),
             windows=int((prompts.events == row["index"]).sum()),
         )
-        for row, end in zip(request.events, request.scenario.boundaries(request.fps), strict=True)
+        for row, end in zip(request.events, _ends(request), strict=True)
     )
     return Plan(
         title=request.scenario.global_prompt,
@@ -129,7 +129,7 @@ def make_plan(request: Request) -> Plan:
         stride=layout.stride,
         sampler=sampler_to_dict(request.sampler),
         seed=request.seed,
-        inputs=request.known.files if request.known else (),
+        inputs=request.files,
         events=events,
         windows=tuple(_windows(request)),
         transitions=tuple(_transitions(request, events)),
@@ -138,11 +138,21 @@ def make_plan(request: Request) -> Plan:
     )
 
 
+def _ends(request: Request) -> list[float]:
+    """Where each event ends in the whole video, in frames, not rounded."""
+    return [request.before + end for end in request.scenario.boundaries(request.fps)]
+
+
+def _in_video(request: Request, latents: np.ndarray) -> np.ndarray:
+    """The frames of the whole video that some latent frames begin with, int ``[n]``."""
+    return request.model.geometry.first_frame(latents) + request.before - request.lead
+
+
 def _windows(request: Request) -> Iterator[PlannedWindow]:
-    layout, of, geometry = request.layout, request.prompts, request.model.geometry
-    starts = geometry.first_frame(layout.starts).tolist()
-    stops = geometry.first_frame(layout.starts + layout.window).tolist()
-    centers = geometry.first_frame(layout.centers).tolist()
+    layout, of = request.layout, request.prompts
+    starts = _in_video(request, layout.starts).clip(min=0).tolist()
+    stops = _in_video(request, layout.starts + layout.window).tolist()
+    centers = _in_video(request, layout.centers).clip(min=0).tolist()
     for index, (start, stop, middle) in enumerate(zip(starts, stops, centers, strict=True)):
         share = of.weights[index]
         mixture = sorted(np.flatnonzero(share).tolist(), key=lambda p: -share[p])
@@ -159,9 +169,9 @@ def _windows(request: Request) -> Iterator[PlannedWindow]:
 
 
 def _transitions(request: Request, events: tuple[PlannedEvent, ...]) -> Iterator[Transition]:
-    layout, geometry = request.layout, request.model.geometry
-    starts = geometry.first_frame(layout.starts)
-    stops = geometry.first_frame(layout.starts + layout.window)
+    layout = request.layout
+    starts = _in_video(request, layout.starts)
+    stops = _in_video(request, layout.starts + layout.window)
     for before, after in zip(events, events[1:], strict=False):
         frame = after.start
         windows = tuple(np.flatnonzero((starts < frame) & (stops > frame)).tolist())

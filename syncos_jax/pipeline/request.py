@@ -14,8 +14,10 @@ import jax
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.media.sound import Soundtrack
 from syncos_jax.models.family import Model
-from syncos_jax.pipeline.known_inputs import KnownInputs, read_inputs
+from syncos_jax.pipeline.known_inputs import InputFile, KnownInputs, read_inputs
+from syncos_jax.pipeline.soundtrack import read_sound
 from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.sampling.call_schedule import CallSchedule, CallSummary
 from syncos_jax.sampling.methods import conditioning_layout, make_call_schedule, make_method
@@ -40,7 +42,8 @@ class Request:
         seed: of noise and random minibatches.
         model: makes the video.
         placement: the devices.
-        frames: number of video frames.
+        sampled: number of video frames that are sampled: those of the events, after the frames of
+            the clip that they extend.
         fps: video frames per second.
         height, width: of the frames, pixels.
         layout: the windows, in latent frames.
@@ -57,6 +60,8 @@ class Request:
         requested: the settings before the windows per call were lowered to fit the memory; None if
             they were not.
         known: frames that the scenario gives; None for none.
+        sound: the soundtrack; None for none.
+        sound_file: where it comes from.
     """
 
     scenario: Scenario
@@ -64,7 +69,7 @@ class Request:
     seed: int
     model: Model
     placement: Placement
-    frames: int
+    sampled: int
     fps: float
     height: int
     width: int
@@ -78,6 +83,29 @@ class Request:
     call_schedule: CallSchedule
     requested: SamplerConfig | None = None
     known: KnownInputs | None = None
+    sound: Soundtrack | None = None
+    sound_file: InputFile | None = None
+
+    @property
+    def before(self) -> int:
+        """Frames of the extended clip, which come before those of the events."""
+        return 0 if self.known is None else len(self.known.before)
+
+    @property
+    def lead(self) -> int:
+        """Sampled frames before those of the events."""
+        return 0 if self.known is None else self.known.lead
+
+    @property
+    def frames(self) -> int:
+        """Frames of the whole video."""
+        return self.before + self.sampled - self.lead
+
+    @property
+    def files(self) -> tuple[InputFile, ...]:
+        """The pictures, clips and sounds that are given."""
+        own = () if self.known is None else self.known.files
+        return own if self.sound_file is None else (*own, self.sound_file)
 
     @cached_property
     def summary(self) -> CallSummary:
@@ -93,7 +121,7 @@ class Request:
     def program(self) -> tuple:
         """Identifies the compiled program: requests of one pipeline with equal values share it, and
         can be made side by side."""
-        rule = None if self.known is None else self.model.known_rule
+        rule = None if self.known is None else self.known.rule
         method = make_method(self.layout, self.schedule, self.sampler, self.call_schedule, rule)
         return method, self.frame_shape, self.prompt_weights.shape[0], self.call_schedule.structure
 
@@ -101,7 +129,7 @@ class Request:
     def events(self) -> list[dict[str, Any]]:
         """Each event with its prompts, frames and seconds, in plain values."""
         texts, negatives = self.scenario.prompts(), self.scenario.negatives()
-        rows, start = [], 0
+        rows, start = [], self.before
         for index, count in enumerate(self.scenario.event_frames(self.model.geometry.fps)):
             rows.append(
                 {
@@ -118,6 +146,15 @@ class Request:
             start += count
         return rows
 
+    @property
+    def spans(self) -> list[dict[str, Any]]:
+        """`events`, after a row without a prompt for the clip that they extend."""
+        if not self.before:
+            return self.events
+        span = {"start": 0, "stop": self.before, "start_seconds": 0.0}
+        span["stop_seconds"] = self.before / self.fps
+        return [{"index": -1, "prompt": "", "text": "", "negative": "", **span}, *self.events]
+
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What determines the state of the run, in plain values.
@@ -127,7 +164,7 @@ class Request:
         scenario = self.scenario.to_dict()
         device, found = device_of(self.placement), versions()
         return {
-            "scenario": {k: v for k, v in scenario.items() if k not in ("sampler", "seed")},
+            "scenario": _without_paths(scenario),
             "sampler": sampler_to_dict(self.requested or self.sampler),
             "seed": self.seed,
             "model": {
@@ -138,10 +175,20 @@ class Request:
             },
             "layout": asdict(self.layout),
             "known": None if self.known is None else self.known.identity,
+            "sound": None if self.sound_file is None else self.sound_file.sha256,
             "frame_shape": list(self.frame_shape),
             "versions": {name: found[name] for name in ("syncos_jax", "jax", "jaxlib")},
             "device": {name: device[name] for name in ("platform", "kind")},
         }
+
+
+def _without_paths(scenario: dict[str, Any]) -> dict[str, Any]:
+    """A scenario's mapping without sampler and seed, and without where files are: their hashes
+    decide."""
+    left_out = ("sampler", "seed", "image", "end_image", "extend", "audio", "redo")
+    made = {key: value for key, value in scenario.items() if key not in left_out}
+    made["events"] = [{k: v for k, v in e.items() if k != "image"} for e in scenario["events"]]
+    return made | ({"redo": scenario["redo"]["events"]} if "redo" in scenario else {})
 
 
 def prepare(
@@ -167,7 +214,13 @@ def prepare(
     geometry = model.geometry
     settings = _settings(model, sampler if sampler is not None else scenario.settings())
     seed = scenario.seed if seed is None else seed
-    layout, frames = _layout(model, scenario)
+    width, height = scenario.size or (geometry.width, geometry.height)
+    fps = float(scenario.fps or geometry.fps)
+    frames = scenario.total_frames(geometry.fps)
+    known = read_inputs(model, scenario, frames, height, width)
+    lead, before = (0, 0) if known is None else (known.lead, len(known.before))
+    sound, sound_file = read_sound(scenario, before + frames, fps)
+    layout = _layout(model, scenario, lead + frames)
     if scenario.throwaway and settings.lookahead is not None:
         raise InputError(
             "applies to fused windows, but the sampler fifo fuses none",
@@ -175,13 +228,10 @@ def prepare(
             remedy="remove it",
         )
     each = conditioning_layout(layout, settings)
-    of_windows = _prompts(model, scenario, layout)
-    of_each = of_windows if each is layout else _prompts(model, scenario, each)
+    of_windows = _prompts(model, scenario, layout, lead)
+    of_each = of_windows if each is layout else _prompts(model, scenario, each, lead)
     kinds = 3 if settings.perturbed_guidance else 2
     cond_index, prompt_weights, perturbed = _table(of_each, kinds)
-    height, width = geometry.height, geometry.width
-    if scenario.size is not None:
-        width, height = scenario.size
     cells = geometry.latent_size(height, width, exact=scenario.size is None)
     schedule = model.schedule_for((layout.window, *cells))
     call_schedule = make_call_schedule(
@@ -198,8 +248,8 @@ def prepare(
         seed=seed,
         model=model,
         placement=placement,
-        frames=frames,
-        fps=float(scenario.fps or geometry.fps),
+        sampled=lead + frames,
+        fps=fps,
         height=height,
         width=width,
         layout=layout,
@@ -210,7 +260,9 @@ def prepare(
         perturbed=perturbed,
         frame_shape=(*cells, geometry.channels),
         call_schedule=call_schedule,
-        known=read_inputs(model, scenario, frames, height, width),
+        known=known,
+        sound=sound,
+        sound_file=sound_file,
     )
 
 
@@ -227,10 +279,9 @@ def _settings(model: Model, sampler: SamplerConfig | None) -> SamplerConfig:
     return settings
 
 
-def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
-    """The windows that cover the scenario's frames, and the number of frames."""
+def _layout(model: Model, scenario: Scenario, frames: int) -> WindowLayout:
+    """The windows that cover the frames."""
     geometry = model.geometry
-    frames = scenario.total_frames(geometry.fps)
     window = geometry.window
     if scenario.window is not None:
         window = geometry.latents(scenario.window)
@@ -258,14 +309,13 @@ def _layout(model: Model, scenario: Scenario) -> tuple[WindowLayout, int]:
             remedy="give less, or a smaller stride",
         )
     latents = geometry.latents(frames)
-    layout = WindowLayout(
+    return WindowLayout(
         frames=latents, window=window, stride=stride, drop_leading=scenario.throwaway
     )
-    return layout, frames
 
 
-def _prompts(model: Model, scenario: Scenario, layout: WindowLayout) -> WindowPrompts:
-    centers = model.geometry.first_frame(layout.centers)
+def _prompts(model: Model, scenario: Scenario, layout: WindowLayout, lead: int) -> WindowPrompts:
+    centers = np.maximum(model.geometry.first_frame(layout.centers) - lead, 0)
     return window_prompts(scenario, layout, model.geometry.fps, centers)
 
 

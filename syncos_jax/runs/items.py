@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from syncos_jax.errors import InputError
 from syncos_jax.files.documents import MAX_BYTES, unique
 from syncos_jax.files.text import short
+from syncos_jax.runs.table import DELIMITERS, rows_of, scenario_of
 from syncos_jax.scenario.template import Take, Template, slug
 
 MAX_ITEMS = 100_000
@@ -28,7 +29,7 @@ class Item:
     Attributes:
       name: its name, without a suffix; unique in the batch.
       file: the file that its scenario was read from.
-      source: the file, with the line of a .jsonl file.
+      source: the file, with the line of a .jsonl file or table.
       take: its scenario; None if it cannot be read.
       error: why it cannot be read.
     """
@@ -39,15 +40,24 @@ class Item:
     take: Take | None = None
     error: InputError | None = None
 
+    def absolute(self) -> Item:
+        """The item with absolute paths of pictures, clips and sounds, for another process."""
+        if self.take is None:
+            return self
+        scenario = self.take.scenario.relative_to(Path.cwd())
+        return replace(self, take=replace(self.take, scenario=scenario))
+
 
 def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = None) -> list[Item]:
-    """The videos of a folder of scenario files, or of a file with one scenario per line.
+    """The videos of a folder of scenario files, or of a file with one scenario per line or row.
 
     A scenario that cannot be read becomes an item with an `error`.
 
     Args:
-      source: a folder with .yaml, .yml and .json files; or a .jsonl file, in which each line is a
-        scenario as JSON and may have a ``name`` (without one it is named after its line, 0001).
+      source: a folder with .yaml, .yml and .json files; a .jsonl file, in which each line is a
+        scenario as JSON and may have a ``name`` (without one it is named after its line, 0001); or
+        a table with a scenario in each row (`syncos_jax.runs.table`). Paths in it are relative to
+        the folder of the file.
       seeds: make one video for each, called NAME-seed3; None for the scenarios' own seeds.
 
     Raises:
@@ -55,7 +65,12 @@ def read_items(source: str | os.PathLike[str], seeds: Sequence[int] | None = Non
     """
     path = Path(source)
     folder = path.is_dir()
-    entries = _of_folder(path) if folder else _of_lines(path)
+    if folder:
+        entries = _of_folder(path)
+    elif path.suffix.lower() in DELIMITERS:
+        entries = _of_table(path)
+    else:
+        entries = _of_lines(path)
     items: list[Item] = []
     names: dict[str, str] = {}
     for default, location, read in entries:
@@ -114,7 +129,9 @@ def _of_folder(folder: Path) -> Iterator[tuple[str, str, Read]]:
 def _of_lines(path: Path) -> Iterator[tuple[str, str, Read]]:
     if path.suffix.lower() != ".jsonl":
         raise InputError(
-            "not a folder of scenario files or a .jsonl file" if path.exists() else "no such file",
+            "not a folder of scenario files, a .jsonl file or a .csv table"
+            if path.exists()
+            else "no such file",
             place=path,
         )
     try:
@@ -128,6 +145,20 @@ def _of_lines(path: Path) -> Iterator[tuple[str, str, Read]]:
                     yield f"{number:04}", location, partial(_parse, line, location)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", place=path) from error
+
+
+def _of_table(path: Path) -> Iterator[tuple[str, str, Read]]:
+    for number, (line, cells) in enumerate(rows_of(path), 1):
+        location = f"{path}:{line}"
+        yield f"{number:04}", location, partial(_read_row, cells, location)
+
+
+def _read_row(cells: Mapping[str, str], location: str) -> tuple[Any, Template]:
+    try:
+        data = scenario_of(cells)
+    except InputError as error:
+        raise error.in_key().within(location) from None
+    return data.pop("name"), Template.from_dict(data, source=location)
 
 
 def _read_file(path: Path) -> tuple[Any, Template]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from syncos_jax.errors import Argument, InputError
 from syncos_jax.files import check_writable
-from syncos_jax.media.encode import check_rate
+from syncos_jax.media.encode import STREAMS, check_rate
 from syncos_jax.media.label import render
 from syncos_jax.media.marking import Marking
+from syncos_jax.media.register import input_sha256
 from syncos_jax.pipeline.checkpoint import RUN, run_folder
 from syncos_jax.runs.progress import Phases, interruptible
 from syncos_jax.scenario import Scenario
@@ -91,6 +92,12 @@ def check_outputs(jobs: list[Job]) -> None:
 
     for job in jobs:
         check_video_path(job.out)
+        if job.take.scenario.audio is not None and job.out.suffix.lower() not in STREAMS:
+            raise InputError(
+                "GIF files and folders of frames have no sound",
+                place=job.out,
+                remedy=f"write {', '.join(STREAMS)}, or omit the soundtrack",
+            )
         if job.latents is not None and job.latents.suffix.lower() not in (".npy", ".npz"):
             raise InputError("the file of latents must end in .npy or .npz", place=job.latents)
         for path in (job.sheet, job.latents, job.metadata, job.preview, job.compared):
@@ -183,12 +190,25 @@ def read_original(path: Path) -> tuple[Take, Any, int, dict[str, Any]]:
     try:
         scenario = Scenario.from_dict(record["scenario"])
     except InputError as error:
-        raise error.within(path) from error
+        raise error.in_key("scenario").within(path) from error
+    check_inputs(path, record)
     try:
         settings = sampler_from_dict(record["sampler"])
     except InputError as error:
         raise error.in_key("sampler").within(path) from error
     return Take(scenario), settings, record["seed"], record
+
+
+def check_inputs(path: Path, record: dict[str, Any]) -> None:
+    """Raises InputError if a picture, clip or sound has changed since the video was made."""
+    for entry in record.get("inputs") or []:
+        file, sha256 = str(entry.get("path")), entry.get("sha256")
+        if Path(file).exists() and sha256 != input_sha256(file):
+            raise InputError(
+                "not the file that the video was made with",
+                place=(path, f"inputs.{entry.get('role')}", file),
+                remedy="put the old one back, or make a new video from the scenario",
+            )
 
 
 def check_model(pipeline: Pipeline, path: Path, record: dict[str, Any], model: str) -> None:

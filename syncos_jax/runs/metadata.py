@@ -12,9 +12,10 @@ files              video, contact_sheet, latents: names in the same folder, null
 video              frames, width, height, fps, seconds, scale (pixels repeated), label
 title              the global prompt
 events             index, prompt, text (what the model was given), negative, start and stop in
-                   frames (stop is the first frame after it), start_seconds, stop_seconds
+                   frames (stop is the first frame after it), start_seconds, stop_seconds; an
+                   extended clip has index -1 and no prompt
 scenario           in full, as ``Scenario.from_dict`` takes it
-inputs             pictures and clips: role, path, sha256, start and stop (frames), note
+inputs             pictures, clips, sound: role, path, sha256, start and stop (frames), note
 scenario_sha256    of its canonical JSON
 template           file, values of the variables; null for none
 take               group (name without what varies), index, count, varies; null for none
@@ -104,10 +105,10 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
         "generator": {"name": "syncos_jax", "version": __version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "title": request.scenario.global_prompt,
-        "events": request.events,
+        "events": request.spans,
         "scenario": request.scenario.to_dict(),
         "scenario_sha256": scenario_sha256(request.scenario),
-        "inputs": [asdict(file) for file in request.known.files] if request.known else [],
+        "inputs": [asdict(file) for file in request.files],
         "sampler": sampler_to_dict(request.sampler),
         "seed": request.seed,
         "model": {

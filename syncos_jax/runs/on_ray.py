@@ -41,7 +41,8 @@ def shape_of(item: Item) -> Shape:
     seconds = sum(event.seconds or 0 for event in scenario.events)
     more = tuple(sorted((name, str(value)) for name, value in settings.items()))
     layout = (scenario.fps, scenario.size, scenario.window, scenario.stride)
-    return frames, seconds, *layout, more
+    known = any(path != scenario.audio for path in scenario.input_files)
+    return frames, seconds, *layout, known, scenario.extend is not None, more
 
 
 class Queue:

@@ -27,7 +27,7 @@ from syncos_jax.sampling.call_schedule import (
     make_samples,
     pack,
 )
-from syncos_jax.sampling.known import Known, KnownRule, at_frames, noised, select
+from syncos_jax.sampling.known import AT_ZERO, Known, KnownRule, at_frames, noised, select
 from syncos_jax.sampling.loop import Inputs
 from syncos_jax.sampling.prediction import Prediction, decode
 from syncos_jax.sampling.sampler_config import SamplerConfig
@@ -170,7 +170,7 @@ class FIFOMethod:
         at = first[:, None] + jnp.arange(self.window, dtype=jnp.int32)[None]
         in_clip = jnp.broadcast_to(update.t, at.shape)
         x, t = state.held[at], jnp.where(update.iteration < 0, in_clip, inputs.constants.t[at])
-        if self.known == "timestep":
+        if self.known in AT_ZERO:
             assert inputs.known is not None
             mask, latents = at_frames(inputs.known, self._frames(update.iteration, at))
             x, t = select(mask, latents, x), jnp.where(mask, jnp.float32(0.0), t)

@@ -10,8 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.sampling.windows import WindowLayout
 
-KnownRule = Literal["replace", "timestep", "condition"]
+KnownRule = Literal["replace", "timestep", "reference", "condition"]
+AT_ZERO = ("timestep", "reference")
+"""Rules by which known frames enter clean, at timestep 0."""
+REFERENCE_T_MIN = 600.0
+"""Timestep from which windows receive a reference; below it they move freely."""
 
 
 class Known(NamedTuple):
@@ -39,6 +44,9 @@ class KnownFrames:
         networks.
         ``"timestep"``: clean, at timestep 0; ``denoise`` then receives timesteps ``[n, w]``, and
         its predictions at known frames are ignored (Wan 2.2 TI2V).
+        ``"reference"``: as ``"timestep"``; and while the subject is decided, at timesteps from
+        `REFERENCE_T_MIN`, windows that hold no known frame receive the last one before them as
+        their first frame.
         ``"condition"``: by ``window_cond`` alone; the network draws the frames itself, and the
         latents here are not read (Wan I2V, CogVideoX I2V).
 
@@ -116,6 +124,29 @@ def at_frames(known: Known, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
     first frame, numbers beyond the video for unknown frames."""
     inside = jnp.clip(frames, 0, known.mask.shape[0] - 1)
     return known.mask[inside] & (frames < known.mask.shape[0]), known.latents[inside]
+
+
+def references(known: Known, layout: WindowLayout, t: jax.Array) -> jax.Array:
+    """The reference of each window at timestep `t`: the last known frame before a window that holds
+    none; -1 for no reference; int32 ``[N]``."""
+    numbers = jnp.arange(layout.frames, dtype=jnp.int32)
+    last = jax.lax.cummax(jnp.where(known.mask, numbers, -1))
+    before = jnp.where(layout.starts > 0, last[np.maximum(layout.starts - 1, 0)], -1)
+    alone = ~layout.gather(known.mask).any(axis=1) & (t >= REFERENCE_T_MIN)
+    return jnp.where(alone, before, -1)
+
+
+def at_windows(
+    known: Known, layout: WindowLayout, windows: jax.Array | None, reference: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Mask ``[n, w]`` and latents ``[n, w, H, W, C]`` of known frames in windows ``[n]`` (None: all
+    of them), with `references` as first frames."""
+    mask, latents = layout.gather(known.mask, windows), layout.gather(known.latents, windows)
+    if reference is None:
+        return mask, latents
+    frame = reference if windows is None else reference[windows]
+    first = select(frame >= 0, known.latents[frame], latents[:, 0])
+    return mask.at[:, 0].set(mask[:, 0] | (frame >= 0)), latents.at[:, 0].set(first)
 
 
 def _wide(mask: jax.Array) -> jax.Array:

@@ -19,7 +19,16 @@ from jax import lax
 
 from syncos_jax.sampling import noise
 from syncos_jax.sampling.call_schedule import CallSchedule
-from syncos_jax.sampling.known import Known, KnownRule, hold, noised, select
+from syncos_jax.sampling.known import (
+    AT_ZERO,
+    Known,
+    KnownRule,
+    at_windows,
+    hold,
+    noised,
+    references,
+    select,
+)
 from syncos_jax.sampling.loop import Inputs
 from syncos_jax.sampling.prediction import Prediction, decode
 from syncos_jax.sampling.sampler_config import SamplerConfig
@@ -199,12 +208,28 @@ class SynCoSMethod:
         """``x_t`` of the windows: the noisy latent's (stage 1) or ``a x0 + b eps`` (stage 2)."""
         long = jnp.where(update.refine, update.a * state.x0 + update.b * state.eps, state.x)
         x, t = self.layout.gather(long, windows), jnp.full(windows.shape, update.t, jnp.float32)
-        if self.known == "timestep":
+        if self.known in AT_ZERO:
             assert inputs.known is not None
-            mask = self.layout.gather(inputs.known.mask, windows)
-            x = select(mask, self.layout.gather(inputs.known.latents, windows), x)
+            mask, latents = at_windows(
+                inputs.known, self.layout, windows, self._references(inputs.known, update.t)
+            )
+            x = select(mask, latents, x)
             t = jnp.where(mask, jnp.float32(0.0), t[:, None])
         return x, t
+
+    def _references(self, known: Known | None, t: jax.Array) -> jax.Array | None:
+        """Windows' references; None where they get none, or their first frames are in no other."""
+        layout = self.layout
+        shared = layout.stride < layout.window or layout.drop_leading > 0
+        if known is None or self.known != "reference" or not shared:
+            return None
+        return references(known, layout, t)
+
+    def _fuse(
+        self, v: jax.Array, reference: jax.Array | None, windows: jax.Array | None = None
+    ) -> jax.Array:
+        """`WindowLayout.fuse` without what stands at the place of references."""
+        return self.layout.fuse(v, windows, None if reference is None else reference >= 0)
 
     def skips(self, state: State) -> jax.Array | None:
         """Whether the update step skips the network; None where none does."""
@@ -242,7 +267,8 @@ class SynCoSMethod:
         """Stage 1: ``x0 = fuse(x0_hat)``, and the noise that DDIM implies, ``(x - a x0) / b``."""
         # x0_hat is linear in x and the prediction, with factors that are equal in all windows:
         # fusing after decoding or before gives the same.
-        x0, _ = decode(self.prediction, self.layout.fuse(predictions), state.x, update.a, update.b)
+        fused = self._fuse(predictions, self._references(known, update.t))
+        x0, _ = decode(self.prediction, fused, state.x, update.a, update.b)
         x0 = hold(x0, known)
         eps, cache = (state.x - update.a * x0) / update.b, state.cache
         if cache is not None:
@@ -265,13 +291,14 @@ class SynCoSMethod:
         value = predictions if chosen is None else predictions[chosen]
         _, eps_hat = decode(self.prediction, value, x, update.a, update.b)
         residual = eps_hat - eps
+        reference = self._references(known, update.t)
         if known is not None:
-            mask = self.layout.gather(known.mask, chosen)
+            mask, latents = at_windows(known, self.layout, chosen, reference)
             residual = select(mask, jnp.zeros_like(residual), residual)
-            if self.known == "timestep":
-                x = select(mask, self.layout.gather(known.latents, chosen), x)
+            if self.known in AT_ZERO:
+                x = select(mask, latents, x)
         score = collaborative_score(x, residual, update.b)
-        gradient = self.layout.fuse(score, chosen)
+        gradient = self._fuse(score, reference, chosen)
         optimiser = _adamw(update.learning_rate, update.weight_decay)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
             updates, moments = optimiser.update(gradient, state.optimiser, state.x0)

@@ -147,18 +147,26 @@ class WindowLayout:
         index = jnp.asarray(self.frame_index)
         return jnp.asarray(x)[index if windows is None else index[windows]]
 
-    def fuse(self, v: jax.Array, windows: jax.Array | None = None) -> jax.Array:
+    def fuse(
+        self,
+        v: jax.Array,
+        windows: jax.Array | None = None,
+        without_first: jax.Array | None = None,
+    ) -> jax.Array:
         """Per frame, the weighted mean over the windows that cover it.
 
         Args:
           v: ``[N, w, ...]``, or ``[n, w, ...]`` with `windows`.
           windows: which windows `v` holds, int ``[n]``, no two alike; None for all of them.
+          without_first: windows whose first frame does not count, bool ``[N]``.
 
         Returns:
           ``[F, ...]``; a frame that none of the given windows covers is 0.
         """
         v = jnp.asarray(v)
         window, place, weight = (jnp.asarray(table) for table in self._cover)
+        if without_first is not None:
+            weight = jnp.where(without_first[window] & (place == 0), 0.0, weight)
         if windows is None:
             self._check(v, (self.count, self.window), "fuse: v")
         else:

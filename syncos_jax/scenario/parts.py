@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,7 +25,11 @@ EXPECTED = {
     "frames": f"an integer from 1 to {MAX_FRAMES}, in frames",
     "image": "the path of a picture: the first frame, or of an event its first frame",
     "end_image": "the path of a picture: the last frame",
-    "extend": "the path of a video whose last frames the new one begins with",
+    "extend": "the path of a video that the new one continues",
+    "join": "true (write the extended video and what is new) or false (only what is new)",
+    "reference": "true or false: whether all windows see the last given frame before them",
+    "audio": "the path of a file with sound: the soundtrack",
+    "loop_audio": "true (repeat a short soundtrack) or false (then silence)",
     "redo": "{video: PATH, events: [NUMBERS]}: make these events again",
     "redo.video": "the path of a video as long as the scenario's events",
     "redo.events": "a list of one or more numbers of events, from 1",
@@ -110,6 +115,14 @@ class Redo(BaseModel):
     events: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = Field(
         strict=False
     )
+
+
+def read_redo(text: str) -> dict[str, Any]:
+    """``"ball.mp4:2,3"`` -> the mapping of the key ``redo``; raises InputError."""
+    video, colon, events = text.rpartition(":")
+    if not (colon and video) or not re.fullmatch(r"\d{1,6}(,\d{1,6})*", events):
+        raise InputError(argument="redo", expected="VIDEO:EVENTS such as ball.mp4:2,3", value=text)
+    return {"video": video, "events": [int(number) for number in events.split(",")]}
 
 
 class Override(BaseModel):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.files.documents import read_mapping, to_text
-from syncos_jax.files.text import all_errors
+from syncos_jax.files.text import all_errors, did_you_mean
 from syncos_jax.scenario.parts import (
     EXPECTED,
     FORM,
@@ -31,6 +31,8 @@ from syncos_jax.scenario.variables import filled, located, read_variables
 
 _KEPT = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "windows_per_call", "solver")
 """Settings that carry over to another sampler that has them."""
+INPUTS = ("image", "end_image", "extend", "join", "redo", "reference", "fit", "audio", "loop_audio")
+"""Keys of what is given of a video: pictures, clips, sounds."""
 
 
 class Scenario(BaseModel):
@@ -53,8 +55,15 @@ class Scenario(BaseModel):
         structured: condition each window on "global, local" (SynCoS); False for the local prompt
             alone (the paper's ablation).
         image, end_image: pictures that are the first and the last frame: paths.
-        extend: path of a video; the new one begins with its last frames (half a window at most).
+        extend: path of a video; the events follow it, from its last frames (half a window at most).
+        join: whether the result begins with the extended video; False for the events alone.
         redo: events to make again in a video; all other frames stay.
+        audio: path of a file with sound, the soundtrack, in place of that of `extend` or `redo`. It
+            begins with the first frame and is cut at the end; after a shorter one comes silence.
+        loop_audio: whether a shorter one is repeated instead.
+        reference: whether windows that hold no given frame see the last one before them, so that
+            the subject stays that of the picture; None for yes where each frame of the model has
+            its own timestep.
         fit: how pictures and clips of another shape are fitted: "cover" fills the frame and crops,
             "contain" adds bars.
 
@@ -81,7 +90,11 @@ class Scenario(BaseModel):
     image: FilePath | None = None
     end_image: FilePath | None = None
     extend: FilePath | None = None
+    join: bool = True
     redo: Redo | None = None
+    reference: bool | None = None
+    audio: FilePath | None = None
+    loop_audio: bool = False
     fit: Literal["cover", "contain"] = "cover"
 
     @field_validator("events", mode="before")
@@ -118,17 +131,21 @@ class Scenario(BaseModel):
                 f"{' and '.join(named)} each give the beginning of the video",
                 remedy="keep one of them",
             )
+        for name, needed in (("join", "extend"), ("loop_audio", "audio")):
+            if name in self.model_fields_set and getattr(self, needed) is None:
+                raise InputError(f"{name} has no effect without {needed}", remedy="remove it")
         return self
 
     @property
     def input_files(self) -> list[str]:
-        """Paths of the pictures and clips that the scenario names."""
+        """Paths of the pictures, clips and sounds that the scenario names."""
         redo = self.redo.video if self.redo is not None else None
         paths = [self.extend, redo, self.image, *(e.image for e in self.events), self.end_image]
+        paths.append(self.audio)
         return [path for path in paths if path is not None]
 
     def relative_to(self, folder: str | os.PathLike[str]) -> Scenario:
-        """The scenario with relative paths of pictures and clips taken from `folder`."""
+        """The scenario with relative paths of pictures, clips and sounds taken from `folder`."""
 
         def placed(path: str | None) -> str | None:
             return None if path is None else str(Path(folder) / path)
@@ -137,9 +154,22 @@ class Scenario(BaseModel):
             return self
         events = [e.model_copy(update={"image": placed(e.image)}) for e in self.events]
         redo = self.redo and self.redo.model_copy(update={"video": placed(self.redo.video)})
-        names = ("image", "end_image", "extend")
+        names = ("image", "end_image", "extend", "audio")
         paths = {name: placed(getattr(self, name)) for name in names}
         return self.model_copy(update={**paths, "events": tuple(events), "redo": redo})
+
+    def with_inputs(self, **given: Any) -> Scenario:
+        """The same scenario with other pictures, clips or sounds: the keys of `INPUTS`.
+
+        Raises:
+            InputError: an unknown key, or a bad value.
+        """
+        for name in given:
+            if name not in INPUTS:
+                raise InputError(f"unknown argument {name!r}{did_you_mean(name, INPUTS)}")
+        values = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+        changes = {k: v for k, v in values.items() if v is not None}
+        return Scenario.from_dict({**self.to_dict(), **changes}) if changes else self
 
     @model_validator(mode="after")
     def _says_what_stays(self) -> Scenario:

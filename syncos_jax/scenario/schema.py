@@ -118,7 +118,7 @@ def _attributes(kind: type) -> dict[str, str]:
     """What the docstrings of a class and its bases say about each attribute."""
     found: dict[str, str] = {}
     for base in kind.__mro__:
-        text = (base.__doc__ or "").partition("Attributes:")[2]
+        text = (base.__doc__ or "").partition("Attributes:")[2].partition("Raises:")[0]
         for names, words in re.findall(
             r"^ {6}(\w+(?:, \w+)*): (.*?)(?=^ {6}\w|\Z)", text, re.M | re.S
         ):
