@@ -72,6 +72,7 @@ def test_unet(converted):
     agrees(actual, data["out"], 1e-5, "unet")
 
 
+@pytest.mark.slow
 def test_unet_with_more_frames(converted):
     data = io("vc2_tiny_a_io")
     given = [data[f"case2_{name}"] for name in ("x", "timesteps", "context", "fps")]
@@ -131,6 +132,7 @@ def test_the_last_layer_of_the_text_encoder(tmp_path):
     agrees(np.asarray(actual), data["last"], 5e-6, "text last")
 
 
+@pytest.mark.slow
 def test_five_steps_of_the_original_sampler(converted):
     """eta 1 with given noise, guidance 12, a video of exactly one window."""
     data = io("vc2_tiny_a_ddim5")

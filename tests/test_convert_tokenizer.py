@@ -121,6 +121,7 @@ def small_tokenizer(folder, size):
     return folder
 
 
+@pytest.mark.slow
 def test_a_whole_checkpoint_with_its_tokenizer(source, tmp_path):
     checkpoint, options = source
     folder = small_tokenizer(tmp_path / "tokenizer", 512)

@@ -151,6 +151,7 @@ def test_clips_show_what_the_prompt_says(pipeline):
     assert right["motion"] >= 0.85
 
 
+@pytest.mark.slow
 def test_a_long_video_of_several_events(pipeline):
     scenario = open_colour_scenario(3)
     settings = SynCoS(steps=3, guidance=3.0, iterations=2)

@@ -38,7 +38,7 @@ def test_there_are_forty_objects_in_six_places():
     assert len(words) == len(set(words))
 
 
-@pytest.mark.parametrize("noise", [0, 8])
+@pytest.mark.parametrize("noise", [0, pytest.param(8, marks=pytest.mark.slow)])
 def test_objects_colours_and_places_are_recognised(scenes, noise):
     drawn = render(scenes, 1)[:, 0]
     noisy = drawn + np.random.default_rng(0).normal(0, noise, drawn.shape)

@@ -172,6 +172,7 @@ def test_frames_are_marked_whatever_they_show():
     assert np.square(off).mean() < 0.15 * np.square(table).mean()
 
 
+@pytest.mark.slow
 def test_export_loads_with_the_same_weights(tmp_path):
     sizes = TINY
     vocabulary = train_tokenizer(tmp_path / "tokenizer")

@@ -117,7 +117,8 @@ def test_commands_that_do_not_exist_are_found():
 
 
 PYTHON = [
-    pytest.param(text, id=f"{page}-{number}")
+    # The gradient of a UNet takes a minute to compile.
+    pytest.param(text, id=f"{page}-{number}", marks=[pytest.mark.slow] if "optax" in text else [])
     for page in WRITTEN
     for number, (reason, text) in enumerate(blocks(page, "python"))
     if reason is None

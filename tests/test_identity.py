@@ -38,6 +38,7 @@ def test_a_converted_model_is_identified_by_the_hashes_of_its_folder(converted, 
     assert len({*(other.weights_sha256 for other in others), expected}) == 3
 
 
+@pytest.mark.slow
 def test_a_folder_of_an_earlier_version_has_no_hashes(converted, tmp_path):
     shutil.copytree(converted, tmp_path / "old")
     (tmp_path / "old" / "weights.json").unlink()

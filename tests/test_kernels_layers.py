@@ -51,7 +51,18 @@ def listed(sides):
     ]
 
 
-SMALL = listed(SIDES)
+def quick_and_slow(cases):
+    """The first case of each layer, kernel and dtype is quick, the others are slow."""
+    seen = set()
+    for case in cases:
+        layer, kernel = case.values
+        kind = (layer.name, kernel, layer.arrays[0].dtype)
+        marks = [pytest.mark.slow] if kind in seen else []
+        seen.add(kind)
+        yield pytest.param(*case.values, id=case.id, marks=marks)
+
+
+SMALL = list(quick_and_slow(listed(SIDES)))
 LITTLE = [
     case
     for case in listed({"little": ((1, 16, 4, 4, 64), 2)})
@@ -182,7 +193,12 @@ def test_a_mesh_that_the_compiler_divides_has_the_plain_layer(layer):
 
 @pytest.mark.parametrize("kind", ["spatial", "temporal"])
 @pytest.mark.parametrize(
-    ("platform", "integers"), [("tpu", False), ("tpu", True), ("cuda", False)], ids=str
+    ("platform", "integers"),
+    [
+        pytest.param("tpu", False, marks=pytest.mark.slow),
+        ("tpu", True),
+        pytest.param("cuda", False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_transformer_is_the_same_on_every_platform(kind, platform, integers, lowered_for):
     dtype = jnp.dtype(jnp.bfloat16 if platform == "cuda" else jnp.float32)

@@ -84,7 +84,7 @@ def torch_unet(config: UNet3DConfig) -> UNet3DConditionModel:
     [
         ("two levels", (8, 8)),
         # Odd at every level: the size of the skip has to be forwarded.
-        ("three levels, two layers", (5, 7)),
+        pytest.param("three levels, two layers", (5, 7), marks=pytest.mark.slow),
     ],
 )
 def test_unet(name, size):

@@ -161,6 +161,7 @@ def test_latents_do_not_depend_on_the_batch(pipeline, story):
     assert isinstance(whole, jax.Array) and whole.shape == (11, 2, 3, 4)
 
 
+@pytest.mark.slow
 def test_real_networks_of_one_architecture_are_one_program():
     def networks(seed):
         rngs = nnx.Rngs(seed)

@@ -46,7 +46,7 @@ EQUAL = [
     ({"steps_offset": 1}, 33),
     ({"steps_offset": 1}, 50),
 ]
-FEW = [(change, 12) for change, _ in (EQUAL[1], *EQUAL[18:20])]
+FEW = [(EQUAL[1][0], 12)]
 OTHERWISE = [
     *(({"timestep_spacing": "linspace"}, steps) for steps in (7, 30, 77)),
     *(({"timestep_spacing": "trailing"}, steps) for steps in (7, 30, 77)),

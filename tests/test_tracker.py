@@ -54,6 +54,7 @@ def test_clean_clips_are_read_right(clips):
     assert min(accuracy(*clips).values()) >= 0.99
 
 
+@pytest.mark.slow
 def test_spoilt_clips_are_read_right(clips):
     frames, scenes = clips
     spoilt = spoil(np.random.default_rng(6), frames, sigma=1.5, noise=10, shift=12)

@@ -135,6 +135,7 @@ def test_equals_diffusers(config):
     )
 
 
+@pytest.mark.slow
 def test_streams_equal_diffusers():
     """Of one latent at a time: whatever the length, two programs play it."""
     reference = torch_vae(DEEPER)
