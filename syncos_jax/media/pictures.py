@@ -18,6 +18,8 @@ FITS: tuple[Fit, ...] = ("cover", "contain")
 SMALLEST = 16
 """Pixels of the shorter side below which a picture is refused."""
 _MAX_PIXELS = 100_000_000
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "TGA")
+"""Of Pillow's formats those of pictures; some others run programs or have no pixels."""
 _GROUND = (255, 255, 255)  # what shows through a transparent picture
 
 
@@ -28,7 +30,7 @@ def load_picture(path: str | os.PathLike[str], max_pixels: int = _MAX_PIXELS) ->
     converted. Colour profiles are not applied.
 
     Args:
-        path: a file that Pillow reads (PNG, JPEG, WebP, AVIF, TIFF, ...).
+        path: PNG, JPEG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000, PPM or TGA.
         max_pixels: more are refused before they are decoded.
 
     Raises:
@@ -38,11 +40,14 @@ def load_picture(path: str | os.PathLike[str], max_pixels: int = _MAX_PIXELS) ->
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked here
-            with Image.open(source) as image:
+            with Image.open(source, formats=_FORMATS) as image:
                 _check(source, image, max_pixels)
-                return np.asarray(_rgb(ImageOps.exif_transpose(image)))
-    except FileNotFoundError as error:
-        raise InputError("no such file", place=source) from error
+                return np.asarray(as_rgb(ImageOps.exif_transpose(image)))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "a folder" if source.is_dir() else "no such file"
+        raise InputError(what, place=source, remedy="give a picture") from error
+    except Image.DecompressionBombError as error:  # before its size can be checked
+        raise _too_many(source, "the picture's", max_pixels) from error
     except UnidentifiedImageError as error:
         kind = " HEIC files cannot be read" if source.suffix.lower() in (".heic", ".heif") else ""
         raise InputError(
@@ -50,7 +55,7 @@ def load_picture(path: str | os.PathLike[str], max_pixels: int = _MAX_PIXELS) ->
             place=source,
             remedy="save it as PNG or JPEG",
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -96,12 +101,7 @@ def describe_fit(shape: Sequence[int], height: int, width: int, fit: Fit = "cove
 def _check(source: Path, image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        raise InputError(
-            f"{width}×{height} pixels are too many",
-            place=source,
-            expected=f"at most {max_pixels / 1e6:g} million pixels",
-            remedy="make the picture smaller",
-        )
+        raise _too_many(source, f"{width}×{height}", max_pixels)
     if min(width, height) < SMALLEST:
         raise InputError(
             f"{width}×{height} pixels are too few",
@@ -117,14 +117,24 @@ def _check(source: Path, image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _too_many(source: Path, how_many: str, max_pixels: int) -> InputError:
+    return InputError(
+        f"{how_many} pixels are too many",
+        place=source,
+        expected=f"at most {max_pixels / 1e6:g} million pixels",
+        remedy="make the picture smaller",
+    )
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB: transparent parts on white, 16 bits scaled to 8."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float64)
         if image.mode == "F":
             values = values * 255 if values.max(initial=0) <= 1 else values
         elif image.mode.startswith("I;16") or values.max(initial=0) > 255:
             values = values / 257
-        image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+        image = Image.fromarray(np.clip(np.rint(np.nan_to_num(values)), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (*_GROUND, 255))

@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from syncos_jax.errors import InputError
+from syncos_jax.media.pictures import as_rgb
 
 FOLDER_FPS = 8.0
 """Frames per second of a folder of PNG files, which says none itself."""
@@ -31,7 +32,7 @@ def frames_with_times(path: str | os.PathLike[str]) -> Iterator[tuple[float, np.
         if source.is_dir():
             for index, name in enumerate(sorted(source.glob("*.png"))):
                 with Image.open(name) as picture:
-                    yield index / FOLDER_FPS, np.asarray(picture.convert("RGB"))
+                    yield index / FOLDER_FPS, np.asarray(as_rgb(picture))
         elif source.suffix.lower() in (".gif", ".webp", ".png", ".apng"):
             yield from _animation(source)
         else:
@@ -52,11 +53,14 @@ def constant_rate(times: np.ndarray) -> tuple[float, np.ndarray]:
     """
     if len(times) < 2:
         return 1.0, np.arange(len(times))
+    if times[-1] <= times[0]:
+        return FOLDER_FPS, np.arange(len(times))
     rate = (len(times) - 1) / (times[-1] - times[0])
     even = times[0] + np.arange(len(times)) / rate
     if np.abs(even - times).max() <= 0.015:
         return rate, np.arange(len(times))
-    rate = 1 / float(np.median(np.diff(times)))
+    steps = np.diff(times)
+    rate = 1 / float(np.median(steps[steps > 0]))
     ticks = np.arange(round((times[-1] - times[0]) * rate) + 1) / rate + times[0]
     return rate, np.searchsorted(times, ticks + 0.25 / rate, side="right") - 1
 
@@ -101,5 +105,6 @@ def _animation(source: Path) -> Iterator[tuple[float, np.ndarray]]:
     with Image.open(source) as image:
         time = 0.0
         for frame in ImageSequence.Iterator(image):
-            yield time, np.asarray(frame.convert("RGB"))
-            time += frame.info.get("duration", 1000 / FOLDER_FPS) / 1000
+            yield time, np.asarray(as_rgb(frame))
+            # Browsers show frames without a duration so long, too.
+            time += (frame.info.get("duration") or 100) / 1000

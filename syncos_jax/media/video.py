@@ -195,5 +195,9 @@ def load_video(path: str | os.PathLike[str]) -> Video:
     read = list(frames_with_times(path))
     if not read:
         raise InputError("has no frames in it", place=path)
+    sizes = {frame.shape[:2] for _, frame in read}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{wide}×{tall}" for tall, wide in sorted(sizes))
+        raise InputError(f"has frames of several sizes: {listed}", place=path)
     rate, shown = constant_rate(np.array([time for time, _ in read]))
     return Video(np.stack([read[index][1] for index in shown]), rate)

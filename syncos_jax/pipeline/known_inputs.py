@@ -318,9 +318,9 @@ def _clip(path: str, role: str, size: _Size) -> tuple[np.ndarray, str]:
         fitted.append(size.picture(frame))
     if not fitted:
         raise InputError("has no frames in it", place=(role, path))
-    rate = size.fps if folder or len(times) < 2 else (len(times) - 1) / (times[-1] - times[0])
     note = size.note(shape)
-    if abs(rate / size.fps - 1) > 0.01:
+    rate = (len(times) - 1) / times[-1] if times[-1] > 0 else size.fps
+    if not folder and abs(rate / size.fps - 1) > 0.01:
         note += f", {rate:.4g} to {size.fps:g} fps"
     return np.stack(fitted), note
 
