@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -23,6 +22,7 @@ from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.sampling.devices import default_mesh
 from syncos_jax.sampling.known import KnownFrames
 from syncos_jax.sampling.memory import choose_batch, reports_memory
+from syncos_jax.sampling.own_settings import own_settings
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.run import Progress, Run, VideoProgram, run_to_end
 from syncos_jax.sampling.sampler_config import SamplerConfig
@@ -41,6 +41,7 @@ class Pipeline:
         placement: the devices.
     """
 
+    @own_settings()
     def __init__(
         self,
         model: Model,
@@ -94,7 +95,8 @@ class Pipeline:
         from syncos_jax.pipeline import load
 
         where: dict[str, Any] = {} if mesh is None else {"mesh": mesh, "rules": rules}
-        model = load.load_model(name_or_dir, dtype, **where)
+        with own_settings():
+            model = load.load_model(name_or_dir, dtype, **where)
         return cls(model, mesh=mesh, parallel=parallel, rules=rules, batched=batched)
 
     def __call__(
@@ -157,6 +159,7 @@ class Pipeline:
         rows = [{"prompt": event, "seconds": length} for event in events]
         return Scenario.from_dict({"global": prompt, "events": rows})
 
+    @own_settings()
     def prepare(
         self, scenario: Scenario, sampler: SamplerConfig | None = None, seed: int | None = None
     ) -> Request:
@@ -170,6 +173,7 @@ class Pipeline:
         """
         return prepare(self.model, self.placement, scenario, sampler, seed)
 
+    @own_settings()
     def fitted(self, request: Request) -> Request:
         """The request with as many windows per call as the devices' memory allows.
 
@@ -194,6 +198,7 @@ class Pipeline:
         fitted = self.prepare(request.scenario, sampler, request.seed)
         return dataclasses.replace(fitted, requested=request.sampler)
 
+    @own_settings()
     def plan(
         self,
         request: Request | Scenario,
@@ -240,7 +245,7 @@ class Pipeline:
                 return self.latents(request, progress=progress, checkpoint=opened)
         kept = checkpoint.latents()
         if kept is not None:
-            return jnp.asarray(kept)
+            return jax.device_put(kept)
         return checkpoint.play(self.start(request), progress)
 
     def start(
@@ -256,9 +261,11 @@ class Pipeline:
         """
         return self._run(self.fitted(self._request(request, sampler, seed)))
 
+    @own_settings()
     def _run(self, request: Request) -> Run:
         return Run([self._video(request)], self.placement)
 
+    @own_settings()
     def start_batch(self, requests: Sequence[Request]) -> Run:
         """The run of several requests of a `batched` pipeline, side by side: one for each position
         on the mesh's axis ``data``. Their `Request.program` must be equal.
@@ -287,6 +294,7 @@ class Pipeline:
             raise InputError("a request already has its sampler and its seed", place="pipeline")
         return given
 
+    @own_settings()
     def _video(self, request: Request) -> VideoProgram:
         """How a request is sampled."""
         sampling = Sampling.of(
@@ -313,6 +321,7 @@ class Pipeline:
             self.placement,
         )
 
+    @own_settings()
     def conditioning(self, request: Request) -> Any:
         """The table of conditionings: a pytree with leading axis ``K``, with the rows of
         ``request.prompt_weights``. Equal prompts are encoded once."""
@@ -329,6 +338,7 @@ class Pipeline:
         table = self.model.interpolate_conditioning(each, request.prompt_weights)
         return self.model.complete_conditioning(table, request.fps, request.perturbed)
 
+    @own_settings()
     def decode(
         self,
         latents: jax.Array | np.ndarray,

@@ -21,6 +21,7 @@ template           file, values of the variables; null for none
 take               group (name without what varies), index, count, varies; null for none
 sampler            name and every setting
 seed               the seed
+prng               JAX's random number generator that the seed is given to
 model              id (as given), name, weights_sha256, dtype, window, fps, width, height
 layout             frames, window, stride, throwaway, windows, events_of_windows
 cost               number of calls, samples and updates (`CallSchedule.describe`)
@@ -55,6 +56,7 @@ from syncos_jax.files.versioned import FileFormat
 from syncos_jax.media.credentials import SOURCE_TYPE
 from syncos_jax.media.encode import read_comment
 from syncos_jax.pipeline.versions import device_of, versions
+from syncos_jax.sampling.noise import GENERATOR
 from syncos_jax.scenario import Scenario
 from syncos_jax.version import __version__
 
@@ -111,6 +113,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
         "inputs": [asdict(file) for file in request.files],
         "sampler": sampler_to_dict(request.sampler),
         "seed": request.seed,
+        "prng": GENERATOR,
         "model": {
             "id": model_id or model.name,
             "name": model.name,

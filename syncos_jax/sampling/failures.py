@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import jax
 import numpy as np
 
 from syncos_jax.errors import InputError
@@ -60,12 +61,12 @@ def check_failure(failure: Failure, call_schedules: Sequence[CallSchedule]) -> N
       failure: of the run, or of each video of a batch.
       call_schedules: one per video.
     """
-    calls = np.atleast_1d(np.asarray(failure.call))
+    calls = np.atleast_1d(jax.device_get(failure.call))
     if (calls < 0).all():
         return
     video = int((calls >= 0).argmax())
     call, schedule = int(calls[video]), call_schedules[video]
-    windows = np.atleast_2d(np.asarray(failure.windows))[video]
+    windows = np.atleast_2d(jax.device_get(failure.windows))[video]
     hit = np.flatnonzero(windows).tolist()
     of_batch = f" of video {video}" if len(calls) > 1 else ""
     if call == 0:

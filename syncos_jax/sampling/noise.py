@@ -84,9 +84,13 @@ _IMPLEMENTATIONS = {(2,): "threefry2x32", (4,): "rbg"}
 """Generators of old-style keys, by the shape of their data."""
 
 
+GENERATOR = "threefry2x32"
+"""The generator of a video's noise (partitionable, as JAX has it by default)."""
+
+
 def video_key(seed: int) -> jax.Array:
-    """The key of a video's seed: of a fixed generator, whatever ``jax_default_prng_impl`` is."""
-    return jax.random.key(seed, impl="threefry2x32")
+    """The key of a video's seed: of `GENERATOR`, whatever ``jax_default_prng_impl`` is."""
+    return jax.random.key(seed, impl=GENERATOR)
 
 
 def as_key(key: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from syncos_jax.errors import InputError
@@ -107,6 +107,10 @@ class Placement:
             raise InputError(
                 f"parallel: unknown {self.parallel!r}; one of {', '.join(get_args(Parallel))}"
             )
+        if any(kind != AxisType.Auto for kind in self.mesh.axis_types):  # plain jax.make_mesh
+            automatic = (AxisType.Auto,) * len(self.mesh.axis_names)
+            mesh = Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=automatic)
+            object.__setattr__(self, "mesh", mesh)
         self.rules.check(self.mesh)
         if self.parallel == "pmap" and (self.batched or self.rules.feature):
             raise InputError(

@@ -23,6 +23,7 @@ from syncos_jax.sampling.hosts import broadcast
 from syncos_jax.sampling.known import hold, unknown
 from syncos_jax.sampling.loop import Carry, Failure, Inputs, Program
 from syncos_jax.sampling.memory import resized
+from syncos_jax.sampling.own_settings import own_settings
 from syncos_jax.sampling.placement import PER_VIDEO, Placement, compiled
 from syncos_jax.sampling.sampling import PureCarry, Sampling
 
@@ -75,6 +76,7 @@ class Run:
       InputError: if the videos cannot share a program.
     """
 
+    @own_settings()
     def __init__(self, videos: Sequence[VideoProgram], placement: Placement) -> None:
         self.program = dataclasses.replace(shared_program(videos), axes=placement.clip_axes)
         carry, inputs = together(videos) if placement.batched else _single(videos)
@@ -98,6 +100,7 @@ class Run:
         return jax.tree.map(lambda *columns: np.stack(columns), *each)
 
     @property
+    @own_settings()
     def clean(self) -> jax.Array:
         """Current estimate of the clean latent, float32 ``[F, H, W, C]``, for previews."""
         return self._held(self.program.method.clean(self.carry.state))
@@ -110,11 +113,14 @@ class Run:
         return jax.vmap(hold)(x, known) if self.placement.batched else hold(x, known)
 
     @property
+    @own_settings()
     def num_skipped(self) -> int:
         """Samples skipped so far by ``reuse``, of a batch those of all videos; blocks until the
         calls before `next_call` have run."""
         skipped = self.program.method.num_skipped(self.carry.state)
-        return 0 if skipped is None else int(np.sum(self.placement.gathered(skipped)))
+        return (
+            0 if skipped is None else int(np.sum(jax.device_get(self.placement.gathered(skipped))))
+        )
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -159,6 +165,7 @@ class Run:
         per call."""
         return int(self._samples_before[self.next_call])
 
+    @own_settings()
     def lower(self, samples: int | None = None) -> jax.stages.Lowered:
         """The program of a part, traced but not compiled, to inspect or to compile ahead: with the
         run's own number of samples, `advance` does not compile it again.
@@ -177,12 +184,13 @@ class Run:
         schedule = calls, self.updates
         return part.lower(carry, schedule, (bound, bound), self.inputs)  # type: ignore[attr-defined]
 
+    @own_settings(set_up=False)
     def advance(self, calls: int | None = None) -> None:
         """Dispatches the next `calls` calls, or all that are left, without waiting for them."""
         stop = self.num_calls if calls is None else min(self.num_calls, self.next_call + calls)
         if stop <= self.next_call:
             return
-        bounds = np.int32(self.next_call), np.int32(stop)
+        bounds = self.placement.place((np.int32(self.next_call), np.int32(stop)))
         self.dispatched = self.dispatched or time.monotonic()
         with translate_oom(self):
             part = compiled(self.program, self.placement)
@@ -208,6 +216,7 @@ class Run:
                 check_failure(failure, self.call_schedules)
             self.played = time.monotonic()
 
+    @own_settings()
     def restore(self, samples_done: int, carry: Carry) -> None:
         """Resumes with `carry` (arrays of the device or the host; copied) after `samples_done`
         samples; from the beginning of that update step, if no call of this schedule begins there.
@@ -234,6 +243,7 @@ class Run:
         self.next_call = call
         self.failure = None
 
+    @own_settings()
     def latents(self) -> jax.Array:
         """The clean latent, float32 ``[F, H, W, C]`` (of a batch ``[V, F, H, W, C]``), after the
         last call; on every device.
@@ -248,7 +258,9 @@ class Run:
             )
         self.check()
         x = self._held(self.placement.gathered(self.program.method.result(self.carry.state)))
-        if not bool(jnp.isfinite(x).all()):  # the last optimiser step, which no prediction follows
+        if not bool(
+            jax.device_get(jnp.isfinite(x).all())
+        ):  # the last optimiser step, which no prediction follows
             last = self.num_calls - 1
             raise NonFiniteError(
                 f"sampling diverged at {describe_call(self.call_schedule, last)}: the result holds "

@@ -18,6 +18,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.sampling import noise
 from syncos_jax.sampling.devices import default_mesh
 from syncos_jax.sampling.loop import Denoise
+from syncos_jax.sampling.own_settings import own_settings
 from syncos_jax.sampling.placement import REPLICATED, Parallel, Placement, Rules
 from syncos_jax.sampling.run import Progress, Run, VideoProgram, run_to_end
 from syncos_jax.sampling.sampler_config import SamplerConfig
@@ -78,29 +79,32 @@ def sample(
         arrays with leading axis ``N``; merged into the ``cond`` that `denoise` receives.
 
     Returns:
-      The clean latent, float32 ``[F, H, W, C]``, in full on every device.
+      The clean latent, float32 ``[F, H, W, C]``. Without `mesh` an uncommitted array like any other
+      of JAX; with it in full on each of its devices and committed to them;
+      ``jax.device_get(latents)`` gives an array of the host, which combines with all others.
 
     Raises:
       InputError: if shapes or settings do not fit together.
       NonFiniteError: if a prediction, or the result, is not finite.
     """
-    key = noise.as_key(key)
     if _traced(cond, dict(options), key, latents):
         if progress is not None or mesh is not None:
             raise InputError(
                 "progress and mesh are not available within jit, vmap or grad",
                 remedy="omit progress and mesh",
             )
+        key = noise.as_key(key)
         seed = None if _traced_value(key) else noise.seed_words(key)
         return Sampling(denoise, cond, seed=seed, **options)(key, latents)
-    run = _start(
-        denoise, cond, (key, latents), Placement(mesh or default_mesh(), parallel, rules), options
-    )
+    run = _start(denoise, cond, (key, latents), (mesh, parallel, rules), options)
     if progress is None:
         run.advance()
     else:
         run_to_end(run, progress=progress)
-    return run.latents()
+    if mesh is not None:
+        return run.latents()
+    with own_settings():  # by way of the host, as nothing else makes an array uncommitted
+        return jnp.asarray(jax.device_get(run.latents()))
 
 
 def start(
@@ -119,17 +123,19 @@ def start(
     Arguments and errors are those of `sample`. Runs of equal shapes and the same `denoise` share
     one compiled program, whatever the lengths of their parts.
     """
-    placement = Placement(mesh or default_mesh(), parallel, rules)
-    return _start(denoise, cond, (key, latents), placement, options)
+    return _start(denoise, cond, (key, latents), (mesh, parallel, rules), options)
 
 
+@own_settings()
 def _start(
     denoise: Denoise,
     cond: Any,
     noise_from: tuple[jax.Array, Array | None],
-    placement: Placement,
+    where: tuple[Mesh | None, Parallel, Rules],
     options: SamplingOptions,
 ) -> Run:
+    mesh, parallel, rules = where
+    placement = Placement(mesh or default_mesh(), parallel, rules)
     return Run([_video(denoise, cond, noise_from, placement, options)], placement)
 
 
@@ -152,6 +158,7 @@ def _video(
     return VideoProgram(sampling, sampling.init(key, noise_from[1]))
 
 
+@own_settings()
 def start_batch(
     denoise: Denoise,
     conds: Sequence[Any],
@@ -255,8 +262,10 @@ def sample_batch(
             run.advance()
         else:
             run_to_end(run, progress=_within(progress, group, groups))
-        results.append(run.latents()[: min(places, total - group * places)])
-    return jnp.concatenate(results)
+        with own_settings():
+            results.append(run.latents()[: min(places, total - group * places)])
+    with own_settings():
+        return jnp.concatenate(results)
 
 
 def _within(progress: Progress, group: int, groups: int) -> Progress:
@@ -267,7 +276,9 @@ def _within(progress: Progress, group: int, groups: int) -> Progress:
 def _traced(*trees: Any) -> bool:
     """Whether this is within a caller's ``jit``, or one of the arrays within ``vmap`` or
     ``grad``."""
-    return any(map(_traced_value, (jnp.zeros(()), *jax.tree.leaves(trees))))
+    with jax.transfer_guard_host_to_device("allow"):
+        here = jnp.zeros(())
+    return any(map(_traced_value, (here, *jax.tree.leaves(trees))))
 
 
 def _traced_value(value: Any) -> bool:
