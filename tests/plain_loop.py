@@ -7,6 +7,7 @@ and Hutter, arXiv 1711.05101, algorithm 2, with optax's defaults).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -14,6 +15,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from syncos_jax.sampling.known import REFERENCE_T_MIN
+from syncos_jax.sampling.schedule import Steps
+
+
+def steps_plainly(schedule, sampler):
+    """The steps of DDIM, of a fixed list, or of another spacing or shift."""
+    if sampler.spacing is not None:
+        schedule = dataclasses.replace(schedule, spacing=sampler.spacing)
+    if sampler.shift is not None:
+        schedule = dataclasses.replace(schedule, flow_shift=sampler.shift)
+    if not (sampler.timesteps or sampler.sigmas):
+        return schedule.steps(sampler.steps, eta=sampler.eta)
+    flow = schedule.flow_shift is not None
+    if sampler.timesteps:
+        t = np.asarray(sampler.timesteps)
+    elif flow:
+        t = 1000 * np.asarray(sampler.sigmas)
+    else:
+        ratio = np.log(schedule.noise / schedule.signal)
+        t = np.interp(np.log(sampler.sigmas), ratio, np.arange(len(ratio)))
+    a, b = (1 - t / 1000, t / 1000) if flow else schedule.rates(t)
+    if sampler.sigmas and not flow:
+        s = np.asarray(sampler.sigmas)
+        a, b = 1 / np.sqrt(1 + s**2), s / np.sqrt(1 + s**2)
+    at, to = np.append(a, 1.0), np.append(b, 0.0)
+    return Steps(t, a, b, at[1:], to[1:], np.zeros(len(t)))
 
 
 def sample_plainly(
@@ -74,7 +100,7 @@ def sample_plainly(
         if chosen_count < 1:  # a share
             chosen_count = math.ceil(chosen_count * len(windows))
         chosen_count = min(chosen_count, len(windows))
-    steps = schedule.steps(sampler.steps, eta=sampler.eta)
+    steps = steps_plainly(schedule, sampler)
 
     def refines(i):
         if refinement is None:
@@ -196,7 +222,8 @@ def sample_plainly(
             m = v = np.zeros_like(x0)
             for k in range(refinement.iterations):
                 if k == 0 or not refinement.fixed_noise:
-                    eps = draw(2 * i + 2 + (k << 16))
+                    shared = sampler.shared_noise and refinement.fixed_noise
+                    eps = draw(0 if shared else 2 * i + 2 + (k << 16))
                 rng = np.random.default_rng([*seed, i, k])
                 chosen = np.arange(len(windows))
                 if chosen_count < len(windows):
@@ -221,10 +248,16 @@ def sample_plainly(
                 x0 = held(x0 - refinement.learning_rate * direction)
 
         fresh = sampler.fresh_noise_t_min
+        number = 0 if sampler.shared_noise else 2 * i + 1
         if fresh is not None and steps.t[i] > fresh:  # FlowLong
-            x = steps.a_next[i] * x0 + steps.b_next[i] * draw(2 * i + 1)
+            x = steps.a_next[i] * x0 + steps.b_next[i] * draw(number)
+        elif sampler.solver in ("renoise", "lcm") and not refines(i):
+            if sampler.solver == "lcm":  # arXiv 2310.04378, section 3.1
+                scaled = 10 * t
+                x0 = (scaled * x0 + 0.25 * x / np.hypot(scaled, 0.5)) / np.hypot(scaled, 0.5)
+            x = steps.a_next[i] * x0 + steps.b_next[i] * draw(number)
         elif sampler.co_denoise:  # stage 3
             x = steps.a_next[i] * x0 + np.sqrt(steps.b_next[i] ** 2 - steps.sigma[i] ** 2) * eps
             if steps.sigma[i] > 0:
-                x = x + steps.sigma[i] * draw(2 * i + 1)
+                x = x + steps.sigma[i] * draw(number)
     return held(x if sampler.co_denoise else x0)

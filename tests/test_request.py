@@ -128,6 +128,10 @@ CHANGES = {
     "eta": 0.5,
     "solver": "dpm++",
     "reuse": 0.5,
+    "timesteps": [900, 700, 500, 300],
+    "sigmas": [2.0, 1.0, 0.5, 0.2],
+    "spacing": "trailing",
+    "shared_noise": True,
     "fresh_noise_t_min": 300.0,
     "t_min": 400,
     "refine_steps": 4,
@@ -146,6 +150,8 @@ def with_change(name):
     values = SYNCOS | ({name: CHANGES[name]} if name else {})
     if name in ("refine_steps", "refine_snr"):
         del values["t_min"]
+    if name in ("timesteps", "sigmas"):
+        del values["steps"]
     return {**STORY, "sampler": values}
 
 
@@ -153,8 +159,8 @@ def batch_of_all_settings(folder):
     """Every setting of the sampler, one by one, beside the default, two at a time."""
     from syncos_jax.sampling.sampler_dict import sampler_fields
 
-    # The fake model has no perturbed denoiser; test_ltx_family.py has one.
-    assert {*CHANGES, "perturbed_guidance"} == set(sampler_fields("syncos"))
+    # The fake model is no flow, and has no perturbed denoiser; test_ltx_family.py has one.
+    assert {*CHANGES, "perturbed_guidance", "shift"} == set(sampler_fields("syncos"))
     lines = [{"name": "default", **with_change(None)}]
     lines += [{"name": name.replace("_", "-"), **with_change(name)} for name in CHANGES]
     (folder / "stories.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -113,6 +113,21 @@ CASES = {
     "x0": (SynCoS(**SYNCOS), {"schedule": NoiseSchedule.from_betas(**BETAS, prediction="x0")}),
     "flow": (SynCoS(**SYNCOS), {"schedule": NoiseSchedule.flow(shift=2.0)}),
     "flow, eta": (CoDenoising(steps=4, eta=1.0), {"schedule": NoiseSchedule.flow()}),
+    "renoise": (CoDenoising(solver="renoise", timesteps=(900, 600, 300)), {"guided": False}),
+    "flow, renoise, shared noise": (
+        CoDenoising(solver="renoise", timesteps=(1000, 757, 522), shared_noise=True),
+        {"schedule": NoiseSchedule.flow(), "guided": False},
+    ),
+    "syncos, renoise, shared noise": (
+        SynCoS(**{**SYNCOS, "steps": 3}, solver="renoise", sigmas=(1, 0.8, 0.3), shared_noise=True),
+        {"schedule": NoiseSchedule.flow(), "guided": False},
+    ),
+    "syncos, lcm": (
+        SynCoS(**{**SYNCOS, "t_min": 700}, solver="lcm", spacing="lcm", guidance_t_max=0.0),
+        {},
+    ),
+    "syncos, sigmas": (SynCoS(**{**SYNCOS, "steps": 3}, sigmas=(1.5, 0.8, 0.3)), {}),
+    "flow, shift": (CoDenoising(steps=4, shift=5.0), {"schedule": NoiseSchedule.flow(shift=2.0)}),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from syncos_jax.errors import Argument, InputError
 from syncos_jax.models.animatediff.family import AnimateDiffConfig
 from syncos_jax.models.animatediff.unet import MotionUNetConfig
+from syncos_jax.models.few_steps import FewSteps
 from syncos_jax.weights_convert import diffusers_tables as tables
 from syncos_jax.weights_convert import lvdm_tables, stable_diffusion
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
@@ -186,9 +187,11 @@ def _sampling(motion: Path | None, schedule: Mapping[str, Any]) -> dict[str, Any
     match = None if motion is None else _DISTILLED.search(motion.name)
     if match is None:
         return {}
+    steps = max(2, int(match[1]))
     return {
-        "steps": max(2, int(match[1])),
+        "steps": steps,
         "guidance": 1.0,
+        "few_steps": FewSteps("AnimateDiff-Lightning", steps).to_dict(),
         **solver_settings(_schedule_of(motion), schedule),
     }
 

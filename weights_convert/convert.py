@@ -22,10 +22,9 @@ from syncos_jax.files.atomic import followed, put_folder, temporary_folder
 from syncos_jax.models import saved
 from syncos_jax.models.family import family_named
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.sampling.samplers import CoDenoising
-from syncos_jax.sampling.solver_choice import resolve_solver, solver_coefficients, timesteps_for
 from syncos_jax.weights_convert import packed_tokenizer, tokenizer_files
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
+from syncos_jax.weights_convert.few_steps import check_sampling, with_few_steps
 from syncos_jax.weights_convert.file_tree import network_files
 from syncos_jax.weights_convert.lora import Lora
 from syncos_jax.weights_convert.lora_targets import NETWORKS, open_loras, tables_for
@@ -131,7 +130,8 @@ def convert(
     choice = Choice(key, ema, only)
     opened = _opened(source, files or {}, format, config or [], choice, target.name, motion)
     opened = _asked(opened, window, size)
-    _check_sampling(opened)
+    opened = with_few_steps(opened, [source, *(files or {}).values(), motion], lora)
+    check_sampling(opened)
     planned = _plan(opened, None if dtype is None else DTYPES[dtype])
     warnings = list(opened.warnings)
     loras = _loras(opened, lora, warnings)
@@ -251,16 +251,6 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
         )
     said = opened.assumed if window is None and "unet" in opened.parts else ()
     return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, *said))
-
-
-def _check_sampling(opened: Checkpoint) -> None:
-    """Raises InputError where the model could not be sampled."""
-    if not {"unet", "transformer"} & set(opened.parts):
-        return
-    config = opened.config
-    schedule, settings = config.noise_schedule(), CoDenoising(steps=config.steps)
-    steps = timesteps_for(schedule, settings)
-    solver_coefficients(resolve_solver(schedule, settings), steps, np.zeros(len(steps.t), bool))
 
 
 def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:

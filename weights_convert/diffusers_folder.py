@@ -350,6 +350,7 @@ def write_networks(
             "source": config.source,
             **({} if config.known_rule == "replace" else {"known_rule": config.known_rule}),
             **{key: getattr(config, key) for key in FAMILY_DEFAULTS},
+            **({"few_steps": config.few_steps} if config.few_steps else {}),
             "notes": config.notes,
         },
     }

@@ -12,6 +12,7 @@ from flax import nnx
 from demo_model.diffusion import SCHEDULE, TextToVideo
 from demo_model.sizes import DemoSizes
 from syncos_jax.metrics.world import CLIP_FRAMES, FPS, SIZE
+from syncos_jax.models.few_steps import FewSteps
 from syncos_jax.models.unet_clip.config import ModelConfig
 from syncos_jax.models.unet_clip.vae import AutoencoderKL
 from syncos_jax.weights_convert.diffusers_folder import write_networks
@@ -36,6 +37,7 @@ def export(
     vae: AutoencoderKL,
     tokenizer: Path,
     notes: dict[str, Any],
+    few_steps: FewSteps | None = None,
 ) -> None:
     """Write the pipeline folder; an older one in its place is replaced once this is complete.
 
@@ -45,6 +47,7 @@ def export(
         tokenizer: folder of its files.
         notes: see ``ModelConfig``; the world's subjects are added. Where ``stage`` is
             ``autoencoder``, the UNet has learned nothing and is omitted.
+        few_steps: how a distilled UNet is sampled; None for another.
 
     Weights are stored as float16, which changes no picture.
     """
@@ -62,8 +65,9 @@ def export(
         fps=FPS,
         height=SIZE,
         width=SIZE,
-        steps=50,
-        guidance=GUIDANCE,
+        steps=50 if few_steps is None else few_steps.steps,
+        guidance=GUIDANCE if few_steps is None else few_steps.guidance,
+        few_steps={} if few_steps is None else few_steps.to_dict(),
         source="trained by examples/demo_model",
         known_rule="timestep",
         notes=notes | {"subjects": dataclasses.asdict(sizes.subjects)},

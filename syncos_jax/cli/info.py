@@ -17,7 +17,7 @@ EXAMPLES = """Examples:
 """
 
 
-SUMMARY = ("model", "family", "clip", "frame", "schedule", "sampling", "total")
+SUMMARY = ("model", "family", "clip", "frame", "schedule", "sampling", "distilled", "total")
 """What is shown without --verbose."""
 
 
@@ -119,6 +119,8 @@ def describe(model: Any) -> Iterator[tuple[str, str]]:
     yield "schedule", _schedule(model.schedule)
     stride = geometry.stride
     yield "sampling", f"{config.steps} steps, guidance {config.guidance:g}, stride {stride}"
+    if model.few_steps is not None:
+        yield "distilled", str(model.few_steps)
     total = 0
     for name in type(model).config_class.networks:
         if not hasattr(model, name):  # converted with --only
@@ -128,6 +130,7 @@ def describe(model: Any) -> Iterator[tuple[str, str]]:
         yield name, f"{count:,} parameters, {size / 2**20:,.1f} MiB"
     yield "total", f"{total:,} parameters"
     shown = {"name", "window", "fps", "height", "width", "stride", "steps", "guidance"}
+    shown |= {"few_steps"}
     shown |= {"latent_factor", "latent_channels", "latent_scale"}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

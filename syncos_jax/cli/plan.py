@@ -151,6 +151,8 @@ def _print_one(console: Any, plan: Plan) -> None:
         f"{sampler['name']}, {sampler['steps']} steps, guidance {sampler['guidance']:g}",
         soft_wrap=True,
     )
+    if plan.few_steps:
+        console.print(f"distilled weights: {plan.few_steps}", soft_wrap=True)
     for file in plan.inputs:
         where = f"frames {file.start}-{file.stop - 1}"
         if file.stop - file.start == 1:

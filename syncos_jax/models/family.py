@@ -25,6 +25,7 @@ from syncos_jax.sampling.known import KnownRule
 from syncos_jax.sampling.schedule import NoiseSchedule
 
 if TYPE_CHECKING:
+    from syncos_jax.models.few_steps import FewSteps
     from syncos_jax.sampling.placement import Placement
 
 
@@ -114,6 +115,7 @@ class Model:
         steps, guidance: default number of denoising steps and scale of guidance.
         perturbed_guidance: default scale of guidance away from the perturbed denoiser; None where
             the family has no such denoiser.
+        few_steps: of distilled weights, how they are sampled; None for others.
         params: weights of the denoiser, a pytree.
         hashes: of networks whose hash is known from their folder, by name.
         unet, transformer, vae, text_encoder: the networks alone, as far as the family and the
@@ -133,6 +135,7 @@ class Model:
     steps: int
     guidance: float
     perturbed_guidance: float | None = None
+    few_steps: FewSteps | None = None
     params: Any
     hashes: Mapping[str, str] = MappingProxyType({})
     known_rule: KnownRule = "replace"

@@ -14,6 +14,7 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.models.family import Model
+from syncos_jax.models.few_steps import FewSteps
 from syncos_jax.models.quantize import quantized
 from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.sampling.placement import Placement
@@ -100,6 +101,7 @@ class NetworkModel(Model):
         self.schedule = schedule
         self.geometry = config.geometry()
         self.steps, self.guidance = config.steps, config.guidance
+        self.few_steps = FewSteps.of(getattr(config, "few_steps", {}))
         for part, value in parts.items():
             if value is not None:  # of the others, __getattr__ says that they are missing
                 setattr(self, part, value)

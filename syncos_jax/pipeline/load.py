@@ -119,10 +119,12 @@ def load_model(
         model_folder(name_or_dir), default_dtype() if dtype is None else dtype, mesh, rules
     )
     if lora:
+        from syncos_jax.weights_convert.few_steps import adopt
         from syncos_jax.weights_convert.lora_targets import merge
 
         for warning in merge(model, lora):
             logger.warning("%s", warning)
+        adopt(model, lora)
     if how is not None:
         model.quantize(how)
         named = {name: f"{known} {how}" for name, known in model.hashes.items()}

@@ -324,16 +324,17 @@ class Pipeline:
     @own_settings()
     def conditioning(self, request: Request) -> Any:
         """The table of conditionings: a pytree with leading axis ``K``, with the rows of
-        ``request.prompt_weights``. Equal prompts are encoded once."""
+        ``request.prompt_weights``. Equal prompts are encoded once, and those of no row not."""
         prompts = [*request.prompts.prompts, *request.prompts.negatives]
         key = _conditioning_key(request)
         (encoded, table), self._encoded = self._encoded, (None, None)
         if encoded == key:  # when the request was fitted to the memory
             return table
-        unique = list(dict.fromkeys(prompts))
+        used = np.flatnonzero(request.prompt_weights.any(axis=0))
+        unique = list(dict.fromkeys(prompts[i] for i in used))
         row = {prompt: index for index, prompt in enumerate(unique)}
         encoded = self.model.encode_prompts(unique)
-        index = np.asarray([row[prompt] for prompt in prompts])
+        index = np.asarray([row.get(prompt, 0) for prompt in prompts])
         each = jax.tree.map(lambda leaf: leaf[index], encoded)
         table = self.model.interpolate_conditioning(each, request.prompt_weights)
         return self.model.complete_conditioning(table, request.fps, request.perturbed)

@@ -90,6 +90,8 @@ class Plan:
     transitions: tuple[Transition, ...]
     cost: Cost
     warnings: tuple[str, ...]
+    few_steps: str = ""
+    """How distilled weights are meant to be sampled; empty for others."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -134,7 +136,12 @@ def make_plan(request: Request) -> Plan:
         windows=tuple(_windows(request)),
         transitions=tuple(_transitions(request, events)),
         cost=estimate(request, cond),
-        warnings=(*_warnings(request.scenario, layout, events), *messages),
+        warnings=(
+            *request.few_steps_warnings,
+            *_warnings(request.scenario, layout, events),
+            *messages,
+        ),
+        few_steps=str(request.model.few_steps or ""),
     )
 
 

@@ -49,9 +49,9 @@ class Request:
         layout: the windows, in latent frames.
         prompts: what each window is conditioned on.
         schedule: the noise schedule, the model's for clips of this size.
-        cond_index: rows of the table of conditionings, of the prompts, of the negative ones and,
-            for perturbed guidance, of the prompts in the perturbed denoiser, of each window (for
-            diagonal denoising of each latent frame): int32 ``[N]`` each.
+        cond_index: rows of the table of conditionings, of the prompts, with guidance of the
+            negative ones and, for perturbed guidance, of the prompts in the perturbed denoiser, of
+            each window (for diagonal denoising of each latent frame): int32 ``[N]`` each.
         prompt_weights: which mixture of `prompts.prompts`, and behind them of `prompts.negatives`,
             each row of the table is: float32 ``[K, P + Q]``.
         perturbed: rows of the table for the perturbed denoiser, bool ``[K]``.
@@ -124,6 +124,14 @@ class Request:
         rule = None if self.known is None else self.known.rule
         method = make_method(self.layout, self.schedule, self.sampler, self.call_schedule, rule)
         return method, self.frame_shape, self.prompt_weights.shape[0], self.call_schedule.structure
+
+    @property
+    def few_steps_warnings(self) -> tuple[str, ...]:
+        """What to say where few-step weights are sampled otherwise than they are meant to be."""
+        few, sampler = self.model.few_steps, self.sampler
+        if few is None or sampler.steps is None or sampler.guidance is None:
+            return ()
+        return tuple(few.warnings(sampler.steps, sampler.guidance))
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
@@ -230,7 +238,7 @@ def prepare(
     each = conditioning_layout(layout, settings)
     of_windows = _prompts(model, scenario, layout, lead)
     of_each = of_windows if each is layout else _prompts(model, scenario, each, lead)
-    kinds = 3 if settings.perturbed_guidance else 2
+    kinds = 3 if settings.perturbed_guidance else 1 if settings.guidance == 1.0 else 2
     cond_index, prompt_weights, perturbed = _table(of_each, kinds)
     cells = geometry.latent_size(height, width, exact=scenario.size is None)
     schedule = model.schedule_for((layout.window, *cells))
@@ -320,13 +328,13 @@ def _prompts(model: Model, scenario: Scenario, layout: WindowLayout, lead: int) 
 
 
 def _table(of: WindowPrompts, kinds: int) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
-    """`Request.cond_index`, `Request.prompt_weights` and `Request.perturbed`, of two kinds (prompt
-    and negative prompt) or three."""
+    """`Request.cond_index`, `Request.prompt_weights` and `Request.perturbed`, of one kind (prompt),
+    two (negative prompt) or three."""
     entries, prompts = of.weights.shape
     count = prompts + of.negative_weights.shape[1]
     each = np.zeros((kinds, entries, count + 1), np.float32)  # the last column: whether perturbed
     each[0, :, :prompts] = of.weights
-    each[1, :, prompts:count] = of.negative_weights
+    each[1:2, :, prompts:count] = of.negative_weights
     each[2:, :, :prompts] = of.weights
     each[2:, :, count] = 1.0
     rows, index = np.unique(each.reshape(-1, count + 1), axis=0, return_inverse=True)

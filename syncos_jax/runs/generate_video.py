@@ -53,6 +53,8 @@ def generate_video(
         f"{request.frames} frames in {layout.count} windows of {layout.window}, "
         f"{len(request.scenario.events)} events, {sampler.name}, {sampler.steps} steps"
     )
+    for warning in request.few_steps_warnings:
+        phases.say(f"warning: {warning}")
     note = partial(_position, request.call_schedule)
     with open_checkpoint(
         run_folder(job.out),

@@ -277,7 +277,7 @@ def _each(rate: jax.Array, frames: jax.Array) -> jax.Array:
 def fifo_schedule(schedule: NoiseSchedule) -> NoiseSchedule:
     """The schedule with exactly the requested number of steps, spread evenly from the last timestep
     to 0, as the method's authors do; frames leave the queue clean."""
-    return replace(schedule, spacing="linspace", final_timestep=None)
+    return replace(schedule, spacing="linspace", final_timestep=None, timesteps=(), sigmas=())
 
 
 def make_method(

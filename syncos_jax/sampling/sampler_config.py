@@ -14,11 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
 from syncos_jax.errors import InputError
+from syncos_jax.sampling.fixed_levels import checked_list
 from syncos_jax.sampling.noise import MAX_STEPS
-from syncos_jax.sampling.solvers import SolverName
+from syncos_jax.sampling.sigmas import FlowRule, Spacing
+from syncos_jax.sampling.solvers import STOCHASTIC, SolverName
 
 STEPS, GUIDANCE = 50, 7.5
 """Used for settings that are None where there is no model to ask."""
+
+SPACINGS = tuple(
+    dict.fromkeys((*get_args(Spacing), *(r for r in get_args(FlowRule) if r != "list")))
+)
+"""What `spacing` may be, of schedules made from betas and of flows."""
 
 MAX_INTEGER = 2**31 - 1
 ALIASES = {"batch": "windows_per_call"}
@@ -83,6 +90,11 @@ class SamplerConfig:
         guidance_t_max = None
         eta = 0.0
         solver = None
+        timesteps = None
+        sigmas = None
+        spacing = None
+        shift = None
+        shared_noise = False
         reuse = None
         fresh_noise_t_min = None
         lookahead = None
@@ -100,6 +112,18 @@ class SamplerConfig:
 
         @property
         def solver(self) -> str | None: ...
+        @property
+        def timesteps(self) -> tuple[float, ...] | None: ...
+        @property
+        def sigmas(self) -> tuple[float, ...] | None: ...
+        @property
+        def spacing(self) -> str | None: ...
+        @property
+        def shift(self) -> float | None: ...
+        @property
+        def shared_noise(self) -> bool:
+            return False
+
         @property
         def reuse(self) -> float | None: ...
         @property
@@ -132,15 +156,39 @@ class SamplerConfig:
             )
         if self.reuse is not None:
             check_number(self, "reuse", least=0.0)
-            if self.eta > 0 or self.solver == "sde-dpm++":
+            if self.eta > 0 or self.solver in STOCHASTIC:
                 raise InputError(
                     "needs steps that add no noise",
                     argument="reuse",
                     remedy="set eta to 0 and use a deterministic solver",
                 )
+        self._check_levels()
         check_number(self, "guidance_t_min", least=0.0)
         if self.guidance_t_max is not None:
             check_number(self, "guidance_t_max", least=self.guidance_t_min)
+
+    def _check_levels(self) -> None:
+        """InputError unless timesteps, sigmas, spacing and shift are good, and go together."""
+        for name in ("timesteps", "sigmas"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            listed = checked_list(name, values)  # type: ignore[arg-type]
+            object.__setattr__(self, name, listed)
+            for other in ("sigmas", "spacing", "shift"):
+                if other != name and getattr(self, other) is not None:
+                    raise InputError(
+                        f"{name} and {other} both set the steps", remedy=f"omit {other}"
+                    )
+            if self.steps not in (None, len(listed)):
+                raise InputError(
+                    f"{name} lists {len(listed)} steps, and steps is {self.steps}",
+                    remedy=f"omit steps or {name}",
+                )
+        if self.spacing is not None and self.spacing not in SPACINGS:
+            raise _error("spacing", f"one of {', '.join(SPACINGS)}", self.spacing)
+        if self.shift is not None:
+            check_number(self, "shift", least=1e-3)
 
     @property
     def derived(self) -> frozenset[str]:
@@ -181,8 +229,11 @@ class SamplerConfig:
         guidance: float = GUIDANCE,
         perturbed_guidance: float | None = None,
     ) -> Self:
-        """With `steps`, `guidance` and `perturbed_guidance` in place of None."""
+        """With `steps` (or as many as a list of theirs has), `guidance` and `perturbed_guidance` in
+        place of None."""
         perturbed = self.perturbed_guidance
+        listed = self.timesteps or self.sigmas
+        steps = steps if listed is None else len(listed)
         return dataclasses.replace(
             self,
             steps=steps if self.steps is None else self.steps,

@@ -32,10 +32,23 @@ class _GuidedInInterval(SamplerConfig):
       guidance_t_min, guidance_t_max: guidance applies at timesteps in this interval, in units of
         the schedule (0 .. 999; None: no upper end). Outside it the network is called on the prompts
         alone, which halves the FLOPs (Kynkäänniemi et al., arXiv 2404.07724).
+      timesteps: the timesteps of the steps, falling, in units of the schedule (for flow models 1000
+        times the noise level); for few-step models, which are distilled for a fixed list. None: the
+        model's own.
+      sigmas: the same as noise levels: of flow models, and otherwise noise over signal. A last 0
+        may be written or omitted. Neither list is shifted.
+      spacing: how timesteps are chosen without a list: "trailing", "leading", "every", "linspace"
+        or "lcm"; for flow models "even", "euler", "unipc" or "dpm++" (the rules of these solvers'
+        published schedulers). None: the model's own.
+      shift: of the timesteps of flow models, in place of the model's own.
     """
 
     guidance_t_min: float = 0.0
     guidance_t_max: float | None = None
+    timesteps: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    spacing: str | None = None
+    shift: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -44,9 +57,12 @@ class _CoDenoises(_GuidedInInterval):
 
     Attributes:
       eta: 0 for deterministic DDIM, up to 1 for ancestral sampling (Song et al., arXiv 2010.02502).
-      solver: "ddim", "euler", "dpm++" (2M), "unipc" or "sde-dpm++"; None: the model's own. A
+      solver: "ddim", "euler", "dpm++" (2M), "unipc" or "sde-dpm++"; of few-step models "renoise"
+        (the clean latent, then fresh noise at the next level) or "lcm"; None: the model's own. A
         refined step resumes with the baseline noise whatever the solver, and the step after it
         restarts the solver's history.
+      shared_noise: steps that add noise, and refinements with fixed noise, all take the noise that
+        the video starts from, in place of new noise each.
       reuse: predicted relative change of the noise below which a pass reuses the previous
         prediction and skips the network (`syncos_jax.sampling.step_cache`); 0.05 to 0.3 is typical.
         None: nothing is skipped. Refined steps, the two after them and the last are never skipped.
@@ -54,7 +70,12 @@ class _CoDenoises(_GuidedInInterval):
 
     eta: float = 0.0
     solver: str | None = None
+    shared_noise: bool = False
     reuse: float | None = None
+
+    def __post_init__(self) -> None:
+        check_flags(self, "shared_noise")
+        super().__post_init__()
 
 
 @sampler

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from syncos_jax.errors import InputError
+from syncos_jax.sampling.betas import BetaKind, named_betas, spaced_timesteps
+from syncos_jax.sampling.fixed_levels import (
+    FLOW_SCALE,
+    checked_list,
+    listed_levels,
+    with_some_signal,
+)
 from syncos_jax.sampling.prediction import Prediction, encode
-from syncos_jax.sampling.sigmas import SigmaSchedule, beta_sigmas, flow_sigmas
+from syncos_jax.sampling.sigmas import SigmaSchedule, Spacing, beta_sigmas, flow_sigmas
 from syncos_jax.sampling.solvers import Solver
-
-Spacing = Literal["leading", "every", "trailing", "linspace"]
-BetaKind = Literal["scaled_linear", "linear", "squaredcos"]
-
-FLOW_SCALE = 1000.0
-"""Timestep that a flow model is given at noise level 1."""
 
 
 class Steps(NamedTuple):
@@ -70,6 +71,9 @@ class NoiseSchedule:
         Euler's walks the schedule.
       beta_settings: for all others, arguments of `beta_sigmas` where such a solver walks it; empty
         for `spacing`, `offset` and `final_timestep` as they are.
+      timesteps: the fixed steps of a few-step model, falling; a run of as many steps takes them,
+        any other follows `spacing` or the solver's rule.
+      sigmas: the same as noise levels (`syncos_jax.sampling.fixed_levels.listed_levels`).
 
     Raises:
       InputError: if rates are not finite, differ in length, or do not suit the other fields.
@@ -85,6 +89,8 @@ class NoiseSchedule:
     solver: Solver = Solver("ddim")
     flow_settings: Mapping[str, Any] = field(default_factory=dict)
     beta_settings: Mapping[str, Any] = field(default_factory=dict)
+    timesteps: tuple[float, ...] = ()
+    sigmas: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         a, b = np.asarray(self.signal, np.float64), np.asarray(self.noise, np.float64)
@@ -111,6 +117,12 @@ class NoiseSchedule:
                 f"NoiseSchedule: final_timestep {final} is outside 0..{len(a) - 1}; "
                 "give one of these, or None to end at the clean latent"
             )
+        if self.timesteps and self.sigmas:
+            raise InputError("NoiseSchedule: give timesteps or sigmas, not both")
+        for name in ("timesteps", "sigmas"):
+            if getattr(self, name):
+                object.__setattr__(self, name, checked_list(name, getattr(self, name)))
+                self._listed(len(getattr(self, name)))  # or an error
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -118,6 +130,7 @@ class NoiseSchedule:
         rates = hashlib.sha256(self.signal.tobytes() + self.noise.tobytes()).hexdigest()
         others = asdict(self)
         del others["signal"], others["noise"]
+        others = {k: v for k, v in others.items() if k not in ("timesteps", "sigmas") or v}
         plain: dict[str, Any] = json.loads(
             json.dumps(others, default=lambda v: np.asarray(v).tolist())
         )
@@ -176,7 +189,7 @@ class NoiseSchedule:
           InputError: on an unknown name or variances outside [0, 1).
         """
         if isinstance(betas, str):
-            betas = _named_betas(betas, beta_start, beta_end, train_steps)
+            betas = named_betas(betas, beta_start, beta_end, train_steps)
         betas = np.asarray(betas, np.float64)
         if betas.ndim != 1 or len(betas) < 1 or (betas < 0).any() or (betas >= 1).any():
             raise InputError("from_betas: betas must be a list of numbers in [0, 1)")
@@ -232,7 +245,9 @@ class NoiseSchedule:
         diffusion and VideoCrafter2 do: where `n` does not divide ``T`` these can be *more* than
         `n`. (One that the offset moves past the end, where those fail, is left out.)
         ``"trailing"`` ends each of `n` equal parts (the first step is ``T - 1``); ``"linspace"``
-        spreads `n` evenly over ``0 .. T-1``. Flow schedules follow `flow`.
+        spreads `n` evenly over ``0 .. T-1``. ``"lcm"`` takes `n` of the 50 timesteps at which
+        latent consistency models are distilled, as ``LCMScheduler`` does. Flow schedules follow
+        `flow`.
 
         ``sigma`` (DDIM, Song et al., arXiv 2010.02502, eq. 16) comes from the noise rates alone
         where the schedule was made from betas, that is with ``1 - b^2`` for their cumulative
@@ -250,12 +265,9 @@ class NoiseSchedule:
             raise InputError(f"steps: {n} is out of range; choose 1 to {most}")
         if not 0.0 <= eta <= 1.0:
             raise InputError(f"steps: eta must be between 0 and 1, got {eta}")
-        t = self._timesteps(n)
-        a, b = self.rates(t)
-        final = (1.0, 0.0)
-        if self.final_timestep is not None:
-            rates = self.rates(self.final_timestep)
-            final = (float(rates[0]), float(rates[1]))
+        listed, final = self._listed(n), self._final()
+        t = self._timesteps(n) if listed is None else listed.t
+        a, b = self.rates(t) if listed is None else (listed.a[:-1], listed.b[:-1])
         a_next, b_next = np.append(a[1:], final[0]), np.append(b[1:], final[1])
         if (b <= 0).any():
             raise InputError(
@@ -270,6 +282,26 @@ class NoiseSchedule:
             fresh = 1.0 - (1.0 - b**2) / (1.0 - b_next**2)
         sigma = eta * b_next / b * np.sqrt(np.maximum(fresh, 0.0))
         return Steps(t=t, a=a, b=b, a_next=a_next, b_next=b_next, sigma=sigma)
+
+    def _final(self) -> tuple[float, float]:
+        """Rates of where the last step goes."""
+        if self.final_timestep is None:
+            return 1.0, 0.0
+        a, b = self.rates(self.final_timestep)
+        return float(a), float(b)
+
+    def _listed(self, n: int) -> SigmaSchedule | None:
+        """The fixed levels, where there are as many as `n`."""
+        if n != len(self.timesteps or self.sigmas):
+            return None
+        return listed_levels(
+            self.signal,
+            self.noise,
+            flow=self.flow_shift is not None,
+            timesteps=self.timesteps,
+            sigmas=self.sigmas,
+            final=self._final(),
+        )
 
     def solver_steps(self, solver: Solver, n: int) -> Steps:
         """The timesteps of a run of `n` steps of a solver.
@@ -286,10 +318,16 @@ class NoiseSchedule:
             by_rule |= {"euler"}
         elif self.beta_settings:
             by_rule |= {"euler", "sde-dpm++"}
-        if not {self.solver.name, solver.name} <= by_rule:
+        listed = self._listed(n)
+        if listed is None and not {self.solver.name, solver.name} <= by_rule:
             return self.steps(n)
         sigmas: SigmaSchedule
-        if self.flow_shift is not None:
+        if listed is not None:
+            sigmas = listed if self.flow_shift is None else with_some_signal(listed)
+            if solver.name == "euler":
+                scaled = self.flow_shift is None and self.spacing not in ("leading", "every")
+                sigmas = listed._replace(start=float(listed.b[0]) if scaled else 1.0)
+        elif self.flow_shift is not None:
             sigmas = self._flow_sigmas(n, solver.name)
         else:
             settings = {
@@ -321,16 +359,7 @@ class NoiseSchedule:
         if self.flow_shift is not None:
             u = 1.0 - np.arange(n) / n
             return FLOW_SCALE * self.flow_shift * u / (1.0 + (self.flow_shift - 1.0) * u)
-        t: np.ndarray
-        if self.spacing in ("leading", "every"):
-            end = n * (total // n) if self.spacing == "leading" else total
-            t = np.arange(0, end, total // n)[::-1] + self.offset
-            t = t[t < total]
-        elif self.spacing == "trailing":
-            t = np.round(total - np.arange(n) * (total / n)) - 1
-        else:
-            t = np.round(np.linspace(0, total - 1, n))[::-1]
-        return t.astype(np.float64)
+        return spaced_timesteps(total, n, self.spacing, self.offset)
 
     def draw_timestep(self, rng: np.random.Generator) -> float:
         """A timestep drawn by `rng` from the middle 96 % of the training range, as in score
@@ -358,16 +387,6 @@ class NoiseSchedule:
         a = jnp.asarray(self.signal, jnp.float32)[t].reshape(shape).astype(x.dtype)
         b = jnp.asarray(self.noise, jnp.float32)[t].reshape(shape).astype(x.dtype)
         return a, b
-
-
-def _named_betas(kind: str, start: float, end: float, count: int) -> np.ndarray:
-    _one_of("betas", kind, get_args(BetaKind))
-    if kind == "scaled_linear":
-        return np.linspace(start**0.5, end**0.5, count) ** 2
-    if kind == "linear":
-        return np.linspace(start, end, count)
-    edge = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1.0 - edge[1:] / edge[:-1], 0.999)
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:

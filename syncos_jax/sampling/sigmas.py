@@ -16,6 +16,7 @@ from syncos_jax.errors import InputError
 
 FlowRule = Literal["unipc", "dpm++", "euler", "even", "list"]
 SigmaSpacing = Literal["linspace", "leading", "trailing"]
+Spacing = Literal["leading", "every", "trailing", "linspace", "lcm"]
 BetaRule = Literal["multistep", "euler"]
 Sigmas = Literal["karras", "exponential"]
 

@@ -12,6 +12,7 @@ of earlier steps. What a run has to carry from step to step beside ``x`` are the
 solver           clean latents of earlier steps in the carry
 ===============  ==================================================================
 ddim, euler      none
+renoise, lcm     none
 dpm++, sde-dpm++ ``order - 1``: 1 for 2M
 unipc            ``order``: 2 for order 2 (``order - 1`` if the corrector is off)
 ===============  ==================================================================
@@ -35,7 +36,7 @@ from numpy.typing import ArrayLike
 
 from syncos_jax.errors import InputError
 
-SolverName = Literal["ddim", "euler", "dpm++", "sde-dpm++", "unipc"]
+SolverName = Literal["ddim", "euler", "dpm++", "sde-dpm++", "unipc", "renoise", "lcm"]
 Variant = Literal["midpoint", "heun", "bh1", "bh2"]
 
 _VARIANTS: dict[str, tuple[Variant, ...]] = {
@@ -43,6 +44,12 @@ _VARIANTS: dict[str, tuple[Variant, ...]] = {
     "sde-dpm++": ("midpoint",),
     "unipc": ("bh2", "bh1"),
 }
+_ONE_STEP = ("ddim", "euler", "renoise", "lcm")
+"""Solvers of order 1."""
+STOCHASTIC = ("sde-dpm++", "renoise", "lcm")
+"""Solvers that add fresh noise."""
+LCM_SCALE, LCM_DATA = 10.0, 0.5
+"""``timestep_scaling`` and ``sigma_data`` of latent consistency models."""
 _FEW_STEPS = 15
 """Below this many steps DPM-Solver++ lowers its order towards the end."""
 
@@ -54,7 +61,10 @@ class Solver:
     Attributes:
       name: ``"ddim"`` (eta 0, Song et al., arXiv 2010.02502), ``"euler"`` (its equal for flows),
         ``"dpm++"`` (multistep DPM-Solver++, Lu et al., arXiv 2211.01095), ``"sde-dpm++"`` (its
-        stochastic form, CogVideoX's own), ``"unipc"`` (Zhao et al., arXiv 2302.04867).
+        stochastic form, CogVideoX's own), ``"unipc"`` (Zhao et al., arXiv 2302.04867); of few-step
+        models ``"renoise"`` (the clean latent, then fresh noise at the next level: distribution
+        matching distillation, Yin et al., arXiv 2405.14867, section 4.5) and ``"lcm"`` (the same
+        with the boundary condition of latent consistency models, Luo et al., arXiv 2310.04378).
       order: 1 to 3 of the multistep solvers (2 at most of sde-dpm++); the others have order 1.
       variant: of DPM-Solver++ of order 2, ``"midpoint"`` or ``"heun"``; of UniPC, ``"bh1"`` or
         ``"bh2"``; None for the first of each.
@@ -94,14 +104,14 @@ class Solver:
     @property
     def history(self) -> int:
         """Clean latents of earlier steps that a step reads."""
-        if self.name in ("ddim", "euler"):
+        if self.name in _ONE_STEP:
             return 0
         return self.order if self.name == "unipc" and self.corrector else self.order - 1
 
     @property
     def stochastic(self) -> bool:
         """Whether steps add fresh noise."""
-        return self.name == "sde-dpm++"
+        return self.name in STOCHASTIC
 
 
 class Coefficients(NamedTuple):
@@ -121,7 +131,12 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(
-    solver: Solver, a: ArrayLike, b: ArrayLike, *, restart: ArrayLike | None = None
+    solver: Solver,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    restart: ArrayLike | None = None,
+    t: ArrayLike | None = None,
 ) -> Coefficients:
     """The table of a run.
 
@@ -132,6 +147,7 @@ def coefficients(
       restart: ``[S]`` bool; True at steps that must not look at earlier ones, because the latent
         was not made by the solver's own last step (after a refined step of SynCoS, which resumes
         with the baseline noise, say). A step after one without signal (``a = 0``) restarts too.
+      t: timesteps ``[S]``, which solver lcm reads.
 
     Raises:
       InputError: on rates that do not fit, or a run that the solver cannot end.
@@ -144,6 +160,8 @@ def coefficients(
             "coefficients: rates must be >= 0, only the first signal rate and the last noise rate 0"
         )
     steps = len(a) - 1
+    if solver.name in ("renoise", "lcm"):
+        return _renoising(solver, a, b, t)
     fresh = np.zeros(steps, bool) if restart is None else np.array(restart, bool)
     if fresh.shape != (steps,):
         raise InputError(f"coefficients: restart has shape {fresh.shape}, expected ({steps},)")
@@ -170,9 +188,22 @@ def coefficients(
     return Coefficients(table[:, 0], table[:, 1:], added)
 
 
+def _renoising(solver: Solver, a: np.ndarray, b: np.ndarray, t: ArrayLike | None) -> Coefficients:
+    """The clean latent, and fresh noise at the next level; solver lcm's is ``c_out x0 + c_skip x``
+    (arXiv 2310.04378, section 3.1)."""
+    out, skip = np.ones(len(a) - 1), np.zeros(len(a) - 1)
+    if solver.name == "lcm":
+        if t is None:
+            raise InputError("coefficients: solver lcm needs the timesteps")
+        scaled = np.asarray(t, np.float64) * LCM_SCALE
+        skip = LCM_DATA**2 / (scaled**2 + LCM_DATA**2)
+        out = scaled / np.sqrt(scaled**2 + LCM_DATA**2)
+    return Coefficients(a[1:] * skip, (a[1:] * out)[:, None], b[1:])
+
+
 def _orders(solver: Solver, fresh: np.ndarray, *, ends_clean: bool) -> list[int]:
     """The order of each step: as far as there are earlier ones, and lowered at the end."""
-    steps, most = len(fresh), 1 if solver.name in ("ddim", "euler") else solver.order
+    steps, most = len(fresh), 1 if solver.name in _ONE_STEP else solver.order
     few = solver.lower_order_final and steps < _FEW_STEPS
     orders: list[int] = []
     earlier = 0

@@ -131,7 +131,7 @@ class _Writer:
                 chosen=chosen,
                 draw_noise=np.bool_(drawn),
                 restart=np.bool_(k == 0),
-                noise_id=np.uint32(noise.baseline_draw(i, k if drawn else 0)),
+                noise_id=np.uint32(self._baseline(i, k if drawn else 0)),
                 resume=np.bool_(last and (self.settings.co_denoise or last_step)),
             )
             if not refinement.grounded_timestep:
@@ -149,10 +149,18 @@ class _Writer:
         self.updates.append(update._replace(samples=np.int32(len(samples.windows))))
         self.samples.append(samples)
 
+    def _baseline(self, i: int, iteration: int = 0) -> int:
+        """Draw number of the baseline noise."""
+        refinement = self.settings.refinement
+        if self.settings.shared_noise and refinement is not None and refinement.fixed_noise:
+            return noise.INITIAL
+        return noise.baseline_draw(i, iteration)
+
     def _template(self, i: int) -> UpdateStep:
         steps, refinement = self.steps, self.settings.refinement or Refinement()
         a_next, b_next, sigma = steps.a_next[i], steps.b_next[i], steps.sigma[i]
         x_coef, x0_coefs = 0.0, np.zeros(0)
+        fresh = noise.INITIAL if self.settings.shared_noise else noise.ddim_draw(i)
         if self.table is not None:
             x_coef, x0_coefs = self.table.x[i], self.table.x0[i]
             # A refined step resumes with the baseline noise, and adds none.
@@ -168,7 +176,7 @@ class _Writer:
             b=np.float32(steps.b[i]),
             refine=np.bool_(False),
             draw_noise=np.bool_(False),
-            noise_id=np.uint32(noise.baseline_draw(i)),
+            noise_id=np.uint32(self._baseline(i)),
             restart=np.bool_(False),
             learning_rate=np.float32(refinement.learning_rate),
             weight_decay=np.float32(refinement.weight_decay),
@@ -177,7 +185,7 @@ class _Writer:
             a_next=np.float32(a_next),
             eps_coef=np.float32(np.sqrt(max(b_next**2 - sigma**2, 0.0))),
             sigma=np.float32(sigma),
-            fresh_noise_id=np.uint32(noise.ddim_draw(i)),
+            fresh_noise_id=np.uint32(fresh),
             renoise=np.bool_(self.renoised[i]),
             reuse=np.float32(self.settings.reuse or 0.0 if self.reusable[i] else 0.0),
             samples=np.int32(0),

@@ -95,6 +95,8 @@ def _sampler() -> dict[str, Any]:
             parts = re.split(r"\s*\|\s*", types_of[field])
             types = [_KINDS[part] for part in parts if part in _KINDS]
             options: list[dict[str, Any]] = [{"type": one} for one in types]
+            if "tuple[float, ...]" in parts:
+                options.append({"type": "array", "items": {"type": "number"}, "minItems": 1})
             if "None" in parts:
                 options.append({"type": "null"})
             place = {"anyOf": [*options, _VARIABLE], "default": defaults[field]}

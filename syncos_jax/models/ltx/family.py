@@ -15,6 +15,7 @@ from flax import nnx
 
 from syncos_jax.models.decoder_tokenizer import DecoderTokenizer
 from syncos_jax.models.family import Model
+from syncos_jax.models.few_steps import FewSteps
 from syncos_jax.models.gemma3 import Gemma3Encoder
 from syncos_jax.models.ltx.connectors import LTXConnectors
 from syncos_jax.models.ltx.settings import LTXConfig
@@ -86,6 +87,9 @@ class LTX(NetworkModel):
     def __init__(self, config: LTXConfig, *, tokenizer: Any = None, **networks: Any) -> None:
         super().__init__(config, config.noise_schedule(), {**networks, TOKENIZER: tokenizer})
         self.perturbed_guidance = config.perturbed_guidance
+        if config.sigmas:
+            count = len(config.sigmas)
+            self.few_steps = FewSteps("LTX, distilled", count, sigmas=config.sigmas)
 
     @classmethod
     def from_networks(cls, config: LTXConfig, networks: Mapping[str, Any], folder: Path) -> Model:

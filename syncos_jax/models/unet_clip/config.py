@@ -12,6 +12,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.files.text import short
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from syncos_jax.models.family import Geometry
+from syncos_jax.models.few_steps import configured
 from syncos_jax.models.from_mapping import from_mapping
 from syncos_jax.models.layers import AbstractRngs, DType
 from syncos_jax.models.unet_clip.unet3d import UNet3D, UNet3DConfig
@@ -41,6 +42,8 @@ class ModelConfig:
             transformers does (see ``PromptTokenizer``).
         known_rule: how the UNet receives known frames: ``"replace"`` (noised like the others) or,
             if it was trained with a timestep for each frame, ``"timestep"`` (clean, at 0).
+        few_steps: of distilled weights, how they are sampled: fields of
+            `syncos_jax.models.few_steps.FewSteps`, with a list of ``timesteps`` or ``sigmas``.
         source: where the weights are from.
         notes: anything worth knowing, shown by ``syncos info`` (how it was trained, say).
     """
@@ -66,6 +69,7 @@ class ModelConfig:
     solver: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     known_rule: Literal["replace", "timestep"] = "replace"
+    few_steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -125,11 +129,11 @@ class ModelConfig:
             settings["signal_scale"] = np.concatenate([ramp, rest])
         schedule = NoiseSchedule.from_betas(**settings)
         if not self.solver:
-            return schedule
+            return configured(schedule, self.few_steps)
         own = from_mapping(Solver, self.solver, "solver")
         schedule = dataclasses.replace(schedule, solver=own, beta_settings=self.levels)
         schedule.solver_steps(own, self.steps)  # or an error
-        return schedule
+        return configured(schedule, self.few_steps)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

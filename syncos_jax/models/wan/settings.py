@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from flax import nnx
 
 from syncos_jax.models.family import Geometry
+from syncos_jax.models.few_steps import configured
 from syncos_jax.models.from_mapping import from_mapping
 from syncos_jax.models.layers import AbstractRngs, DType
 from syncos_jax.models.t5 import T5Config, T5Encoder
@@ -38,6 +39,8 @@ class WanConfig:
         height, width: of a frame, pixels.
         steps, guidance: default number of denoising steps and guidance scale.
         guidance_2: guidance scale of the second transformer; None for `guidance`.
+        few_steps: of distilled weights, how they are sampled: fields of
+            `syncos_jax.models.few_steps.FewSteps`.
         source: where the weights are from.
         notes: anything worth knowing, shown by ``syncos info``.
     """
@@ -61,6 +64,7 @@ class WanConfig:
     steps: int = 50
     guidance: float = 5.0
     guidance_2: float | None = None
+    few_steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -93,7 +97,9 @@ class WanConfig:
         """The diffusion process, a flow, with the model's own solver."""
         schedule = NoiseSchedule.flow(shift=self.schedule.get("shift", 1.0))
         others = {k: v for k, v in self.schedule.items() if k not in ("shift", "rule")}
-        return dataclasses.replace(schedule, solver=self.default_solver(), flow_settings=others)
+        own = self.default_solver()
+        schedule = dataclasses.replace(schedule, solver=own, flow_settings=others)
+        return configured(schedule, self.few_steps)
 
     def default_solver(self) -> Solver:
         """The model's own solver."""
