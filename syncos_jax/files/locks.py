@@ -33,14 +33,24 @@ def try_lock(path: Path) -> Callable[[], None] | None:
         except Timeout:
             return None
         return lock.release
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                return None
+            if error.errno in _NO_LOCKS:
+                raise NoLocks(error.errno, error.strerror, str(path)) from error
+            raise
+        if _is_at(handle, path):
+            return lambda: os.close(handle)
+        os.close(handle)  # its last owner deleted the file before it was locked here
+
+
+def _is_at(handle: int, path: Path) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-            return None
-        if error.errno in _NO_LOCKS:
-            raise NoLocks(error.errno, error.strerror, str(path)) from error
-        raise
-    return lambda: os.close(handle)
+        return os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False

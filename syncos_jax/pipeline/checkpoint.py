@@ -29,10 +29,18 @@ import jax
 import numpy as np
 
 from syncos_jax.errors import Argument, InputError, Terminated
-from syncos_jax.files.locks import NoLocks, try_lock
+from syncos_jax.files.locks import NoLocks
 from syncos_jax.files.versioned import FileFormat
 from syncos_jax.pipeline import saved_latents
 from syncos_jax.pipeline.fingerprint import differences, digest, listed
+from syncos_jax.pipeline.run_folder import (
+    RUN,
+    STATES,
+    check_folder,
+    lock_folder,
+    remove_folder,
+    run_folder,
+)
 from syncos_jax.pipeline.save_interval import MAX_SAVE_OVERHEAD, SaveInterval, parse_save_interval
 from syncos_jax.pipeline.saved_latents import ABOUT_LATENTS, LATENTS
 from syncos_jax.pipeline.states import States
@@ -40,7 +48,6 @@ from syncos_jax.sampling.hosts import broadcast
 from syncos_jax.sampling.loop import Carry
 from syncos_jax.sampling.run import PART_SECONDS, Progress, Run, run_to_end
 
-RUN, STATES, LOCK = "run.json", "rows", "lock"
 START_OVER = ("pass ", Argument("resume", False), " to start over")
 STATE = FileFormat(
     "syncos_jax.run", "the state of a run", START_OVER, remedy_version=START_OVER, version=2
@@ -54,12 +61,6 @@ __all__ = [
     "parse_save_interval",
     "run_folder",
 ]
-
-
-def run_folder(out: str | os.PathLike[str]) -> Path:
-    """Where the command line keeps the run state of a video: ``.out.mp4.run`` next to it."""
-    path = Path(out)
-    return path.with_name(f".{path.name}.run")
 
 
 class RunLocked(InputError):
@@ -125,10 +126,9 @@ class Checkpoint:
             raise
 
     def _open(self, resume: bool) -> None:
-        self._check_folder()
-        self.folder.mkdir(exist_ok=True)
+        check_folder(self.folder)
         try:
-            self._unlock = try_lock(self.folder / LOCK)
+            self._unlock = lock_folder(self.folder)
         except NoLocks:
             self._warn(f"{self.folder}: no file locks here; start no second process for this run")
         else:
@@ -154,26 +154,6 @@ class Checkpoint:
         if damaged and (self.folder / LATENTS).exists():
             self._warn(f"{self.folder}: {LATENTS} is damaged; resuming from the last state")
             self._delete(LATENTS, ABOUT_LATENTS)
-
-    def _check_folder(self) -> None:
-        if not self.folder.parent.is_dir():
-            raise InputError(
-                f"{self.folder.parent} does not exist", place=self.folder, remedy="create it first"
-            )
-        if not self.folder.exists():
-            return
-        if not self.folder.is_dir():
-            raise InputError("is not a folder", place=self.folder, remedy="remove it")
-        ours = {RUN, STATES, LATENTS, ABOUT_LATENTS, LOCK}
-        temporary = tuple(f".{Path(name).stem}." for name in (RUN, LATENTS))
-        others = {path.name for path in self.folder.iterdir()} - ours
-        others = {name for name in others if not name.startswith(temporary)}
-        if others:
-            raise InputError(
-                f"the folder contains other files ({min(others)})",
-                place=self.folder,
-                remedy="give a new or empty one",
-            )
 
     def _delete(self, *names: str) -> None:
         """Deletes files of earlier runs; raises InputError if one stays, which would be resumed."""
@@ -357,14 +337,14 @@ class Checkpoint:
     def remove(self) -> None:
         """Deletes the folder: the video is complete."""
         self._close_states()
-        if self._main:  # while it is still locked
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self._main:
+            remove_folder(self.folder)
         self._release()
 
     def remove_empty(self) -> None:
         """Deletes the folder if there is nothing to resume from, without waiting."""
         if self._main and self.empty:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder)
         self._release()
 
     def close(self) -> None:

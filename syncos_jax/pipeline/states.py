@@ -46,7 +46,7 @@ class States:
         self.folder.mkdir(exist_ok=True)
         for path in self.folder.iterdir():
             if not _is_call(path):
-                _remove(path)
+                remove_path(path)
         # Of several processes of a run only the first saves: its arrays are complete.
         alone = ocp.options.MultiprocessingOptions(
             primary_host=0, active_processes={0}, barrier_sync_key_prefix="syncos_jax"
@@ -160,7 +160,7 @@ class States:
         One that cannot be read has to go: Orbax saves no state of an earlier call, and would count
         it as one of the newest two.
         """
-        removed = _remove(self.folder / str(call))
+        removed = remove_path(self.folder / str(call))
         with orbax_quiet():
             self._manager.reload()
         return removed
@@ -178,7 +178,8 @@ def _is_call(path: Path) -> bool:
     return plain and path.is_dir() and not path.is_symlink()
 
 
-def _remove(path: Path) -> bool:
+def remove_path(path: Path) -> bool:
+    """Removes a file or a folder; returns whether it is not there."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
