@@ -109,6 +109,32 @@ def partly_guided():
     return found
 
 
+def few_steps():
+    """Fixed lists, re-noising and consistency steps: on several devices, and in a batch."""
+    found = {}
+    for name, changes in {
+        "renoise": {"solver": "renoise", "timesteps": (999, 600, 200), "shared_noise": True},
+        "lcm": {"solver": "lcm", "spacing": "lcm"},
+    }.items():
+        sampler = SAMPLER.replace(**changes, steps=3)
+        plain = np.asarray(run(sampler=sampler))
+        found[name] = {
+            str(devices): difference(run(sampler=sampler, mesh=make_mesh(devices)), plain)
+            for devices in (2, 8)
+        }
+        both = sample_batch(
+            NETWORK,
+            [conditioning(LAYOUT.count, s) for s in (0, 1)],
+            unconds=[conditioning(LAYOUT.count, s + 10) for s in (0, 1)],
+            keys=[key(0), key(1)],
+            mesh=make_mesh(8, data=2),
+            **shared() | {"sampler": sampler},
+        )
+        found[name]["batch"] = difference(both[0], plain)
+        found[name]["apart"] = difference(plain, run())
+    return found
+
+
 def reused():
     """Passes left out: the same ones on all devices, and after a state was taken over."""
     sampler = SAMPLER.replace(steps=8, t_min=850, reuse=0.3)

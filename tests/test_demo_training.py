@@ -567,3 +567,22 @@ def test_a_sheet_of_clips(tmp_path):
     assert sheet.shape == (2 * (64 + 22), 3 * (8 * 64 + 8), 3)
     np.testing.assert_array_equal(sheet[14:78, 64:128], clips[0, 1])
     np.testing.assert_array_equal(sheet[86 + 14 : 86 + 78, :64], clips[3, 0])
+
+
+def test_a_pair_leads_where_the_teacher_went():
+    """One DDIM step with the learned prediction ends where the teacher's steps did."""
+    from demo_model.teacher import SUBSTEPS, parts, straight
+
+    rng = np.random.default_rng(0)
+    x, reached = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
+    made = parts([999, 840, 600, 250])
+    assert [part.t.tolist()[0] for part in made] == [999, 840, 600, 250]
+    assert all(len(part.t) == SUBSTEPS and (np.diff(part.t) < 0).all() for part in made)
+    assert made[-1].end == (1.0, 0.0) and made[0].end == made[1].start
+    for part in made:
+        (a, b), (a_next, b_next) = part.start, part.end
+        v = straight(x, reached, part.start, part.end)
+        clean, noise = a * x - b * v, b * x + a * v  # of a schedule with a^2 + b^2 = 1
+        np.testing.assert_allclose(a_next * clean + b_next * noise, reached, atol=1e-9)
+        # First the teacher's own step of DDIM from there, whose clean latent is its prediction.
+        assert part.rows[0, 4] == 0 and part.rows[0, 2] == pytest.approx(part.rows[1, 1] / b, 1e-4)

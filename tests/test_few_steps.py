@@ -19,6 +19,7 @@ from diffusers import (
 from diffusers.schedulers import scheduling_flow_match_lcm, scheduling_lcm
 from flax import nnx
 from toy import FRAME, Network, conditioning, parameters
+from typer.testing import CliRunner
 
 from syncos_jax import NoiseSchedule, WindowLayout, sample
 from syncos_jax.errors import InputError
@@ -26,7 +27,7 @@ from syncos_jax.models.animatediff.unet import MotionUNet, MotionUNetConfig
 from syncos_jax.models.few_steps import KNOWN, FewSteps, recognised, with_recognised
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import load_model
-from syncos_jax.sampling import FIFO, CoDenoising, FlowLong, SynCoS
+from syncos_jax.sampling import FIFO, CoDenoising, FlowLong, SynCoS, start
 from syncos_jax.sampling.sampler_dict import sampler_from_dict
 from syncos_jax.sampling.solver_choice import timesteps_for
 from syncos_jax.scenario import Scenario
@@ -302,6 +303,7 @@ NAMES = {
     "models/FastWan2.2-TI2V-5B-FullAttn-Diffusers": "FastWan (DMD)",
     "tianweiy/CausVid/bidirectional_checkpoint2": "FastWan (DMD)",
     "Wan21_CausVid_14B_T2V_lora_rank32_v2.safetensors": "CausVid LoRA",
+    "tianweiy/CausVid/autoregressive_checkpoint": "CausVid",
     "self_forcing_dmd.pt": "Self-Forcing",
     "TurboWan2.1-T2V-1.3B-480P.pth": "TurboWan (rCM)",
 }
@@ -342,6 +344,49 @@ def test_a_distilled_model_says_so_and_warns(tmp_path):
     story["sampler"] |= {"steps": 50, "guidance": 5.0}
     first, second, *_ = pipeline.plan(Scenario.from_dict(story)).warnings
     assert "guidance 5: lightx2v" in first and "50 steps: lightx2v" in second
+
+
+def test_what_does_not_fit_the_model_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+    import syncos_jax.pipeline.load as load
+    from syncos_jax.cli import app
+
+    monkeypatch.setattr(load, "load_model", None)  # nobody gets so far
+    (tmp_path / "story.json").write_text(
+        json.dumps(
+            {
+                "global": "a ball on a meadow",
+                "events": [{"prompt": "it rolls", "seconds": 2}],
+                "sampler": {"name": "co_denoising", "timesteps": [1000, 500]},
+            }
+        )
+    )
+    for command in ("generate", "plan"):
+        result = CliRunner().invoke(app, [command, str(tmp_path / "story.json")])
+        assert result.exit_code == 2 and "integers up to 999" in result.stderr, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["story.json"]
+
+
+FEW = CoDenoising(solver="renoise", timesteps=(999, 700, 400, 100), windows_per_call=2)
+FEW_REFINED = SynCoS(
+    solver="lcm", spacing="lcm", steps=4, refine_steps=2, iterations=2, windows_per_step=2,
+    learning_rate=0.3, shared_noise=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", [FEW, FEW_REFINED], ids=["renoise", "refined lcm"])
+def test_a_run_is_resumed_where_it_stopped(sampler):
+    layout = WindowLayout(frames=11, window=4, stride=3)
+    given = {
+        "key": jax.random.key(3), "params": parameters(), "layout": layout, "frame_shape": FRAME,
+        "schedule": LINEAR, "sampler": sampler.replace(guidance=1.0),
+    }  # fmt: skip
+    network, cond = Network(), conditioning(layout.count)
+    whole, first, second = (start(network, cond, **given) for _ in range(3))
+    whole.advance()
+    first.advance(whole.num_calls // 2)
+    second.restore(first.samples_done, jax.tree.map(np.asarray, first.carry))
+    second.advance()
+    np.testing.assert_array_equal(second.latents(), whole.latents())
 
 
 def test_without_guidance_no_negative_prompt_is_encoded(tmp_path, monkeypatch):

@@ -39,6 +39,7 @@ def eight():
         "8",
         "one_video",
         "partly_guided",
+        "few_steps",
         "reused",
         "in_parts",
         "several_videos",
@@ -47,6 +48,13 @@ def eight():
         "weights_split",
         "known",
     )
+
+
+@pytest.mark.parametrize("solver", ["renoise", "lcm"])
+def test_few_steps_on_devices_and_in_a_batch(eight, solver):
+    found = dict(eight["few_steps"][solver])
+    assert found.pop("apart") > 0.01
+    assert set(found) == {"2", "8", "batch"} and max(found.values()) <= 1e-4
 
 
 def test_the_number_of_devices_does_not_change_the_video(eight):

@@ -29,7 +29,7 @@ class Method:
 
     Attributes:
         name: in tables and files.
-        settings: the sampler; its steps and guidance are those of the experiment.
+        settings: the sampler; steps and guidance of the experiment replace its own.
         structured: whether windows are conditioned on "global, local" or on the local prompt alone.
         title: in plots.
     """

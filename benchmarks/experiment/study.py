@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -103,10 +104,10 @@ def read_pairs(text: str | None, methods: Sequence[str]) -> list[tuple[str, str]
 
 
 def with_common(methods: Sequence[Method], model: Any, **values: Any) -> list[Method]:
-    """The methods with the model's steps and guidance where nothing else is given."""
-    given = {name: value for name, value in values.items() if value is not None}
-    common = {"steps": model.steps, "guidance": model.guidance, **given}
-    return [method.with_common(**common) for method in methods]
+    """The methods with the model's steps and guidance where neither `values` nor they say any."""
+    given = [method.with_common(**values) for method in methods]
+    own = model.steps, model.guidance
+    return [dataclasses.replace(m, settings=m.settings.resolved(*own)) for m in given]
 
 
 def about(pipeline: Pipeline, tasks: Sequence[Task], command: str) -> dict[str, Any]:

@@ -301,8 +301,10 @@ def _make_all(
     say = (lambda _: None) if quiet else typer.echo
     with phases.phase("load"):
         from syncos_jax.pipeline import Pipeline
+        from syncos_jax.pipeline.load import check_steps
         from syncos_jax.runs.cache import keep_programs
 
+        check_steps(model, [job.sampler or job.take.scenario.settings() for job in jobs])
         if cache:
             keep_programs()
         pipeline = Pipeline.from_pretrained(

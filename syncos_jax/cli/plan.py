@@ -106,7 +106,9 @@ def plan(
         if weights_over != 1:
             raise InputError("--weights-over needs --on")
         from syncos_jax.pipeline import Pipeline
+        from syncos_jax.pipeline.load import check_steps
 
+        check_steps(model, [take.scenario.settings() for take in found])
         pipeline = Pipeline.from_pretrained(model)
         plans = [pipeline.plan(take.scenario) for take in found]
         if as_json:

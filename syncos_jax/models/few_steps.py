@@ -144,7 +144,12 @@ KNOWN: tuple[tuple[str, str, FewSteps], ...] = (
     ),
     (
         "wan",
-        r"causvid|self[-_]?forcing",
+        r"causvid",
+        FewSteps("CausVid", 3, solver="renoise", timesteps=(1000.0, 757.0, 522.0), note=_CAUSAL),
+    ),
+    (
+        "wan",
+        r"self[-_]?forcing",
         FewSteps("Self-Forcing", 4, solver="renoise", sigmas=_SHIFTED_5, note=_CAUSAL),
     ),
     (

@@ -20,6 +20,8 @@ from syncos_jax.models.quantize import QUANTIZATIONS
 from syncos_jax.models.saved import Where
 from syncos_jax.models.weights import dtypes
 from syncos_jax.sampling.placement import REPLICATED, Rules
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.solver_choice import timesteps_for
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +162,29 @@ def _divided(mesh: jax.sharding.Mesh | None, rules: Rules) -> Callable[[type[Mod
         return lambda shape: rules.weights(mesh, shape)
 
     return of_network
+
+
+def check_steps(
+    name_or_dir: str | os.PathLike[str], settings: Sequence[SamplerConfig | None]
+) -> None:
+    """Checks the lists, spacings and shifts of settings against a model before its weights are
+    read. (Of a folder in another layout than ours they are checked when it has been loaded.)
+
+    Raises:
+        InputError: the model has no such steps.
+    """
+    given = [s for s in settings if s and (s.timesteps or s.sigmas or s.spacing or s.shift)]
+    folder = model_folder(name_or_dir) if given else None
+    if folder is None or not (saved.is_saved(folder) or quantization(name_or_dir)[0] in BUILT_IN):
+        return
+    if saved.is_saved(folder):
+        config = saved.read_config(folder)[0]
+    else:
+        from syncos_jax.weights_convert.diffusers_folder import read_config
+
+        config = read_config(folder)
+    for one in given:
+        timesteps_for(config.noise_schedule(), one.resolved(config.steps, config.guidance))
 
 
 def load_tokenizer(name_or_dir: str | os.PathLike[str] = "demo") -> Any:

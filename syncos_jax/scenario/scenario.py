@@ -117,8 +117,10 @@ class Scenario(BaseModel):
         if not isinstance(value.get("name"), str):
             raise InputError("has no name", expected=EXPECTED["sampler"])
         for key, setting in value.items():
-            if not isinstance(setting, bool | int | float | str | None):
-                raise InputError(argument=key, expected="a number or a word", value=setting)
+            listed = key in ("timesteps", "sigmas") and isinstance(setting, list | tuple)
+            for one in setting if listed else [setting]:
+                if not isinstance(one, bool | int | float | str | None):
+                    raise InputError(argument=key, expected="a number or a word", value=setting)
             if isinstance(setting, float) and not math.isfinite(setting):
                 raise InputError(argument=key, expected="a finite number", value=setting)
         return value
