@@ -159,8 +159,10 @@ def batch_of_all_settings(folder):
     """Every setting of the sampler, one by one, beside the default, two at a time."""
     from syncos_jax.sampling.sampler_dict import sampler_fields
 
-    # The fake model is no flow, and has no perturbed denoiser; test_ltx_family.py has one.
-    assert {*CHANGES, "perturbed_guidance", "shift"} == set(sampler_fields("syncos"))
+    # The fake model is no flow, and has no perturbed denoiser (test_ltx_family.py has one) and no
+    # second network (test_wan_family.py).
+    others = {"perturbed_guidance", "guidance_2", "boundary", "shift"}
+    assert {*CHANGES, *others} == set(sampler_fields("syncos"))
     lines = [{"name": "default", **with_change(None)}]
     lines += [{"name": name.replace("_", "-"), **with_change(name)} for name in CHANGES]
     (folder / "stories.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -1,5 +1,6 @@
 """Wan as a family: a clip of a tiny model, end to end against diffusers' pipeline."""
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -16,13 +17,20 @@ from diffusers import (
 )
 from wan_folders import FLOW, TRANSFORMER, VAE_CONFIG, save, tiny_pipeline
 
+from syncos_jax import CoDenoising, sample
 from syncos_jax.errors import InputError
+from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.sampling.devices import make_mesh
 from syncos_jax.sampling.placement import Placement
+<<<<<<< HEAD
 from syncos_jax.sampling.prediction import decode
+=======
+from syncos_jax.sampling.schedule import NoiseSchedule, decode
+>>>>>>> 71736ad (Give each of two experts its guidance; set boundary and shift in a scenario)
 from syncos_jax.sampling.sigmas import flow_sigmas
 from syncos_jax.sampling.solvers import Solver, coefficients
+from syncos_jax.scenario import Scenario
 from syncos_jax.weights_convert import scheduler_config
 from syncos_jax.weights_convert.convert import convert
 
@@ -211,6 +219,86 @@ def test_two_transformers(tmp_path):
     for i, t in enumerate((900.0, 300.0)):
         alone = denoise(model.denoiser, model.params, x, jnp.full(2, t, jnp.float32), cond)
         np.testing.assert_allclose(mixed[i], alone[i], rtol=0, atol=1e-5)
+
+
+def two_experts(tmp_path):
+    two = tiny_pipeline(two=True)
+    two.set_progress_bar_config(disable=True)
+    return two, load_model(save(tmp_path / "two", two))
+
+
+def test_a_guidance_for_each_of_two_transformers(tmp_path):
+    """Guidance 4 for much noise and 3 for little, another shift and another boundary."""
+    two, model = two_experts(tmp_path)
+    two.register_to_config(boundary_ratio=0.8)
+    scheduler = UniPCMultistepScheduler(**{**FLOW, "flow_shift": 7.0})
+    two.scheduler = scheduler
+    expected = two(
+        PROMPTS[0],
+        negative_prompt=NEGATIVE,
+        num_inference_steps=STEPS,
+        guidance_scale=4.0,
+        guidance_scale_2=3.0,
+        latents=start(),
+        output_type="latent",
+        **SIZE,
+    ).frames
+    given = {"steps": STEPS, "guidance": 4.0, "guidance_2": 3.0, "boundary": 0.8, "shift": 7.0}
+    request = Pipeline(model).prepare(
+        Scenario.from_dict(
+            {
+                "global": PROMPTS[0],
+                "events": [{"prompt": "sleeps", "frames": 5}],
+                "window": 5,
+                "size": [16, 16],
+                "sampler": {"name": "co_denoising", **given},
+            }
+        )
+    )
+    assert request.sampler == CoDenoising(**given)
+    ours = sample(
+        model.denoiser_at(request.sampler.boundary),
+        model.encode_prompts(PROMPTS[:1]),
+        uncond=model.encode_prompts([NEGATIVE]),
+        params=model.params,
+        layout=request.layout,
+        frame_shape=(8, 8, 4),
+        schedule=request.schedule,
+        sampler=request.sampler,
+        key=jax.random.key(0),
+        latents=np.moveaxis(start()[0].numpy(), 0, -1),
+    )
+    assert relative(np.asarray(ours)[None], expected) < 1e-4
+    plain = model.denoiser_at(None)
+    assert plain == model.denoiser and plain.boundary == 875.0
+
+
+def test_whose_guidance_counts(tmp_path):
+    _, model = two_experts(tmp_path)
+    pipe = Pipeline(model)
+    base = {"global": "a cat", "events": [{"prompt": "sleeps", "frames": 5}], "window": 5}
+
+    def settings(**sampler):
+        story = {**base, "sampler": {"name": "co_denoising", "steps": 2, **sampler}}
+        return pipe.prepare(Scenario.from_dict(story)).sampler
+
+    own = settings()
+    assert (own.guidance, own.guidance_2, own.boundary) == (4.0, 3.0, 0.875)
+    assert own.sample_weights(875.0)[0] == 4.0 and own.sample_weights(874.0)[0] == 3.0
+    assert settings(guidance=6.0).sample_weights(10.0)[0] == 6.0  # for both, as it is passed
+    assert settings(guidance_2=2.0).sample_weights(10.0)[0] == 2.0
+    queue = pipe.prepare(Scenario.from_dict({**base, "sampler": {"name": "fifo", "steps": 4}}))
+    assert {float(w) for w in queue.call_schedule.calls.weights.ravel()} == {4.0, -3.0, 3.0, -2.0}
+    with pytest.raises(InputError, match="boundary must be"):
+        settings(boundary=2.0)
+
+
+def test_only_two_networks_have_a_boundary(model):
+    base = {"global": "a cat", "events": [{"prompt": "sleeps", "frames": 41}]}
+    for name in ("guidance_2", "boundary"):
+        story = {**base, "sampler": {"name": "syncos", name: 0.5}}
+        with pytest.raises(InputError, match="has but one denoising network"):
+            Pipeline(model).prepare(Scenario.from_dict(story))
 
 
 def test_networks_that_do_not_fit(folder, tmp_path):

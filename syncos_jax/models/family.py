@@ -116,6 +116,9 @@ class Model:
         perturbed_guidance: default scale of guidance away from the perturbed denoiser; None where
             the family has no such denoiser.
         few_steps: of distilled weights, how they are sampled; None for others.
+        guidance_2: default scale of guidance below `boundary`; None for `guidance`.
+        boundary: share of the timesteps below which the second of two denoising networks predicts;
+            None where there is but one.
         params: weights of the denoiser, a pytree.
         hashes: of networks whose hash is known from their folder, by name.
         unet, transformer, vae, text_encoder: the networks alone, as far as the family and the
@@ -136,6 +139,8 @@ class Model:
     guidance: float
     perturbed_guidance: float | None = None
     few_steps: FewSteps | None = None
+    guidance_2: float | None = None
+    boundary: float | None = None
     params: Any
     hashes: Mapping[str, str] = MappingProxyType({})
     known_rule: KnownRule = "replace"
@@ -177,6 +182,10 @@ class Model:
         """`denoise` as a hashable function. Where two models' are equal, they share compiled
         programs."""
         return self.denoise
+
+    def denoiser_at(self, boundary: float | None) -> Callable[..., jax.Array]:
+        """`denoiser`, of two networks with another boundary."""
+        return self.denoiser
 
     def encode_prompts(self, prompts: Sequence[str]) -> Any:
         """Encodes prompts.

@@ -298,7 +298,7 @@ class Pipeline:
     def _video(self, request: Request) -> VideoProgram:
         """How a request is sampled."""
         sampling = Sampling.of(
-            self.model.denoiser,
+            self.model.denoiser_at(request.sampler.boundary),
             self.conditioning(request),
             request.call_schedule,
             params=self.model.params,

@@ -276,7 +276,22 @@ def prepare(
 
 def _settings(model: Model, sampler: SamplerConfig | None) -> SamplerConfig:
     """Settings completed with the model's defaults; SynCoS where there are none."""
-    settings = (sampler or SynCoS()).resolved(model.steps, model.guidance, model.perturbed_guidance)
+    given = sampler or SynCoS()
+    for name in ("guidance_2", "boundary"):
+        if getattr(given, name) is not None and model.boundary is None:
+            raise InputError(
+                f"the model {model.name!r} has but one denoising network",
+                argument=name,
+                value=getattr(given, name),
+                remedy="leave it out",
+            )
+    settings = given.resolved(
+        model.steps,
+        model.guidance,
+        model.perturbed_guidance,
+        guidance_2=model.guidance_2,
+        boundary=model.boundary,
+    )
     if settings.perturbed_guidance and model.perturbed_guidance is None:
         raise InputError(
             f"the family {model.family!r} has no perturbed denoiser",

@@ -330,7 +330,7 @@ def make_call_schedule(
     if cond_index is None:
         everything = np.arange(method.frames, dtype=np.int32)
         cond_index = (everything, everything + method.frames)
-    weights = settings.sample_weights(0.0)
+    queue_times = np.pad(steps.t[::-1], (method.context, 0), mode="edge")
     updates: list[UpdateStep] = []
     samples: list[Samples] = []
     last = len(steps.t) - 1
@@ -338,7 +338,11 @@ def make_call_schedule(
     def add(step: int, t: float, iteration: int, frame_of_window: np.ndarray) -> None:
         of_window = [of_frame[frame_of_window] for of_frame in cond_index]
         windows = np.arange(len(frame_of_window), dtype=np.int32)
-        samples.append(make_samples(windows, of_window, weights))
+        noisiest = t
+        if iteration >= 0:  # of each window, as its network is chosen
+            noisiest = queue_times[windows * method.updated + method.window - 1]
+        times = np.broadcast_to(noisiest, windows.shape)
+        samples.append(_samples_at(times, windows, of_window, settings))
         queue = iteration < 0 and step == last
         updates.append(
             UpdateStep(
@@ -360,6 +364,21 @@ def make_call_schedule(
     table = UpdateStep(*(np.stack(column) for column in zip(*updates, strict=True)))
     start = float(steps.a[0]), float(steps.b[0])
     return CallSchedule(calls, used, table, start, constants=_rates(steps, method))
+
+
+def _samples_at(
+    times: np.ndarray,
+    windows: np.ndarray,
+    cond_index: Sequence[np.ndarray],
+    settings: SamplerConfig,
+) -> Samples:
+    """The samples of windows, each weighted as at a timestep of its own."""
+    weights = [settings.sample_weights(float(t)) for t in times]
+    parts = []
+    for each in dict.fromkeys(weights):
+        chosen = np.asarray([weight == each for weight in weights])
+        parts.append(make_samples(windows[chosen], [of[chosen] for of in cond_index], each))
+    return Samples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _rates(steps: Any, method: FIFOMethod) -> Rates:

@@ -28,6 +28,8 @@ SPACINGS = tuple(
 """What `spacing` may be, of schedules made from betas and of flows."""
 
 MAX_INTEGER = 2**31 - 1
+BOUNDARY_SCALE = 1000.0
+"""Timestep at a share of 1."""
 ALIASES = {"batch": "windows_per_call"}
 """Former names of fields, still accepted."""
 
@@ -68,6 +70,10 @@ class SamplerConfig:
       perturbed_guidance: scale of guidance away from the network with the self-attention of one
         block switched off, ``+ scale * (cond - perturbed)`` (spatio-temporal skip guidance, Hyung
         et al., arXiv 2411.18664); 0: none; None: the model's own. Only for models that have it.
+      guidance_2: guidance below `boundary`, where the second of two networks predicts (Wan 2.2
+        A14B); None: `guidance` where that is passed, else the model's own.
+      boundary: share of the timesteps below which the second network predicts, 0 to 1; None: the
+        model's own. Only for models of two networks.
       windows_per_call: maximum number of windows in one call of the network (two samples each with
         guidance, one more with perturbed guidance). Memory grows with it; the result does not
         depend on it. None: chosen to leave few slots of a call empty.
@@ -83,6 +89,8 @@ class SamplerConfig:
     steps: int | None = None
     guidance: float | None = None
     perturbed_guidance: float | None = None
+    guidance_2: float | None = None
+    boundary: float | None = None
     windows_per_call: int | None = None
 
     if not TYPE_CHECKING:  # what samplers without such a field have
@@ -145,6 +153,10 @@ class SamplerConfig:
             check_number(self, "guidance")
         if self.perturbed_guidance is not None:
             check_number(self, "perturbed_guidance")
+        if self.guidance_2 is not None:
+            check_number(self, "guidance_2")
+        if self.boundary is not None:
+            check_number(self, "boundary", least=0.0, most=1.0)
         if self.windows_per_call is not None:
             check_integer(self, "windows_per_call")
         check_number(self, "eta", least=0.0, most=1.0)
@@ -220,6 +232,8 @@ class SamplerConfig:
         if not (self.guidance_t_min <= t and below):
             return 1.0, 0.0, 0.0
         guidance = 1.0 if self.guidance is None else self.guidance
+        if self.guidance_2 is not None and t < BOUNDARY_SCALE * (self.boundary or 0.0):
+            guidance = self.guidance_2
         perturbed = self.perturbed_guidance or 0.0
         return guidance + perturbed, 1.0 - guidance, -perturbed
 
@@ -228,14 +242,20 @@ class SamplerConfig:
         steps: int = STEPS,
         guidance: float = GUIDANCE,
         perturbed_guidance: float | None = None,
+        guidance_2: float | None = None,
+        boundary: float | None = None,
     ) -> Self:
-        """With `steps` (or as many as a list of theirs has), `guidance` and `perturbed_guidance` in
-        place of None."""
-        perturbed = self.perturbed_guidance
+        """With these values in place of None (as many steps as a list of theirs has); `guidance_2` only
+        where `guidance` is None, too."""
+        perturbed, second = self.perturbed_guidance, self.guidance_2
+        if second is None and self.guidance is None:
+            second = guidance_2
         listed = self.timesteps or self.sigmas
         steps = steps if listed is None else len(listed)
         return dataclasses.replace(
             self,
+            guidance_2=second,
+            boundary=boundary if self.boundary is None else self.boundary,
             steps=steps if self.steps is None else self.steps,
             guidance=guidance if self.guidance is None else self.guidance,
             perturbed_guidance=perturbed_guidance if perturbed is None else perturbed,

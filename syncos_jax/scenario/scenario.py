@@ -29,7 +29,17 @@ from syncos_jax.scenario.parts import (
 )
 from syncos_jax.scenario.variables import filled, located, read_variables
 
-_KEPT = ("steps", "guidance", "guidance_t_min", "guidance_t_max", "windows_per_call", "solver")
+_KEPT = (
+    "steps",
+    "guidance",
+    "guidance_2",
+    "boundary",
+    "shift",
+    "guidance_t_min",
+    "guidance_t_max",
+    "windows_per_call",
+    "solver",
+)
 """Settings that carry over to another sampler that has them."""
 INPUTS = ("image", "end_image", "extend", "join", "redo", "reference", "fit", "audio", "loop_audio")
 """Keys of what is given of a video: pictures, clips, sounds."""

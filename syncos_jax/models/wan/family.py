@@ -53,6 +53,7 @@ class Wan(NetworkModel):
 
     def __init__(self, config: WanConfig, *, tokenizer: Any = None, **networks: Any) -> None:
         super().__init__(config, config.noise_schedule(), {**networks, TOKENIZER: tokenizer})
+        self.guidance_2, self.boundary = config.guidance_2, config.boundary
 
     @classmethod
     def from_networks(cls, config: WanConfig, networks: Mapping[str, Any], folder: Path) -> Model:
@@ -76,10 +77,14 @@ class Wan(NetworkModel):
 
     @property
     def denoiser(self) -> WanDenoiser:
-        graphdef, boundary = self._split("transformer")[0], self.config.boundary
-        if boundary is None:
+        return self.denoiser_at(None)
+
+    def denoiser_at(self, boundary: float | None) -> WanDenoiser:
+        graphdef, own = self._split("transformer")[0], self.config.boundary
+        if own is None:
             return WanDenoiser(graphdef)
-        return WanDenoiser(graphdef, self._split("transformer_2")[0], 1000.0 * boundary)
+        share = own if boundary is None else boundary
+        return WanDenoiser(graphdef, self._split("transformer_2")[0], 1000.0 * share)
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, jax.Array]:
         """``text [n, S, D]``: S is ``config.text_tokens`` (512), and behind a prompt's end all

@@ -164,7 +164,9 @@ class Job:
         shares = self.placement.num_clip_shards
         weights = self._on_device(arguments[-1].params)
         others = self._others()
-        work = flops(self.model.denoiser, *denoiser_arguments(request, shares))
+        work = flops(
+            self.model.denoiser_at(request.sampler.boundary), *denoiser_arguments(request, shares)
+        )
         values = self._compiled(
             lambda: compiled(self._program(request), self.placement).lower(  # type: ignore[attr-defined]
                 *arguments
@@ -247,7 +249,9 @@ class Job:
         method = make_method(
             request.layout, request.schedule, request.sampler, request.call_schedule
         )
-        return Program(self.model.denoiser, method, self.placement.clip_axes)
+        return Program(
+            self.model.denoiser_at(request.sampler.boundary), method, self.placement.clip_axes
+        )
 
     def _arguments(self, request: Request) -> list[Any]:
         call_schedule, key = request.call_schedule, video_key(0)
