@@ -40,7 +40,7 @@ from syncos_jax.metrics.world import (
 )
 from syncos_jax.metrics.world.tracker import motion, track
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.pipeline.known_inputs import known_frames
+from syncos_jax.pipeline.known_frames import known_frames
 from syncos_jax.pipeline.request import Request
 from syncos_jax.sampling import SynCoS
 from syncos_jax.scenario import Scenario

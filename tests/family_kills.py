@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from kills import ended, kill_runs, preload
-from tiny_families import story
+from tiny_families import story_of
 
 if __name__ == "__main__":
     family, place, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -22,7 +22,7 @@ if __name__ == "__main__":
     assert ended(child) == 0
     work = place / "work"
     work.mkdir()
-    scenario = story("syncos")
+    scenario = story_of(family, "syncos", place)
     scenario["sampler"] |= {"steps": 16, "refine_steps": 6, "iterations": 24, "batch": 1}
     found = kill_runs(work, [signal.SIGKILL] * kills, model=place / "model", story=scenario)
     del found["log"]

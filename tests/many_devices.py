@@ -257,6 +257,10 @@ def fifo():
     return found
 
 
+def by_channels(params, x, t, cond):
+    return NETWORK(params, x, t, {"text": cond["text"]}) + np.float32(0.1) * cond["channels"]
+
+
 def known():
     """Known frames on several devices; in a batch next to a video without any."""
     mask = np.zeros(LAYOUT.frames, bool)
@@ -282,6 +286,12 @@ def known():
     alone = run(known=frames)
     found["batch"] = [difference(both[0], alone), difference(both[1], without)]
     found["apart"] = difference(plain, run())
+    shape = (LAYOUT.count, LAYOUT.window, *FRAME)
+    channels = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    given = single(window_cond={"channels": channels})
+    cond = given.pop("cond")
+    one, eight = (sample(by_channels, cond, **given, mesh=make_mesh(n)) for n in (1, 8))
+    found["by_window"] = difference(one, eight)
     return found
 
 

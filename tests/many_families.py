@@ -15,7 +15,7 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
-from tiny_families import story, write
+from tiny_families import story, story_of, write
 
 from syncos_jax import Pipeline, Scenario
 from syncos_jax.pipeline.load import load_model
@@ -33,7 +33,7 @@ def difference(a, b):
 def sampler(folder, family, name):
     """A scenario file played on one device and on all."""
     path = folder / f"{family}-{name}.yaml"
-    path.write_text(json.dumps(story(name)))
+    path.write_text(json.dumps(story_of(family, name, folder)))
     model, made, shares = folder / family, {}, []
     for devices in (1, len(jax.devices())):
         pipeline = Pipeline.from_pretrained(model, mesh=make_mesh(devices))

@@ -229,8 +229,8 @@ def test_sharded_bfloat16_of_a_variant(model, tmp_path):
     ("part", "change", "message"),
     [
         ("text_encoder", {"d_model": 10}, "takes 12 text features, the text encoder has 10"),
-        ("vae", {"latent_channels": 5}, "takes 4 latent channels, the autoencoder has 5"),
-        ("transformer", {"in_channels": 8}, "conditioned on images"),
+        ("vae", {"latent_channels": 5}, "predicts 4, the autoencoder has 5"),
+        ("transformer", {"in_channels": 6}, "takes 6 latent channels and predicts 4"),
         ("transformer", {"activation_fn": "geglu"}, "activation_fn is 'geglu'"),
         ("transformer", {"num_layers": 2}, "missing transformer_blocks.1.norm1.linear.weight"),
         ("vae", {"use_quant_conv": True}, "use_quant_conv is True"),

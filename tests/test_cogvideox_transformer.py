@@ -182,8 +182,19 @@ def test_sizes_that_do_not_fit():
     )
     with pytest.raises(InputError, match="3 frames, 6 x 8 cells cannot be divided"):
         patches(jnp.zeros((1, 3, 6, 8, 4)), t, text)
-    with pytest.raises(InputError, match="learned positions of 41 tokens"):
-        learned(jnp.zeros((1, 4, 6, 8, 8)), t, text)
+    for size in ((4, 6, 8), (2, 6, 6), (3, 8, 6)):
+        with pytest.raises(InputError, match="learned positions of 41 tokens"):
+            learned(jnp.zeros((1, *size, 8)), t, text)
+
+
+def test_learned_positions_of_a_shorter_clip_are_the_first_frames():
+    model = port(torch_transformer(SETTINGS["5B-I2V"]), SETTINGS["5B-I2V"])
+    embed, rng = model.patch_embed, np.random.default_rng(0)
+    x = rng.normal(size=(1, 3, 6, 8, 8)).astype(np.float32)
+    text = rng.normal(size=(1, 5, 10)).astype(np.float32)
+    whole = np.asarray(embed(jnp.asarray(x), jnp.asarray(text), (3, 3, 4)))
+    short = np.asarray(embed(jnp.asarray(x[:, :2]), jnp.asarray(text), (2, 3, 4)))
+    np.testing.assert_allclose(short, whole[:, : 5 + 24], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_families import story, write
+from tiny_families import FROM_PICTURES, story, write
 
 HERE = Path(__file__).parent
 FAMILIES = ("wan", "cogvideox", "ltx", "open_sora_plan")
@@ -38,6 +38,12 @@ def check_devices(found):
 @pytest.mark.slow
 def test_one_and_eight_devices_make_the_same_video(tmp_path):
     tasks = [f"{family}:syncos" for family in FAMILIES]
+    check_devices(program("many_families.py", 8, tmp_path, *tasks))
+
+
+@pytest.mark.slow
+def test_one_and_eight_devices_make_the_same_video_from_a_picture(tmp_path):
+    tasks = [f"{family}:syncos" for family in FROM_PICTURES]
     check_devices(program("many_families.py", 8, tmp_path, *tasks))
 
 
@@ -87,7 +93,7 @@ def test_weights_divided_by_the_command_line(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", (*FAMILIES, *FROM_PICTURES))
 def test_killed_and_resumed_bit_for_bit(family, tmp_path):
     found = program("family_kills.py", family, tmp_path, 4)
     print({key: found[key] for key in ("rows", "killed_at", "went_on_from", "seconds")})

@@ -121,6 +121,22 @@ def test_in_parts_and_restored_it_is_the_same_bit_for_bit(sampler):
     np.testing.assert_array_equal(shown[given["known"].mask], other.latents()[given["known"].mask])
 
 
+def by_channels(params, x, t, cond):
+    return NETWORK(params, x, t, {"text": cond["text"]}) + 0.1 * cond["channels"]
+
+
+def test_conditioned_by_window_it_is_resumed_bit_for_bit():
+    channels = np.random.default_rng(6).normal(size=(LAYOUT.count, 4, *FRAME)).astype(np.float32)
+    given = arguments(SynCoS(**SYNCOS), window_cond={"channels": channels})
+    whole = start(by_channels, **given)
+    whole.advance()
+    parts, other = start(by_channels, **given), start(by_channels, **given)
+    parts.advance(parts.num_calls // 2)
+    other.restore(parts.samples_done, jax.tree.map(np.asarray, parts.carry))
+    other.advance()
+    np.testing.assert_array_equal(other.latents(), whole.latents())
+
+
 def test_pure_functions_have_known_frames_too():
     given = arguments(CoDenoising(steps=3))
     key, known = given.pop("key"), known_frames()

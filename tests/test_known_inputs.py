@@ -15,7 +15,8 @@ from syncos_jax.errors import InputError
 from syncos_jax.media.sound import RATE, Soundtrack
 from syncos_jax.media.video import Video, load_video
 from syncos_jax.models.family import Geometry, Model
-from syncos_jax.pipeline.known_inputs import known_frames, read_inputs
+from syncos_jax.pipeline.known_frames import known_frames
+from syncos_jax.pipeline.known_inputs import read_inputs
 
 STORY = {
     "global": "a ball on a green meadow",

@@ -24,9 +24,9 @@ from transformers import ViTConfig as TorchViTConfig
 from syncos_jax.errors import InputError
 from syncos_jax.metrics.networks import read
 from syncos_jax.metrics.networks.clip import CLIP
-from syncos_jax.metrics.networks.resample import centre_crop, resize, sampling_matrix, shorter_side
 from syncos_jax.metrics.networks.sentence import SentenceEncoder
-from syncos_jax.metrics.networks.vit import VisionTransformer, ViTConfig
+from syncos_jax.models.resample import centre_crop, resize, sampling_matrix, shorter_side
+from syncos_jax.models.vit import VisionTransformer, ViTConfig
 
 TOLERANCE = 1e-5
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}

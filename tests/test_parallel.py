@@ -133,6 +133,7 @@ def test_known_frames_on_several_devices(eight):
     found = eight["known"]
     assert max(found["one"].values()) <= 1e-4 < found["apart"] and found["exact"]
     assert max(found["batch"]) <= 1e-4  # of two videos one has known frames
+    assert found["by_window"] <= 1e-4  # conditioned by window
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_sizes_from_diffusers_json(tmp_path):
 @pytest.mark.parametrize(
     ("read", "message"),
     [
-        (lambda: wan_config.transformer_config({"image_dim": 1280}), "image_dim is 1280"),
+        (lambda: wan_config.transformer_config({"image_dim": 1280}), "added_kv_proj_dim None"),
         (lambda: wan_config.transformer_config({"_class_name": "VACE"}), "_class_name is 'VACE'"),
         (lambda: wan_config.vae_config({"attn_scales": [1.0]}), r"attn_scales is \[1.0\]"),
         (lambda: wan_config.vae_config({"in_channels": 12}), "in_channels 12"),

@@ -1,6 +1,5 @@
 """Wan as a family: a clip of a tiny model, end to end against diffusers' pipeline."""
 
-import dataclasses
 import json
 import shutil
 from functools import partial
@@ -23,11 +22,7 @@ from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.sampling.devices import make_mesh
 from syncos_jax.sampling.placement import Placement
-<<<<<<< HEAD
 from syncos_jax.sampling.prediction import decode
-=======
-from syncos_jax.sampling.schedule import NoiseSchedule, decode
->>>>>>> 71736ad (Give each of two experts its guidance; set boundary and shift in a scenario)
 from syncos_jax.sampling.sigmas import flow_sigmas
 from syncos_jax.sampling.solvers import Solver, coefficients
 from syncos_jax.scenario import Scenario

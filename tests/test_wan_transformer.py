@@ -51,13 +51,18 @@ NAMES = {
     "cross_attn_norm": "cross_attn_norm",
     "eps": "eps",
     "positions": "rope_max_seq_len",
+    "image_features": "image_dim",
+    "image_positions": "pos_embed_seq_len",
 }
 
 
 def torch_transformer(config: WanTransformerConfig) -> WanTransformer3DModel:
     """diffusers' network with random weights, none of them zero or one."""
     values = dataclasses.asdict(config)
-    model = WanTransformer3DModel(**{theirs: values[ours] for ours, theirs in NAMES.items()})
+    settings = {theirs: values[ours] for ours, theirs in NAMES.items()}
+    if config.image_features is not None:
+        settings["added_kv_proj_dim"] = config.width
+    model = WanTransformer3DModel(**settings)
     generator = torch.Generator().manual_seed(0)
     for name, p in model.named_parameters():
         scale = 1.0 / max(1, p[0].numel()) ** 0.5 if p.ndim > 1 else 0.1
@@ -84,10 +89,12 @@ def inputs(config, f=3, h=4, w=6, b=2):
     return x, np.array([999.0, 37.5], np.float32)[:b], text
 
 
-def run_torch(model, x, t, text, dtype=torch.float32):
+def run_torch(model, x, t, text, dtype=torch.float32, image=None):
     channels_first = torch.from_numpy(np.moveaxis(x, -1, 1).copy()).to(dtype)
+    image = None if image is None else torch.from_numpy(image)
     with torch.no_grad():
-        out = model(channels_first, torch.from_numpy(t), torch.from_numpy(text).to(dtype)).sample
+        given = channels_first, torch.from_numpy(t), torch.from_numpy(text).to(dtype), image
+        out = model(*given).sample
     return np.moveaxis(out.float().numpy(), 1, -1)
 
 
@@ -107,6 +114,25 @@ def test_equals_diffusers(config, size):
     x, t, text = inputs(config, *size)
     expected = run_torch(reference, x, t, text)
     assert relative(run(port(reference, config), x, t, text), expected) < 1e-5
+
+
+@pytest.mark.parametrize("positions", [None, 12])
+def test_features_of_an_image(positions):
+    """Wan 2.1 I2V and, with learned positions, FLF2V; more input channels than output."""
+    config = dataclasses.replace(
+        CONFIG, in_channels=11, layers=1, heads=3, image_features=14, image_positions=positions
+    )
+    reference = torch_transformer(config)
+    x, t, _ = inputs(config, 2, 4, 6)
+    rng = np.random.default_rng(2)
+    text = rng.normal(size=(2, 512, config.text_features)).astype(np.float32)
+    image = rng.normal(size=(2, 12, 14)).astype(np.float32)
+    theirs = image if positions is None else image.reshape(4, 6, 14)  # two images for each clip
+    expected = run_torch(reference, x, t, text, image=theirs)
+    ours = port(reference, config)
+    assert relative(run(ours, x, t, text, image), expected) < 1e-5
+    with pytest.raises(InputError, match="image must be"):
+        run(ours, x, t, text)
 
 
 def test_bfloat16_is_close():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,11 +13,13 @@ from syncos_jax.models import saved
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig, CogVideoXVAEConfig
 from syncos_jax.models.cogvideox.settings import CogVideoXConfig
 from syncos_jax.models.gemma3 import Gemma3Config
+from syncos_jax.models.image_processing import ImageProcessing
 from syncos_jax.models.ltx.config import LTXConnectorConfig, LTXTransformerConfig, LTXVAEConfig
 from syncos_jax.models.ltx.settings import LTXConfig
 from syncos_jax.models.open_sora_plan.config import OpenSoraPlanTransformerConfig, WFVAEConfig
 from syncos_jax.models.open_sora_plan.settings import OpenSoraPlanConfig
 from syncos_jax.models.t5 import T5Config
+from syncos_jax.models.vit import ViTConfig
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.settings import WanConfig
 from syncos_jax.models.weights import leaves
@@ -174,7 +177,33 @@ OPEN_SORA_PLAN = OpenSoraPlanConfig(
     width=16,
     steps=4,
 )
+WAN_I2V = dataclasses.replace(
+    WAN,
+    name="tiny-wan-i2v",
+    transformer=dataclasses.replace(WAN.transformer, in_channels=10, image_features=6),
+    image=ViTConfig(
+        image=8,
+        patch=4,
+        features=6,
+        inner=8,
+        layers=1,
+        heads=2,
+        patch_bias=False,
+        pre_norm=True,
+        final_norm=False,
+    ),
+    image_processing=ImageProcessing(shorter=8, crop=(8, 8)),
+)
+WAN_TI2V = dataclasses.replace(WAN, name="tiny-wan-ti2v", clean_frames=True)
+COGVIDEOX_I2V = dataclasses.replace(
+    COGVIDEOX,
+    name="tiny-cogvideox-i2v",
+    transformer=dataclasses.replace(COGVIDEOX.transformer, in_channels=8, positions="rotary"),
+)
 CONFIGS = {
+    "wan_i2v": WAN_I2V,
+    "wan_ti2v": WAN_TI2V,
+    "cogvideox_i2v": COGVIDEOX_I2V,
     "wan": WAN,
     "cogvideox": COGVIDEOX,
     "ltx": LTX,
@@ -188,6 +217,22 @@ SAMPLERS = {
     "flowlong": {"name": "flowlong"},
 }
 """Of scenario files; steps and guidance are the model's own."""
+
+
+FROM_PICTURES = ("wan_i2v", "wan_ti2v", "cogvideox_i2v")
+"""Those whose videos begin with a picture here."""
+
+
+def story_of(family: str, sampler: str, folder: Path) -> dict:
+    """A scenario of a family, with a picture in `folder` if it is of `FROM_PICTURES`."""
+    made = story(sampler)
+    if family in FROM_PICTURES:
+        from PIL import Image
+
+        pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "picture.png")
+        made["image"] = str(folder / "picture.png")
+    return made
 
 
 def story(sampler: str) -> dict:
@@ -206,7 +251,10 @@ def write(folder: Path, family: str) -> Path:
     import jax.numpy as jnp
 
     config, rng = CONFIGS[family], np.random.default_rng(0)
-    names = [name for name in config.networks if name != "transformer_2"]
+    absent = (
+        {"transformer_2"} if getattr(config, "image", None) else {"transformer_2", "image_encoder"}
+    )
+    names = [name for name in config.networks if name not in absent]
     folder.mkdir(parents=True)
     saved.write_config(folder, config, names)
     for name in names:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.errors import Argument, InputError
+from syncos_jax.errors import InputError
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig, CogVideoXVAEConfig
 from syncos_jax.models.cogvideox.settings import CogVideoXConfig
 from syncos_jax.models.t5 import T5Config
@@ -194,16 +194,12 @@ def _check(config: CogVideoXConfig, parts: Mapping[str, Part]) -> None:
     transformer = config.transformer
     if {"transformer", "vae"} <= set(parts):
         channels, out = transformer.in_channels, transformer.out_channels
-        if channels != out:
+        latent = config.vae.latent_channels
+        if out != latent or channels not in (latent, 2 * latent):
             raise InputError(
-                f"the transformer has {channels} input and {out} output channels, so it is "
-                "conditioned on images (CogVideoX I2V); only text-to-video is supported",
-                remedy=("to convert the transformer alone, pass ", Argument("only")),
-            )
-        if channels != config.vae.latent_channels:
-            raise InputError(
-                f"the networks do not fit: the transformer takes {channels} latent channels, the "
-                f"autoencoder has {config.vae.latent_channels}"
+                f"the networks do not fit: the transformer takes {channels} latent channels and "
+                f"predicts {out}, the autoencoder has {latent}",
+                expected=f"{latent}, or {2 * latent} of a network for pictures, to {latent}",
             )
     if {"transformer", "text_encoder"} <= set(parts):
         features, other = transformer.text_features, config.text.features

@@ -108,4 +108,5 @@ def vae_config(config: Mapping[str, Any], where: str = "vae/config.json") -> Cog
         eps=config.get("norm_eps", 1e-6),
         time_factor=2**halved,
         latent_scale=config.get("scaling_factor", 1.15258426),
+        inverted=bool(config.get("invert_scale_latents", False)),
     )

@@ -303,7 +303,20 @@ LAYOUTS: tuple[Layout, ...] = (
         "text_encoder",
         ("text_model.embeddings.token_embedding.weight",),
     ),
-    _other("clip_vision", "CLIP image encoder", "vision_model.embeddings.class_embedding"),
+    Layout(
+        "clip_vision",
+        "CLIP image encoder",
+        "wan",
+        "image_encoder",
+        ("embeddings.class_embedding", "pre_layrnorm.weight"),
+    ),
+    Layout(
+        "clip_vision_own",
+        "CLIP image encoder (Wan's own layout)",
+        "wan",
+        "image_encoder",
+        ("visual.cls_embedding", "visual.transformer.0.attn.to_qkv.weight"),
+    ),
     _other("hunyuan", "HunyuanVideo transformer", "double_blocks.0.img_attn_qkv.weight"),
     _other("flux", "FLUX or HunyuanVideo transformer", "double_blocks.0.img_attn.qkv.weight"),
     _other(

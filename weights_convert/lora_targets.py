@@ -15,7 +15,7 @@ from syncos_jax.weights_convert.lora import Lora, networks_of, open_lora, parse
 from syncos_jax.weights_convert.table import AnyTable
 
 DENOISERS = ("unet", "transformer")
-NETWORKS = (*DENOISERS, "transformer_2", "connectors", "vae", "text_encoder")
+NETWORKS = (*DENOISERS, "transformer_2", "connectors", "vae", "text_encoder", "image_encoder")
 
 
 def open_loras(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import Argument, InputError
+from syncos_jax.models.image_processing import ImageProcessing, of_transformers
 from syncos_jax.models.t5 import T5Config
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.settings import WanConfig
-from syncos_jax.weights_convert import scheduler_config, wan_config, wan_tables
+from syncos_jax.weights_convert import scheduler_config, wan_config, wan_image, wan_tables
 from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
 from syncos_jax.weights_convert.diffusers_config import read_json
 from syncos_jax.weights_convert.recognise import Found, find_network
@@ -23,6 +24,7 @@ SCHEDULE = {"rule": "unipc", "shift": 3.0}
 SOLVER = {"name": "unipc", "variant": "bh2"}
 """What Wan is sampled with where a folder does not say (as at 480p)."""
 
+_FIELDS = {"text_encoder": "text", "transformer_2": "transformer", "image_encoder": "image"}
 _EXPERTS = {"transformer": "high_noise_model", "transformer_2": "low_noise_model"}
 _OWN_VAE = (
     "Wan2.1_VAE.pth",
@@ -37,13 +39,19 @@ _OWN_TEXT = tuple(
     for name in ("models_t5_umt5-xxl-enc-bf16", "umt5-xxl-enc-bf16", "umt5-xxl-enc-fp8_e4m3fn")
     for suffix in ("pth", "safetensors")
 )
+_OWN_IMAGE = tuple(
+    f"models_clip_open-clip-xlm-roberta-large-vit-huge-14{name}"
+    for name in (".pth", ".safetensors", "-onlyvisual.pth")
+)
 _OWN_TOKENIZER = "google/umt5-xxl"
 
 
 def recognises(folder: Path) -> bool:
     """Whether a folder is one of Wan's models, or of one of its networks, with a configuration or
     with files of Wan's own names."""
-    if any((folder / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT)):
+    if any((folder / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT, *_OWN_IMAGE)):
+        return True
+    if _json_if(folder / "config.json").get("model_type") == "clip_vision_model":
         return True
     if (folder / "model_index.json").is_file():
         return str(read_json(folder / "model_index.json").get("_class_name", "")).startswith("Wan")
@@ -71,7 +79,7 @@ def open_model(folder: Path, only: str | None = None, choice: Choice | None = No
         raise InputError(
             argument="only", expected=f"one of {', '.join(WanConfig.networks)} for Wan", value=only
         )
-    own = any((folder / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT)) or any(
+    own = any((folder / name).is_file() for name in (*_OWN_VAE, *_OWN_TEXT, *_OWN_IMAGE)) or any(
         _class_of(folder / name) == "WanModel" for name in ("", *_EXPERTS.values())
     )
     return _open_own(folder, only, choice) if own else _open_diffusers(folder, only, choice)
@@ -105,7 +113,7 @@ def _read_parts(
         found = find_network(place, choice, name)
         config = place / "config.json" if place.is_dir() else place.with_name("config.json")
         parts[name], size = _part(name, place, found, _json_if(config), alone)
-        field = {"text_encoder": "text", "transformer_2": "transformer"}.get(name, name)
+        field = _FIELDS.get(name, name)
         if sizes.get(field, size) != size:
             raise InputError(f"{place}: has other sizes than {places['transformer']}")
         sizes[field] = size
@@ -144,6 +152,14 @@ def _part(
             )
         sizes = wan_config.vae_config(own_settings, config_path, alone)
         return Part(where, tensors, wan_tables.vae_table()), sizes
+    if layout == "clip_vision":
+        sizes = wan_image.config_of_transformers(
+            settings or read_json(place / "config.json"), where
+        )
+        return Part(where, tensors, wan_image.transformers_table(sizes)), sizes
+    if layout == "clip_vision_own":
+        sizes = wan_image.config_of_wan(tensors, where)
+        return Part(where, tensors, wan_image.wan_table(sizes)), sizes
     if layout == "umt5_own":
         sizes = wan_config.original_text_config(tensors, where)
         return Part(where, tensors, wan_tables.ORIGINAL_TEXT), sizes
@@ -160,9 +176,11 @@ def _part(
 def _open_diffusers(folder: Path, only: str | None, choice: Choice) -> Checkpoint:
     index = _json_if(folder / "model_index.json")
     boundary = index.get("boundary_ratio")
-    wanted = [n for n in WanConfig.networks if boundary is not None or n != "transformer_2"]
+    absent = {"transformer_2"} if boundary is None else set()
+    if not (folder / "image_encoder" / "config.json").is_file():
+        absent.add("image_encoder")
     places = {}
-    for name in wanted if only is None else (only,):
+    for name in [n for n in WanConfig.networks if n not in absent] if only is None else (only,):
         place = folder / name
         if only is not None and not place.is_dir():
             place = folder  # the network's own folder
@@ -179,6 +197,11 @@ def _open_diffusers(folder: Path, only: str | None, choice: Choice) -> Checkpoin
         sizes["solver"] = scheduler_config.solver_values(scheduler)
     if boundary is not None and only is None:
         sizes["boundary"] = boundary
+    if index.get("expand_timesteps"):
+        sizes["clean_frames"] = True
+    processor = folder / "image_processor" / "preprocessor_config.json"
+    if "image" in sizes and processor.is_file():
+        sizes["image_processing"] = of_transformers(read_json(processor), str(processor))
     two = {"transformer", "transformer_2"} <= set(parts)
     config = _config(folder, sizes, two, _json_if(folder / "syncos.json"))
     tokenizer = _folder_if(folder / "tokenizer")
@@ -187,10 +210,14 @@ def _open_diffusers(folder: Path, only: str | None, choice: Choice) -> Checkpoin
 
 def _open_own(folder: Path, only: str | None, choice: Choice) -> Checkpoint:
     two = any((folder / name).is_dir() for name in _EXPERTS.values())
-    wanted = [n for n in WanConfig.networks if two or n != "transformer_2"]
+    absent = set() if two else {"transformer_2"}
+    if not any((folder / name).is_file() for name in _OWN_IMAGE):
+        absent.add("image_encoder")
     places = {}
-    for name in wanted if only is None else (only,):
-        if name == "vae":
+    for name in [n for n in WanConfig.networks if n not in absent] if only is None else (only,):
+        if name == "image_encoder":
+            places[name] = _file_of(folder, _OWN_IMAGE)
+        elif name == "vae":
             places[name] = _file_of(folder, _OWN_VAE)
         elif name == "text_encoder":
             places[name] = _file_of(folder, _OWN_TEXT)
@@ -201,6 +228,8 @@ def _open_own(folder: Path, only: str | None, choice: Choice) -> Checkpoint:
     sizes: dict[str, Any] = {}
     parts, warnings = _read_parts(places, sizes, choice, alone=only is not None)
     both = {"transformer", "transformer_2"} <= set(parts)
+    if "image" in sizes:
+        sizes["image_processing"] = ImageProcessing.wan()
     config = _config(folder, sizes, both, _json_if(folder / "syncos.json"))
     tokenizer = _folder_if(folder / _OWN_TOKENIZER)
     return _checked(Checkpoint(config, parts, tokenizer, tuple(warnings)))
@@ -209,14 +238,15 @@ def _open_own(folder: Path, only: str | None, choice: Choice) -> Checkpoint:
 def published(transformer: WanTransformerConfig, vae: WanVAEConfig, two: bool) -> dict[str, Any]:
     """Sampling defaults of the published model of these sizes.
 
-    Wan 2.1: 50 steps, guidance 5, shift 3 at 480p (``generate.py``). Wan 2.2:
+    Wan 2.1 (``generate.py`` and ``wan/image2video.py``): guidance 5, shift 3 at 480p (5 at 720p),
+    50 steps, from an image 40; from a first and a last image shift 16 and 50 steps. Wan 2.2:
     ``wan/configs/wan_ti2v_5B.py``, ``wan_t2v_A14B.py`` and ``wan_i2v_A14B.py``.
 
     Args:
         transformer, vae: sizes.
         two: whether there are two transformers (A14B).
     """
-    on_images = transformer.in_channels > vae.latent_channels
+    on_images = transformer.in_channels > transformer.out_channels
     if two:
         shift, guidance = (5.0, (3.5, 3.5)) if on_images else (12.0, (4.0, 3.0))
         return {
@@ -226,6 +256,10 @@ def published(transformer: WanTransformerConfig, vae: WanVAEConfig, two: bool) -
             "guidance_2": guidance[1],
             "boundary": 0.9 if on_images else 0.875,
         }
+    if transformer.image_positions is not None:
+        return {"schedule": {"rule": "unipc", "shift": 16.0}, "steps": 50}
+    if on_images:
+        return {"steps": 40}
     if vae.latent_channels == 48:
         return {
             "schedule": {"rule": "unipc", "shift": 5.0},
@@ -234,6 +268,7 @@ def published(transformer: WanTransformerConfig, vae: WanVAEConfig, two: bool) -
             "fps": 24,
             "height": 704,
             "width": 1280,
+            "clean_frames": True,
         }
     return {}
 
@@ -267,16 +302,20 @@ def _checked(opened: Checkpoint) -> Checkpoint:
             config.transformer.out_channels,
             config.vae.latent_channels,
         )
-        if channels != out:
+        beside = latent + config.vae.time_factor  # a mask and the latents of what is known
+        if out != latent or channels not in (out, out + beside):
             raise InputError(
-                f"the transformer has {channels} input and {out} output channels, so it is "
-                "conditioned on images (Wan I2V); only text-to-video is supported",
-                remedy=("to convert the transformer alone, pass ", Argument("only")),
+                f"the networks do not fit: the transformer takes {channels} latent channels and "
+                f"predicts {out}, the autoencoder has {latent}",
+                expected=f"{latent}, or {latent + beside} of a network for pictures, to {latent}",
             )
-        if channels != latent:
+    if {"transformer", "vae"} <= set(opened.parts):
+        features, image = config.transformer.image_features, config.image
+        if features != (None if image is None else image.features):
             raise InputError(
-                f"the networks do not fit: the transformer takes {channels} latent channels, the "
-                f"autoencoder has {latent}"
+                f"the networks do not fit: the transformer takes {features or 'no'} image "
+                f"features, the image encoder has {'none' if image is None else image.features}",
+                remedy=None if image else "add the folder image_encoder",
             )
     if {"transformer", "text_encoder"} <= set(opened.parts):
         features, other = config.transformer.text_features, config.text.features

@@ -16,7 +16,7 @@ from syncos_jax.models.wan.config import (
     WanVAEConfig,
 )
 
-_ON_IMAGES = "is conditioned on images (Wan I2V or VACE); only text-to-video can be converted"
+_ON_VIDEOS = "is conditioned on videos (Wan VACE), which cannot be converted"
 _HEAD_SIZE = 128
 """Of every published Wan; a file of tensors does not say."""
 
@@ -68,30 +68,38 @@ def transformer_config(
     """Our sizes from the configuration of diffusers' ``WanTransformer3DModel``.
 
     Raises:
-        InputError: a transformer that is conditioned on images (Wan I2V, VACE, Animate).
+        InputError: a transformer of another kind (VACE, Animate), or image settings that do not fit
+            one another.
     """
     # Whatever qk_norm says, diffusers norms queries and keys across the heads.
     _require(config, where, _class_name="WanTransformer3DModel")
-    for name in ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len"):
-        if config.get(name) is not None:
-            raise InputError(
-                f"{where}: {name} is {config[name]}, so it is conditioned on images (Wan I2V); "
-                "only text-to-video can be converted"
-            )
+    heads, head_size = (
+        config.get("num_attention_heads", 40),
+        config.get("attention_head_dim", 128),
+    )
+    image, added = config.get("image_dim"), config.get("added_kv_proj_dim")
+    if added not in (None, heads * head_size) or (image is None) != (added is None):
+        raise InputError(
+            f"image_dim is {image} and added_kv_proj_dim {added}",
+            place=where,
+            expected=f"both null, or the second {heads * head_size} as the width",
+        )
     channels = config.get("in_channels", 16)
     return WanTransformerConfig(
         in_channels=channels,
         out_channels=config.get("out_channels", 16) or channels,
         patch=tuple(config.get("patch_size", (1, 2, 2))),
         layers=config.get("num_layers", 40),
-        heads=config.get("num_attention_heads", 40),
-        head_size=config.get("attention_head_dim", 128),
+        heads=heads,
+        head_size=head_size,
         inner=config.get("ffn_dim", 13824),
         text_features=config.get("text_dim", 4096),
         time_features=config.get("freq_dim", 256),
         cross_attn_norm=config.get("cross_attn_norm", True),
         eps=config.get("eps", 1e-6),
         positions=config.get("rope_max_seq_len", 1024),
+        image_features=image,
+        image_positions=None if image is None else config.get("pos_embed_seq_len"),
     )
 
 
@@ -102,7 +110,7 @@ def original_transformer_config(
     leaves open from the tensors.
 
     Raises:
-        InputError: no such model, or one that is conditioned on images.
+        InputError: no such model, or one that is conditioned on videos (VACE).
     """
     _require(config, where, _class_name="WanModel", qk_norm=True, window_size=([-1, -1], (-1, -1)))
     prefix = "model.diffusion_model." if any(key.startswith("model.") for key in tensors) else ""
@@ -117,11 +125,13 @@ def original_transformer_config(
         return tuple(found.shape)
 
     width, channels, *patch = shape("patch_embedding.weight", 5)
-    if any(
-        f"{prefix}{name}" in tensors
-        for name in ("img_emb.proj.0.weight", "vace_blocks.0.norm3.weight")
-    ):
-        raise InputError(f"{where}: {_ON_IMAGES}")
+    if f"{prefix}vace_blocks.0.norm3.weight" in tensors:
+        raise InputError(f"{where}: {_ON_VIDEOS}")
+    image = positions = None
+    if f"{prefix}img_emb.proj.0.weight" in tensors:
+        image = shape("img_emb.proj.0.weight", 1)[0]
+        if f"{prefix}img_emb.emb_pos" in tensors:
+            positions = shape("img_emb.emb_pos", 3)[1]
     heads = config.get("num_heads", max(1, width // _HEAD_SIZE))
     blocks = [re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key) for key in tensors]
     return WanTransformerConfig(
@@ -136,6 +146,8 @@ def original_transformer_config(
         time_features=shape("time_embedding.0.weight", 2)[1],
         cross_attn_norm=f"{prefix}blocks.0.norm3.weight" in tensors,
         eps=config.get("eps", 1e-6),
+        image_features=image,
+        image_positions=positions,
     )
 
 
@@ -145,18 +157,20 @@ _DIFFUSERS_NAMES = {
     "blocks.0.norm3": "blocks.0.norm2",
     "text_embedding.0": "condition_embedder.text_embedder.linear_1",
     "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+    "img_emb.proj.0": "condition_embedder.image_embedder.norm1",
 }
 
 
 def transformer_config_of(tensors: Mapping[str, _Shaped], where: str) -> WanTransformerConfig:
     """Sizes of a transformer in diffusers' layout that comes without a ``config.json``; errors as
     `original_transformer_config`."""
-    if any("add_k_proj" in name or "image_embedder" in name for name in tensors):
-        raise InputError(f"{where}: {_ON_IMAGES}")
     own = dict(tensors)
     for theirs, name in _DIFFUSERS_NAMES.items():
         if f"{name}.weight" in tensors:
             own[f"{theirs}.weight"] = tensors[f"{name}.weight"]
+    positions = "condition_embedder.image_embedder.pos_embed"
+    if positions in tensors:
+        own["img_emb.emb_pos"] = tensors[positions]
     return original_transformer_config({}, own, where)
 
 

@@ -15,6 +15,7 @@ from syncos_jax.weights_convert.tensor_table import (
 )
 
 _BLOCK = r"(blocks\.\d+)"
+_IMAGE = r"condition_embedder\.image_embedder"
 
 TRANSFORMER = TensorTable(
     (
@@ -24,8 +25,12 @@ TRANSFORMER = TensorTable(
             r"\1",
             linear,
         ),
-        *layer(rf"({_BLOCK}\.attn[12]\.(?:to_[qkv]|to_out\.0))", r"\1", linear),
-        TensorRow(rf"({_BLOCK}\.attn[12]\.norm_[qk])\.weight", r"\1.scale", same),
+        *layer(rf"({_BLOCK}\.attn[12]\.(?:to_[qkv]|to_out\.0|add_[kv]_proj))", r"\1", linear),
+        TensorRow(rf"({_BLOCK}\.attn[12]\.norm_(?:[qk]|added_k))\.weight", r"\1.scale", same),
+        *layer(rf"({_IMAGE}\.norm[12])", r"\1", same, leaf="scale"),
+        *layer(rf"({_IMAGE})\.ff\.net\.0\.proj", r"\1.proj", linear),
+        *layer(rf"({_IMAGE})\.ff\.net\.2", r"\1.out", linear),
+        TensorRow(rf"({_IMAGE})\.pos_embed", r"\1.positions", without_batch),
         *layer(rf"({_BLOCK}\.norm2)", r"\1", same, leaf="scale"),
         *layer(rf"{_BLOCK}\.ffn\.net\.0\.proj", r"\1.ffn.proj", linear),
         *layer(rf"{_BLOCK}\.ffn\.net\.2", r"\1.ffn.out", linear),
@@ -33,7 +38,11 @@ TRANSFORMER = TensorTable(
         *layer(r"(proj_out)", r"\1", linear),
         TensorRow(r"(scale_shift_table)", r"\1", without_batch),
     ),
+    ignored=(rf"{_BLOCK}\.attn[12]\.norm_added_q\.weight",),  # in some files; nothing reads it
     renames=(
+        (rf"^({_IMAGE})\.proj\.", r"\1.ff.net.0.proj."),
+        (rf"^({_IMAGE})\.out\.", r"\1.ff.net.2."),
+        (rf"^({_IMAGE})\.positions$", r"\1.pos_embed"),
         (r"\.ffn\.proj\.", ".ffn.net.0.proj."),
         (r"\.ffn\.out\.", ".ffn.net.2."),
         (r"\.(?:kernel|scale)$", ".weight"),
@@ -41,6 +50,7 @@ TRANSFORMER = TensorTable(
 )
 """diffusers' ``WanTransformer3DModel``."""
 
+_OUR_IMAGE = "condition_embedder.image_embedder"
 _PREFIX = r"(?:model\.diffusion_model\.)?"  # of files for ComfyUI
 _ATTENTION = (("self_attn", "attn1"), ("cross_attn", "attn2"))
 _PROJECTIONS = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))
@@ -50,6 +60,8 @@ _EMBEDDERS = (
     ("time_projection.1", "time_proj"),
     ("text_embedding.0", "text_embedder.linear_1"),
     ("text_embedding.2", "text_embedder.linear_2"),
+    ("img_emb.proj.1", "image_embedder.proj"),
+    ("img_emb.proj.3", "image_embedder.out"),
 )
 _BLOCK_LAYERS = (
     *(
@@ -57,6 +69,8 @@ _BLOCK_LAYERS = (
         for theirs, ours in _ATTENTION
         for name, to in _PROJECTIONS
     ),
+    ("cross_attn.k_img", "attn2.add_k_proj"),
+    ("cross_attn.v_img", "attn2.add_v_proj"),
     ("ffn.0", "ffn.proj"),
     ("ffn.2", "ffn.out"),
 )
@@ -85,6 +99,14 @@ ORIGINAL_TRANSFORMER = TensorTable(
             )
             for theirs, ours in _ATTENTION
         ),
+        TensorRow(
+            rf"{_PREFIX}{_BLOCK}\.cross_attn\.norm_k_img\.weight",
+            r"\1.attn2.norm_added_k.scale",
+            same,
+        ),
+        *layer(rf"{_PREFIX}img_emb\.proj\.0", rf"{_OUR_IMAGE}.norm1", same, leaf="scale"),
+        *layer(rf"{_PREFIX}img_emb\.proj\.4", rf"{_OUR_IMAGE}.norm2", same, leaf="scale"),
+        TensorRow(rf"{_PREFIX}img_emb\.emb_pos", rf"{_OUR_IMAGE}.positions", without_batch),
         # The norm before the attention to the text is their third.
         *layer(rf"{_PREFIX}{_BLOCK}\.norm3", r"\1.norm2", same, leaf="scale"),
         TensorRow(rf"{_PREFIX}{_BLOCK}\.modulation", r"\1.scale_shift_table", without_batch),
@@ -99,6 +121,10 @@ ORIGINAL_TRANSFORMER = TensorTable(
         ),
         *((rf"^{_BLOCK}\.{_escaped(ours)}\.", rf"\1.{theirs}.") for theirs, ours in _BLOCK_LAYERS),
         *((rf"\.{ours}\.(norm_[qk])\.", rf".{theirs}.\1.") for theirs, ours in _ATTENTION),
+        (r"\.attn2\.norm_added_k\.", ".cross_attn.norm_k_img."),
+        (rf"^{_IMAGE}\.norm1\.", "img_emb.proj.0."),
+        (rf"^{_IMAGE}\.norm2\.", "img_emb.proj.4."),
+        (rf"^{_IMAGE}\.positions$", "img_emb.emb_pos"),
         (r"\.norm2\.", ".norm3."),
         (r"^scale_shift_table$", "head.modulation"),
         (r"\.scale_shift_table$", ".modulation"),

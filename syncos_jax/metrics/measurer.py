@@ -13,11 +13,11 @@ from syncos_jax.metrics import offline, vbench
 from syncos_jax.metrics.flow import dis_dynamic_degree
 from syncos_jax.metrics.networks import read
 from syncos_jax.metrics.networks.clip import CLIP, CLIPConfig
-from syncos_jax.metrics.networks.vit import ViTConfig
 from syncos_jax.metrics.prompts import Prompts
 from syncos_jax.metrics.similarity import consistency
 from syncos_jax.metrics.sources import Sources
 from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.vit import ViTConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,9 @@ from flax import nnx
 from syncos_jax.errors import InputError
 from syncos_jax.metrics.frames import check_frames
 from syncos_jax.metrics.networks.clip import CLIP
-from syncos_jax.metrics.networks.resample import centre_crop, resize, shorter_side
-from syncos_jax.metrics.networks.vit import VisionTransformer
+from syncos_jax.models.resample import centre_crop, resize, shorter_side
 from syncos_jax.models.tokenizer import PromptTokenizer
+from syncos_jax.models.vit import VisionTransformer
 
 SIDE = 224
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

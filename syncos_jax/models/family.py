@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.models.given_frames import GivenFrames
 from syncos_jax.models.identity import hash_weights
 from syncos_jax.sampling.known import KnownRule
 from syncos_jax.sampling.schedule import NoiseSchedule
@@ -27,6 +28,7 @@ from syncos_jax.sampling.schedule import NoiseSchedule
 if TYPE_CHECKING:
     from syncos_jax.models.few_steps import FewSteps
     from syncos_jax.sampling.placement import Placement
+    from syncos_jax.sampling.windows import WindowLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +217,40 @@ class Model:
     def schedule_for(self, latent_shape: tuple[int, int, int]) -> NoiseSchedule:
         """The noise schedule of clips of `latent_shape`: latent frames, rows and columns."""
         return self.schedule
+
+    def window_conditioning(
+        self, given: GivenFrames, layout: WindowLayout, placement: Placement, key: jax.Array
+    ) -> dict[str, np.ndarray] | None:
+        """What the denoiser is given of each window's known frames, beside its prompt; of families
+        whose `known_rule` is "condition".
+
+        Args:
+            given: frames of the whole video, padded to the size of its latents.
+            layout: the windows.
+            placement: the devices.
+            key: of the run's noise.
+
+        Returns:
+            Arrays with leading axis ``N`` (windows), by names that `complete_conditioning` has not;
+            None where the denoiser takes none.
+        """
+        return None
+
+    def window_conditioning_shapes(
+        self, count: int, window: int, frame_shape: tuple[int, int, int]
+    ) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of `window_conditioning` for so many windows, of `window` latent frames
+        ``(h, w, C)``."""
+        return {}
+
+    def held_frames(self, mask: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+        """Of known latent frames, those that the sampler itself has to keep; bool ``[F]``.
+
+        Args:
+            mask: which are known, bool ``[F]``.
+            pictures: which of them are pictures, not frames of a clip; bool ``[F]``.
+        """
+        return mask
 
     def conditioning_shapes(self, count: int) -> Any:
         """Shapes and dtypes of what `complete_conditioning` gives for `count` prompts, without a

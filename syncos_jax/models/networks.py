@@ -31,18 +31,21 @@ class MissingPart(InputError, AttributeError):
 @dataclass(frozen=True)
 class TextDenoiser:
     """A network ``(x, t, text, **others)`` as a function. Two of the same architecture are equal:
-    traced once."""
+    traced once. ``channels [b, f, h, w, C']`` of the conditioning stand beside those of ``x``."""
 
     graphdef: Any
 
     def __call__(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
-        others = {name: value for name, value in cond.items() if name != "text"}
+        others = {name: value for name, value in cond.items() if name not in ("text", "channels")}
+        if "channels" in cond:
+            x = jnp.concatenate([x, cond["channels"].astype(x.dtype)], axis=-1)
         prediction: jax.Array = nnx.merge(self.graphdef, params)(x, t, cond["text"], **others)
         return prediction
 
 
 @partial(jax.jit, static_argnums=0)
-def _apply(graphdef: Any, params: Any, *arrays: jax.Array) -> jax.Array:
+def run_network(graphdef: Any, params: Any, *arrays: jax.Array) -> jax.Array:
+    """A network's output for arrays with leading axis ``n``."""
     output: jax.Array = nnx.merge(graphdef, params)(*arrays)
     return output
 
@@ -58,10 +61,18 @@ def _decode_piece(
 
 @partial(jax.jit, static_argnums=0)
 def _encode(graphdef: Any, params: Any, pixels: jax.Array) -> jax.Array:
-    """Unscaled latents of pixels uint8, with the leading axes that the autoencoder takes."""
-    images = pixels.astype(jnp.float32) / 127.5 - 1.0
+    """Unscaled latents of pixels, uint8 or float32 in [-1, 1], with the leading axes that the
+    autoencoder takes."""
+    images = pixels if pixels.dtype == jnp.float32 else pixels.astype(jnp.float32) / 127.5 - 1.0
     mean: jax.Array = nnx.merge(graphdef, params).encode(images)[0]
     return mean
+
+
+@partial(jax.jit, static_argnums=0)
+def encode_moments(graphdef: Any, params: Any, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and log variance of the unscaled latents of pixels float32 in [-1, 1]."""
+    mean, logvar = nnx.merge(graphdef, params).encode(pixels)
+    return mean, logvar
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=5)
@@ -135,7 +146,7 @@ class NetworkModel(Model):
         padded = [np.pad(a, ((0, rows - count), (0, 0)), mode="edge") for a in arrays]
         split = self._split("text_encoder")
         calls = [tuple(a[i : i + batch] for a in padded) for i in range(0, rows, batch)]
-        return jnp.concatenate([_apply(*split, *call) for call in calls])[:count]
+        return jnp.concatenate([run_network(*split, *call) for call in calls])[:count]
 
     def scaled(self, latents: np.ndarray) -> np.ndarray:
         """Latents of the autoencoder as the denoiser has them, float32 ``[..., C]``."""

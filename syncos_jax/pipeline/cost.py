@@ -133,6 +133,9 @@ def _abstract_call(request: Request, cond: Any, samples: int) -> list[Any]:
     of_samples = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((samples, *leaf.shape[1:]), leaf.dtype), cond
     )
+    more = request.window_conditioning_shapes(samples)
+    if more:
+        of_samples = {**of_samples, **more}
     x = jax.ShapeDtypeStruct((samples, window, *request.frame_shape), jnp.float32)
     return [request.model.params, x, jax.ShapeDtypeStruct(times, jnp.float32), of_samples]
 

@@ -1,7 +1,8 @@
 """What a scenario gives of its video beforehand: pictures, a clip to extend, a video to change.
 
-`read_inputs` reads the files and says which frames they are; `known_frames` encodes them. In the
-sampler they are one thing: frames whose latents are known.
+`read_inputs` reads the files and says which frames they are;
+`syncos_jax.pipeline.known_frames.known_frames` encodes them. In the sampler they are one thing:
+frames whose latents are known.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from syncos_jax.media.pictures import Fit, describe_fit, fit_picture, load_pictu
 from syncos_jax.media.read import at_rate, frames_with_times
 from syncos_jax.media.register import input_sha256
 from syncos_jax.models.family import Model
-from syncos_jax.sampling.known import KnownFrames, KnownRule
-from syncos_jax.sampling.placement import Placement
+from syncos_jax.models.given_frames import Picture
+from syncos_jax.sampling.known import KnownRule
 from syncos_jax.scenario import Scenario
 
 MAX_CLIP_BYTES = 4_000_000_000
@@ -64,6 +65,7 @@ class KnownInputs:
         kept: which frames of the result stay as they were in the video whose events are redone,
             bool ``[F]``; None for none.
         rule: how the network receives the known frames.
+        pictures: as they were before they were made to fit; of a clip, its first known frame.
     """
 
     frames: np.ndarray
@@ -74,6 +76,7 @@ class KnownInputs:
     before: np.ndarray
     kept: np.ndarray | None
     rule: KnownRule
+    pictures: tuple[Picture, ...] = ()
 
     @cached_property
     def identity(self) -> list[dict[str, Any]]:
@@ -117,10 +120,19 @@ class _Piece:
     frames: np.ndarray
     known: np.ndarray
     note: str
+    pixels: np.ndarray | None = None
 
     @property
     def stop(self) -> int:
         return self.start + len(self.frames)
+
+    @property
+    def picture(self) -> Picture:
+        """What it first gives, before it was made to fit where it is a still picture."""
+        first = int(np.flatnonzero(self.known)[0])
+        return Picture(
+            self.start + first, self.frames[first] if self.pixels is None else self.pixels
+        )
 
 
 def read_inputs(
@@ -172,56 +184,13 @@ def read_inputs(
         files.append(InputFile(piece.role, piece.path, sha256, start, stop, piece.note))
     if given.all():
         raise InputError("every frame is given, so there is nothing to make", place=files[0].role)
-    return KnownInputs(
-        canvas, given, held, tuple(files), lead, before, kept, _rule(model, scenario)
-    )
-
-
-def known_frames(
-    inputs: KnownInputs, model: Model, latents: int, cells: tuple[int, int], placement: Placement
-) -> KnownFrames:
-    """The latents of known frames.
-
-    A latent frame that stands for several video frames is known where all of them are, or where one
-    of them is a picture, which then stands for all.
-
-    Args:
-        inputs: the frames in pixels.
-        model: encodes them.
-        latents: latent frames of the video; `cells`: their height and width.
-        placement: the devices.
-    """
-    geometry = model.geometry
-    total = geometry.frames(latents)
-    pixels = _padded(inputs.frames, total, tuple(side * geometry.cell for side in cells))
-    given = np.pad(inputs.given, (0, total - len(inputs.given)), mode="edge")
-    held = np.pad(inputs.held, (0, total - len(inputs.held)))
-    bounds = geometry.first_frame(np.arange(latents + 1))
-    mask = np.zeros(latents, bool)
-    for latent, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        pictures = np.flatnonzero(held[start:stop])
-        if len(pictures):
-            pixels[start:stop] = pixels[start + pictures[0]]
-        mask[latent] = given[start:stop].all() or len(pictures) > 0
-    made = np.zeros((latents, *cells, geometry.channels), np.float32)
-    known = np.flatnonzero(mask)
-    if len(known) == 0:
-        raise InputError(
-            f"the clip is shorter than the {geometry.temporal} frames of one latent",
-            place=inputs.files[0].role,
-            remedy="give a longer one",
-        )
-    if geometry.temporal == 1:
-        made[known] = model.encode_frames(pixels[known], placement)
-    else:  # each latent depends on the frames before it
-        last = int(known[-1]) + 1
-        encoded = model.encode_frames(pixels[: geometry.frames(last)], placement)
-        made[known] = encoded[known]
-    return KnownFrames(made, mask, inputs.rule)
+    pictures = sorted((piece.picture for piece in pieces), key=lambda picture: picture.frame)
+    rule = _rule(model, scenario)
+    return KnownInputs(canvas, given, held, tuple(files), lead, before, kept, rule, tuple(pictures))
 
 
 def _rule(model: Model, scenario: Scenario) -> KnownRule:
-    if scenario.reference and model.known_rule != "timestep":
+    if scenario.reference and model.known_rule not in ("timestep", "condition"):
         raise InputError(
             f"the model {model.name!r} has no timestep for each frame",
             place="reference",
@@ -263,7 +232,8 @@ def _pieces(
 def _picture(role: str, path: str, start: int, size: _Size) -> _Piece:
     picture = load_picture(path)
     note = size.note(picture.shape)
-    return _Piece(role, path, start, size.picture(picture)[None], np.ones(1, bool), note)
+    fitted = size.picture(picture)[None]
+    return _Piece(role, path, start, fitted, np.ones(1, bool), note, picture)
 
 
 def _redone(model: Model, scenario: Scenario, frames: int, size: _Size) -> _Piece:
@@ -323,11 +293,3 @@ def _clip(path: str, role: str, size: _Size) -> tuple[np.ndarray, str]:
     if not folder and abs(rate / size.fps - 1) > 0.01:
         note += f", {rate:.4g} to {size.fps:g} fps"
     return np.stack(fitted), note
-
-
-def _padded(frames: np.ndarray, total: int, size: tuple[int, ...]) -> np.ndarray:
-    """Frames with the last one repeated up to `total`, in the middle of frames of this size."""
-    (height, width), (tall, wide) = frames.shape[1:3], size
-    top, left = (tall - height) // 2, (wide - width) // 2
-    sides = ((top, tall - height - top), (left, wide - width - left))
-    return np.pad(frames[:total], ((0, max(0, total - len(frames))), *sides, (0, 0)), mode="edge")

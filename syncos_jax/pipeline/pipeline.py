@@ -16,7 +16,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.media.video import Video
 from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
-from syncos_jax.pipeline.known_inputs import known_frames
+from syncos_jax.pipeline.known_frames import given_frames, known_frames
 from syncos_jax.pipeline.plan import Plan, make_plan
 from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.sampling.devices import default_mesh
@@ -307,6 +307,7 @@ class Pipeline:
             schedule=request.schedule,
             sampler=request.sampler,
             known=self._known(request),
+            window_cond=self._window_conditioning(request),
         )
         return VideoProgram(sampling, sampling.init(request.key))
 
@@ -320,6 +321,15 @@ class Pipeline:
             request.frame_shape[:2],
             self.placement,
         )
+
+    def _window_conditioning(self, request: Request) -> dict[str, np.ndarray] | None:
+        if request.known is None or self.model.known_rule != "condition":
+            return None
+        reference = request.scenario.reference is not False
+        cells = request.frame_shape[:2]
+        given = given_frames(request.known, self.model, request.layout.frames, cells, reference)
+        placement, key = self.placement, request.key
+        return self.model.window_conditioning(given, request.layout, placement, key)
 
     @own_settings()
     def conditioning(self, request: Request) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from syncos_jax.errors import InputError
 from syncos_jax.media.sound import Soundtrack
 from syncos_jax.models.family import Model
+from syncos_jax.pipeline.known_frames import known_latents
 from syncos_jax.pipeline.known_inputs import InputFile, KnownInputs, read_inputs
 from syncos_jax.pipeline.soundtrack import read_sound
 from syncos_jax.pipeline.versions import device_of, versions
@@ -117,11 +118,24 @@ class Request:
         """PRNG key of the noise."""
         return video_key(self.seed)
 
+    def conditioning_shapes(self, count: int) -> Any:
+        """Shapes and dtypes of what the denoiser is conditioned on for so many samples."""
+        cond = self.model.conditioning_shapes(count)
+        more = self.window_conditioning_shapes(count)
+        return {**cond, **more} if more else cond
+
+    def window_conditioning_shapes(self, count: int) -> dict[str, Any]:
+        """The part of it that depends on a window's place."""
+        window, shape = self.layout.window, self.frame_shape
+        return self.model.window_conditioning_shapes(count, window, shape)
+
     @cached_property
     def program(self) -> tuple:
         """Identifies the compiled program: requests of one pipeline with equal values share it, and
         can be made side by side."""
-        rule = None if self.known is None else self.known.rule
+        rule = None
+        if self.known is not None:
+            rule = known_latents(self.known, self.model, self.layout.frames)[1]
         method = make_method(self.layout, self.schedule, self.sampler, self.call_schedule, rule)
         return method, self.frame_shape, self.prompt_weights.shape[0], self.call_schedule.structure
 
@@ -226,6 +240,8 @@ def prepare(
     fps = float(scenario.fps or geometry.fps)
     frames = scenario.total_frames(geometry.fps)
     known = read_inputs(model, scenario, frames, height, width)
+    if model.known_rule == "condition":
+        _check_pictures(model, settings, known)
     lead, before = (0, 0) if known is None else (known.lead, len(known.before))
     sound, sound_file = read_sound(scenario, before + frames, fps)
     layout = _layout(model, scenario, lead + frames)
@@ -272,6 +288,24 @@ def prepare(
         sound=sound,
         sound_file=sound_file,
     )
+
+
+def _check_pictures(model: Model, settings: SamplerConfig, known: KnownInputs | None) -> None:
+    """InputError where a model that makes videos from pictures has none, or a sampler cannot show
+    it any."""
+    if known is None:
+        raise InputError(
+            f"is missing; the model {model.name!r} makes videos from pictures",
+            place="image",
+            expected="a picture that the video begins with",
+        )
+    if settings.lookahead is not None:
+        raise InputError(
+            f"the model {model.name!r} sees a picture at a window's place, and fifo's windows have "
+            "none",
+            place="sampler",
+            remedy="use another sampler",
+        )
 
 
 def _settings(model: Model, sampler: SamplerConfig | None) -> SamplerConfig:

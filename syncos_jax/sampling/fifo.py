@@ -377,7 +377,7 @@ def _samples_at(
     parts = []
     for each in dict.fromkeys(weights):
         chosen = np.asarray([weight == each for weight in weights])
-        parts.append(make_samples(windows[chosen], [of[chosen] for of in cond_index], each))
+        parts.append(make_samples(windows[chosen], cond_index, each))
     return Samples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

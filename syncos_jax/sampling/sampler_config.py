@@ -245,8 +245,8 @@ class SamplerConfig:
         guidance_2: float | None = None,
         boundary: float | None = None,
     ) -> Self:
-        """With these values in place of None (as many steps as a list of theirs has); `guidance_2` only
-        where `guidance` is None, too."""
+        """With these values in place of None (as many steps as a list of theirs has); `guidance_2`
+        only where `guidance` is None, too."""
         perturbed, second = self.perturbed_guidance, self.guidance_2
         if second is None and self.guidance is None:
             second = guidance_2

@@ -73,7 +73,7 @@ class Scenario(BaseModel):
         loop_audio: whether a shorter one is repeated instead.
         reference: whether windows that hold no given frame see the last one before them, so that
             the subject stays that of the picture; None for yes where each frame of the model has
-            its own timestep.
+            its own timestep, or the model is conditioned on pictures.
         fit: how pictures and clips of another shape are fitted: "cover" fills the frame and crops,
             "contain" adds bars.
 
@@ -102,10 +102,10 @@ class Scenario(BaseModel):
     extend: FilePath | None = None
     join: bool = True
     redo: Redo | None = None
-    reference: bool | None = None
     audio: FilePath | None = None
     loop_audio: bool = False
     fit: Literal["cover", "contain"] = "cover"
+    reference: bool | None = None
 
     @field_validator("events", mode="before")
     @classmethod

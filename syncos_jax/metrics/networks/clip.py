@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from syncos_jax.metrics.networks.vit import VisionTransformer, ViTConfig
 from syncos_jax.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from syncos_jax.models.layers import DType, Linear
+from syncos_jax.models.vit import VisionTransformer, ViTConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,9 @@ from syncos_jax.metrics.networks import tables
 from syncos_jax.metrics.networks.clip import CLIP, CLIPConfig
 from syncos_jax.metrics.networks.efficientnet import EfficientNet, EfficientNetConfig
 from syncos_jax.metrics.networks.sentence import BERTConfig, SentenceEncoder
-from syncos_jax.metrics.networks.vit import VisionTransformer, ViTConfig
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.layers import AbstractRngs
+from syncos_jax.models.vit import VisionTransformer, ViTConfig
 from syncos_jax.weights_convert.diffusers_config import read_json
 from syncos_jax.weights_convert.stored import Tensors
 from syncos_jax.weights_convert.table import AnyTable, Network, fill

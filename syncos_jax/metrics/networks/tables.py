@@ -10,7 +10,7 @@ import numpy as np
 from syncos_jax.metrics.networks.clip import CLIPConfig
 from syncos_jax.metrics.networks.efficientnet import EfficientNetConfig
 from syncos_jax.metrics.networks.sentence import BERTConfig
-from syncos_jax.metrics.networks.vit import ViTConfig
+from syncos_jax.models.vit import ViTConfig
 from syncos_jax.weights_convert.table import Kind, NamedTable, Target, layer_targets
 
 Entries = dict[str, tuple[Target, ...]]

@@ -128,6 +128,7 @@ class CogVideoXVAEConfig:
         time_factor: frames per latent frame; as many of the finest levels halve the frames as this
             has factors of two.
         latent_scale: the transformer sees latents times this.
+        inverted: whether it sees those of a picture divided by it instead, as 1.5 was trained.
     """
 
     image_channels: int = 3
@@ -138,6 +139,7 @@ class CogVideoXVAEConfig:
     eps: float = 1e-6
     time_factor: int = 4
     latent_scale: float = 1.15258426
+    inverted: bool = False
 
     def __post_init__(self) -> None:
         if self.time_factor < 1 or self.time_factor & (self.time_factor - 1):

@@ -1,4 +1,4 @@
-"""The family of CogVideoX: text-to-video models of 2B, 5B and 1.5."""
+"""The family of CogVideoX: 2B, 5B and 1.5, from text and from a picture."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from syncos_jax.models.cogvideox.settings import CogVideoXConfig, CogVideoXGeome
 from syncos_jax.models.cogvideox.transformer import CogVideoXTransformer
 from syncos_jax.models.cogvideox.vae import CogVideoXVAE, pieces
 from syncos_jax.models.family import Model
-from syncos_jax.models.networks import NetworkModel, TextDenoiser
+from syncos_jax.models.given_frames import GivenFrames
+from syncos_jax.models.networks import NetworkModel, TextDenoiser, encode_moments
 from syncos_jax.models.saved import TOKENIZER
 from syncos_jax.models.t5 import T5Encoder
 from syncos_jax.models.t5_tokenizer import T5Tokenizer
 from syncos_jax.sampling.placement import Placement
+from syncos_jax.sampling.windows import WindowLayout
 
 _PROMPTS_PER_CALL = 4
+_PICTURE_NOISE = 0x50494354
+"""Number of the draw that makes a sample of a picture's latents."""
 
 
 class CogVideoX(NetworkModel):
-    """A text-to-video model of CogVideoX's, whose parts can be used alone.
+    """A model of CogVideoX's, whose parts can be used alone.
 
     A model of which only one network was converted (``only``) has that one:
     reading another part raises `MissingPart`, an InputError that says so, and ``hasattr`` is False.
 
     Attributes:
         config: sizes and sampling defaults.
-        transformer: ``transformer(x [b, f, h, w, C], t [b] or [b, f], text [b, S, D])`` -> like
-            ``x``.
+        transformer: ``transformer(x [b, f, h, w, C], t [b] or [b, f], text [b, S, D])`` ->
+            ``[b, f, h, w, C']``.
         vae: ``encode`` and ``decode`` unscaled latents, ``[n, f, h, w, C]``; the transformer's are
             times ``config.latent_scale``.
         text_encoder: ``ids [b, S] -> [b, S, D]``.
@@ -51,6 +55,8 @@ class CogVideoX(NetworkModel):
 
     def __init__(self, config: CogVideoXConfig, *, tokenizer: Any = None, **networks: Any) -> None:
         super().__init__(config, config.noise_schedule(), {**networks, TOKENIZER: tokenizer})
+        if config.on_images:
+            self.known_rule = "condition"
 
     @classmethod
     def from_networks(
@@ -75,6 +81,60 @@ class CogVideoX(NetworkModel):
     def conditioning_shapes(self, count: int) -> dict[str, jax.ShapeDtypeStruct]:
         shape = (count, self.config.text_tokens, self.config.text.features)
         return {"text": jax.ShapeDtypeStruct(shape, self.dtype)}
+
+    def window_conditioning(
+        self, given: GivenFrames, layout: WindowLayout, placement: Placement, key: jax.Array
+    ) -> dict[str, np.ndarray] | None:
+        """``channels [N, f, h, w, C]``: the picture at a window's beginning in its first latent
+        frame, 0 in the others."""
+        if not self.config.on_images:
+            return None
+        made: dict[bytes, np.ndarray] = {}
+        windows = []
+        starts = self.geometry.first_frame(layout.starts)
+        for name, (pixels, known) in given.clips(starts, 1):
+            if name not in made:
+                latent = self.encode_picture(pixels, placement, key) if known[0] else None
+                size = self.geometry.cell
+                shape = (pixels.shape[1] // size, pixels.shape[2] // size, self.geometry.channels)
+                channels = np.zeros((layout.window, *shape), np.float32)
+                channels[0] = 0.0 if latent is None else latent
+                made[name] = channels
+            windows.append(made[name])
+        return {"channels": np.stack(windows)}
+
+    def encode_picture(
+        self, pixels: np.ndarray, placement: Placement, key: jax.Array
+    ) -> np.ndarray:
+        """Scaled latents ``[h, w, C]``, float32, of a picture, as the transformer is given them.
+
+        Args:
+            pixels: float32 ``[1, H, W, 3]`` in [-1, 1].
+            placement: the devices.
+            key: where the latents are a sample (`config.image_sampled`), of its noise.
+        """
+        config = self.config
+        mean, logvar = encode_moments(*self._split("vae"), placement.place(pixels[None]))
+        latent = np.asarray(mean)[0, 0]
+        if config.image_sampled:
+            drawn = jax.random.normal(jax.random.fold_in(key, _PICTURE_NOISE), latent.shape)
+            latent = latent + np.exp(0.5 * np.asarray(logvar)[0, 0]) * np.asarray(drawn)
+        return np.asarray(latent * np.float32(config.image_scale), np.float32)
+
+    def window_conditioning_shapes(
+        self, count: int, window: int, frame_shape: tuple[int, int, int]
+    ) -> dict[str, jax.ShapeDtypeStruct]:
+        if not self.config.on_images:
+            return {}
+        shape = (count, window, *frame_shape)
+        return {"channels": jax.ShapeDtypeStruct(shape, np.dtype(np.float32))}
+
+    def held_frames(self, mask: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+        """All but a picture at the beginning, which the network draws."""
+        if not self.config.on_images:
+            return mask
+        beginning = np.arange(len(mask)) <= self.geometry.dropped
+        return mask & ~(beginning & pictures)
 
     def decode_stream(
         self, latents: np.ndarray, placement: Placement, batch: int | None = None

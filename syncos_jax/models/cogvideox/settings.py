@@ -53,7 +53,7 @@ class CogVideoXGeometry(Geometry):
 
 @dataclasses.dataclass(frozen=True)
 class CogVideoXConfig:
-    """A text-to-video model of CogVideoX's: its networks' sizes, and how it is meant to be sampled.
+    """A model of CogVideoX's: its networks' sizes, and how it is meant to be sampled.
 
     Attributes:
         name: for people.
@@ -68,6 +68,8 @@ class CogVideoXConfig:
         height, width: of a frame, pixels.
         steps, guidance: default number of denoising steps and guidance scale.
         dropped: see `CogVideoXGeometry`.
+        image_sampled: whether these latents are a sample of the autoencoder's posterior, as in
+            training, or its mean.
         source: where the weights are from.
         notes: anything worth knowing, shown by ``syncos info``.
     """
@@ -90,6 +92,7 @@ class CogVideoXConfig:
     guidance: float = 6.0
     dropped: int = 0
     levels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    image_sampled: bool = False
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -102,6 +105,16 @@ class CogVideoXConfig:
     def latent_scale(self) -> float:
         """The transformer sees latents times this."""
         return self.vae.latent_scale
+
+    @property
+    def image_scale(self) -> float:
+        """The transformer sees the latents of a picture times this."""
+        return 1.0 / self.latent_scale if self.vae.inverted else self.latent_scale
+
+    @property
+    def on_images(self) -> bool:
+        """Whether the transformer has channels for the latents of a picture."""
+        return self.transformer.in_channels > self.transformer.out_channels
 
     def build(self, network: str, dtype: DType) -> Any:
         """A network without weights (``nnx.eval_shape``)."""

@@ -164,13 +164,18 @@ class PatchEmbed(nnx.Module):
         y = jnp.concatenate([words, tokens], axis=1)
         if self.positions is None:
             return y
-        known = self.positions.shape[1]
-        if y.shape[1] != known:
+        known, config = self.positions.shape[1], self.config
+        whole = text.shape[1] == config.text_tokens and grid[1:] == (
+            config.sample_height // config.patch,
+            config.sample_width // config.patch,
+        )
+        # Of a shorter clip the first frames', as in the original code.
+        if y.shape[1] > known or (y.shape[1] < known and not whole):
             raise InputError(
                 f"the model has learned positions of {known} tokens and cannot be given "
                 f"{text.shape[1]} of text and {tokens.shape[1]} of video"
             )
-        return y + self.positions[...]
+        return y + self.positions[...][:, : y.shape[1]]
 
     def _patches(self, x: jax.Array, grid: Grid) -> jax.Array:
         """``[b, f, h, w, C] -> [b, T, pf ph pw C]``."""

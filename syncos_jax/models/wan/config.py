@@ -31,6 +31,10 @@ class WanTransformerConfig:
         cross_attn_norm: whether a norm stands before the attention to the text.
         eps: of all norms.
         positions: most tokens along an axis.
+        image_features: of the image encoder (Wan 2.1 I2V); None where the network sees no image's
+            features.
+        image_positions: learned positions of the features of a first and a last image together
+            (FLF2V), or None.
     """
 
     in_channels: int = 16
@@ -45,6 +49,8 @@ class WanTransformerConfig:
     cross_attn_norm: bool = True
     eps: float = 1e-6
     positions: int = 1024
+    image_features: int | None = None
+    image_positions: int | None = None
 
     def __post_init__(self) -> None:
         if self.head_size % 2 or self.head_size < 6:

@@ -28,9 +28,12 @@ class WanDenoiser:
     boundary: float | None = None
 
     def __call__(self, params: Any, x: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
-        text = cond["text"]
+        text, image = cond["text"], cond.get("image")
+        given = x
+        if "channels" in cond:  # what is known of the window's frames
+            given = jnp.concatenate([x, cond["channels"].astype(x.dtype)], axis=-1)
         if self.low_graphdef is None:
-            return nnx.merge(self.graphdef, params)(x, t, text)
+            return nnx.merge(self.graphdef, params)(given, t, text, image)
         assert self.boundary is not None
         # A clip whose frames have times of their own goes by the noisiest.
         noisiest = t if t.ndim == 1 else t.max(axis=1)
@@ -40,7 +43,7 @@ class WanDenoiser:
             # Each network stands in the program once and runs where any clip needs it.
             return lax.cond(
                 wanted.any(),
-                lambda: nnx.merge(graphdef, weights)(x, t, text),
+                lambda: nnx.merge(graphdef, weights)(given, t, text, image),
                 lambda: jnp.zeros_like(x),
             )
 

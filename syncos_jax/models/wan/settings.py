@@ -12,8 +12,10 @@ from flax import nnx
 from syncos_jax.models.family import Geometry
 from syncos_jax.models.few_steps import configured
 from syncos_jax.models.from_mapping import from_mapping
+from syncos_jax.models.image_processing import ImageProcessing
 from syncos_jax.models.layers import AbstractRngs, DType
 from syncos_jax.models.t5 import T5Config, T5Encoder
+from syncos_jax.models.vit import VisionTransformer, ViTConfig
 from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
 from syncos_jax.models.wan.transformer import WanTransformer
 from syncos_jax.models.wan.vae import WanVAE
@@ -23,11 +25,15 @@ from syncos_jax.sampling.solvers import Solver
 
 @dataclasses.dataclass(frozen=True)
 class WanConfig:
-    """A text-to-video model of Wan's: its networks' sizes, and how it is meant to be sampled.
+    """A model of Wan's: its networks' sizes, and how it is meant to be sampled.
 
     Attributes:
         name: for people.
         transformer, vae, text: sizes of the networks; both transformers have the same.
+        image: sizes of the image encoder (Wan 2.1 I2V), without the layer whose output is not used;
+            None where there is none.
+        image_processing: of the pictures that it sees.
+        clean_frames: whether known frames are given clean, at timestep 0 (TI2V-5B).
         schedule: arguments of `syncos_jax.sampling.sigmas.flow_sigmas`, its ``rule`` among them.
         solver: arguments of `syncos_jax.sampling.solvers.Solver`.
         boundary: share of the timesteps above which the first of two transformers is used, and
@@ -46,7 +52,13 @@ class WanConfig:
     """
 
     family: ClassVar[str] = "wan"
-    networks: ClassVar[tuple[str, ...]] = ("transformer", "transformer_2", "vae", "text_encoder")
+    networks: ClassVar[tuple[str, ...]] = (
+        "transformer",
+        "transformer_2",
+        "vae",
+        "text_encoder",
+        "image_encoder",
+    )
 
     name: str
     transformer: WanTransformerConfig
@@ -67,6 +79,14 @@ class WanConfig:
     few_steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = ""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    image: ViTConfig | None = None
+    image_processing: ImageProcessing = ImageProcessing()
+    clean_frames: bool = False
+
+    @property
+    def on_images(self) -> bool:
+        """Whether the transformer has channels for what is known of a window's frames."""
+        return self.transformer.in_channels > self.transformer.out_channels
 
     def build(self, network: str, dtype: DType) -> Any:
         """A network without weights (``nnx.eval_shape``)."""
@@ -75,6 +95,9 @@ class WanConfig:
             "transformer": lambda: WanTransformer(self.transformer, dtype=dtype, rngs=rngs),
             "vae": lambda: WanVAE(self.vae, dtype=dtype, rngs=rngs),
             "text_encoder": lambda: T5Encoder(self.text, dtype=dtype, rngs=rngs),
+            "image_encoder": lambda: VisionTransformer(
+                self.image or ViTConfig.clip_vith14(), dtype=dtype, rngs=rngs
+            ),
         }
         return nnx.eval_shape(makers["transformer" if network == "transformer_2" else network])
 
@@ -117,7 +140,13 @@ class WanConfig:
             InputError: missing or unknown entries, by name.
         """
         values = dict(values)
-        kinds = {"transformer": WanTransformerConfig, "vae": WanVAEConfig, "text": T5Config}
+        kinds: dict[str, Any] = {
+            "transformer": WanTransformerConfig,
+            "vae": WanVAEConfig,
+            "text": T5Config,
+            "image": ViTConfig,
+            "image_processing": ImageProcessing,
+        }
         for key, kind in kinds.items():
             if isinstance(values.get(key), Mapping):
                 values[key] = from_mapping(kind, values[key], key)

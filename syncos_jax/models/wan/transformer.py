@@ -1,8 +1,8 @@
 """Wan's transformer: a video's tokens attend to one another, then to the text.
 
 Names follow diffusers' ``WanTransformer3DModel``. The time embedding, the modulation and the
-statistics of all norms are float32 whatever the weights are. Conditioning on an image (Wan I2V) is
-not part of it.
+statistics of all norms are float32 whatever the weights are. Wan 2.1's image-to-video also attends
+to the features of an image.
 
 Sizes in comments: ``b`` clips, ``f h w`` latent frames, rows and columns, ``T`` tokens, ``C``
 width, ``S`` text tokens, ``N`` heads, ``D`` head size.
@@ -79,10 +79,13 @@ def rotation(config: WanTransformerConfig, f: int, h: int, w: int) -> Rotation:
 class Attention(nnx.Module):
     """Multi-head attention ``x [b, T, C], context [b, S, C] -> [b, T, C]``.
 
-    Queries and keys are normed across all heads, then turned.
+    Queries and keys are normed across all heads, then turned. With `image` the same queries also
+    read the features of an image, and both results are added.
     """
 
-    def __init__(self, config: WanTransformerConfig, *, dtype: DType, rngs: nnx.Rngs):
+    def __init__(
+        self, config: WanTransformerConfig, *, image: bool = False, dtype: DType, rngs: nnx.Rngs
+    ):
         width, kw = config.width, dict[str, Any](dtype=dtype, rngs=rngs)
         self.heads = config.heads
         self.to_q = Linear(width, width, **kw)
@@ -91,16 +94,29 @@ class Attention(nnx.Module):
         self.to_out = nnx.List([Linear(width, width, **kw)])
         self.norm_q = RMSNorm(width, eps=config.eps, dtype=dtype)
         self.norm_k = RMSNorm(width, eps=config.eps, dtype=dtype)
+        if image:
+            self.add_k_proj = Linear(width, width, **kw)
+            self.add_v_proj = Linear(width, width, **kw)
+            self.norm_added_k = RMSNorm(width, eps=config.eps, dtype=dtype)
 
     def __call__(
-        self, x: jax.Array, context: jax.Array | None = None, angle: Rotation | None = None
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        angle: Rotation | None = None,
+        image: jax.Array | None = None,
     ) -> jax.Array:
         context = x if context is None else context
         q, k, v = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(context)), self.to_v(context)
         q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in (q, k, v))
         if angle is not None:
             q, k = rotate(q, angle), rotate(k, angle)
-        return self.to_out[0](attention(q, k, v).reshape(x.shape))
+        y = attention(q, k, v)
+        if image is not None:
+            k, v = self.norm_added_k(self.add_k_proj(image)), self.add_v_proj(image)
+            k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in (k, v))
+            y = y + attention(q, k, v)
+        return self.to_out[0](y.reshape(x.shape))
 
 
 class FeedForward(nnx.Module):
@@ -121,7 +137,7 @@ class Block(nnx.Module):
         kw: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
         self.eps = config.eps
         self.attn1 = Attention(config, **kw)
-        self.attn2 = Attention(config, **kw)
+        self.attn2 = Attention(config, image=config.image_features is not None, **kw)
         self.norm2 = nnx.data(
             LayerNorm(config.width, eps=config.eps, dtype=jnp.float32)
             if config.cross_attn_norm
@@ -131,16 +147,21 @@ class Block(nnx.Module):
         self.scale_shift_table = nnx.Param(jnp.zeros((6, config.width), jnp.float32))
 
     def __call__(
-        self, x: jax.Array, text: jax.Array, time: jax.Array, angle: Rotation
+        self,
+        x: jax.Array,
+        text: jax.Array,
+        time: jax.Array,
+        angle: Rotation,
+        image: jax.Array | None = None,
     ) -> jax.Array:
-        """``x [b, T, C], text [b, S, C], time [b, 1 or T, 6, C] -> [b, T, C]``."""
+        """``x [b, T, C], text [b, S, C], time [b, 1 or T, 6, C], image [b, n, C] -> [b, T, C]``."""
         modulation = self.scale_shift_table[...][None, None] + time
         shift, scale, gate, ff_shift, ff_scale, ff_gate = jnp.moveaxis(modulation, 2, 0)
         with jax.named_scope("self_attention"):
             y = self.attn1(modulated_norm(x, shift, scale, self.eps), angle=angle)
             x = (x.astype(jnp.float32) + y.astype(jnp.float32) * gate).astype(x.dtype)
         with jax.named_scope("cross_attention"):
-            x = x + self.attn2(x if self.norm2 is None else self.norm2(x), text)
+            x = x + self.attn2(x if self.norm2 is None else self.norm2(x), text, image=image)
         with jax.named_scope("feed_forward"):
             y = self.ffn(modulated_norm(x, ff_shift, ff_scale, self.eps))
             return (x.astype(jnp.float32) + y.astype(jnp.float32) * ff_gate).astype(x.dtype)
@@ -157,8 +178,34 @@ class TextProjection(nnx.Module):
         return self.linear_2(jax.nn.gelu(self.linear_1(text), approximate=True))
 
 
+class ImageEmbedder(nnx.Module):
+    """An image's features ``[b, n, D]`` to the transformer's width ``[b, n, C]``."""
+
+    def __init__(self, config: WanTransformerConfig, *, dtype: DType, rngs: nnx.Rngs):
+        features = config.image_features
+        assert features is not None
+        self.norm1 = LayerNorm(features, dtype=jnp.float32)
+        self.proj = Linear(features, features, dtype=dtype, rngs=rngs)
+        self.out = Linear(features, config.width, dtype=dtype, rngs=rngs)
+        self.norm2 = LayerNorm(config.width, dtype=jnp.float32)
+        self.positions = nnx.data(None)
+        if config.image_positions is not None:
+            self.positions = nnx.Param(jnp.zeros((config.image_positions, features), dtype))
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        if self.positions is not None:
+            known = self.positions.shape[0]
+            if image.shape[1] != known:
+                raise InputError(
+                    f"the features of a first and a last image are {known} together, not "
+                    f"{image.shape[1]}"
+                )
+            image = image + self.positions[...][None]
+        return self.norm2(self.out(jax.nn.gelu(self.proj(self.norm1(image)), approximate=False)))
+
+
 class ConditionEmbedder(nnx.Module):
-    """Time and text."""
+    """Time, text and, where the transformer has it, an image."""
 
     def __init__(self, config: WanTransformerConfig, *, dtype: DType, rngs: nnx.Rngs):
         width = config.width
@@ -168,6 +215,9 @@ class ConditionEmbedder(nnx.Module):
         )
         self.time_proj = Linear(width, 6 * width, dtype=dtype, rngs=rngs)
         self.text_embedder = TextProjection(config.text_features, width, dtype=dtype, rngs=rngs)
+        self.image_embedder = nnx.data(
+            None if config.image_features is None else ImageEmbedder(config, dtype=dtype, rngs=rngs)
+        )
 
     def time(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         """``t [b, n] -> [b, n, C]`` and the blocks' modulation ``[b, n, 6, C]``, float32."""
@@ -200,16 +250,21 @@ class WanTransformer(nnx.Module):
         self.proj_out = Linear(config.width, patch_out, **kw)
         self.scale_shift_table = nnx.Param(jnp.zeros((2, config.width), jnp.float32))
 
-    def __call__(self, x: jax.Array, t: jax.Array, text: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, t: jax.Array, text: jax.Array, image: jax.Array | None = None
+    ) -> jax.Array:
         """Predicts the flow.
 
         Args:
-            x: noisy latents ``[b, f, h, w, C]``.
+            x: noisy latents ``[b, f, h, w, C]``; of image-to-video networks with their mask and
+                the condition's latents as further channels.
             t: timesteps (1000 at pure noise) ``[b]``, or of each latent frame ``[b, f]``.
             text: the prompts' features ``[b, S, D]``, padded with zeros as in training (to 512).
+            image: the image encoder's features ``[b, n, D']`` (257 an image), where the network
+                has `image_features`.
 
         Returns:
-            ``[b, f, h, w, C]`` float32.
+            ``[b, f, h, w, out_channels]`` float32.
 
         Raises:
             InputError: an argument of another shape, or latents that cannot be divided into
@@ -228,10 +283,11 @@ class WanTransformer(nnx.Module):
             repeats = tokens[1] * tokens[2]
             embedded, time = (jnp.repeat(y, repeats, axis=1) for y in (embedded, time))
         words = self.condition_embedder.text_embedder(text.astype(self.dtype))
+        seen = self._embedded(image)
         angle = rotation(self.config, *tokens)
         y = self.patch_embedding(self._patches(x.astype(self.dtype), tokens))
         for block in self.blocks:
-            y = block(y, words, time, angle)
+            y = block(y, words, time, angle, seen)
         shift, scale = jnp.moveaxis(
             self.scale_shift_table[...][None, None] + embedded[:, :, None], 2, 0
         )
@@ -239,6 +295,20 @@ class WanTransformer(nnx.Module):
         pf, ph, pw = self.config.patch
         y = y.reshape(b, *tokens, pf, ph, pw, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
         return y.reshape(b, f, h, w, -1).astype(jnp.float32)
+
+    def _embedded(self, image: jax.Array | None) -> jax.Array | None:
+        """What the blocks attend to of an image, ``[b, n, C]``."""
+        features = self.config.image_features
+        if features is None:
+            return None
+        if image is None or image.ndim != 3 or image.shape[-1] != features:
+            raise InputError(
+                argument="image",
+                expected=f"the image encoder's features [b, n, {features}]",
+                value=None if image is None else tuple(image.shape),
+            )
+        made: jax.Array = self.condition_embedder.image_embedder(image.astype(self.dtype))
+        return made.astype(self.dtype)
 
     def _tokens(self, f: int, h: int, w: int) -> tuple[int, int, int]:
         patch = self.config.patch

@@ -271,10 +271,12 @@ class Job:
             (call_schedule.calls, call_schedule.updates),
             (np.int32(0), np.int32(0)),
         )
-        cond, keys, constants = self._replicated(
-            (table, jax.eval_shape(lambda: key), call_schedule.constants)
+        windows = request.window_conditioning_shapes(request.layout.count) or None
+        cond, keys, constants, windows = self._replicated(
+            (table, jax.eval_shape(lambda: key), call_schedule.constants, windows)
         )
-        return [*self._replicated(rest), Inputs(weights, cond, keys, None, constants)]
+        inputs = Inputs(weights, cond, keys, None, constants, None, windows)
+        return [*self._replicated(rest), inputs]
 
     def _replicated(self, tree: Any) -> Any:
         sharding = NamedSharding(self.placement.mesh, P())
@@ -309,7 +311,7 @@ def denoiser_arguments(request: Request, shares: int) -> list[Any]:
         request.model.params,
         jax.ShapeDtypeStruct((count, window, *request.frame_shape), jnp.float32),
         jax.ShapeDtypeStruct(times, jnp.float32),
-        request.model.conditioning_shapes(count),
+        request.conditioning_shapes(count),
     ]
 
 

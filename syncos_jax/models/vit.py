@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.networks.resample import sampling_matrix
 from syncos_jax.models.layers import AbstractRngs, DType, LayerNorm, Linear
+from syncos_jax.models.resample import sampling_matrix
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -39,6 +39,7 @@ class ViTConfig:
         layer_scale: a learnt scale behind each branch (DINOv2).
         gated: SwiGLU in place of the MLP (DINOv2's largest).
         pooler: features of a dense layer with tanh over the class token; 0 for none.
+        final_norm: whether a norm stands behind the last layer.
         position_offset: added to the number of patches where position embeddings are resized.
             DINO's and DINOv2's own code adds 0.1, against rounding; transformers' adds nothing.
     """
@@ -57,6 +58,7 @@ class ViTConfig:
     layer_scale: bool = False
     gated: bool = False
     pooler: int = 0
+    final_norm: bool = True
     position_offset: float = 0.0
 
     def __post_init__(self) -> None:
@@ -89,6 +91,21 @@ class ViTConfig:
     def clip_vitb32(cls) -> ViTConfig:
         """OpenAI's CLIP ViT-B/32, of VBench's background consistency."""
         return cls(patch=32, activation="quick_gelu", eps=1e-5, patch_bias=False, pre_norm=True)
+
+    @classmethod
+    def clip_vith14(cls) -> ViTConfig:
+        """OpenCLIP's ViT-H/14 without its last layer and the norm behind it, of Wan 2.1's
+        image-to-video."""
+        return dataclasses.replace(
+            cls.clip_vitb32(),
+            patch=14,
+            features=1280,
+            inner=5120,
+            layers=31,
+            heads=16,
+            activation="gelu",
+            final_norm=False,
+        )
 
     @classmethod
     def clip_vitl14(cls) -> ViTConfig:
@@ -190,11 +207,11 @@ class VisionTransformer(nnx.Module):
         norm: dict[str, Any] = {"eps": config.eps, "dtype": kw["dtype"]}
         self.pre_norm = LayerNorm(size, **norm) if config.pre_norm else None
         self.layers = nnx.List([Layer(config, **kw) for _ in range(config.layers)])
-        self.norm = LayerNorm(size, **norm)
+        self.norm = LayerNorm(size, **norm) if config.final_norm else None
         self.pooler = Linear(size, config.pooler, **kw) if config.pooler else None
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Normalised images ``[B, H, W, 3]`` to ``[B, 1 + P, D]``, after the last norm.
+        """Normalised images ``[B, H, W, 3]`` to ``[B, 1 + P, D]``, after the last norm, if any.
 
         Any size of at least one patch; pixels beyond the last whole patch are not seen. Position
         embeddings are resized to other sizes than ``config.image``.
@@ -209,7 +226,7 @@ class VisionTransformer(nnx.Module):
             x = self.pre_norm(x)
         for layer in self.layers:
             x = layer(x)
-        return self.norm(x)
+        return x if self.norm is None else self.norm(x)
 
     def pool(self, tokens: jax.Array) -> jax.Array:
         """What the pooler makes of the class token: ``[B, 1 + P, D] -> [B, pooler]``."""
