@@ -32,6 +32,7 @@ FRAMES, HEIGHT, WIDTH = 9, 24, 32
 def image_pipeline(kind):
     parts = tiny_pipeline("2B")
     sizes = {**ROTARY, "text_embed_dim": 12, "in_channels": 8, "num_attention_heads": 3}
+    sizes["max_text_seq_length"] = 12
     made = CogVideoXImageToVideoPipeline(
         tokenizer=parts.tokenizer,
         text_encoder=parts.text_encoder,
@@ -61,7 +62,7 @@ def story(picture, **more):
             "window": FRAMES,
             "size": [WIDTH, HEIGHT],
             "image": str(picture),
-            "sampler": {"name": "co_denoising", "steps": 6, "guidance": 4.0},
+            "sampler": {"name": "co_denoising", "steps": 5, "guidance": 4.0},
             **more,
         }
     )
@@ -77,9 +78,9 @@ def theirs(pipeline, request, picture):
         height=HEIGHT,
         width=WIDTH,
         num_frames=FRAMES,
-        num_inference_steps=6,
+        num_inference_steps=5,
         guidance_scale=4.0,
-        max_sequence_length=5,
+        max_sequence_length=12,
         latents=torch.from_numpy(np.array(start)).permute(0, 3, 1, 2)[None],
         output_type="latent",
     ).frames
