@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Mapping
-
-from syncos_jax.weights_convert.stored import BlockTensor, ScaledTensor, Tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -444,28 +441,3 @@ def lora_family(names: Mapping[str, object]) -> str:
         "a text encoder": any(map(_TEXT_MARKS.search, names)),
     }
     return " and ".join(kind for kind, on in kinds.items() if on) or "a transformer"
-
-
-def precision(tensors: Tensors) -> str:
-    """In which types the weights are stored, the most frequent first."""
-    counts: Counter[str] = Counter()
-    for tensor in tensors.values():
-        if isinstance(tensor, BlockTensor):
-            kind = f"GGUF {tensor.kind}"
-        elif isinstance(tensor, ScaledTensor):
-            kind = f"{tensor.values.dtype.name} with scales"
-        else:
-            kind = tensor.dtype.name
-        counts[kind] += tensor.nbytes
-    return ", ".join(kind for kind, _ in counts.most_common(3))
-
-
-def tool(metadata: Mapping[str, object]) -> str:
-    """The program that wrote a file, where its metadata says so; else ""."""
-    if any(name.startswith("ss_") for name in metadata):
-        return "kohya sd-scripts or musubi-tuner"
-    for name in ("modelspec.author", "software", "general.quantized_by", "general.architecture"):
-        value = metadata.get(name)
-        if value:
-            return str(value)[:60] if name != "general.architecture" else "GGUF converter"
-    return ""

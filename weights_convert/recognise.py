@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from syncos_jax.errors import Argument, InputError
 from syncos_jax.weights_convert import layouts
 from syncos_jax.weights_convert.layouts import Layout, Match
 from syncos_jax.weights_convert.state_dict import AVERAGED, Choice
-from syncos_jax.weights_convert.stored import Tensors
+from syncos_jax.weights_convert.stored import BlockTensor, ScaledTensor, Tensors
 from syncos_jax.weights_convert.weight_files import ENDINGS, open_folder, read_file
 
 _SHOWN = 20
@@ -153,8 +154,8 @@ def describe_file(path: Path) -> str:
     """
     file = read_file(path, Choice(key=None, averaged=False))
     tensors = file.tensors
-    size = f"{len(tensors)} tensors, {_count(tensors):,} values, {layouts.precision(tensors)}"
-    wrote = layouts.tool(file.metadata)
+    size = f"{len(tensors)} tensors, {_count(tensors):,} values, {_precision(tensors)}"
+    wrote = _tool(file.metadata)
     size += f", written by {wrote}" if wrote else ""
     if layouts.is_lora(tensors):
         what = f"LoRA for {layouts.lora_family(tensors)} ({layouts.lora_spelling(tensors)})"
@@ -195,3 +196,28 @@ def describe(path: Path) -> list[tuple[str, str]]:
         except InputError as error:
             rows.append((str(file.relative_to(path)), str(error.inside(file))))
     return rows
+
+
+def _tool(metadata: Mapping[str, object]) -> str:
+    """The program that wrote a file, where its metadata says so; else ""."""
+    if any(name.startswith("ss_") for name in metadata):
+        return "kohya sd-scripts or musubi-tuner"
+    for name in ("modelspec.author", "software", "general.quantized_by", "general.architecture"):
+        value = metadata.get(name)
+        if value:
+            return str(value)[:60] if name != "general.architecture" else "GGUF converter"
+    return ""
+
+
+def _precision(tensors: Tensors) -> str:
+    """In which types the weights are stored, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for tensor in tensors.values():
+        if isinstance(tensor, BlockTensor):
+            kind = f"GGUF {tensor.kind}"
+        elif isinstance(tensor, ScaledTensor):
+            kind = f"{tensor.values.dtype.name} with scales"
+        else:
+            kind = tensor.dtype.name
+        counts[kind] += tensor.nbytes
+    return ", ".join(kind for kind, _ in counts.most_common(3))

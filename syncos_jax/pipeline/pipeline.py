@@ -325,11 +325,9 @@ class Pipeline:
     def _window_conditioning(self, request: Request) -> dict[str, np.ndarray] | None:
         if request.known is None or self.model.known_rule != "condition":
             return None
-        reference = request.scenario.reference is not False
-        cells = request.frame_shape[:2]
+        cells, reference = request.frame_shape[:2], request.scenario.reference is not False
         given = given_frames(request.known, self.model, request.layout.frames, cells, reference)
-        placement, key = self.placement, request.key
-        return self.model.window_conditioning(given, request.layout, placement, key)
+        return self.model.window_conditioning(given, request.layout, self.placement, request.key)
 
     @own_settings()
     def conditioning(self, request: Request) -> Any:

@@ -239,9 +239,7 @@ def prepare(
     width, height = scenario.size or (geometry.width, geometry.height)
     fps = float(scenario.fps or geometry.fps)
     frames = scenario.total_frames(geometry.fps)
-    known = read_inputs(model, scenario, frames, height, width)
-    if model.known_rule == "condition":
-        _check_pictures(model, settings, known)
+    known = _inputs(model, scenario, settings, frames, (height, width))
     lead, before = (0, 0) if known is None else (known.lead, len(known.before))
     sound, sound_file = read_sound(scenario, before + frames, fps)
     layout = _layout(model, scenario, lead + frames)
@@ -254,8 +252,7 @@ def prepare(
     each = conditioning_layout(layout, settings)
     of_windows = _prompts(model, scenario, layout, lead)
     of_each = of_windows if each is layout else _prompts(model, scenario, each, lead)
-    kinds = 3 if settings.perturbed_guidance else 1 if settings.guidance == 1.0 else 2
-    cond_index, prompt_weights, perturbed = _table(of_each, kinds)
+    cond_index, prompt_weights, perturbed = _table(of_each, _kinds(settings))
     cells = geometry.latent_size(height, width, exact=scenario.size is None)
     schedule = model.schedule_for((layout.window, *cells))
     call_schedule = make_call_schedule(
@@ -290,9 +287,14 @@ def prepare(
     )
 
 
-def _check_pictures(model: Model, settings: SamplerConfig, known: KnownInputs | None) -> None:
-    """InputError where a model that makes videos from pictures has none, or a sampler cannot show
-    it any."""
+def _inputs(
+    model: Model, scenario: Scenario, settings: SamplerConfig, frames: int, size: tuple[int, int]
+) -> KnownInputs | None:
+    """What the scenario gives; InputError where a model that makes videos from pictures has none,
+    or the sampler cannot show it any."""
+    known = read_inputs(model, scenario, frames, *size)
+    if model.known_rule != "condition":
+        return known
     if known is None:
         raise InputError(
             f"is missing; the model {model.name!r} makes videos from pictures",
@@ -306,6 +308,7 @@ def _check_pictures(model: Model, settings: SamplerConfig, known: KnownInputs | 
             place="sampler",
             remedy="use another sampler",
         )
+    return known
 
 
 def _settings(model: Model, sampler: SamplerConfig | None) -> SamplerConfig:
@@ -374,6 +377,14 @@ def _layout(model: Model, scenario: Scenario, frames: int) -> WindowLayout:
 def _prompts(model: Model, scenario: Scenario, layout: WindowLayout, lead: int) -> WindowPrompts:
     centers = np.maximum(model.geometry.first_frame(layout.centers) - lead, 0)
     return window_prompts(scenario, layout, model.geometry.fps, centers)
+
+
+def _kinds(settings: SamplerConfig) -> int:
+    """Kinds of conditionings: prompts, for guidance negative prompts, and those of the perturbed
+    denoiser."""
+    if settings.perturbed_guidance:
+        return 3
+    return 1 if {settings.guidance, settings.guidance_2} <= {1.0, None} else 2
 
 
 def _table(of: WindowPrompts, kinds: int) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
