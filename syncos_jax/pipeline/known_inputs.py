@@ -22,6 +22,7 @@ from syncos_jax.media.register import input_sha256
 from syncos_jax.models.family import Model
 from syncos_jax.models.given_frames import Picture
 from syncos_jax.sampling.known import KnownRule
+from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.scenario import Scenario
 
 MAX_CLIP_BYTES = 4_000_000_000
@@ -187,6 +188,34 @@ def read_inputs(
     pictures = sorted((piece.picture for piece in pieces), key=lambda picture: picture.frame)
     rule = _rule(model, scenario)
     return KnownInputs(canvas, given, held, tuple(files), lead, before, kept, rule, tuple(pictures))
+
+
+def inputs_for(
+    model: Model, scenario: Scenario, settings: SamplerConfig, frames: int, size: tuple[int, int]
+) -> KnownInputs | None:
+    """As `read_inputs`, of a size ``(height, width)``.
+
+    Raises:
+        InputError: also where a model that makes videos from pictures has none, or the sampler
+            cannot show it any.
+    """
+    known = read_inputs(model, scenario, frames, *size)
+    if model.known_rule != "condition":
+        return known
+    if known is None:
+        raise InputError(
+            f"is missing; the model {model.name!r} makes videos from pictures",
+            place="image",
+            expected="a picture that the video begins with",
+        )
+    if settings.lookahead is not None:
+        raise InputError(
+            f"the model {model.name!r} sees a picture at a window's place, and fifo's windows have "
+            "none",
+            place="sampler",
+            remedy="use another sampler",
+        )
+    return known
 
 
 def _rule(model: Model, scenario: Scenario) -> KnownRule:

@@ -17,7 +17,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.media.sound import Soundtrack
 from syncos_jax.models.family import Model
 from syncos_jax.pipeline.known_frames import known_latents
-from syncos_jax.pipeline.known_inputs import InputFile, KnownInputs, read_inputs
+from syncos_jax.pipeline.known_inputs import InputFile, KnownInputs, inputs_for
 from syncos_jax.pipeline.soundtrack import read_sound
 from syncos_jax.pipeline.versions import device_of, versions
 from syncos_jax.sampling.call_schedule import CallSchedule, CallSummary
@@ -239,7 +239,7 @@ def prepare(
     width, height = scenario.size or (geometry.width, geometry.height)
     fps = float(scenario.fps or geometry.fps)
     frames = scenario.total_frames(geometry.fps)
-    known = _inputs(model, scenario, settings, frames, (height, width))
+    known = inputs_for(model, scenario, settings, frames, (height, width))
     lead, before = (0, 0) if known is None else (known.lead, len(known.before))
     sound, sound_file = read_sound(scenario, before + frames, fps)
     layout = _layout(model, scenario, lead + frames)
@@ -285,30 +285,6 @@ def prepare(
         sound=sound,
         sound_file=sound_file,
     )
-
-
-def _inputs(
-    model: Model, scenario: Scenario, settings: SamplerConfig, frames: int, size: tuple[int, int]
-) -> KnownInputs | None:
-    """What the scenario gives; InputError where a model that makes videos from pictures has none,
-    or the sampler cannot show it any."""
-    known = read_inputs(model, scenario, frames, *size)
-    if model.known_rule != "condition":
-        return known
-    if known is None:
-        raise InputError(
-            f"is missing; the model {model.name!r} makes videos from pictures",
-            place="image",
-            expected="a picture that the video begins with",
-        )
-    if settings.lookahead is not None:
-        raise InputError(
-            f"the model {model.name!r} sees a picture at a window's place, and fifo's windows have "
-            "none",
-            place="sampler",
-            remedy="use another sampler",
-        )
-    return known
 
 
 def _settings(model: Model, sampler: SamplerConfig | None) -> SamplerConfig:
