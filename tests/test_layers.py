@@ -34,7 +34,6 @@ LAYERS = (
 
 MAX_LINES = 400
 LONG_FILES = {
-    "syncos_jax/studio/schemas.py": 443,
     "weights_convert/convert.py": 469,
     "weights_convert/layouts.py": 445,
     "weights_convert/lora.py": 534,

@@ -11,20 +11,22 @@ from starlette.responses import FileResponse
 
 from syncos_jax.scenario.language_model import ModelSplitter
 from syncos_jax.scenario.split import split_story
-from syncos_jax.studio.api_errors import ApiError, Finding
-from syncos_jax.studio.planning import plan as plan_of
-from syncos_jax.studio.responses import JsonResponse
-from syncos_jax.studio.routes_videos import StudioDep, errors
-from syncos_jax.studio.schemas import (
+from syncos_jax.studio.answers import (
     ModelAnswer,
     NameAnswer,
     PlanAnswer,
     StoryAnswer,
+    TemplatesAnswer,
+)
+from syncos_jax.studio.api_errors import ApiError, Finding
+from syncos_jax.studio.bodies import (
     StoryBody,
     TemplateBody,
-    TemplatesAnswer,
     VideoBody,
 )
+from syncos_jax.studio.planning import plan as plan_of
+from syncos_jax.studio.responses import JsonResponse
+from syncos_jax.studio.routes_videos import StudioDep, errors
 from syncos_jax.studio.video_request import video_request
 
 PAGE = Path(__file__).parent / "page"

@@ -14,22 +14,24 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.responses import StreamingResponse
 
-from syncos_jax.studio.api_errors import ApiError, Finding
-from syncos_jax.studio.documents import download_name, preview_file, thumbnail_file
-from syncos_jax.studio.responses import JsonResponse, file_response
-from syncos_jax.studio.schemas import (
-    DecisionBody,
+from syncos_jax.studio.answers import (
     DeletedAnswer,
     ErrorAnswer,
-    MoveBody,
     ReportAnswer,
+    VideoAnswer,
+    VideosAnswer,
+)
+from syncos_jax.studio.api_errors import ApiError, Finding
+from syncos_jax.studio.bodies import (
+    DecisionBody,
+    MoveBody,
     Status,
     TakesBody,
     Verdict,
-    VideoAnswer,
     VideoBody,
-    VideosAnswer,
 )
+from syncos_jax.studio.documents import download_name, preview_file, thumbnail_file
+from syncos_jax.studio.responses import JsonResponse, file_response
 from syncos_jax.studio.studio import Studio, digest_of, no_video
 from syncos_jax.studio.video_request import video_request
 

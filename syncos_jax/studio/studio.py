@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from syncos_jax.errors import Argument, InputError
 from syncos_jax.studio.api_errors import ApiError, Finding, finding
+from syncos_jax.studio.bodies import DecisionBody, VideoBody
 from syncos_jax.studio.bounded_pool import BoundedPool
 from syncos_jax.studio.documents import Documents, take_file
 from syncos_jax.studio.engine import Engine
@@ -33,7 +34,6 @@ from syncos_jax.studio.records import (
 )
 from syncos_jax.studio.report import Reports
 from syncos_jax.studio.review.approvals import StaleError, add_entry, read_reviews
-from syncos_jax.studio.schemas import DecisionBody, VideoBody
 from syncos_jax.studio.settings import StudioSettings
 from syncos_jax.studio.templates_folder import Templates
 from syncos_jax.studio.video_request import VideoRequest

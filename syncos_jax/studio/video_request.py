@@ -15,9 +15,9 @@ from syncos_jax.scenario.prompts import from_prompts, split_prompts
 from syncos_jax.scenario.template import Template
 from syncos_jax.scenario.variables import Variable, used_names
 from syncos_jax.studio.api_errors import ApiError, Finding, finding, findings
+from syncos_jax.studio.bodies import SettingsBody, VideoBody
 from syncos_jax.studio.engine import Engine
 from syncos_jax.studio.lost_words import lost_words
-from syncos_jax.studio.schemas import SettingsBody, VideoBody
 from syncos_jax.studio.templates_folder import Templates
 
 if TYPE_CHECKING:
