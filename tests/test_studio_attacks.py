@@ -9,7 +9,7 @@ from studio_thread import BODY, TOKEN, serving
 
 from syncos_jax.errors import InputError
 from syncos_jax.studio import StudioSettings, security
-from syncos_jax.studio.security import is_allowed
+from syncos_jax.studio.host_names import is_allowed
 from syncos_jax.studio.studio import Studio
 
 MARKUP = '"><script>alert(1)</script>\u202e{{7*7}}${x}\u0000'

@@ -1,6 +1,10 @@
 """The studio behind OpenAI's own client: create, poll, list, download, delete."""
 
+import io
+import re
+
 import pytest
+from PIL import Image
 from studio_thread import TOKEN, serving
 
 openai = pytest.importorskip("openai")
@@ -36,12 +40,21 @@ def test_create_poll_list_download_delete(client):
         client.videos.retrieve(video.id)
 
 
+def test_a_picture_to_begin_with(client):
+    file = io.BytesIO()
+    Image.new("RGB", (24, 16), "red").save(file, "PNG")
+    picture = ("a.png", file.getvalue(), "image/png")
+    video = client.videos.create(prompt="a cat sleeps", seconds="1", input_reference=picture)
+    found = client.videos.retrieve(video.id)
+    assert re.fullmatch("p[0-9a-f]{32}", found.scenario["image"])
+
+
 def test_errors_are_those_of_the_client(client):
     with pytest.raises(openai.UnprocessableEntityError, match="unknown model"):
         client.videos.create(prompt="a cat", model="sora-2")
     with pytest.raises(openai.UnprocessableEntityError, match="seconds"):
         client.videos.create(prompt="a cat", seconds="many")
-    with pytest.raises(openai.UnprocessableEntityError, match="not supported"):
+    with pytest.raises(openai.UnprocessableEntityError, match="not a picture"):
         client.videos.create(prompt="a cat", input_reference=("a.png", b"png", "image/png"))
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="another").videos.list()

@@ -165,6 +165,17 @@ class ReportAnswer(BaseModel):
     events: list[EventStills]
 
 
+class PictureAnswer(BaseModel):
+    """An uploaded picture; `content` is its address."""
+
+    id: str
+    object: Literal["picture"]
+    width: int
+    height: int
+    bytes: int
+    content: str
+
+
 class DeletedAnswer(BaseModel):
     """A deleted video."""
 
@@ -207,13 +218,14 @@ class SizeLimits(BaseModel):
 
 
 class Limits(BaseModel):
-    """Limits of a video."""
+    """Limits of a video; `picture_bytes` is None for models that take no pictures."""
 
     events: int
     seconds: float
     takes: int
     prompt_tokens: int | None
     prompt_characters: int
+    picture_bytes: int | None
     size: SizeLimits
 
 

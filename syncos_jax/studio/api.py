@@ -66,11 +66,12 @@ def create_app(settings: StudioSettings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(routes_videos.router)
     app.add_middleware(DocumentCache, documents=studio.documents)
-    app.add_middleware(FormsAsJson)
+    app.add_middleware(FormsAsJson, add_picture=studio.add_picture)
     app.add_middleware(  # the last one runs first
         Guard,
         hosts=settings.hosts,
         body_bytes=settings.body_bytes,
+        form_bytes=settings.picture_bytes + settings.body_bytes,
         token=settings.token,
         cookie=f"syncos_{settings.port}",
         open_paths=("/healthz", "/metrics", "/static/"),

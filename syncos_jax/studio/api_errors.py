@@ -12,9 +12,10 @@ from syncos_jax.errors import MISSING, Argument, InputError, short, worded
 SETTINGS = ("steps", "guidance", "strength", "size")
 _FIELDS = (
     "global", "negative", "variables", "settings", "takes", "seed", "title", "template", "story",
-    "by", "comment", "name", "verdict", "take", "video",
+    "by", "comment", "name", "verdict", "take", "video", "image", "end_image", "extend", "redo",
 )  # fmt: skip
 _EVENT = re.compile(r"events\[(\d+)\](?:\.(\w+))?")
+_EVENT_IMAGE = re.compile(r"event (\d+) image")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def finding(error: InputError, field: str | None = None) -> Finding:
     """
     error = error.first_error
     if field is None:
-        named = (*error.place[-1:], *([error.argument] if error.argument else []))
+        named = (*error.place, *([error.argument] if error.argument else []))
         field = next((found for part in reversed(named) if (found := field_of(part))), None)
     subjects = [_field_words(part) for part in error.place]
     if error.argument is not None:
@@ -119,6 +120,8 @@ def _sentence(text: str) -> str:
 
 def field_of(path: str) -> str | None:
     """``events[2].prompt`` -> ``events.2.prompt``; None for what is no field of the form."""
+    if match := _EVENT_IMAGE.fullmatch(path):
+        return f"events.{int(match[1]) - 1}.image"
     dotted = re.sub(r"\[(\d+)\]", r".\1", path)
     first, *rest = dotted.split(".")
     if first in SETTINGS:

@@ -11,6 +11,10 @@ from syncos_jax.scenario.variables import MAX_PROMPT, MAX_VARIABLES
 
 MAX_TITLE = 200
 MAX_STORY = 20_000
+PICTURE = r"^p[0-9a-f]{32}$"
+"""Id of an uploaded picture."""
+TAKE = r"^v[0-9a-f]{16}/[1-9]\d{0,3}$"
+"""A take of a video, as scenarios name it."""
 _IN = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Status = Literal["queued", "in_progress", "cancelling", "completed", "failed", "cancelled"]
@@ -32,6 +36,7 @@ _EVENT = {
         "negative": {"type": "string", "maxLength": MAX_PROMPT},
         "seconds": {"type": "number", "exclusiveMinimum": 0},
         "frames": {"type": "integer", "minimum": 1},
+        "image": {"type": "string", "pattern": PICTURE},
     },
 }
 _SCENARIO = {
@@ -46,6 +51,19 @@ _SCENARIO = {
         "sampler": {"type": "object", "description": EXPECTED["sampler"]},
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
         "size": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+        "image": {"type": "string", "pattern": PICTURE, "description": "Picture to begin with."},
+        "end_image": {"type": "string", "pattern": PICTURE, "description": "Picture to end with."},
+        "extend": {"type": "string", "pattern": TAKE, "description": "Take to continue."},
+        "redo": {
+            "type": "object",
+            "description": "Events of a take to make again.",
+            "additionalProperties": False,
+            "required": ["video", "events"],
+            "properties": {
+                "video": {"type": "string", "pattern": TAKE},
+                "events": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+            },
+        },
     },
 }
 
@@ -66,7 +84,8 @@ class VideoBody(BaseModel):
     """A video to generate: from a scenario, a template with variables, or a prompt.
 
     `prompt`, `model`, `seconds` and `size` are those of OpenAI's video API: `a | b` in a prompt
-    makes one event of each part, and `seconds` is the length of the whole video.
+    makes one event of each part, and `seconds` is the length of the whole video. `image` is an
+    uploaded picture that the video begins with.
     """
 
     model_config = _IN
@@ -78,6 +97,7 @@ class VideoBody(BaseModel):
     scenario: Annotated[dict[str, Any], Field(json_schema_extra=_SCENARIO)] | None = None
     template: Annotated[str, Field(min_length=1, max_length=MAX_TITLE)] | None = None
     variables: Annotated[dict[str, Scalar], Field(max_length=MAX_VARIABLES)] | None = None
+    image: Annotated[str, Field(pattern=PICTURE)] | None = None
     settings: SettingsBody | None = None
     takes: Annotated[int, Field(ge=1, le=1000)] = 1
     seed: Seed | None = None

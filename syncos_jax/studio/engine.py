@@ -123,6 +123,15 @@ class Engine:
         return self._pipelines[0].placement.mesh.devices.size if self._pipelines else 1
 
     @cached_property
+    def takes_pictures(self) -> bool:
+        """Whether videos can begin with, end with or continue given frames."""
+        from syncos_jax.models.family import Model
+
+        model = self.pipeline.model
+        own = type(model).encode_frames is not Model.encode_frames
+        return own and hasattr(getattr(model, "vae", None), "encode")
+
+    @cached_property
     def multiple(self) -> int:
         """What width and height must be divisible by, pixels."""
         geometry = self.pipeline.model.geometry
@@ -153,6 +162,7 @@ class Engine:
                 "takes": settings.takes,
                 "prompt_tokens": getattr(getattr(model, "tokenizer", None), "tokens", None),
                 "prompt_characters": MAX_PROMPT,
+                "picture_bytes": settings.picture_bytes if self.takes_pictures else None,
                 "size": {
                     "minimum": self.multiple,
                     "maximum": self.largest,

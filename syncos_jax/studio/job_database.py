@@ -191,6 +191,12 @@ class JobDatabase:
             count = self.db.execute("SELECT count(*) FROM takes WHERE status = ?", (QUEUED,))
             return count.fetchone()[0]
 
+    def mentions(self, text: str) -> bool:
+        """Whether the scenario of a stored video contains a text."""
+        with self._lock:
+            clause = "SELECT 1 FROM videos WHERE instr(scenario, ?) LIMIT 1"
+            return self.db.execute(clause, (text,)).fetchone() is not None
+
     def counts(self) -> dict[str, int]:
         """Number of takes by status, for all statuses."""
         with self._lock:

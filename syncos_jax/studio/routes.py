@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, UploadFile
+from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.responses import FileResponse
@@ -14,18 +16,20 @@ from syncos_jax.scenario.split import split_story
 from syncos_jax.studio.answers import (
     ModelAnswer,
     NameAnswer,
+    PictureAnswer,
     PlanAnswer,
     StoryAnswer,
     TemplatesAnswer,
 )
 from syncos_jax.studio.api_errors import ApiError, Finding
 from syncos_jax.studio.bodies import (
+    PICTURE,
     StoryBody,
     TemplateBody,
     VideoBody,
 )
 from syncos_jax.studio.planning import plan as plan_of
-from syncos_jax.studio.responses import JsonResponse
+from syncos_jax.studio.responses import JsonResponse, file_response
 from syncos_jax.studio.routes_videos import StudioDep, errors
 from syncos_jax.studio.video_request import video_request
 
@@ -90,6 +94,36 @@ def metrics(studio: StudioDep) -> Response:
 async def model(studio: StudioDep) -> Response:
     """The model, its limits, defaults and presets."""
     return JsonResponse(await run_in_threadpool(lambda: studio.engine.facts))
+
+
+@router.post(
+    "/v1/pictures",
+    status_code=201,
+    response_model=PictureAnswer,
+    responses=errors(409, 429, 503),
+    tags=["pictures"],
+)
+async def add_picture(picture: UploadFile, studio: StudioDep) -> Response:
+    """Upload a picture, for `image`, `end_image` or an event; it is stored without metadata."""
+    data = await picture.read()
+    answer = await studio.uploads.take(lambda: studio.add_picture(data))
+    answer.status_code = 201
+    return answer
+
+
+@router.get(
+    "/v1/pictures/{id}",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}, **errors(404)},
+    tags=["pictures"],
+)
+def picture(
+    id: Annotated[str, PathParameter(pattern=PICTURE, description="Id of a picture.")],
+    studio: StudioDep,
+) -> Response:
+    """An uploaded picture, PNG."""
+    path = studio.pictures.path(id)
+    return file_response(studio.folder, path, "image/png", "private, max-age=86400")
 
 
 @router.get("/v1/templates", response_model=TemplatesAnswer, responses=errors(), tags=["templates"])

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import json
-import re
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -18,6 +16,7 @@ from urllib.parse import parse_qs, urlencode
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from syncos_jax.studio.api_errors import ApiError, Finding
+from syncos_jax.studio.host_names import host_name, is_allowed
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -29,6 +28,8 @@ HEAD_BYTES = 32 * 1024
 """Maximum size of a request's address and headers."""
 BODY_SECONDS = 15.0
 """Time allowed for a request's body."""
+FORM_SECONDS = 60.0
+"""Time allowed for a form with files."""
 HEAD_SECONDS = 10.0
 """Time allowed for a request's headers."""
 STALL_SECONDS = 30.0
@@ -64,6 +65,7 @@ class Guard:
         hosts: names under which the server is reached, besides addresses and ``localhost``; None
             allows every name.
         body_bytes: maximum size of a body.
+        form_bytes: maximum size of a form with files (multipart); None for `body_bytes`.
         token: what clients must present, as ``Authorization: Bearer``, as a cookie, or once as
             ``/?token=``; None if the app checks access itself.
         cookie: name of the cookie.
@@ -78,6 +80,7 @@ class Guard:
         *,
         hosts: Iterable[str] | None,
         body_bytes: int,
+        form_bytes: int | None = None,
         token: str | None,
         cookie: str = "syncos",
         headers: dict[str, str] = HEADERS,
@@ -87,6 +90,7 @@ class Guard:
         self._app = app
         self._hosts = None if hosts is None else frozenset(name.casefold() for name in hosts)
         self._body_bytes = body_bytes
+        self._form_bytes = form_bytes or body_bytes
         self._token = token
         self._cookie = cookie
         self._open_paths = open_paths
@@ -216,29 +220,28 @@ class Guard:
 
     async def _bounded(self, headers: dict[str, str], receive: Receive) -> Receive:
         """Read the whole body, within the limits of size and time."""
+        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        most = self._form_bytes if is_form else self._body_bytes
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._body_bytes:
-            raise self._too_long()
+        if not length.isdigit() or int(length) > most:
+            raise _too_long(most)
         if length == "0" and "transfer-encoding" not in headers:
             return receive
-        body = b""
+        body = bytearray()
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(FORM_SECONDS if is_form else BODY_SECONDS):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
                         return replay(message, receive)
                     body += message.get("body", b"")
-                    if len(body) > self._body_bytes:
-                        raise self._too_long()
+                    if len(body) > most:
+                        raise _too_long(most)
                     if not message.get("more_body"):
                         break
         except TimeoutError:
             raise _refused(408, "the body arrived too slowly", "Send it again") from None
-        return replay({"type": "http.request", "body": body, "more_body": False}, receive)
-
-    def _too_long(self) -> ApiError:
-        return _refused(413, "the body is too long", f"Send at most {self._body_bytes // 1024} KiB")
+        return replay({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
 
     def _with_headers(self, send: Send) -> Send:
         async def sending(message: Message) -> None:
@@ -278,6 +281,10 @@ def _refused(status: int, message: str, remedy: str) -> ApiError:
     return ApiError(status, Finding(message, remedy), {"Connection": "close"})
 
 
+def _too_long(most: int) -> ApiError:
+    return _refused(413, "the body is too long", f"Send at most {most // 1024} KiB")
+
+
 async def _respond(status: int, kind: bytes, body: bytes, more: dict[str, str], send: Send) -> None:
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     headers += [(k.lower().encode(), v.encode()) for k, v in more.items()]
@@ -289,38 +296,6 @@ def _is_https(scope: Scope) -> bool:
     """Whether the browser uses TLS; a proxy that ends it says so in X-Forwarded-Proto."""
     forwarded = dict(scope["headers"]).get(b"x-forwarded-proto", b"")
     return scope.get("scheme") == "https" or forwarded.strip().lower() == b"https"
-
-
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\\]+)(?::(\d{1,5}))?")
-
-
-def host_name(header: str) -> str:
-    """The lower-case name in a Host header, without its port; empty if it is malformed."""
-    match = _HOST.fullmatch(header)
-    return match[1].strip("[]").casefold() if match else ""
-
-
-def is_allowed(header: str, hosts: Set[str] | None) -> bool:
-    """Whether a Host header names this server.
-
-    A page elsewhere can reach this server through a name of its own that resolves here (DNS
-    rebinding). Addresses and ``localhost`` are not such names. (Starlette's TrustedHostMiddleware
-    cannot allow every address.)
-
-    Args:
-        header: value of the header.
-        hosts: further names, in lower case; None allows every name.
-    """
-    name = host_name(header)
-    if not name:
-        return False
-    if hosts is None or name == "localhost" or name in hosts:
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def replay(first: Message, receive: Receive) -> Receive:

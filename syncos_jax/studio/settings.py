@@ -42,6 +42,8 @@ class StudioSettings:
         queue: takes that may wait, at most.
         disk_bytes: what the folder may hold, at most.
         body_bytes: of a request's body, at most.
+        picture_bytes: of an uploaded picture, at most.
+        pictures: uploaded pictures that are kept, at most.
         events, seconds, takes: of a video, at most.
         clips: predictions of the network for one take, at most.
         every: how often the state of a run is saved, as for `parse_save_interval`.
@@ -64,6 +66,8 @@ class StudioSettings:
     queue: int = 100
     disk_bytes: int = 50 * 2**30
     body_bytes: int = 256 * 2**10
+    picture_bytes: int = 10 * 2**20
+    pictures: int = 500
     events: int = 64
     seconds: float = 300.0
     takes: int = 8
@@ -82,6 +86,8 @@ class StudioSettings:
             "queue",
             "disk_bytes",
             "body_bytes",
+            "picture_bytes",
+            "pictures",
             "events",
             "seconds",
             "takes",

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -35,6 +36,7 @@ from syncos_jax.studio.records import (
 from syncos_jax.studio.report import Reports
 from syncos_jax.studio.review.approvals import StaleError, add_entry, read_reviews
 from syncos_jax.studio.settings import StudioSettings
+from syncos_jax.studio.sources import Pictures
 from syncos_jax.studio.templates_folder import Templates
 from syncos_jax.studio.video_request import VideoRequest
 from syncos_jax.studio.worker import Worker
@@ -78,13 +80,19 @@ class Studio:
         self._check_model()
         self.engine = Engine(settings)
         self.templates = Templates(self.folder / "templates", settings.seconds)
+        self.pictures = Pictures(
+            self.folder / "pictures",
+            settings.pictures,
+            lambda id: self.jobs.mentions(id) or self.templates.mention(id),
+        )
         self.documents = Documents(self.jobs, self.events, self.folder / "videos")
         self.workers = [
             Worker(number, self.engine, self.jobs, self.events, self.folder / "videos")
             for number in range(settings.workers)
         ]
         self.reports = Reports(self.folder / "videos")
-        self.plans, self.stories, self.measuring = BoundedPool(), BoundedPool(), BoundedPool()
+        self.plans, self.stories = BoundedPool(), BoundedPool()
+        self.measuring, self.uploads = BoundedPool(), BoundedPool()
         self._disk: tuple[float, int] = (-_DISK_SECONDS, 0)
         self._disk_lock = threading.Lock()
         self.stopping = False
@@ -145,6 +153,21 @@ class Studio:
         """Release the folder."""
         self.jobs.close()
         self._lock.release()
+
+    def add_picture(self, data: bytes, field: str = "picture") -> dict[str, Any]:
+        """Store an uploaded picture. Raises ApiError."""
+        self._check_disk()
+        if len(data) > self.settings.picture_bytes:
+            most = self.settings.picture_bytes / 2**20
+            raise ApiError(
+                413,
+                Finding(
+                    f"the picture has {len(data) / 2**20:.1f} MiB",
+                    f"Send at most {most:g} MiB",
+                    field,
+                ),
+            )
+        return self.pictures.add(data, field)
 
     # -- videos ----------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from syncos_jax.studio.documents import preview_file, take_file, thumbnail_file
 from syncos_jax.studio.event_bus import PHASES, EventBus, Progress
 from syncos_jax.studio.jobs import Jobs
 from syncos_jax.studio.records import Take, Video
+from syncos_jax.studio.sources import resolved
 from syncos_jax.studio.thumbnails import write_thumbnail
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class TakeJob:
 
     def job(self) -> Job:
         """The job of `syncos_jax.runs` that makes it."""
-        scenario = Scenario.from_dict(self.video.scenario)
+        root = self.folder.parent.parent
+        scenario = resolved(Scenario.from_dict(self.video.scenario), root)
         own = scenario.model_copy(update={"seed": self.take.seed})
         count = len(self.video.takes)
         varies = {"seed": self.take.seed} if count > 1 else {}

@@ -72,6 +72,16 @@ class Templates:
             items.append({"name": name, "description": description, "variables": variables})
         return items
 
+    def mention(self, text: str) -> bool:
+        """Whether a saved template contains a text."""
+        if not self._folder.is_dir():
+            return False
+        return any(
+            text in path.read_text(encoding="utf-8", errors="replace")
+            for path in self._folder.glob("*.yaml")
+            if path.is_file() and not path.is_symlink()
+        )
+
     def _variable(self, template: Template, name: str) -> dict[str, Any]:
         variable = template.variables[name]
         kind, low, high = _kind(variable, _places(template.data, name), self._seconds)

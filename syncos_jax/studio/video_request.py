@@ -18,6 +18,7 @@ from syncos_jax.studio.api_errors import ApiError, Finding, finding, findings
 from syncos_jax.studio.bodies import SettingsBody, VideoBody
 from syncos_jax.studio.engine import Engine
 from syncos_jax.studio.lost_words import lost_words
+from syncos_jax.studio.sources import check_references, resolved, without_paths
 from syncos_jax.studio.templates_folder import Templates
 
 if TYPE_CHECKING:
@@ -67,16 +68,15 @@ def video_request(body: VideoBody, engine: Engine, templates: Templates) -> Vide
         data = _filled(template, body.variables or {})
     else:
         data = dict(body.scenario) if body.scenario is not None else _of_prompt(body)
+    if body.image is not None:
+        data["image"] = body.image
     scenario = _scenario(data, template)
     scenario = _with_settings(scenario, body.settings or SettingsBody())
     seed = scenario.seed if body.seed is None else body.seed
     scenario = scenario.model_copy(update={"seed": seed})
     _check_limits(scenario, engine)
-    try:
-        request = engine.pipeline.prepare(scenario)
-        lost = lost_words(engine.pipeline.model, scenario)
-    except InputError as error:
-        raise ApiError(422, finding(error)) from error
+    request = _prepared(scenario, engine)
+    lost = lost_words(engine.pipeline.model, scenario)
     overlay = body.settings.model_dump(exclude_none=True) if body.settings else None
     title = (body.title or "").strip() or scenario.global_prompt or scenario.events[0].prompt
     values = {
@@ -92,6 +92,20 @@ def video_request(body: VideoBody, engine: Engine, templates: Templates) -> Vide
     }
     seeds = tuple((seed + index) % 2**32 for index in range(body.takes))
     return VideoRequest(scenario, request, lost, seeds, values)
+
+
+def _prepared(scenario: Scenario, engine: Engine) -> Request:
+    """The pipeline's request of a stored scenario."""
+    found = scenario
+    try:
+        if scenario.input_files and not engine.takes_pictures:
+            raise InputError("this model takes no pictures or clips", remedy="remove them")
+        found = resolved(scenario, engine.settings.folder)
+        return engine.pipeline.prepare(found)
+    except InputError as error:
+        said = finding(error)
+        message = without_paths(said.message, scenario, found)
+        raise ApiError(422, replace(said, message=message)) from error
 
 
 def _wrong(message: str, remedy: str = "", field: str | None = None) -> ApiError:
@@ -162,8 +176,7 @@ def _scenario(data: dict[str, Any], template: Template | None) -> Scenario:
         )
     try:
         scenario = Scenario.from_dict(data)
-        if scenario.input_files:  # they would name files of the server
-            raise _wrong("pictures and clips cannot be named by path here", "Remove them", "image")
+        check_references(scenario)  # a path would name a file of the server
         return scenario
     except InputError as error:
         wrong = [_about_variable(found, template) for found in findings(error)]
