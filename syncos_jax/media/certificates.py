@@ -47,8 +47,12 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """The subject of the signer's certificate, for people."""
-        return _load(self.certificates, "the certificate")[0].subject.rfc4514_string()
+        """The common name in the signer's certificate; without one, its whole subject."""
+        from cryptography.x509.oid import NameOID
+
+        subject = _load(self.certificates, "the certificate")[0].subject
+        named = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(named[0].value) if named else subject.rfc4514_string()
 
 
 def identity_from_files(

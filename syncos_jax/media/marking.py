@@ -29,11 +29,13 @@ class Marking:
         watermark: whether the run's id is hidden in the frames.
         identity: who signs Content Credentials; None for no credentials.
         prompts: whether the credentials hold the prompts, which everybody can then read.
+        register: folder of the register; None for that of each video.
     """
 
     watermark: bool = False
     identity: Identity | None = None
     prompts: bool = False
+    register: Path | None = None
 
     @classmethod
     def from_environment(cls) -> Marking:
@@ -66,6 +68,7 @@ class Marking:
         *,
         title: str = "",
         ingredients: Sequence[Path] = (),
+        approvals: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any] | None:
         """Signs a finished video and enters it in the register of its folder.
 
@@ -73,14 +76,16 @@ class Marking:
             path: the video, whose frames hold the watermark already.
             run: facts of the run, with its "run_id".
             title: the video's title; signed only with `prompts`.
-            ingredients: files that went into it.
+            ingredients: files that went into it; those that cannot carry credentials are left out.
+            approvals: decisions of reviewers that are signed with it.
 
         Returns:
             What the metadata file says of the marks; None where the video has none.
         """
         if not self.watermark and self.identity is None:
             return None
-        with Register(path.parent).next_line() as (place, entry):
+        folder = self.register or path.parent
+        with Register(folder).next_line() as (place, entry):
             where = {"line": place.line, "previous": place.previous}
             if self.identity is not None:
                 credentials.sign(
@@ -88,10 +93,13 @@ class Marking:
                     self.identity,
                     {**run, "watermark": self.watermark, "register": where},
                     title=title if self.prompts else path.stem,
-                    ingredients=ingredients,
+                    ingredients=[
+                        file for file in ingredients if file.suffix.lower() in credentials.SIGNABLE
+                    ],
+                    approvals=approvals,
                 )
             entry.update(
-                file=path.name,
+                file=Path(os.path.relpath(path, folder)).as_posix(),
                 run_id=run["run_id"],
                 sha256=None if path.is_dir() else file_sha256(path),
                 signed=self.identity is not None,
@@ -160,7 +168,7 @@ def verify(
     Args:
         path: the video.
         trusted: PEM certificates of trusted authorities; None for none.
-        register: folder of the register; None for the video's own.
+        register: folder of the register; None for the nearest one, at most three folders up.
         search: whether to look for watermarks in resized, cropped and retimed videos, too.
 
     Raises:
@@ -176,7 +184,9 @@ def verify(
     found = detect(*read_luma(source), search=search)
     payload = None if found.payload is None else f"{found.payload:016x}"
     kind = "none" if not found.found else "unreadable" if payload is None else "found"
-    listed, entry = _listed(source, Register(register or source.parent), signed, payload)
+    listed, entry = _listed(
+        source, Register(register or _nearest_register(source)), signed, payload
+    )
     return Marks(
         str(source),
         signed,
@@ -186,6 +196,12 @@ def verify(
         listed,
         tuple(_problems(signed, payload, kind, listed, entry, strict=trusted is not None)),
     )
+
+
+def _nearest_register(source: Path) -> Path:
+    """The folder, from a video's own three upwards, that has a register; else its own."""
+    folders = list(source.absolute().parents)[:3]
+    return next((folder for folder in folders if Register(folder).path.exists()), source.parent)
 
 
 def _listed(
@@ -201,9 +217,10 @@ def _listed(
     run = signed.run or {}
     if isinstance(run.get("register"), dict) and not register.holds(run["register"]):
         return "removed", None
+    name = Path(os.path.relpath(source, register.path.parent)).as_posix()
     known = {payload, run.get("run_id")} - {None}
     for entry in reversed(entries):
-        if entry.get("run_id") in known or (not known and entry.get("file") == source.name):
+        if entry.get("run_id") in known or (not known and entry.get("file") == name):
             return ("listed" if entry.get("sha256") is None else "changed"), entry
     return "missing", None
 

@@ -204,7 +204,8 @@ def _write(
         watermark=int(name, 16) if job.marking.watermark else None,
     )
     facts = {"run_id": name, **signed_facts(metadata, prompts=job.marking.prompts)}
-    marks = job.marking.apply(job.out, facts, title=metadata["title"])
+    given = [Path(entry["path"]) for entry in metadata["inputs"]]
+    marks = job.marking.apply(job.out, facts, title=metadata["title"], ingredients=given)
     if job.sheet is not None:
         video.contact_sheet(job.sheet, comment=comment)
     if job.latents is not None:

@@ -43,7 +43,10 @@ class CommentAnswer(BaseModel):
 
 
 class TakeAnswer(BaseModel):
-    """One take of a video. `decided_at` is UTC in ISO 8601."""
+    """One take of a video. `decided_at` is UTC in ISO 8601.
+
+    `published` is the address of the file that carries the approval, where the studio signs.
+    """
 
     take: int
     seed: int
@@ -52,6 +55,7 @@ class TakeAnswer(BaseModel):
     device_minutes: float
     content: str | None
     thumbnail: str | None
+    published: str | None
     verdict: Verdict
     by: str | None
     comment: str | None
@@ -91,6 +95,8 @@ class VideoAnswer(BaseModel):
     variables: dict[str, Any] | None
     scenario: dict[str, Any]
     seed: int
+    label: str | None
+    watermark: bool | None
     preview: str | None
     takes: list[TakeAnswer]
 
@@ -252,6 +258,13 @@ class RateAnswer(BaseModel):
     currency: str
 
 
+class MarkingAnswer(BaseModel):
+    """How videos are marked: `signer` signs Content Credentials; `watermark` by default."""
+
+    signer: str | None
+    watermark: bool
+
+
 class ModelAnswer(BaseModel):
     """The model, its limits and defaults.
 
@@ -271,6 +284,7 @@ class ModelAnswer(BaseModel):
     vocabulary: dict[str, list[str]] | None
     devices: int
     rate: RateAnswer | None
+    marking: MarkingAnswer
 
 
 class VariableAnswer(BaseModel):
@@ -304,6 +318,44 @@ class NameAnswer(BaseModel):
     """The name of what was saved."""
 
     name: str
+
+
+class TemplateDecisions(BaseModel):
+    """Decided takes of a template."""
+
+    name: str
+    decided: int
+    approved: int
+
+
+class EvidenceAnswer(BaseModel):
+    """What the decisions say about one value of a variable or setting (``sampler.NAME``).
+
+    `rate` is the posterior mean of the approval rate, from `low` to `high` its 95 % credible
+    interval, and `best` the posterior probability that no other value is better.
+    """
+
+    factor: str
+    value: str | bool | int | float | None
+    approved: int
+    decided: int
+    rate: float
+    low: float
+    high: float
+    best: float
+    proposed: bool
+
+
+class LessonsAnswer(BaseModel):
+    """What the decisions say about one template; `templates` lists those with decided takes."""
+
+    templates: list[TemplateDecisions]
+    template: str | None
+    decided: int
+    approved: int
+    evidence: list[EvidenceAnswer]
+    proposals: dict[str, str | bool | int | float | None]
+    trials: list[dict[str, str | bool | int | float | None]]
 
 
 class StoryEvent(BaseModel):

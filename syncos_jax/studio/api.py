@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from syncos_jax.errors import InputError
-from syncos_jax.studio import routes, routes_videos
+from syncos_jax.studio import routes, routes_lessons, routes_videos
 from syncos_jax.studio.api_errors import ApiError, Finding, field_of, findings
 from syncos_jax.studio.document_cache import DocumentCache
 from syncos_jax.studio.forms import FormsAsJson
@@ -65,6 +65,7 @@ def create_app(settings: StudioSettings) -> FastAPI:
     _handle_errors(app)
     app.include_router(routes.router)
     app.include_router(routes_videos.router)
+    app.include_router(routes_lessons.router)
     app.add_middleware(DocumentCache, documents=studio.documents)
     app.add_middleware(FormsAsJson, add_picture=studio.add_picture)
     app.add_middleware(  # the last one runs first

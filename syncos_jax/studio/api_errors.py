@@ -9,7 +9,7 @@ from typing import Any
 
 from syncos_jax.errors import MISSING, Argument, InputError, short, worded
 
-SETTINGS = ("steps", "guidance", "strength", "size")
+SETTINGS = ("steps", "guidance", "strength", "size", "label", "watermark")
 _FIELDS = (
     "global", "negative", "variables", "settings", "takes", "seed", "title", "template", "story",
     "by", "comment", "name", "verdict", "take", "video", "image", "end_image", "extend", "redo",

@@ -69,7 +69,10 @@ _SCENARIO = {
 
 
 class SettingsBody(BaseModel):
-    """Settings that replace those of the scenario; null keeps them."""
+    """Settings that replace those of the scenario; null keeps them.
+
+    `label` is drawn on every frame; `watermark` hides the run's id in them.
+    """
 
     model_config = _IN
 
@@ -78,6 +81,8 @@ class SettingsBody(BaseModel):
     strength: float | None = None
     size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     negative: Annotated[str, Field(max_length=MAX_PROMPT)] | None = None
+    label: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    watermark: bool | None = None
 
 
 class VideoBody(BaseModel):
@@ -150,6 +155,15 @@ class TemplateBody(BaseModel):
     name: Annotated[str, Field(max_length=MAX_TITLE)]
     video: Annotated[str, Field(max_length=100)]
     variables: Annotated[list[VariableBody], Field(max_length=MAX_VARIABLES)] = []
+
+
+class LearnedBody(BaseModel):
+    """A template to improve by the decisions, and the name of the new one."""
+
+    model_config = _IN
+
+    template: Annotated[str, Field(min_length=1, max_length=MAX_TITLE)]
+    name: Annotated[str, Field(max_length=MAX_TITLE)]
 
 
 class StoryBody(BaseModel):

@@ -12,6 +12,7 @@ from typing import Any
 from syncos_jax.errors import InputError
 from syncos_jax.studio.event_bus import EventBus, Progress
 from syncos_jax.studio.jobs import Jobs
+from syncos_jax.studio.published import published_file
 from syncos_jax.studio.records import DONE, ENDED, QUEUED, Take, Video
 from syncos_jax.studio.review.approvals import FILE, Entry, Reviews, file_sha256, read_reviews
 
@@ -73,7 +74,8 @@ class Documents:
     def _state(self, id: str, takes: int) -> tuple[Any, ...]:
         """What a document depends on besides the database."""
         folder = self._root / id
-        files = [folder / FILE, *(take_file(folder, take) for take in range(1, takes + 1))]
+        made = [take_file(folder, take) for take in range(1, takes + 1)]
+        files = [folder / FILE, *made, *map(published_file, made)]
         return self._events.revision, takes, *map(stamp, files)
 
     def kept(self, id: str) -> bytes | None:
@@ -137,6 +139,8 @@ class Documents:
             "variables": video.variables,
             "scenario": video.scenario,
             "seed": video.seed,
+            "label": (video.settings or {}).get("label"),
+            "watermark": (video.settings or {}).get("watermark"),
             "preview": preview,
             "takes": [self._take(video, take) for take in video.takes],
         }
@@ -156,6 +160,9 @@ class Documents:
             "device_minutes": round(take.device_seconds / 60, 3),
             "content": f"{address}/content?take={take.take}" if made else None,
             "thumbnail": f"{address}/thumbnail?take={take.take}" if thumbnail else None,
+            "published": f"{address}/content?take={take.take}&variant=published"
+            if verdict == "approved" and published_file(path).is_file()
+            else None,
             "verdict": verdict,
             "by": decision.by if decision else None,
             "comment": decision.comment if decision else None,

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from syncos_jax.errors import InputError
+from syncos_jax.media.marking import Marking
 from syncos_jax.scenario.variables import MAX_PROMPT
 from syncos_jax.studio.api_errors import ApiError, Finding
 from syncos_jax.studio.settings import StudioSettings
@@ -148,6 +149,7 @@ class Engine:
     def facts(self) -> dict[str, Any]:
         """What ``GET /v1/model`` says."""
         model, settings = self.pipeline.model, self.settings
+        marking = Marking.from_environment()
         geometry = model.geometry
         return {
             "name": model.name,
@@ -178,6 +180,10 @@ class Engine:
             "presets": presets(model.steps),
             "vocabulary": vocabulary(model.name),
             "devices": self.devices_per_worker,
+            "marking": {
+                "signer": marking.identity.name if marking.identity else None,
+                "watermark": marking.watermark,
+            },
             "rate": settings.rate and {"per_hour": settings.rate, "currency": settings.currency},
         }
 

@@ -190,6 +190,8 @@ def learned_template(data: Mapping[str, Any], lessons: Lessons) -> dict[str, Any
                 )
             place = place[parent]
         place[name] = value
+    if isinstance(made.get("sampler"), dict):
+        made["sampler"] = {"name": "syncos", **made["sampler"]}
     return made
 
 
@@ -211,22 +213,26 @@ def export_approved(decisions: Sequence[Decision], folder: Path) -> int:
         if not decision.approved:
             continue
         shutil.copy2(decision.video, folder / decision.video.name)
-        events = decision.metadata.get("events", ())
-        lines.append(
-            {
-                "file": decision.video.name,
-                "global": decision.metadata.get("title", ""),
-                "events": [
-                    {key: event.get(key) for key in ("prompt", "start", "stop")} for event in events
-                ],
-                "seed": decision.metadata.get("seed"),
-                "fps": decision.metadata.get("video", {}).get("fps"),
-            }
-        )
+        lines.append(caption(decision, decision.video.name))
     with replacing(folder / "captions.jsonl") as temporary:
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         temporary.write_text(text, encoding="utf-8")
     return len(lines)
+
+
+def caption(decision: Decision, file: str) -> dict[str, Any]:
+    """The line of ``captions.jsonl`` about a video, which the dataset holds as `file`."""
+    metadata = decision.metadata
+    return {
+        "file": file,
+        "global": metadata.get("title", ""),
+        "events": [
+            {key: event.get(key) for key in ("prompt", "start", "stop")}
+            for event in metadata.get("events", ())
+        ],
+        "seed": metadata.get("seed"),
+        "fps": metadata.get("video", {}).get("fps"),
+    }
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> dict[str, Value]:

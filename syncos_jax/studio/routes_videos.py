@@ -31,6 +31,7 @@ from syncos_jax.studio.bodies import (
     VideoBody,
 )
 from syncos_jax.studio.documents import download_name, preview_file, thumbnail_file
+from syncos_jax.studio.published import published_file
 from syncos_jax.studio.responses import JsonResponse, file_response
 from syncos_jax.studio.studio import Studio, digest_of, no_video
 from syncos_jax.studio.video_request import video_request
@@ -183,12 +184,17 @@ def content(
     id: Id,
     studio: StudioDep,
     take: TakeNumber = 1,
-    variant: Annotated[Literal["video", "thumbnail"], Query()] = "video",
+    variant: Annotated[
+        Literal["video", "thumbnail", "published"],
+        Query(description="`published`: an approved take whose credentials hold the approval."),
+    ] = "video",
 ) -> Response:
     """The file of a take, or of a range of it; named after the video's title."""
     if variant == "thumbnail":
         return thumbnail(id, studio, take)
     path = studio.take_path(id, take)
+    if variant == "published":
+        path = published_file(path)
     name = download_name(studio.find(id).title, take)
     return file_response(studio.folder, path, "video/mp4", "private, max-age=3600", name)
 

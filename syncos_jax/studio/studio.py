@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from syncos_jax.errors import Argument, InputError
+from syncos_jax.media.marking import Marking
 from syncos_jax.studio.api_errors import ApiError, Finding, finding
 from syncos_jax.studio.bodies import DecisionBody, VideoBody
 from syncos_jax.studio.bounded_pool import BoundedPool
@@ -23,6 +25,7 @@ from syncos_jax.studio.documents import Documents, take_file
 from syncos_jax.studio.engine import Engine
 from syncos_jax.studio.event_bus import EventBus
 from syncos_jax.studio.jobs import Jobs
+from syncos_jax.studio.published import publish, withdraw
 from syncos_jax.studio.records import (
     CANCELLING,
     DONE,
@@ -67,6 +70,10 @@ class Studio:
                 f"{self.folder}: cannot be used as a folder: {error.strerror or error}; "
                 "give another"
             ) from error
+        self.marking = dataclasses.replace(
+            Marking.from_environment(), register=self.folder / "videos"
+        )
+        self.marking.check("take.mp4", 64, 64)
         self._lock = FileLock(self.folder / ".lock", timeout=0, thread_local=False)
         try:
             self._lock.acquire()
@@ -266,7 +273,25 @@ class Studio:
             raise ApiError(409, finding(error)) from error
         except InputError as error:
             raise ApiError(422, finding(error)) from error
-        self.events.publish(id)
+        try:
+            self._publish(path, action)
+        except (InputError, OSError) as error:
+            said = Finding(
+                f"the take is approved, but cannot be signed: {' '.join(str(error).split())}",
+                "Check the certificate and its key, then approve again",
+            )
+            raise ApiError(503, said) from error
+        finally:
+            self.events.publish(id)
+
+    def _publish(self, take: Path, action: str) -> None:
+        """Keep the signed copy of a take in step with the decision on it."""
+        if action == "comment":
+            return
+        withdraw(take)
+        decision = read_reviews(take.parent).decision(take.name)
+        if action == "approve" and decision is not None and self.marking.identity is not None:
+            publish(take, decision, self.marking)
 
     def take_path(self, id: str, number: int) -> Path:
         """The video file of a completed take. Raises ApiError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import sqlite3
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from syncos_jax.errors import InputError
+from syncos_jax.media.marking import Marking
 from syncos_jax.pipeline.checkpoint import Checkpoint, RunLocked, parse_save_interval, run_folder
 from syncos_jax.runs.job import Job
 from syncos_jax.runs.progress import Phases
@@ -81,6 +83,10 @@ class TakeJob:
         count = len(self.video.takes)
         varies = {"seed": self.take.seed} if count > 1 else {}
         values = self.video.variables or {}
+        settings = self.video.settings or {}
+        marking = dataclasses.replace(Marking.from_environment(), register=root / "videos")
+        if settings.get("watermark") is not None:
+            marking = dataclasses.replace(marking, watermark=settings["watermark"])
         return Job(
             take=ScenarioTake(own, values, varies, "", self.take.take - 1, count),
             out=self.out,
@@ -88,6 +94,8 @@ class TakeJob:
             metadata=self.out.with_suffix(".json"),
             template=Path(f"{self.video.template}.yaml") if self.video.template else None,
             group=self.video.id,
+            label=settings.get("label"),
+            marking=marking,
         )
 
     def run(self, stop: Callable[[], bool], settings: Any) -> float:

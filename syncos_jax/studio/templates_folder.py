@@ -49,9 +49,13 @@ class Templates:
                     found[path.stem] = path
         return found
 
+    def path(self, name: str) -> Path | None:
+        """The file of a template; None where there is none of that name."""
+        return self._files().get(name)
+
     def get(self, name: str) -> Template:
         """A template; ApiError where there is none of that name."""
-        path = self._files().get(name)
+        path = self.path(name)
         if path is None:
             raise ApiError(
                 404,
@@ -109,6 +113,26 @@ class Templates:
 
         Raises ApiError where the name is none, or taken.
         """
+        name = self._new_name(name)
+        files = self._files()
+        source = Template.from_file(files[of]) if of in files else None
+        data = with_variables(source, scenario, values or {}) if source else None
+        if new:
+            data = _replace_words(data, scenario, new)
+        return self._write(name, data or braces_doubled(scenario))
+
+    def save_data(self, name: str, data: Mapping[str, Any]) -> str:
+        """Writes what a template file holds under a new name; returns the name.
+
+        Raises ApiError where the name is none, or taken, or `data` is not a template.
+        """
+        try:
+            Template.from_dict(data)
+        except InputError as error:
+            raise ApiError(422, finding(error)) from error
+        return self._write(self._new_name(name), data)
+
+    def _new_name(self, name: str) -> str:
         name = name.strip()
         if len(name) > MAX_NAME or not _NAME.fullmatch(name):
             raise ApiError(
@@ -126,12 +150,11 @@ class Templates:
             )
         if len(files) >= MAX_SAVED:
             raise ApiError(409, Finding("there are too many templates", "Remove some of the files"))
+        return name
+
+    def _write(self, name: str, data: Mapping[str, Any]) -> str:
         self._folder.mkdir(exist_ok=True)
-        source = Template.from_file(files[of]) if of in files else None
-        data = with_variables(source, scenario, values or {}) if source else None
-        if new:
-            data = _replace_words(data, scenario, new)
-        text = to_text(_plain(data or braces_doubled(scenario)), ".yaml")
+        text = to_text(_plain(data), ".yaml")
         with replacing(self._folder / f"{name}.yaml") as temporary:
             temporary.write_text(text, encoding="utf-8")
         return name

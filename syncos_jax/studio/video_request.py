@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from syncos_jax.errors import InputError
+from syncos_jax.media.label import render
+from syncos_jax.media.marking import Marking
+from syncos_jax.runs.job import default_scale
 from syncos_jax.sampling.sampler_dict import STRENGTH
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.prompts import from_prompts, split_prompts
@@ -76,6 +79,7 @@ def video_request(body: VideoBody, engine: Engine, templates: Templates) -> Vide
     scenario = scenario.model_copy(update={"seed": seed})
     _check_limits(scenario, engine)
     request = _prepared(scenario, engine)
+    _check_marks(body.settings or SettingsBody(), request)
     lost = lost_words(engine.pipeline.model, scenario)
     overlay = body.settings.model_dump(exclude_none=True) if body.settings else None
     title = (body.title or "").strip() or scenario.global_prompt or scenario.events[0].prompt
@@ -106,6 +110,21 @@ def _prepared(scenario: Scenario, engine: Engine) -> Request:
         said = finding(error)
         message = without_paths(said.message, scenario, found)
         raise ApiError(422, replace(said, message=message)) from error
+
+
+def _check_marks(settings: SettingsBody, request: Request) -> None:
+    """Raises ApiError where label or watermark do not fit the frames."""
+    scale = default_scale(request.height, request.width)
+    height, width = request.height * scale, request.width * scale
+    try:
+        if settings.label is not None:
+            render(settings.label, height, width)
+    except InputError as error:
+        raise ApiError(422, finding(error, "settings.label")) from error
+    try:
+        Marking(watermark=bool(settings.watermark)).check("take.mp4", height, width)
+    except InputError as error:
+        raise ApiError(422, finding(error, "settings.watermark")) from error
 
 
 def _wrong(message: str, remedy: str = "", field: str | None = None) -> ApiError:
