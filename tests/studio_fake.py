@@ -36,12 +36,13 @@ MODEL = {
     "height": 64,
     "fps": 8,
     "clip_frames": 8,
-    "limits": {"events": 8, "seconds": 60, "takes": 4, "prompt_tokens": 24},
+    "limits": {
+        "events": 8, "seconds": 60, "takes": 4, "prompt_tokens": 24, "picture_bytes": 10 * 2**20,
+    },
     "defaults": {"steps": 50, "guidance": 3.0, "strength": None, "seed": 0},
     "presets": [
         {"name": "published", "settings": {"steps": None, "guidance": None, "strength": None}},
         {"name": "fast", "settings": {"steps": 16, "guidance": None, "strength": 0.5}},
-        {"name": "four_steps", "settings": {"steps": 4, "guidance": None, "strength": 0.5}},
     ],
     "vocabulary": {
         "colours": ["red", "blue"],
@@ -51,7 +52,8 @@ MODEL = {
     },
     "devices": 1,
     "rate": {"per_hour": 3.0, "currency": "EUR"},
-}
+    "marking": {"signer": "Example Studio", "watermark": False},
+}  # fmt: skip
 TEMPLATE = {
     "name": "Product on a place",
     "description": "A product moves, grows, and comes back.",
@@ -66,6 +68,19 @@ TEMPLATE = {
     ],
 }  # fmt: skip
 MOVES = ("the {} moves to the left", "the {} grows", "the {} moves to the right")
+PICTURE = "p" + "0123456789abcdef" * 2
+LESSONS = {
+    "templates": [{"name": TEMPLATE["name"], "decided": 24, "approved": 14}],
+    "template": TEMPLATE["name"], "decided": 24, "approved": 14,
+    "evidence": [
+        {"factor": "place", "value": place, "approved": yes, "decided": 12, "rate": rate,
+         "low": rate - 0.2, "high": min(1, rate + 0.15), "best": best, "proposed": best > 0.9}
+        for place, yes, rate, best in
+        [("sandy beach", 11, 0.88, 0.999), ("green meadow", 3, 0.27, 0.001)]
+    ],
+    "proposals": {"place": "sandy beach"},
+    "trials": [{"place": "sandy beach", "sampler.steps": 20}, {"place": "green meadow"}],
+}  # fmt: skip
 SEES = 24  # words of a prompt and the global one that the model sees
 
 
@@ -168,7 +183,8 @@ class FakeStudio:
             "phase": None, "step": 0, "steps": None, "seconds_left": None, "error": None,
             "object": "video", "model": "demo", "created_at": 1795600000 + 60 * number,
             "started_at": None, "completed_at": None, "device_minutes": 0.0, "progress": 0,
-            "phase_seconds": None,
+            "phase_seconds": None, "label": (body.get("settings") or {}).get("label"),
+            "watermark": (body.get("settings") or {}).get("watermark"),
             "template": body.get("template"), "variables": body.get("variables"),
             "scenario": scenario_of(body), "seed": seed, "takes": takes, "preview": None,
         }  # fmt: skip
@@ -180,7 +196,8 @@ class FakeStudio:
     def new_take(number: int, seed: int, status: str) -> dict[str, Any]:
         return {
             "take": number, "seed": seed, "status": status, "seconds": None, "content": None,
-            "thumbnail": None, "verdict": "undecided", "by": None, "comment": None,
+            "thumbnail": None, "published": None, "verdict": "undecided", "by": None,
+            "comment": None,
             "decided_at": None, "history": [], "device_minutes": 0.0,
         }  # fmt: skip
 
@@ -229,6 +246,24 @@ class FakeStudio:
         if body["name"] in {item["name"] for item in self.templates}:
             raise Refused(409, "there is a template of this name", "give another name", "name")
         self.templates = [*self.templates, {**TEMPLATE, "name": body["name"], "variables": []}]
+        return JSONResponse({"name": body["name"]}, 201)
+
+    async def upload(self, request: Request) -> Any:
+        async with request.form() as form:
+            data = await form["picture"].read()
+        if not data.startswith(b"\x89PNG"):
+            raise Refused(422, "not a picture that can be read", "Save it as PNG", "picture")
+        return JSONResponse({"id": PICTURE, "width": 64, "height": 64}, 201)
+
+    async def show_picture(self, _: Request) -> Any:
+        return FileResponse(self.picture, media_type="image/png")
+
+    async def lessons(self, _: Request) -> Any:
+        return LESSONS if self.videos else {**LESSONS, "templates": []}
+
+    async def save_learned(self, request: Request) -> Any:
+        body = await request.json()
+        self.saved.append(body)
         return JSONResponse({"name": body["name"]}, 201)
 
     async def plan(self, request: Request) -> Any:
@@ -319,6 +354,8 @@ class FakeStudio:
         if body["verdict"]:
             take.update(verdict=body["verdict"], by=body["by"], comment=body["comment"])
             take["decided_at"] = entry["at"]
+            signed = f"{take['content']}&variant=published"
+            take["published"] = signed if body["verdict"] == "approved" else None
         self.tell(video)
         return video
 
@@ -399,6 +436,10 @@ class FakeStudio:
                 route("/v1/model", self.model),
                 route("/v1/templates", self.list_templates),
                 route("/v1/templates", self.save_template, "POST"),
+                route("/v1/pictures", self.upload, "POST"),
+                route("/v1/pictures/{name}", self.show_picture),
+                route("/v1/lessons", self.lessons),
+                route("/v1/lessons/template", self.save_learned, "POST"),
                 route("/v1/plan", self.plan, "POST"),
                 route("/v1/split", self.split, "POST"),
                 route("/v1/events", self.stream),

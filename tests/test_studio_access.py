@@ -63,7 +63,7 @@ def test_by_keyboard_alone(page, server):
     assert page.complaints == []
 
 
-VIEWS = ("#/", "#/videos", "#/videos/v1", "#/videos/v2")
+VIEWS = ("#/", "#/videos", "#/videos/v1", "#/videos/v2", "#/approved")
 
 
 @pytest.mark.parametrize(("locale", "scheme"), [("en", "light"), ("ja", "dark")])
@@ -231,5 +231,22 @@ def test_nothing_that_axe_finds(browser, server, scheme):
             page.go(view)
             page.tab.wait_for_timeout(300)
             check(view)
+        page.button("Make a template from it").click()
+        check("dialog of a name")
+        page.button("Back").click()
+        page.go("#/videos/v1")
+        page.button("Measure the takes").click()
+        page.seen("Subject consistency").wait_for()
+        page.button("Wipe").click()
+        check("report and wipe")
         page.button("Save as template").click()
-        check("dialog")
+        page.button("Add a variable").click()
+        check("dialog of variables")
+        page.button("Back").click()
+        page.button("Generate event 2 again").click()
+        page.seen("Only event 2 is generated again").wait_for()
+        check("event again")
+        page.button("Generate everything").click()
+        page.tab.locator(".pictures summary").click()
+        page.planned()
+        check("pictures")

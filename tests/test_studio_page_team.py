@@ -60,8 +60,8 @@ def test_the_plan_is_never_that_of_another_story(page):
 
 def test_presets(page):
     steps = page.tab.get_by_label("Steps", exact=True)
-    page.button("Four steps").click()
-    assert steps.input_value() == "4"
+    page.button("Fast").click()
+    assert steps.input_value() == "16"
     assert page.tab.get_by_label("Strength", exact=True).input_value() == "0.5"
     page.button("As published").click()
     assert steps.input_value() == ""

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 10.0
 """How long a request waits for the model before it is asked to retry."""
+_FEW_STEPS = 8
 _TIMES_LARGER = 2
 """A side of a frame, at most: so many times the model's own larger one."""
 
@@ -204,10 +205,15 @@ def vocabulary(name: str) -> dict[str, list[str]] | None:
 
 
 def presets(steps: int) -> list[dict[str, Any]]:
-    """Named sets of settings; null stands for the model's own value."""
+    """Named sets of settings; null stands for the model's own value.
+
+    Four steps are for models made for few steps; others draw noise in so few.
+
+    Args:
+        steps: the model's own number of steps.
+    """
     none = {"steps": None, "guidance": None, "strength": None}
-    return [
-        {"name": "published", "settings": none},
-        {"name": "fast", "settings": {**none, "steps": max(4, steps // 3), "strength": 0.5}},
-        {"name": "four_steps", "settings": {**none, "steps": 4, "strength": 0.5}},
-    ]
+    more = {"name": "four_steps", "settings": {**none, "steps": 4}}
+    if steps > _FEW_STEPS:
+        more = {"name": "fast", "settings": {**none, "steps": steps // 3, "strength": 0.5}}
+    return [{"name": "published", "settings": none}, more]

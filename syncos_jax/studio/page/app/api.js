@@ -12,12 +12,13 @@ export class Refusal extends Error {
 /** The server does not answer at all. */
 export class Silence extends Error {}
 
-async function ask(path, { method = "GET", body, headers = {}, signal } = {}) {
+async function ask(path, { method = "GET", body, form, headers = {}, signal } = {}) {
   const options = { method, headers: { ...headers }, signal, credentials: "same-origin" };
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
+  if (form) options.body = form; // the browser names its type and boundary
   let answer;
   try {
     answer = await fetch(`v1/${path}`, options);
@@ -38,6 +39,13 @@ export const api = {
   model: () => ask("model"),
   templates: () => ask("templates").then((answer) => answer.items),
   saveTemplate: (name, video, variables) => ask("templates", { method: "POST", body: { name, video, variables } }),
+  upload(file) {
+    const form = new FormData();
+    form.append("picture", file);
+    return ask("pictures", { method: "POST", form });
+  },
+  lessons: (template) => ask(`lessons?${new URLSearchParams(template ? { template } : {})}`),
+  saveLearned: (template, name) => ask("lessons/template", { method: "POST", body: { template, name } }),
   plan: (body, signal) => ask("plan", { method: "POST", body, signal }),
   split: (story, events) => ask("split", { method: "POST", body: { story, events } }),
   make: (body, key) => ask("videos", { method: "POST", body, headers: { "Idempotency-Key": key } }),

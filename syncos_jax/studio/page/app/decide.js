@@ -17,12 +17,13 @@ export function nameField() {
 }
 
 /** The card of a take below its picture: state, file, decision. Returns {element, update(take)}. */
-export function takeCard(video, take, name, { timeOf, onseek }) {
+export function takeCard(video, take, name, { timeOf, onseek, onextend }) {
   const letter = letterOf(take.take - 1);
   const verdict = h("span", {});
   const seed = h("span", { class: "take-facts" });
   const said = h("ul", { class: "said", hidden: true });
   const answer = h("p", { class: "error", role: "alert" });
+  const signed = h("p", { class: "hint", hidden: true }, t("take.signed"));
   const comment = h("textarea", { rows: 1, maxlength: 4000, placeholder: t("decide.comment.placeholder") });
   const buttons = [
     button(t("decide.approve"), () => decide("approved"), { look: "approve", picture: "check", "aria-label": t("decide.approve.name", { letter }) }),
@@ -38,8 +39,9 @@ export function takeCard(video, take, name, { timeOf, onseek }) {
     at.checked = true;
   });
   const file = h("a", { class: "quiet-link", "aria-label": t("take.save.name", { letter }) }, icon("save"), t("take.save"));
+  const extend = onextend && button(t("take.extend"), () => onextend(element.take), { look: "quiet", "aria-label": t("take.extend.name", { letter }) });
   const form = h("div", { class: "decide" }, h("div", { class: "decide-buttons" }, buttons),
-    field({ key: "comment", label: t("decide.comment"), control: comment, more: atLabel }), h("div", { class: "decide-foot" }, say, file), answer);
+    field({ key: "comment", label: t("decide.comment"), control: comment, more: atLabel }), h("div", { class: "decide-foot" }, say, extend, file), signed, answer);
   showTime();
   comment.setAttribute("aria-label", t("decide.comment.name", { letter }));
   const element = h("section", { class: "take", "aria-label": t("stage.take", { letter }) },
@@ -91,9 +93,10 @@ export function takeCard(video, take, name, { timeOf, onseek }) {
     replace(said, now.history.map(entry));
     form.hidden = !ready;
     if (ready) {
-      file.href = now.content;
+      file.href = now.published || now.content;
       file.download = `${(video.title || "video").replace(/[^\p{L}\p{N}_]+/gu, "-").slice(0, 80)}-take-${now.take}.mp4`;
     }
+    signed.hidden = !now.published;
     buttons[0].hidden = state === "approved";
     buttons[1].hidden = state === "rejected";
     buttons[2].hidden = !decided;

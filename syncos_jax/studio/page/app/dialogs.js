@@ -54,18 +54,29 @@ function variableRows() {
   return { element, values };
 }
 
+/** The name in a field; refuses an empty one. */
+function named(control) {
+  const name = control.value.trim();
+  if (!name) throw Object.assign(new Error(), { fields: [{ field: "name", message: t("wrong.name"), lang: "" }] });
+  return name;
+}
+
 /** `save(name, variables)` keeps the template. */
 export function askTemplate(suggested, save) {
   const rows = variableRows();
   const control = h("input", { type: "text", maxlength: 60, value: suggested, autocomplete: "off" });
-  const submit = () => {
-    const name = control.value.trim();
-    if (!name) throw Object.assign(new Error(), { fields: [{ field: "name", message: t("wrong.name"), lang: "" }] });
-    return save(name, rows.values());
-  };
+  const submit = () => save(named(control), rows.values());
   ask({ title: t("template.title"), note: t("template.note"), label: t("template.save"), submit,
     content: h("div", { class: "fields" }, field({ key: "name", label: t("template.name"), control }),
       h("div", { class: "field", "data-field": "variables" }, rows.element, h("p", { class: "error" }))) });
+  control.focus();
+}
+
+/** Asks for the name of a template alone; `save(name)` keeps it. */
+export function askName({ title, note }, save) {
+  const control = h("input", { type: "text", maxlength: 60, autocomplete: "off" });
+  const submit = () => save(named(control));
+  ask({ title, note, label: t("template.save"), submit, content: field({ key: "name", label: t("template.name"), control }) });
   control.focus();
 }
 

@@ -16,7 +16,7 @@ export function newDraft(model) {
   return {
     start: "empty", template: null, variables: {}, story: "", parts: null, title: "",
     global: "", events: [event(), event()], rest: {}, takes: Math.min(2, model.limits.takes), seed: null,
-    settings: { steps: null, guidance: null, strength: null, width: null, height: null, negative: "" },
+    settings: { steps: null, guidance: null, strength: null, width: null, height: null, negative: "", label: "", watermark: null },
   };
 }
 
@@ -46,6 +46,7 @@ export function withScenario(draft, scenario, model) {
 export function ofVideo(video, model, templates) {
   const draft = withScenario(newDraft(model), video.scenario, model);
   Object.assign(draft, { takes: video.takes.length || 1, seed: video.seed, title: video.title || "" });
+  Object.assign(draft.settings, { label: video.label || "", watermark: video.watermark ?? null });
   const template = templates.find((item) => item.name === video.template);
   return template ? ofTemplate(draft, template, video.variables || {}) : draft;
 }
@@ -56,10 +57,20 @@ export function ofTemplate(draft, template, values = {}) {
   return { ...draft, start: "template", template: template.name, variables };
 }
 
+/** The scenario of a take with `keys` of what it builds on: an event made again, or its continuation. */
+export function ofTake(video, take, model, keys) {
+  const draft = withScenario(newDraft(model), video.scenario, model);
+  for (const key of ["image", "end_image", "extend", "redo"]) delete draft.rest[key];
+  for (const event of draft.events) delete event.rest.image;
+  Object.assign(draft.rest, keys);
+  return Object.assign(draft, { takes: 1, seed: (take.seed + 1) % 2 ** 32, title: video.title || "" });
+}
+
 /** The body of POST /v1/plan and POST /v1/videos. */
 export function body(draft) {
-  const { steps, guidance, strength, width, height, negative } = draft.settings;
-  const settings = { steps, guidance, strength, size: width && height ? [width, height] : null };
+  const { steps, guidance, strength, width, height, negative, label, watermark } = draft.settings;
+  const settings = { steps, guidance, strength, size: width && height ? [width, height] : null, watermark };
+  if (label.trim()) settings.label = label.trim();
   if (negative.trim()) settings.negative = negative.trim();
   const given = Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== null));
   const common = { takes: draft.takes, seed: draft.seed, title: draft.title.trim() || null, settings: given };

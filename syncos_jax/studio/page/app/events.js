@@ -2,6 +2,7 @@
 
 import { h, hue, icon, replace, announce, iconButton } from "./dom.js";
 import { t, count, seconds } from "./text.js";
+import { pictureField } from "./pictures.js";
 import { field, stepper, promptArea, controlOf, button } from "./fields.js";
 
 /**
@@ -86,19 +87,26 @@ export function eventCards({ draft, model, newEvent, onedit, touch }) {
       down: iconButton("down", "", () => move(event, draft.events.indexOf(event) + 1)),
       remove: iconButton("remove", "", () => remove(event)),
     };
+    const { picture_bytes: most } = model.limits;
+    const picture = most && !draft.rest.redo && pictureField({ key: "", label: t("picture.event"), name: "", value: event.rest.image, most, small: true,
+      onchange: (id) => {
+        if (id) event.rest.image = id;
+        else delete event.rest.image;
+        onedit();
+      } });
     const grip = h("span", { class: "grip", "aria-hidden": "true", title: t("event.drag") }, icon("grip"));
     const cut = h("p", { class: "cut" });
     prompt.append(cut);
     const item = h("li", { class: "event" },
       h("div", { class: "event-side" }, title, grip),
       h("div", { class: "event-body" }, prompt, h("div", { class: "event-foot" }, time,
-        h("div", { class: "event-buttons" }, buttons.up, buttons.down, buttons.remove))));
+        h("div", { class: "event-buttons" }, buttons.up, buttons.down, buttons.remove)), picture));
     item.addEventListener("focusout", ({ target }) => {
       const left = target.closest("[data-field]");
       if (left && target.matches("input, textarea")) touch(left.dataset.field);
     });
     dragging(grip, item, list, (to) => move(event, to, true));
-    return { item, area: area.control, mark: area.mark, cut, name: namer(item, title, prompt, time, buttons) };
+    return { item, area: area.control, mark: area.mark, cut, name: namer(item, title, prompt, time, buttons, picture) };
   }
 
   arrange();
@@ -117,7 +125,7 @@ export function eventCards({ draft, model, newEvent, onedit, touch }) {
 }
 
 /** What a card is called at its place: names of buttons, keys of fields, hue. */
-function namer(item, title, prompt, time, buttons) {
+function namer(item, title, prompt, time, buttons, picture) {
   return (index, total) => {
     const n = index + 1;
     item.style.setProperty("--hue", hue(index, total));
@@ -133,6 +141,10 @@ function namer(item, title, prompt, time, buttons) {
     const [less, more] = time.querySelectorAll("button");
     label(less, t("event.shorter", { n }));
     label(more, t("event.longer", { n }));
+    if (picture) {
+      picture.dataset.field = `events.${index}.image`;
+      picture.rename(t("picture.event.name", { n }));
+    }
     buttons.up.disabled = index === 0;
     buttons.down.disabled = n === total;
     buttons.remove.disabled = total === 1;
@@ -182,7 +194,7 @@ export function lengthBar(events, onpick = null) {
 }
 
 /** What a template makes: the same cards, to be read. */
-export function storyboard(global, events, { most = "", onchange = null } = {}) {
+export function storyboard(global, events, { most = "", onchange = null, onredo = null } = {}) {
   return h("div", { class: "storyboard" },
     global && h("p", { class: "board-global" }, h("span", { class: "label" }, t("global.short")), global),
     h("ol", { class: "events read" }, events.map((event, i) => h("li", { class: "event", hue: hue(i, events.length) },
@@ -191,6 +203,8 @@ export function storyboard(global, events, { most = "", onchange = null } = {}) 
         h("p", { class: "board-length" }, seconds(event.seconds)),
         onchange && h("button", { type: "button", class: "quiet change", "aria-label": t("video.change", { n: i + 1 }),
           title: t("video.change", { n: i + 1 }), onclick: () => onchange(i) }, icon("pen")),
+        onredo && h("button", { type: "button", class: "quiet change", "aria-label": t("video.redo", { n: i + 1 }),
+          title: t("video.redo", { n: i + 1 }), onclick: () => onredo(i) }, icon("again")),
         event.cut && h("p", { class: "cut" }, t("event.cut", { n: i + 1, words: event.cut, most })))))));
 }
 

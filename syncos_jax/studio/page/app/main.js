@@ -7,6 +7,7 @@ import { restore } from "./draft.js";
 import { errorsOf, sentence } from "./fields.js";
 import { busy, listen, watch } from "./store.js";
 import { makeView } from "./make.js";
+import { learnedView } from "./learned.js";
 import { videosView } from "./videos.js";
 import { videoView } from "./video.js";
 
@@ -22,9 +23,10 @@ const studio = {
 };
 let view = null;
 
-/** What an address shows: "#/" the form, "#/videos" the history, "#/videos/ID" one video. */
+/** What an address shows: the form, "#/videos", "#/videos/ID" one video, "#/approved" the lessons. */
 function viewOf(address) {
   const [first, id] = address.replace(/^#\/?/, "").split("/");
+  if (first === "approved") return learnedView(studio);
   if (first !== "videos") return makeView(studio);
   return id ? videoView(studio, decodeURIComponent(id)) : videosView(studio);
 }
@@ -35,7 +37,7 @@ function show(focus = true) {
   view = viewOf(location.hash);
   if (document.title === "SynCoS Studio") document.title = `${view.title} · SynCoS Studio`;
   main.replaceChildren(view.element);
-  const place = location.hash.startsWith("#/videos") ? "videos" : "make";
+  const place = { videos: "videos", approved: "learned" }[location.hash.split("/")[1]] || "make";
   for (const link of document.querySelectorAll("[data-nav]"))
     if (link.dataset.nav === place) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

@@ -7,6 +7,7 @@ import * as drafts from "./draft.js";
 import { examplesRow, knownWords, recordButton, startPicker, variablesForm, storyForm } from "./start.js";
 import { eventCards, storyboard } from "./events.js";
 import { takesField, titleField, advanced, presetsRow } from "./settings.js";
+import { basePanel, picturesPanel } from "./pictures.js";
 import { planDock } from "./plan.js";
 import { field, promptArea, putErrors, errorsOf, focusFirstError, sentence, button } from "./fields.js";
 import { keepAnswer } from "./store.js";
@@ -108,7 +109,8 @@ class MakeView {
     prompt.append(this.globalCut);
     const story = draft.start === "story" && storyForm(draft, (changes) => this.edit(changes), (found) => this.split(found));
     return [story && h("section", { class: "panel" }, h("h2", {}, t("start.story")), story),
-      h("section", { class: "panel" }, prompt, knownWords(this.model.vocabulary))];
+      h("section", { class: "panel" }, prompt, knownWords(this.model.vocabulary),
+        picturesPanel(draft.rest, this.model, () => this.edit({})))];
   }
 
   events() {
@@ -117,8 +119,12 @@ class MakeView {
       draft, model, onedit: () => this.edit({}), touch: (key) => this.touch(key),
       newEvent: () => ({ prompt: "", seconds: draft.events.at(-1)?.seconds || drafts.usualSeconds(model), rest: {} }),
     });
+    const base = basePanel(draft.rest, () => {
+      for (const key of ["redo", "extend"]) delete draft.rest[key];
+      this.buildColumns();
+    });
     return [h("div", { class: "scenes-head" }, h("h2", {}, t("events.title")), h("p", { class: "note" }, t("events.note"))),
-      this.cards.element];
+      base, this.cards.element];
   }
 
   preview() {

@@ -55,15 +55,34 @@ export function advanced(draft, model, { onedit, negative }) {
     one("strength", { minimum: 0, maximum: 1, placeholder: usual(defaults.strength) }, t("advanced.strength.hint")),
     negative && field({ key: "negative", wide: true, label: t("advanced.negative"), control: h("textarea", {
       rows: 2, value: draft.settings.negative, maxlength: 2000, oninput: (event) => set("negative")(event.target.value) }) }));
-  return h("details", { class: "advanced", open: isSet(draft) }, h("summary", {}, t("advanced.title")), fields, alsoKept(draft));
+  return h("details", { class: "advanced", open: isSet(draft) }, h("summary", {}, t("advanced.title")), fields,
+    marks(draft, model, set), alsoKept(draft));
 }
+
+/** The visible label, the watermark, and who signs. */
+function marks(draft, model, set) {
+  const { signer, watermark } = model.marking || {};
+  const label = h("input", { type: "text", maxlength: 100, value: draft.settings.label, placeholder: t("marks.label.placeholder"),
+    autocomplete: "off", oninput: (event) => set("label")(event.target.value) });
+  const hidden = h("input", { type: "checkbox", checked: draft.settings.watermark ?? watermark,
+    onchange: () => set("watermark")(hidden.checked) });
+  return h("div", { class: "fields marks" },
+    field({ key: "settings.label", label: t("marks.label"), hint: t("marks.label.hint"), control: label }),
+    h("div", { class: "field", "data-field": "settings.watermark" },
+      h("label", { class: "at" }, hidden, h("span", {}, t("marks.watermark"))),
+      h("p", { class: "hint" }, t("marks.watermark.hint")), h("p", { class: "error" })),
+    h("p", { class: "note" }, signer ? t("marks.signer", { signer }) : t("marks.unsigned")));
+}
+
+/** Keys of a scenario that have their own place in the form. */
+const SHOWN = ["image", "end_image", "extend", "redo", "fit"];
 
 const isSet = ({ seed, settings }) => seed !== null || Object.values(settings).some((value) => value !== null && value !== "");
 
 /** What an earlier video's scenario says beyond the form; it stays as it is. */
 function alsoKept(draft) {
-  const keys = Object.keys(draft.rest).filter((key) => key !== "sampler" || Object.keys(draft.rest.sampler).length > 1);
-  const events = draft.events.filter((event) => Object.keys(event.rest).length).length;
+  const keys = Object.keys(draft.rest).filter((key) => !SHOWN.includes(key)).filter((key) => key !== "sampler" || Object.keys(draft.rest.sampler).length > 1);
+  const events = draft.events.filter((event) => Object.keys(event.rest).some((key) => key !== "image")).length;
   if (draft.start === "template" || !(keys.length || events)) return null;
   const parts = [keys.length && keys.join(", "), events && count("kept.events", events)].filter(Boolean);
   return h("p", { class: "note" }, t("kept.also", { keys: parts.join("; ") }));

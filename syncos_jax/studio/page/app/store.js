@@ -25,7 +25,7 @@ export function listen(listener) {
 /** Addresses relative to the page, which may be below a path of a proxy. */
 function withLocalAddresses(video) {
   const local = (address) => address?.replace(/^\//, "") ?? null;
-  const takes = video.takes.map((take) => ({ ...take, content: local(take.content), thumbnail: local(take.thumbnail) }));
+  const takes = video.takes.map((take) => ({ ...take, content: local(take.content), thumbnail: local(take.thumbnail), published: local(take.published) }));
   return { ...video, takes, preview: local(video.preview) };
 }
 

@@ -10,7 +10,7 @@ import { progressPanel, statusChip } from "./progress.js";
 import { stage } from "./stage.js";
 import { nameField, takeCard } from "./decide.js";
 import { storyboard } from "./events.js";
-import { newDraft, ofVideo, withScenario } from "./draft.js";
+import { newDraft, ofTake, ofVideo, withScenario } from "./draft.js";
 import { reportPanel } from "./report.js";
 import { titleOf } from "./videos.js";
 
@@ -83,7 +83,9 @@ class VideoView {
     replace(this.facts, statusChip(video), facts.filter(Boolean).join(" · "));
     this.showScreen(video);
     this.showTakes(video);
-    if (first) this.showWhat(video);
+    const liked = this.liked()?.take;
+    if (first || liked !== this.likedBefore) this.showWhat(video);
+    this.likedBefore = liked;
     this.showActions(video);
     if (ended) announce(t(`status.${video.status}`));
   }
@@ -134,7 +136,8 @@ class VideoView {
   }
 
   addCard(video, take) {
-    const card = takeCard(video, take, this.name, { timeOf: () => this.stage?.time ?? 0, onseek: (time) => this.seek(time) });
+    const card = takeCard(video, take, this.name, { timeOf: () => this.stage?.time ?? 0, onseek: (time) => this.seek(time),
+      onextend: this.studio.model.limits.picture_bytes && ((chosen) => this.extend(chosen)) });
     this.cards.set(take.take, card);
     return card.element;
   }
@@ -155,7 +158,8 @@ class VideoView {
       video.scenario?.negative && [t("advanced.negative"), video.scenario.negative],
     ].filter(Boolean);
     replace(this.what, h("section", { class: "what" }, h("h2", {}, t("video.what")),
-      h("div", { class: "what-columns" }, storyboard(video.scenario?.global, this.events, { onchange: (index) => this.change(index) }),
+      h("div", { class: "what-columns" }, storyboard(video.scenario?.global, this.events, { onchange: (index) => this.change(index),
+        onredo: this.studio.model.limits.picture_bytes && this.liked() && ((index) => this.redo(index)) }),
         rows.length ? h("dl", { class: "settings" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))) : null)));
   }
 
@@ -199,6 +203,32 @@ class VideoView {
     addEventListener("hashchange", focus, { once: true }); // after the view has changed
     studio.go("#/");
     announce(t("video.change.done", { n: index + 1 }));
+  }
+
+  /** The finished take that people like best so far. */
+  liked() {
+    const done = this.video.takes.filter((take) => take.content);
+    return done.find((take) => take.verdict === "approved") || done[0];
+  }
+
+  /** Only one event again, with the next seed; all other frames stay. */
+  redo(index) {
+    const take = this.liked();
+    this.buildOn(take, { redo: { video: `${this.id}/${take.take}`, events: [index + 1] } }, index, t("video.redo.done", { n: index + 1 }));
+  }
+
+  /** A new video that begins with the last frames of a take. */
+  extend(take) {
+    this.buildOn(take, { extend: `${this.id}/${take.take}` }, 0, t("take.extend.done"));
+  }
+
+  buildOn(take, keys, index, said) {
+    const { studio } = this;
+    studio.draft = ofTake(this.video, take, studio.model, keys);
+    const focus = () => document.querySelector(`[data-field="events.${index}.prompt"] textarea`)?.focus();
+    addEventListener("hashchange", focus, { once: true });
+    studio.go("#/");
+    announce(said);
   }
 
   async cancel() {
