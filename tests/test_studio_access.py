@@ -89,7 +89,8 @@ def test_on_a_telephone(browser, server, locale, scheme):
         assert page.tab.evaluate(wide) <= 0
         small = page.tab.evaluate(
             """[...document.querySelectorAll(
-              'button, select, .choice, .start, input:not([type=radio])')]
+              'button, select, .choice, .start, input:not([type=radio]):not([type=checkbox]),'
+              + ' label:has([type=checkbox])')]
             .filter((e) => e.offsetWidth && !e.closest('.bar'))
             .filter((e) => e.offsetWidth < 30 || e.offsetHeight < 30)
             .map((e) => e.outerHTML)"""
