@@ -171,6 +171,7 @@ def test_one_event_is_made_again_and_a_take_goes_on(served, made):
         ({"image": "../jobs.sqlite"}, "image", "by path"),
         ({"image": "v0123456789abcdef/1"}, "image", "by path"),
         ({"end_image": "a.png"}, "end_image", "by path"),
+        ({"audio": "/etc/passwd"}, "audio", "soundtracks"),
         ({"extend": "take1.mp4"}, "extend", "by path"),
         ({"extend": "v0123456789abcdef/1"}, "extend", "no such take"),
         ({"redo": {"video": "v0123456789abcdef/1", "events": [1]}}, "redo", "no such take"),

@@ -127,6 +127,10 @@ def check_references(scenario: Scenario) -> None:
     ]
     named += [("extend", scenario.extend, TAKE)]
     named += [("redo", scenario.redo.video if scenario.redo else None, TAKE)]
+    if scenario.audio is not None:
+        raise ApiError(
+            422, Finding("soundtracks cannot be added here", "Add it with syncos generate", "audio")
+        )
     for field, reference, form in named:
         if reference is None or re.match(form, reference):
             continue
