@@ -12,7 +12,8 @@ from syncos_jax.errors import MISSING, Argument, InputError, short, worded
 SETTINGS = ("steps", "guidance", "strength", "size", "label", "watermark")
 _FIELDS = (
     "global", "negative", "variables", "settings", "takes", "seed", "title", "template", "story",
-    "by", "comment", "name", "verdict", "take", "video", "image", "end_image", "extend", "redo", "audio",
+    "by", "comment", "name", "verdict", "take", "video", "image", "end_image", "extend", "redo",
+    "audio",
 )  # fmt: skip
 _EVENT = re.compile(r"events\[(\d+)\](?:\.(\w+))?")
 _EVENT_IMAGE = re.compile(r"event (\d+) image")

@@ -60,7 +60,7 @@ export function ofTemplate(draft, template, values = {}) {
 /** The scenario of a take with `keys` of what it builds on: an event made again, or its continuation. */
 export function ofTake(video, take, model, keys) {
   const draft = withScenario(newDraft(model), video.scenario, model);
-  for (const key of ["image", "end_image", "extend", "redo"]) delete draft.rest[key];
+  for (const key of ["image", "end_image", "extend", "join", "redo"]) delete draft.rest[key];
   for (const event of draft.events) delete event.rest.image;
   Object.assign(draft.rest, keys);
   return Object.assign(draft, { takes: 1, seed: (take.seed + 1) % 2 ** 32, title: video.title || "" });

@@ -120,7 +120,7 @@ class MakeView {
       newEvent: () => ({ prompt: "", seconds: draft.events.at(-1)?.seconds || drafts.usualSeconds(model), rest: {} }),
     });
     const base = basePanel(draft.rest, () => {
-      for (const key of ["redo", "extend"]) delete draft.rest[key];
+      for (const key of ["redo", "extend", "join"]) delete draft.rest[key];
       this.buildColumns();
     });
     return [h("div", { class: "scenes-head" }, h("h2", {}, t("events.title")), h("p", { class: "note" }, t("events.note"))),

@@ -75,7 +75,7 @@ function marks(draft, model, set) {
 }
 
 /** Keys of a scenario that have their own place in the form. */
-const SHOWN = ["image", "end_image", "extend", "redo", "fit"];
+const SHOWN = ["image", "end_image", "extend", "join", "redo", "fit"];
 
 const isSet = ({ seed, settings }) => seed !== null || Object.values(settings).some((value) => value !== null && value !== "");
 

@@ -219,7 +219,7 @@ class VideoView {
 
   /** A new video that begins with the last frames of a take. */
   extend(take) {
-    this.buildOn(take, { extend: `${this.id}/${take.take}` }, 0, t("take.extend.done"));
+    this.buildOn(take, { extend: `${this.id}/${take.take}`, join: false }, 0, t("take.extend.done"));
   }
 
   buildOn(take, keys, index, said) {
