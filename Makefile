@@ -18,7 +18,7 @@ JOBS    ?= 2
 PACKAGES := syncos_jax
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-optimised test-newest test-full test-accelerators bench lint format clean
+.PHONY: help demo test test-optimised test-newest test-newest-quick mutants test-full test-accelerators bench lint format clean
 
 help:
 	@echo "make demo       a long video of five events from the built-in model, with and without synchronisation, and one that begins with a picture: $(OUT)"
@@ -26,6 +26,8 @@ help:
 	@echo "make test-full  the tests, with the slow ones (half an hour on two cores)"
 	@echo "make test-optimised  sampler and networks with all of XLA's optimisations"
 	@echo "make test-newest  a subset on the newest Python and JAX ($(NEWEST))"
+	@echo "make test-newest-quick  the part of that subset that CI runs, without PyTorch"
+	@echo "make mutants    share of mutants of the sampler that the tests kill (hours)"
 	@echo "make test-accelerators  programs for TPUs and GPUs that are not there, at full size (hours)"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff fix and format"
@@ -66,6 +68,21 @@ SUBSET := assumptions windows schedule call_schedule sampler sampler_twin sample
 test-newest:
 	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) .venv-newest/.test
 	.venv-newest/bin/python -m pytest -m "not slow" -n $(JOBS) $(SUBSET:%=tests/test_%.py)
+
+# What CI runs of it: without references in PyTorch, which take minutes to install.
+QUICK := assumptions host_settings windows schedule call_schedule run sampler sampler_pure checkpoint pipeline \
+  scenario programs video
+
+.venv-newest/.quick: pyproject.toml
+	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) .venv-newest/.run
+	.venv-newest/bin/python -m pip --disable-pip-version-check install --quiet pytest pytest-xdist hypothesis
+	@touch $@
+
+test-newest-quick: .venv-newest/.quick
+	.venv-newest/bin/python -m pytest -m "not slow" -n $(JOBS) $(QUICK:%=tests/test_%.py)
+
+mutants: $(VENV)/.test
+	$(BIN)/python benchmarks/mutants.py
 
 test-full: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 40
