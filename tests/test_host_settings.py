@@ -23,6 +23,7 @@ from syncos_jax.errors import InputError
 from syncos_jax.runs.metadata import describe
 from syncos_jax.sampling import sample, sample_batch, start
 from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.noise import as_key
 from syncos_jax.sampling.run import run_to_end
 
 LAYOUT = WindowLayout(frames=8, window=4, stride=2)
@@ -118,11 +119,14 @@ def test_within_a_jit_below_a_mesh(kind, expected):
     np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_keys_of_both_styles(impl):
     with jax.default_prng_impl(impl):
         old, new = jax.random.PRNGKey(4), jax.random.key(4)
-    np.testing.assert_array_equal(latents(key=old), latents(key=new))
+        assert jax.random.key_impl(as_key(old)) == impl and as_key(old) == new
+        assert as_key(np.asarray(old)) == new
+    other = latents(key=old)  # made there, used here
+    assert impl == "unsafe_rbg" or np.array_equal(other, latents(key=new))
 
 
 def test_a_mesh_of_plain_make_mesh(expected):

@@ -80,8 +80,15 @@ def shuffled_frames(key: jax.Array, *, frames: int, window: int, stride: int) ->
     return jax.lax.fori_loop(0, blocks, shuffle, source)[:frames]
 
 
-_IMPLEMENTATIONS = {(2,): "threefry2x32", (4,): "rbg"}
-"""Generators of old-style keys, by the shape of their data."""
+_KEY_SHAPES = {"threefry2x32": (2,), "rbg": (4,), "unsafe_rbg": (4,)}
+"""Generators and the shape of the data of their keys."""
+
+
+def _generator_of(shape: tuple[int, ...]) -> str | None:
+    """Generator of an old-style key: JAX's default where the shape fits, as in JAX itself."""
+    default: str = jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
+    names = (default, *_KEY_SHAPES)
+    return next((name for name in names if _KEY_SHAPES.get(name) == shape), None)
 
 
 GENERATOR = "threefry2x32"
@@ -103,10 +110,11 @@ def as_key(key: jax.Array) -> jax.Array:
         typed = key
     else:
         data = key if isinstance(key, jax.Array) else np.asarray(key)
-        if data.dtype != np.uint32 or data.shape not in _IMPLEMENTATIONS:
+        impl = _generator_of(data.shape)
+        if data.dtype != np.uint32 or impl is None:
             raise InputError(f"key must be a JAX PRNG key such as jax.random.key(0), got {key!r}")
         with jax.ensure_compile_time_eval():  # a known key stays known within a caller's jit
-            typed = jax.random.wrap_key_data(jnp.asarray(data), impl=_IMPLEMENTATIONS[data.shape])
+            typed = jax.random.wrap_key_data(jnp.asarray(data), impl=impl)
     if typed.shape != ():
         raise InputError(f"key must be one key, got an array of keys of shape {typed.shape}")
     return typed
