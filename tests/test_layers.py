@@ -33,12 +33,7 @@ LAYERS = (
 """From top to bottom; what stands side by side does not know each other."""
 
 MAX_LINES = 400
-LONG_FILES = {
-    "weights_convert/convert.py": 469,
-    "weights_convert/layouts.py": 445,
-    "weights_convert/lora.py": 534,
-    "weights_convert/sources.py": 432,
-}
+LONG_FILES = {}
 """Files still to be split, at most this long."""
 
 MAX_FUNCTION = 60

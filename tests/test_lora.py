@@ -21,7 +21,7 @@ from test_wan_transformer import (
 from syncos_jax.errors import InputError
 from syncos_jax.models.weights import assign, leaves
 from syncos_jax.weights_convert import wan_tables
-from syncos_jax.weights_convert.lora import open_lora, parse
+from syncos_jax.weights_convert.lora import open_lora
 
 TABLES = (wan_tables.TRANSFORMER, wan_tables.ORIGINAL_TRANSFORMER)
 LAYERS = ("blocks.0.attn1.to_q", "blocks.1.attn2.to_out.0", "blocks.1.ffn.net.0.proj")
@@ -167,12 +167,3 @@ def test_what_cannot_be_merged(tmp_path, matrices):
     (tmp_path / "adapter_config.json").write_text('{"use_dora": true}')
     with pytest.raises(InputError, match="use_dora is set"):
         opened(path)
-
-
-def test_file_and_scale(tmp_path):
-    path = tmp_path / "a.safetensors"
-    path.touch()
-    assert parse(str(path)) == (path, 1.0) and parse(f"{path}:0.8") == (path, 0.8)
-    for wrong in (f"{path}:much", str(tmp_path / "b")):
-        with pytest.raises(InputError, match="no such file; give FILE or FILE:SCALE"):
-            parse(wrong)

@@ -17,7 +17,8 @@ from syncos_jax.pipeline.load import load_model
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.weights_convert import lvdm
 from syncos_jax.weights_convert.diffusers_config import clip_defaults, schedule_settings
-from syncos_jax.weights_convert.sources import how_to_convert, open_source
+from syncos_jax.weights_convert.meant import how_to_convert
+from syncos_jax.weights_convert.sources import open_source
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped
 from syncos_jax.weights_convert.weight_files import open_file
 

@@ -15,9 +15,9 @@ from test_real_files import NAMES, is_state, known, opened, pipeline_folder, rea
 from weight_cases import own_transformer, transformer
 
 from syncos_jax.errors import InputError
-from syncos_jax.weights_convert.convert import _kept
 from syncos_jax.weights_convert.state_dict import Choice, unwrapped
 from syncos_jax.weights_convert.weight_files import open_file, open_folder
+from syncos_jax.weights_convert.write import kept_dtype
 
 __all__ = ["pipeline_folder"]
 
@@ -72,7 +72,7 @@ def test_float8(tmp_path, kind, suffix):
     found = open_folder(tmp_path)
     for name, tensor in content.items():
         np.testing.assert_array_equal(np.asarray(found[name], np.float32), tensor.float().numpy())
-        kept = np.asarray(found[name]).astype(_kept(found[name].dtype))
+        kept = np.asarray(found[name]).astype(kept_dtype(found[name].dtype))
         np.testing.assert_array_equal(kept.astype(np.float32), tensor.float().numpy())
         assert kept.itemsize == 2
 

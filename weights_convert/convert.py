@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
 from syncos_jax.errors import Argument, InputError
-from syncos_jax.files.atomic import followed, put_folder, temporary_folder
 from syncos_jax.models import saved
-from syncos_jax.models.family import family_named
 from syncos_jax.models.unet_clip.config import ModelConfig
-from syncos_jax.weights_convert import packed_tokenizer, tokenizer_files
-from syncos_jax.weights_convert.checkpoint import Checkpoint, Part
+from syncos_jax.scenario.lora_files import NETWORKS
+from syncos_jax.weights_convert.checkpoint import Checkpoint
 from syncos_jax.weights_convert.few_steps import check_sampling, with_few_steps
 from syncos_jax.weights_convert.file_tree import network_files
 from syncos_jax.weights_convert.lora import Lora
-from syncos_jax.weights_convert.lora_targets import NETWORKS, open_loras, tables_for
+from syncos_jax.weights_convert.lora_targets import open_loras, tables_for
+from syncos_jax.weights_convert.model_tokenizer import find_tokenizer, write_tokenizer
+from syncos_jax.weights_convert.new_folder import building_folder, check_folder, check_space
 from syncos_jax.weights_convert.sources import Format, open_files, open_source
 from syncos_jax.weights_convert.state_dict import Choice
-from syncos_jax.weights_convert.table import AnyTable, Target, arrays, leaves, match, refuse
+from syncos_jax.weights_convert.table import AnyTable, leaves
+from syncos_jax.weights_convert.write import plan_networks, write_networks
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -38,8 +34,6 @@ DTYPES = {
     "float16": np.dtype(np.float16),
 }
 _LONGEST_CLIP = 1000
-_CHUNK = 2**22
-"""Elements that are looked through at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +53,6 @@ class Result:
     parameters: Mapping[str, int]
     nbytes: int
     warnings: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Planned:
-    read: Callable[[str], Any]
-    plan: Mapping[str, tuple[Target, ...]]
-    dtypes: Mapping[str, np.dtype]
-    sizes: Mapping[str, int]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(
-            self.sizes[target.path] * self.dtypes[key].itemsize
-            for key, targets in self.plan.items()
-            for target in targets
-        )
 
 
 def convert(
@@ -112,7 +90,7 @@ def convert(
         ema: take the averaged copy (EMA) of the weights.
         window: frames of a clip; None for what the source says.
         size: width and height of a frame in pixels; None for what the source says.
-        lora: LoRA files to merge, ``[NETWORK=]FILE[:SCALE]`` each, into the denoiser by default.
+        lora: LoRA files to merge, ``[NETWORK=]FILE[:STRENGTH]`` each, into the denoiser by default.
         motion: a motion adapter of AnimateDiff's (folder, file or hub id), where `source` is a
             folder of Stable Diffusion 1.5.
         force: replace a folder that is there.
@@ -132,26 +110,21 @@ def convert(
     opened = _asked(opened, window, size)
     opened = with_few_steps(opened, [source, *(files or {}).values(), motion], lora)
     check_sampling(opened)
-    planned = _plan(opened, None if dtype is None else DTYPES[dtype])
+    planned = plan_networks(opened, None if dtype is None else DTYPES[dtype])
     warnings = list(opened.warnings)
     loras = _loras(opened, lora, warnings)
-    found = _tokenizer(opened, tokenizer, only, warnings)
+    found = find_tokenizer(opened, tokenizer, only, warnings)
     with building_folder(target, force) as folder:
-        _check_space(target, sum(part.nbytes for part in planned.values()))
+        check_space(target, sum(part.nbytes for part in planned.values()))
         saved.write_config(folder, _noted(opened.config, loras), list(planned))
         if found is not None:
-            if isinstance(found, str):
-                packed_tokenizer.write(found, folder / saved.TOKENIZER)
-            else:
-                openclip = getattr(opened.config, "openclip_tokens", False)
-                tokenizer_files.write(found, folder / saved.TOKENIZER, openclip=openclip)
-            _check_tokenizer(folder / saved.TOKENIZER, opened.config)
-        warnings += _write_networks(folder, planned, loras, progress)
+            write_tokenizer(found, folder, opened.config)
+        warnings += write_networks(folder, planned, loras, progress)
         saved.seal(folder)
     return Result(
         folder=target,
         config=opened.config,
-        parameters={name: sum(part.sizes.values()) for name, part in planned.items()},
+        parameters={name: part.parameters for name, part in planned.items()},
         nbytes=sum(part.nbytes for part in planned.values()),
         warnings=tuple(warnings),
     )
@@ -194,34 +167,6 @@ def _opened(
     return open_files(places, choice, name=name, source=source)
 
 
-def _write_networks(
-    folder: Path,
-    planned: Mapping[str, _Planned],
-    loras: Mapping[str, list[Lora]],
-    progress: Callable[[int, int], None] | None,
-) -> list[str]:
-    """Writes the weights of every network, one tensor at a time; returns what to warn of."""
-    warnings: list[str] = []
-    done, total = 0, sum(len(part.plan) for part in planned.values())
-    for name, part in planned.items():
-        weights: dict[str, jax.Array] = {}
-        for key, path, array in arrays(part.plan, part.read):
-            for lora in loras.get(name, ()):
-                array = lora.merged(path, array)
-            weights[path] = _place(array, part.dtypes[key])
-            bad = _not_finite(array if part.dtypes[key].itemsize > 2 else weights[path])
-            if bad:
-                warnings.append(
-                    f"{name}: {bad} of {array.size} values are NaN or infinite in {key}"
-                )
-            if path == part.plan[key][-1].path:
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-        saved.write_network(folder / name, weights)
-    return warnings
-
-
 def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None) -> Checkpoint:
     """With the requested clip length and frame size."""
     config = opened.config
@@ -253,27 +198,6 @@ def _asked(opened: Checkpoint, window: int | None, size: tuple[int, int] | None)
     return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, *said))
 
 
-def _plan(opened: Checkpoint, dtype: np.dtype | None) -> dict[str, _Planned]:
-    """Where every tensor goes, before any is read; InputError with all that do not fit."""
-    planned: dict[str, _Planned] = {}
-    problems = list(opened.problems)
-    where = [part.where for part in opened.parts.values()]
-    for name, part in opened.parts.items():
-        expected = leaves(saved.build(name, opened.config, jnp.float32))
-        plan, found = match(expected, part.table, part.tensors)
-        problems += [p if len(where) == 1 else f"{name}: {p}" for p in found]
-        dtypes = {key: dtype or _kept(part.tensors[key].dtype) for key in plan}
-        sizes = {path: math.prod(leaf.shape) for path, leaf in expected.items()}
-        planned[name] = _Planned(part.tensors.__getitem__, plan, dtypes, sizes)
-    if problems:
-        raise refuse(
-            where[0] if len(where) == 1 else where[0].split(" (")[0], problems, opened.hint
-        )
-    if len(planned) > 1 and isinstance(opened.config, ModelConfig):
-        _check_fit(opened.config)
-    return planned
-
-
 def _loras(opened: Checkpoint, given: Sequence[str], warnings: list[str]) -> dict[str, list[Lora]]:
     """The LoRA files of each network, opened."""
     if not given:
@@ -302,158 +226,3 @@ def _noted(config: Any, loras: Mapping[str, list[Lora]]) -> Any:
         return config
     files = [f"{name}={lora.where}" for name, held in loras.items() for lora in held]
     return dataclasses.replace(config, notes={**config.notes, "lora": files})
-
-
-def _kept(dtype: np.dtype) -> np.dtype:
-    """The dtype on disk where none is asked for: the checkpoint's, float64 as float32, and float8,
-    which no network computes in, as bfloat16, which holds each of its values."""
-    if dtype.itemsize == 1:
-        return np.dtype(ml_dtypes.bfloat16)
-    return dtype if dtype.itemsize <= 4 else np.dtype(np.float32)
-
-
-def _check_fit(config: ModelConfig) -> None:
-    """Whether the networks fit one another."""
-    pairs = (
-        ("text features", config.unet.text_features, config.text.features),
-        ("latent channels", config.unet.in_channels, config.vae.latent_channels),
-    )
-    for what, of_unet, other in pairs:
-        if of_unet != other:
-            raise InputError(
-                f"the networks do not fit: the UNet takes {of_unet} {what}, the other has {other}"
-            )
-
-
-def _tokenizer(
-    opened: Checkpoint, given: str | None, only: str | None, warnings: list[str]
-) -> Path | str | None:
-    """The tokenizer's source, a path or the text of a ``tokenizer.json``, where the model needs
-    one; a text encoder alone may go without."""
-    if "text_encoder" not in opened.parts:
-        return None
-    if given is None and opened.tokenizer is None:
-        try:
-            packed = _packed_tokenizer(opened.parts["text_encoder"])
-        except InputError as error:
-            if only is None:
-                raise
-            warnings.append(str(error))
-            packed = None
-        if packed is not None:
-            return packed
-    if given is None and (opened.tokenizer is not None or only is not None):
-        return opened.tokenizer
-    if given is None and not isinstance(opened.config, ModelConfig):
-        raise InputError(
-            "the checkpoint has no tokenizer",
-            remedy=("pass a folder with its tokenizer.json as ", Argument("tokenizer")),
-        )
-    return tokenizer_files.find(given)
-
-
-def _packed_tokenizer(part: Part) -> str | None:
-    """The tokenizer that lies in the text encoder's file; None where there is none."""
-    if "spiece_model" in part.tensors:
-        data = packed_tokenizer.packed_bytes(part.tensors["spiece_model"])
-        return packed_tokenizer.from_spiece(data, part.where)
-    if "tokenizer.ggml.tokens" in part.metadata:
-        return packed_tokenizer.from_gguf(part.metadata, part.where)
-    return None
-
-
-def _check_tokenizer(folder: Path, config: Any) -> None:
-    model: Any = family_named(config.family).from_networks(
-        config, {"text_encoder": None}, folder.parent
-    )
-    tokenizer = model.tokenizer
-    if tokenizer.vocabulary > config.text.vocabulary:
-        raise InputError(
-            f"the tokenizer has {tokenizer.vocabulary} tokens, the text encoder only "
-            f"{config.text.vocabulary}; give the one that the model was trained with"
-        )
-
-
-def _place(array: np.ndarray, dtype: np.dtype) -> jax.Array:
-    """In main memory, whatever accelerators there are: Orbax writes from there."""
-    with np.errstate(over="ignore"):  # reported as not finite
-        array = np.ascontiguousarray(array, dtype)
-    try:
-        device = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX was told to have no CPU
-        device = jax.local_devices()[0]
-    return jax.device_put(array, device)
-
-
-def _not_finite(array: Any) -> int:
-    """How many values are NaN or infinite."""
-    flat = np.asarray(array).reshape(-1)
-    return sum(
-        int(np.count_nonzero(~np.isfinite(flat[i : i + _CHUNK])))
-        for i in range(0, flat.size, _CHUNK)
-    )
-
-
-def _check_space(target: Path, needed: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if free < needed:
-        raise InputError(
-            f"needs {needed / 2**30:.2f} GiB, only {free / 2**30:.2f} are free", place=target
-        )
-
-
-def check_folder(out: str | os.PathLike[str], force: bool) -> Path:
-    """Whether a new folder may be put at `out`; InputError where not."""
-    target = Path(out)
-    if not target.name:
-        raise InputError(argument="out", expected="the name of a new folder", value=str(out))
-    if target.exists() and not target.is_dir():
-        raise InputError("exists and is not a folder", argument="out", value=str(out))
-    if target.is_dir() and any(target.iterdir()) and not force:
-        raise InputError(
-            "exists and is not empty",
-            argument="out",
-            value=str(out),
-            remedy=("pass ", Argument("force", True), " to replace it"),
-        )
-    return target
-
-
-@contextmanager
-def building_folder(target: Path, force: bool) -> Iterator[Path]:
-    """Yields a temporary folder beside `target`; puts it in place at the end.
-
-    When the body raises, `target` is as it was before and nothing is left beside it. What a killed
-    process has left of the same name goes first.
-    """
-    target = followed(target)
-    made = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: _remove_empty(made))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = stack.enter_context(temporary_folder(target))
-        except OSError as error:
-            raise InputError(
-                f"cannot write {target}: {error.strerror or error}; choose another place"
-            ) from error
-        complete = temporary / "complete"
-        try:
-            complete.mkdir()
-            yield complete
-            if force and target.exists():
-                put_folder(complete, target, temporary / "old")
-            else:
-                complete.rename(target)
-            made = []
-        except OSError as error:  # named after the requested folder, not the temporary one
-            raise OSError(
-                error.errno, error.strerror or str(error), f"cannot write {target}"
-            ) from error
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Removes folders that were made for nothing, inner ones first."""
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()

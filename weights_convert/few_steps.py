@@ -14,9 +14,8 @@ from safetensors import SafetensorError, safe_open
 from syncos_jax.models.few_steps import FewSteps, with_recognised
 from syncos_jax.sampling.samplers import CoDenoising
 from syncos_jax.sampling.solver_choice import resolve_solver, solver_coefficients, timesteps_for
+from syncos_jax.scenario.lora_files import LoraFile
 from syncos_jax.weights_convert.checkpoint import Checkpoint
-from syncos_jax.weights_convert.lora import parse
-from syncos_jax.weights_convert.lora_targets import NETWORKS
 
 _TITLES = ("modelspec.title", "ss_output_name", "title", "name")
 """Entries of a safetensors file's metadata that name the weights."""
@@ -31,7 +30,7 @@ def with_few_steps(
     Args:
         opened: the checkpoint.
         sources: files and folders that it is made of.
-        loras: ``[NETWORK=]FILE[:SCALE]`` each.
+        loras: ``[NETWORK=]FILE[:STRENGTH]`` each.
     """
     config, found = with_recognised(opened.config, names_of(sources, loras))
     if found is None:
@@ -40,7 +39,7 @@ def with_few_steps(
     return dataclasses.replace(opened, config=config, warnings=(*opened.warnings, said))
 
 
-def adopt(model: Any, loras: Sequence[str]) -> FewSteps | None:
+def adopt(model: Any, loras: Sequence[str | LoraFile]) -> FewSteps | None:
     """Lets a loaded model be sampled as distilled LoRAs that were merged into it; returns what was
     recognised."""
     config, found = with_recognised(getattr(model, "config", None), names_of([], loras))
@@ -51,10 +50,10 @@ def adopt(model: Any, loras: Sequence[str]) -> FewSteps | None:
 
 
 def names_of(
-    sources: Sequence[str | os.PathLike[str] | None], loras: Sequence[str]
+    sources: Sequence[str | os.PathLike[str] | None], loras: Sequence[str | LoraFile]
 ) -> Iterator[str]:
     """Paths, and the titles in the files' metadata."""
-    files = [parse(lora.partition("=")[2] if _names_network(lora) else lora)[0] for lora in loras]
+    files = [Path(LoraFile.parse(lora).file) for lora in loras]
     for path in [*map(Path, filter(None, sources)), *files]:
         yield str(path)
         if path.suffix == ".safetensors" and path.is_file():
@@ -64,10 +63,6 @@ def names_of(
             except (OSError, SafetensorError):  # reported where the file is read
                 continue
             yield from (metadata[key] for key in _TITLES if key in metadata)
-
-
-def _names_network(lora: str) -> bool:
-    return lora.partition("=")[0] in NETWORKS
 
 
 def check_sampling(opened: Checkpoint) -> None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from syncos_jax.errors import Argument, InputError, Phrase
+from syncos_jax.models.family import MergedLora
 from syncos_jax.models.weights import assign, leaves
-from syncos_jax.weights_convert.lora import Lora, networks_of, open_lora, parse
+from syncos_jax.scenario.lora_files import LoraFile, check_lora
+from syncos_jax.weights_convert.lora import Lora, networks_of, open_lora
 from syncos_jax.weights_convert.table import AnyTable
 
 DENOISERS = ("unet", "transformer")
-NETWORKS = (*DENOISERS, "transformer_2", "connectors", "vae", "text_encoder", "image_encoder")
 
 
 def open_loras(
-    given: Sequence[str],
+    given: Sequence[str | LoraFile],
     networks: Sequence[str],
     leaves_of: Callable[[str], Mapping[str, Any]],
     tables_of: Callable[[str], Sequence[AnyTable]],
@@ -27,7 +29,7 @@ def open_loras(
     """The LoRAs of each network, opened, and what the user should know.
 
     Args:
-        given: ``[NETWORK=]FILE[:SCALE]`` each; without a network, the denoiser and, where the file
+        given: `LoraFile`, or as text, each; without a network, the denoiser and, where the file
             has layers of it, the text encoder.
         networks: those of the model.
         leaves_of: parameters (anything with a shape) of a network by dotted path.
@@ -39,11 +41,12 @@ def open_loras(
     found: dict[str, list[Lora]] = {}
     warnings: list[str] = []
     for one in given:
-        name, _, file = one.rpartition("=") if one.partition("=")[0] in NETWORKS else ("", "", one)
-        path, scale = parse(file)
-        for network in _targets(one, name, networks_of(path), networks, warnings):
-            lora = open_lora(path, scale, leaves_of(network), tables_of(network), network)
+        file = LoraFile.parse(one)
+        path = check_lora(file)
+        for network in _targets(file, networks_of(path), networks, warnings):
+            lora = open_lora(path, file.strength, leaves_of(network), tables_of(network), network)
             found.setdefault(network, []).append(lora)
+            warnings += lora.warnings
             if lora.skipped:
                 warnings.append(
                     f"LoRA {path}: skipped {len(lora.skipped)} layers that only image-to-video "
@@ -64,23 +67,23 @@ def open_loras(
 
 
 def _targets(
-    given: str,
-    name: str,
+    given: LoraFile,
     says: frozenset[str],
     networks: Sequence[str],
     warnings: list[str],
 ) -> list[str]:
     """The networks that a LoRA goes into."""
+    name = given.network
     if name:
         if name not in networks:
-            raise InputError(f"no {name} is converted", argument="lora", value=given)
+            raise InputError(f"the model has no {name}", argument="lora", value=str(given))
         return [name]
     denoiser = next((n for n in DENOISERS if n in networks), None)
     wanted = [denoiser or "denoiser"] if "" in says else []
     wanted += [network for network in ("transformer_2", "text_encoder") if network in says]
     missing = [network for network in wanted if network not in networks]
     if missing and len(missing) == len(wanted):
-        raise InputError(f"no {missing[0]} is converted", argument="lora", value=given)
+        raise InputError(f"the model has no {missing[0]}", argument="lora", value=str(given))
     for network in missing:
         warnings.append(f"LoRA {given}: skipped its layers of the {network}, which is not there")
     return [network for network in wanted if network in networks]
@@ -122,13 +125,29 @@ def tables_for(config: Any, network: str) -> tuple[AnyTable, ...]:
     raise InputError(f"LoRAs for the {network} of the family {family!r} are not supported")
 
 
-def merge(model: Any, given: Sequence[str]) -> list[str]:
+def open_for(
+    model: Any, given: Sequence[str | LoraFile]
+) -> tuple[dict[str, list[Lora]], list[str]]:
+    """`open_loras` for a loaded model."""
+    if not hasattr(model, "replace_network"):
+        raise InputError(
+            f"LoRAs for the family {model.family!r} are not supported", argument="lora"
+        )
+    return open_loras(
+        given,
+        [name for name in model.config.networks if name in vars(model)],
+        lambda network: leaves(getattr(model, network)),
+        lambda network: tables_for(model.config, network),
+    )
+
+
+def merge(model: Any, given: Sequence[LoraFile]) -> list[str]:
     """Merges LoRAs into the weights of a loaded model, on their devices; the files of the model
     stay as they are.
 
     Args:
         model: of networks, with a configuration (`NetworkModel`).
-        given: ``[NETWORK=]FILE[:SCALE]`` each.
+        given: the LoRAs.
 
     Returns:
         What the user should know.
@@ -136,13 +155,7 @@ def merge(model: Any, given: Sequence[str]) -> list[str]:
     Raises:
         InputError: as `open_loras`, or a model whose family takes no LoRAs.
     """
-    networks = [name for name in model.config.networks if name in vars(model)]
-    found, warnings = open_loras(
-        given,
-        networks,
-        lambda network: leaves(getattr(model, network)),
-        lambda network: tables_for(model.config, network),
-    )
+    found, warnings = open_for(model, given)
     for network, loras in found.items():
         module = getattr(model, network)
         values, changed = leaves(module), {}
@@ -155,7 +168,19 @@ def merge(model: Any, given: Sequence[str]) -> list[str]:
         model.replace_network(network, assign(module, changed))
     # Hashed again from the weights, which are no longer those of the folder.
     model.hashes = {name: known for name, known in model.hashes.items() if name not in found}
-    files = [f"{name}={lora.where}" for name, held in found.items() for lora in held]
-    notes = {**model.config.notes, "lora": [*model.config.notes.get("lora", []), *files]}
-    model.config = dataclasses.replace(model.config, notes=notes)
+    model.loras = (*model.loras, *(_merged(file, found) for file in given))
     return warnings
+
+
+def _merged(file: LoraFile, found: Mapping[str, list[Lora]]) -> MergedLora:
+    """What became of a LoRA."""
+    path = Path(file.file)
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    counts = {
+        network: len(lora.changes)
+        for network, loras in found.items()
+        for lora in loras
+        if (lora.path, lora.strength) == (path, file.strength) and file.network in ("", network)
+    }
+    return MergedLora(file, digest, counts)

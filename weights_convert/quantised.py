@@ -49,10 +49,13 @@ def dequantised(tensors: Tensors, where: str | Path) -> Tensors:
         joined[name] = tensor
     for scale, name in scales.items():
         joined[name] = _joined(tensors, name, scale, where)
-    left = [name for name, tensor in joined.items() if _is_integers(tensor) and name in tensors]
-    if scales and any(name.endswith(".weight") for name in left):
-        name = next(name for name in left if name.endswith(".weight"))
-        raise InputError(f"{name} has 8-bit integers without a scale", place=where)
+    left = [n for n, t in joined.items() if n.endswith(".weight") and t.dtype.itemsize == 1]
+    if (scales or any(name.endswith("scaled_fp8") for name in tensors)) and left:
+        raise InputError(
+            f"{left[0]} has {joined[left[0]].dtype.name} values without a scale, "
+            "and others have one",
+            place=where,
+        )
     return joined
 
 
@@ -81,10 +84,6 @@ def _joined(tensors: Tensors, name: str, scale: str, where: str | Path) -> AnyTe
     if values.dtype.itemsize != 1:  # kept in more bits: ComfyUI ignores the scale of these
         return values
     return ScaledTensor(values, scales)
-
-
-def _is_integers(tensor: AnyTensor) -> bool:
-    return tensor.dtype == np.int8
 
 
 def _check_formats(tensors: Tensors, where: str | Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from syncos_jax.errors import Argument, InputError
-from syncos_jax.weights_convert import layouts
+from syncos_jax.weights_convert import layouts, lora_names
 from syncos_jax.weights_convert.layouts import Layout, Match
 from syncos_jax.weights_convert.state_dict import AVERAGED, Choice
 from syncos_jax.weights_convert.stored import BlockTensor, ScaledTensor, Tensors
@@ -124,13 +124,13 @@ def _prefixes(found: Iterable[Match]) -> list[str]:
 
 def unknown(path: Path, tensors: Tensors) -> InputError:
     """The error for a file that no layout matches."""
-    if layouts.is_lora(tensors):
+    if lora_names.is_lora(tensors):
         return InputError(
-            f"is a LoRA ({layouts.lora_spelling(tensors)}), a change to a network, not a network",
+            f"is a LoRA ({lora_names.spelling(tensors)}), a change to a network, not a network",
             place=path,
             remedy=("merge it while converting the network: ", Argument("lora", "FILE")),
         )
-    if layouts.has_lora(tensors):
+    if lora_names.has_lora(tensors):
         return InputError(
             f"{path}: holds a network with a LoRA that is not merged; merge it with the program "
             "that trained it, and convert the result"
@@ -157,8 +157,8 @@ def describe_file(path: Path) -> str:
     size = f"{len(tensors)} tensors, {_count(tensors):,} values, {_precision(tensors)}"
     wrote = _tool(file.metadata)
     size += f", written by {wrote}" if wrote else ""
-    if layouts.is_lora(tensors):
-        what = f"LoRA for {layouts.lora_family(tensors)} ({layouts.lora_spelling(tensors)})"
+    if lora_names.is_lora(tensors):
+        what = f"LoRA for {lora_names.network_family(tensors)} ({lora_names.spelling(tensors)})"
         return f"{what}; {size}"
     found = layouts.matches(tensors)
     if not found:

@@ -16,6 +16,7 @@ from syncos_jax.cli.console import FAILED, TERMINATED, fail, user_errors
 from syncos_jax.errors import InputError
 from syncos_jax.runs.progress import Phases
 from syncos_jax.runs.signals import preemptible
+from syncos_jax.scenario.lora_files import LoraFile
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -107,6 +108,7 @@ def batch(
         ),
     ] = "mp4",
     seeds: scenario_options.Seeds = None,
+    lora: scenario_options.Lora = None,
     sampler: scenario_options.Sampler = None,
     strength: scenario_options.Strength = None,
     steps: scenario_options.Steps = None,
@@ -230,9 +232,8 @@ def batch(
             raise InputError(f"--format: must be one of {', '.join(SUFFIXES)}, got {suffix[1:]!r}")
         changes = {"steps": steps, "guidance": guidance, "strength": strength}
         changes["windows_per_call"] = windows
-        items = read_items(
-            source, scenario_options.read_seeds(seeds) if seeds is not None else None
-        )
+        items = read_items(source, None if seeds is None else scenario_options.read_seeds(seeds))
+        loras = tuple(lora or scenario_options.lora_of(i.take.scenario for i in items if i.take))
         scenario_options.say_comments(item.file for item in items)
         scenario_options.say_foreign_syntax(item.take.scenario for item in items if item.take)
         _check_ray(ray, workers, shard, devices, devices_per_video)
@@ -249,6 +250,7 @@ def batch(
             resume=resume,
             retry_failed=retry_failed,
             cache=cache,
+            lora=loras,
         )
         if ray is not None:
             Markers(outputs).describe(items)
@@ -268,7 +270,7 @@ def batch(
             if cache:
                 keep_programs()
             batched = mesh is not None and mesh.shape["data"] > 1
-            pipeline = Pipeline.from_pretrained(model, mesh=mesh, batched=batched)
+            pipeline = Pipeline.from_pretrained(model, lora=config.lora, mesh=mesh, batched=batched)
         from syncos_jax.runs.batch import Batch
 
         made = Batch(pipeline, config, outputs, phases, str(part))
@@ -297,6 +299,7 @@ def _for_ray(config: WorkerConfig, devices: str | None, work: Path | None) -> Wo
         model=str(Path(model).resolve()) if Path(model).is_dir() else model,
         devices=int(devices or 1),
         work=None if work is None else str(work.resolve()),
+        lora=tuple(str(LoraFile.parse(text).within(Path.cwd())) for text in config.lora),
     )
 
 

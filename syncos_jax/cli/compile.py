@@ -72,7 +72,7 @@ def compile(
     The exit code is 1 if it does not fit.
     """
     with user_errors():
-        parsed = _scenario(scenario, frames)
+        parsed = _scenario(scenario, frames).model_copy(update={"lora": ()})  # only shapes count
         parsed = parsed.with_sampler(
             sampler, steps=steps, strength=strength, windows_per_call=batch
         )

@@ -32,6 +32,7 @@ EXAMPLES = """Examples:
   syncos generate story.yaml --image start.png --audio music.mp3 --out story.mp4
   syncos generate next.yaml --extend story.mp4 --out longer.mp4
   syncos generate story.yaml --redo story.mp4:2 --seed 1 --out another-second-event.mp4
+  syncos generate story.yaml --model wan --lora style.safetensors:0.8 --out story.mp4
   syncos generate --from story.json --out again.mp4
   syncos generate story.yaml --devices all --windows-per-call auto --out story.mp4
   srun syncos generate story.yaml --distributed --out story.mp4
@@ -76,6 +77,7 @@ def generate(
     prompt: scenario_options.Prompt = None,
     global_prompt: scenario_options.Global = None,
     seconds: scenario_options.Seconds = None,
+    lora: scenario_options.Lora = None,
     negative: scenario_options.Negative = None,
     frames: scenario_options.Frames = None,
     size: scenario_options.Size = None,
@@ -210,7 +212,7 @@ def generate(
         record = None
         if again is not None:
             given = [scenario, values, seed, seeds, takes, prompts, prompt, global_prompt, seconds]
-            given += [negative, frames, size, fps, sampler, beside, batch]
+            given += [negative, frames, size, fps, sampler, beside, batch, lora]
             given += [*inputs.values(), *changes.values()]
             if any(value is not None for value in given):
                 raise InputError(
@@ -229,6 +231,7 @@ def generate(
             )
             found = scenario_options.with_sampler(found, sampler, changes)
             found = scenario_options.with_video(found, negative, frames, size, fps, inputs)
+            found = scenario_options.with_lora(found, lora)
             out = out or Path("out.mp4")
             paths = scenario_options.named_outputs(out, found)
             jobs = [Job(t, p, template=scenario) for t, p in zip(found, paths, strict=True)]
@@ -307,8 +310,9 @@ def _make_all(
         check_steps(model, [job.sampler or job.take.scenario.settings() for job in jobs])
         if cache:
             keep_programs()
+        lora = scenario_options.lora_of(job.take.scenario for job in jobs)
         pipeline = Pipeline.from_pretrained(
-            model, mesh=mesh, parallel=parallel, rules=options.rules(mesh)
+            model, lora=lora, mesh=mesh, parallel=parallel, rules=options.rules(mesh)
         )
     for job in jobs:  # all of them before the first is generated
         if job.original is not None:

@@ -17,7 +17,9 @@ EXAMPLES = """Examples:
 """
 
 
-SUMMARY = ("model", "family", "clip", "frame", "schedule", "sampling", "distilled", "total")
+SUMMARY = (
+    *("model", "family", "clip", "frame", "schedule", "sampling", "distilled", "networks", "total"),
+)
 """What is shown without --verbose."""
 
 
@@ -122,9 +124,9 @@ def describe(model: Any) -> Iterator[tuple[str, str]]:
     if model.few_steps is not None:
         yield "distilled", str(model.few_steps)
     total = 0
-    for name in type(model).config_class.networks:
-        if not hasattr(model, name):  # converted with --only
-            continue
+    held = [name for name in type(model).config_class.networks if hasattr(model, name)]
+    yield "networks", ", ".join(held)
+    for name in held:
         count, size = _size(getattr(model, name))
         total += count
         yield name, f"{count:,} parameters, {size / 2**20:,.1f} MiB"

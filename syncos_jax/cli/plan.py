@@ -35,6 +35,7 @@ def plan(
     prompt: scenario_options.Prompt = None,
     global_prompt: scenario_options.Global = None,
     seconds: scenario_options.Seconds = None,
+    lora: scenario_options.Lora = None,
     sampler: scenario_options.Sampler = None,
     strength: scenario_options.Strength = None,
     steps: scenario_options.Steps = None,
@@ -100,6 +101,8 @@ def plan(
         }
         found = scenario_options.with_sampler(found, sampler, changes)
         found = scenario_options.with_video(found, negative, frames, size, fps, inputs)
+        found = scenario_options.with_lora(found, lora)
+        loras = scenario_options.lora_of(take.scenario for take in found)
         if on is not None:
             hardware.plan_on(on, model, found, weights_over, as_json)
             return
@@ -109,7 +112,7 @@ def plan(
         from syncos_jax.pipeline.load import check_steps
 
         check_steps(model, [take.scenario.settings() for take in found])
-        pipeline = Pipeline.from_pretrained(model)
+        pipeline = Pipeline.from_pretrained(model, lora=loras)
         plans = [pipeline.plan(take.scenario) for take in found]
         if as_json:
             data = [
@@ -155,6 +158,12 @@ def _print_one(console: Any, plan: Plan) -> None:
     )
     if plan.few_steps:
         console.print(f"distilled weights: {plan.few_steps}", soft_wrap=True)
+    for lora in plan.loras:
+        changed = ", ".join(f"{count} weights of {name}" for name, count in lora["changes"].items())
+        console.print(
+            f"LoRA: {lora['file']}, strength {lora['strength']:g}, changes {changed}",
+            soft_wrap=True,
+        )
     for file in plan.inputs:
         where = f"frames {file.start}-{file.stop - 1}"
         if file.stop - file.start == 1:

@@ -58,6 +58,16 @@ Seed = Annotated[
         show_default=False,
     ),
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:STRENGTH]",
+        help="A LoRA to merge into the model's weights as they are loaded; NETWORK=FILE for one "
+        "network alone, such as transformer_2. Can be repeated. Default: the scenario's.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
@@ -306,6 +316,33 @@ def with_video(
             scenario = with_frames(scenario, frames)
         changed.append(dataclasses.replace(take, scenario=scenario))
     return changed
+
+
+def with_lora(takes: list[Take], lora: list[str] | None) -> list[Take]:
+    """The takes with these LoRAs in place of the scenario's; None for the scenario's."""
+    if lora is None:
+        return takes
+    from syncos_jax.scenario.scenario import Scenario
+
+    return [
+        dataclasses.replace(
+            take, scenario=Scenario.from_dict({**take.scenario.to_dict(), "lora": lora})
+        )
+        for take in takes
+    ]
+
+
+def lora_of(scenarios: Iterable[Scenario]) -> tuple[str, ...]:
+    """The LoRAs that scenarios name; InputError where they are not the same for all."""
+    found = list(dict.fromkeys(scenario.lora for scenario in scenarios))
+    if len(found) > 1:
+        named = " and ".join(", ".join(lora) or "none" for lora in found[:2])
+        raise InputError(
+            f"the scenarios name different LoRAs: {named}",
+            place="lora",
+            remedy="run the command once for each",
+        )
+    return found[0] if found else ()
 
 
 def read_size(text: str) -> tuple[int, int]:

@@ -40,6 +40,15 @@ def studio(
             help="'demo', or a model folder; append @int8 to quantize the denoiser.",
         ),
     ] = "demo",
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="FILE[:STRENGTH]",
+            help="A LoRA to merge into the model's weights as they are loaded. Can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(
@@ -131,12 +140,13 @@ def studio(
         from syncos_jax.studio.settings import StudioSettings, is_loopback
 
         _log_warnings()
-        _check_model(model)
+        _check_model(model, lora or [])
         with listening(host, port) as socket:
             port = socket.getsockname()[1]
             settings = StudioSettings(
                 folder=folder,
                 model=model,
+                lora=tuple(lora or ()),
                 host=host,
                 port=port,
                 token=token or "",
@@ -176,11 +186,14 @@ def _log_warnings() -> None:
         handler.addFilter(lambda record: not record.name.startswith("syncos_jax.models"))
 
 
-def _check_model(model: str) -> None:
+def _check_model(model: str, lora: list[str]) -> None:
     """Raises InputError before the server starts; the model is loaded in the background."""
     from syncos_jax.pipeline.load import model_folder
+    from syncos_jax.scenario.lora_files import LoraFile, check_lora
 
     model_folder(model)
+    for text in lora:
+        check_lora(LoraFile.parse(text))
 
 
 def _end(studio: Any) -> None:

@@ -24,6 +24,7 @@ from syncos_jax.models.given_frames import GivenFrames
 from syncos_jax.models.identity import hash_weights
 from syncos_jax.sampling.known import KnownRule
 from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.scenario.lora_files import LoraFile
 
 if TYPE_CHECKING:
     from syncos_jax.models.few_steps import FewSteps
@@ -104,6 +105,31 @@ class Autoencoder(Protocol):
         """The video ``[n, F, H, W, 3]`` of unscaled latents ``[n, f, h, w, C]``."""
 
 
+@dataclass(frozen=True)
+class MergedLora:
+    """A LoRA that was merged into the weights of a loaded model.
+
+    Attributes:
+        file: as it was given.
+        sha256: of the file.
+        changes: how many weights it changed, by network.
+    """
+
+    file: LoraFile
+    sha256: str
+    changes: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for metadata files."""
+        return {
+            "file": self.file.file,
+            "strength": self.file.strength,
+            "network": self.file.network or None,
+            "sha256": self.sha256,
+            "changes": dict(self.changes),
+        }
+
+
 class Model:
     """A text-to-video model. A family is a subclass.
 
@@ -122,6 +148,7 @@ class Model:
         boundary: share of the timesteps below which the second of two denoising networks predicts;
             None where there is but one.
         params: weights of the denoiser, a pytree.
+        loras: LoRAs that were merged into the weights after loading.
         hashes: of networks whose hash is known from their folder, by name.
         unet, transformer, vae, text_encoder: the networks alone, as far as the family and the
             model's folder have them.
@@ -144,6 +171,7 @@ class Model:
     guidance_2: float | None = None
     boundary: float | None = None
     params: Any
+    loras: tuple[MergedLora, ...] = ()
     hashes: Mapping[str, str] = MappingProxyType({})
     known_rule: KnownRule = "replace"
     """How the denoiser receives known frames (`syncos_jax.sampling.known.KnownFrames`)."""

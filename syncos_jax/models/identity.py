@@ -72,11 +72,11 @@ def _dotted(path: tuple[Any, ...]) -> str:
     return ".".join(names[:-1] if names[-1] == "value" else names)
 
 
-def write(folder: Path, network: str, weights: Mapping[str, Any]) -> None:
-    """Adds a network's hashes to those in a converted folder; `weights` by dotted path."""
+def write(folder: Path, network: str, hashes: Mapping[str, Leaf]) -> None:
+    """Adds to a converted folder the `leaf_hash` of each of a network's weights, by dotted path."""
     path = folder / HASHES
     held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    held[network] = {name: leaf_hash(value) for name, value in weights.items()}
+    held[network] = dict(hashes)
     path.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
 
 

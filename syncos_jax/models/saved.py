@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from syncos_jax.errors import InputError
 from syncos_jax.files.versioned import FileFormat
 from syncos_jax.models import identity
 from syncos_jax.models.family import DEFAULT_FAMILY, family_named
 from syncos_jax.models.layers import DType
+from syncos_jax.models.streamed import PendingWeight, save
 from syncos_jax.models.weights import assign, leaves
 
 CONFIG = FileFormat(
@@ -158,27 +160,36 @@ def read_config(folder: Path) -> tuple[Any, list[str]]:
     return config, networks
 
 
-def write_network(folder: Path, weights: Mapping[str, jax.Array]) -> None:
+def write_network(folder: Path, weights: Mapping[str, jax.Array | PendingWeight]) -> None:
     """Writes one network's weights, given by dotted path, as an Orbax checkpoint.
 
     Raises:
+        InputError: as a weight's `make`.
         OSError: the disk is full, say.
     """
-    import orbax.checkpoint as ocp
+    hashes: dict[str, identity.Leaf] = {}
 
-    identity.write(folder.parent, folder.name, weights)
-    # Random-looking floats hardly shrink, and compressing them takes most of the time.
-    handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_IN_FLIGHT_GB, use_compression=False)
+    def hashed(path: str, weight: jax.Array | PendingWeight) -> PendingWeight:
+        def make() -> np.ndarray:
+            array = weight.make() if isinstance(weight, PendingWeight) else np.asarray(weight)
+            hashes[path] = identity.leaf_hash(array)
+            return array
+
+        return PendingWeight(tuple(weight.shape), np.dtype(weight.dtype), make)
+
     with orbax_quiet():
         try:
-            with ocp.Checkpointer(handler) as checkpointer:
-                checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(_nest(weights)))
+            save(folder, _nest({path: hashed(path, weight) for path, weight in weights.items()}))
+        except (InputError, KeyboardInterrupt):
+            _settle(folder.parent)
+            raise
         except Exception as error:  # tensorstore has no class of its own for these
             reason = _reason(error)
             del error
             _settle(folder.parent)
             failure = OSError(0, reason, str(folder))
         else:
+            identity.write(folder.parent, folder.name, hashes)
             return
     raise failure
 

@@ -22,6 +22,7 @@ from syncos_jax.models.weights import dtypes
 from syncos_jax.sampling.placement import REPLICATED, Rules
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.solver_choice import timesteps_for
+from syncos_jax.scenario.lora_files import LoraFile, check_lora
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def model_folder(name_or_dir: str | os.PathLike[str]) -> Path:
             remedy="copy it to a folder, and give that",
         )
     folder = Path(name_or_dir)
-    from syncos_jax.weights_convert.sources import how_to_convert, is_pipeline, snapshot
+    from syncos_jax.weights_convert.meant import how_to_convert, is_pipeline, snapshot
 
     remedy = how_to_convert(name_or_dir)
     if remedy is not None:
@@ -96,7 +97,7 @@ def load_model(
     name_or_dir: str | os.PathLike[str] = "demo",
     dtype: DType | None = None,
     *,
-    lora: Sequence[str] = (),
+    lora: Sequence[str | LoraFile] = (),
     mesh: jax.sharding.Mesh | None = None,
     rules: Rules = REPLICATED,
 ) -> Model:
@@ -107,26 +108,29 @@ def load_model(
             layout (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``). With ``@int8`` appended,
             the denoiser's weights and products are quantized (`syncos_jax.models.quantize`).
         dtype: of weights and computation; default bfloat16 on accelerators, float32 on CPU.
-        lora: LoRA files to merge into the loaded weights, ``[NETWORK=]FILE[:SCALE]`` each; the
-            folder stays as it is.
+        lora: LoRA files to merge into the loaded weights, ``[NETWORK=]FILE[:STRENGTH]`` each; the
+            folder stays as it is (`Model.loras`).
         mesh: devices that get the weights, read straight onto them; default: JAX's default device.
         rules: the mesh axis over which weights are sharded (`Rules.feature`): each device then
             reads only its part. By default each has a copy.
 
     Raises:
-        InputError: no model there, or one that does not fit.
+        InputError: no model there, or one that does not fit; a LoRA that does not fit the model.
     """
+    files = [LoraFile.parse(one) for one in lora]
+    for file in files:  # before the weights are read
+        check_lora(file)
     name_or_dir, how = quantization(name_or_dir)
     model = _load(
         model_folder(name_or_dir), default_dtype() if dtype is None else dtype, mesh, rules
     )
-    if lora:
+    if files:
         from syncos_jax.weights_convert.few_steps import adopt
         from syncos_jax.weights_convert.lora_targets import merge
 
-        for warning in merge(model, lora):
+        for warning in merge(model, files):
             logger.warning("%s", warning)
-        adopt(model, lora)
+        adopt(model, files)
     if how is not None:
         model.quantize(how)
         named = {name: f"{known} {how}" for name, known in model.hashes.items()}

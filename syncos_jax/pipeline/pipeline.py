@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.pipeline.known_frames import given_frames, known_frames
 from syncos_jax.pipeline.plan import Plan, make_plan
-from syncos_jax.pipeline.request import Request, prepare
+from syncos_jax.pipeline.request import Request, prepare, scenario_of
 from syncos_jax.sampling.devices import default_mesh
 from syncos_jax.sampling.known import KnownFrames
 from syncos_jax.sampling.memory import choose_batch, reports_memory
@@ -70,6 +71,7 @@ class Pipeline:
         self.model.place(self.placement)
         self._fits: dict[Any, int | None] = {}
         self._encoded: tuple[Any, Any] = (None, None)
+        self._read: Callable[..., Model] | None = None
 
     @classmethod
     def from_pretrained(
@@ -77,6 +79,7 @@ class Pipeline:
         name_or_dir: str | os.PathLike[str] = "demo",
         dtype: Any = None,
         *,
+        lora: Sequence[str] = (),
         mesh: Mesh | None = None,
         parallel: Parallel = "shard_map",
         rules: Rules = REPLICATED,
@@ -87,17 +90,42 @@ class Pipeline:
         Args:
             name_or_dir: the name or the folder.
             dtype: of weights and computation; None for bfloat16 on accelerators and float32 on CPU.
+            lora: LoRA files to merge into the weights, ``[NETWORK=]FILE[:STRENGTH]`` each.
             mesh, parallel, rules, batched: as for the class.
 
         Raises:
-            InputError: no such model.
+            InputError: no such model, or a LoRA that does not fit it.
         """
         from syncos_jax.pipeline import load
 
         where: dict[str, Any] = {} if mesh is None else {"mesh": mesh, "rules": rules}
+        read = partial(load.load_model, name_or_dir, dtype, **where)
         with own_settings():
-            model = load.load_model(name_or_dir, dtype, **where)
-        return cls(model, mesh=mesh, parallel=parallel, rules=rules, batched=batched)
+            pipeline = cls(
+                read(lora=lora), mesh=mesh, parallel=parallel, rules=rules, batched=batched
+            )
+        pipeline._read = read
+        return pipeline
+
+    @own_settings()
+    def set_lora(self, lora: Sequence[str]) -> None:
+        """Replaces the LoRAs in the model's weights; reads its folder again.
+
+        Args:
+            lora: ``[NETWORK=]FILE[:STRENGTH]`` each; none for the model's own weights.
+
+        Raises:
+            InputError: a LoRA does not fit the model, which stays; or not made `from_pretrained`.
+        """
+        from syncos_jax.weights_convert.lora_targets import open_for
+
+        if self._read is None:
+            raise InputError("needs a pipeline made by Pipeline.from_pretrained", argument="lora")
+        open_for(self.model, lora)
+        del self.model  # makes room for the weights that are read
+        self.model = self._read(lora=lora)
+        self.model.place(self.placement)
+        self._fits, self._encoded = {}, (None, None)
 
     def __call__(
         self,
@@ -135,7 +163,7 @@ class Pipeline:
             InputError: the scenario does not fit the model, or the folder holds another run.
         """
         if isinstance(scenario, str):
-            scenario = self._scenario(scenario, events, seconds)
+            scenario = scenario_of(self.model, scenario, events, seconds)
         elif events is not None or seconds is not None:
             raise InputError(
                 "`events` and `seconds` go with a global prompt, but a scenario was given",
@@ -146,18 +174,6 @@ class Pipeline:
         return self.video(
             request, self.decode(self.latents(request, None, None, progress, checkpoint))
         )
-
-    def _scenario(
-        self, prompt: str, events: Sequence[str] | None, seconds: float | None
-    ) -> Scenario:
-        if events is None or isinstance(events, str) or not events:
-            raise InputError(
-                "a global prompt needs events, such as ['sleeps', 'wakes up']", place="pipeline"
-            )
-        geometry = self.model.geometry
-        length = 2 * geometry.frames(geometry.window) / geometry.fps if seconds is None else seconds
-        rows = [{"prompt": event, "seconds": length} for event in events]
-        return Scenario.from_dict({"global": prompt, "events": rows})
 
     @own_settings()
     def prepare(
@@ -314,13 +330,8 @@ class Pipeline:
     def _known(self, request: Request) -> KnownFrames | None:
         if request.known is None:
             return None
-        return known_frames(
-            request.known,
-            self.model,
-            request.layout.frames,
-            request.frame_shape[:2],
-            self.placement,
-        )
+        where = request.layout.frames, request.frame_shape[:2], self.placement
+        return known_frames(request.known, self.model, *where)
 
     def _window_conditioning(self, request: Request) -> dict[str, np.ndarray] | None:
         if request.known is None or self.model.known_rule != "condition":

@@ -85,6 +85,7 @@ class Plan:
     sampler: dict[str, Any]
     seed: int
     inputs: tuple[InputFile, ...]
+    loras: tuple[dict[str, Any], ...]
     events: tuple[PlannedEvent, ...]
     windows: tuple[PlannedWindow, ...]
     transitions: tuple[Transition, ...]
@@ -132,6 +133,7 @@ def make_plan(request: Request) -> Plan:
         sampler=sampler_to_dict(request.sampler),
         seed=request.seed,
         inputs=request.files,
+        loras=tuple(lora.to_dict() for lora in request.model.loras),
         events=events,
         windows=tuple(_windows(request)),
         transitions=tuple(_transitions(request, events)),

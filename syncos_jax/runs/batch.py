@@ -99,6 +99,7 @@ class Batch:
         config = self.config
         path = self.outputs.work / f"{video.name}{config.suffix}"
         scenario = take.scenario.with_sampler(config.sampler, **config.changes)
+        scenario = scenario.model_copy(update={"lora": config.lora or scenario.lora})
         video.job = Job(
             take=replace(take, scenario=scenario),
             out=path,

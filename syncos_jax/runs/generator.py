@@ -60,7 +60,7 @@ class Worker:
             mesh = make_mesh(config.devices)
         if config.cache:
             keep_programs()
-        pipeline = Pipeline.from_pretrained(config.model, mesh=mesh)
+        pipeline = Pipeline.from_pretrained(config.model, lora=config.lora, mesh=mesh)
         console = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=False)
         return Batch(pipeline, config, Outputs(config.out, config.work), Phases(console), self.name)
 
@@ -96,7 +96,7 @@ class VideoGenerator:
       out: where the videos go: a folder that all workers see, or ``s3://bucket/videos``.
       model: ``"demo"``, or a model folder.
       options: fields of `WorkerConfig`: suffix, sampler, changes, devices, work, checkpoint_every,
-        contact_sheet, resume, retry_failed, cache.
+        contact_sheet, resume, retry_failed, cache, lora.
 
     Raises:
       InputError: no such model or place.

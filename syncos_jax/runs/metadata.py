@@ -22,7 +22,8 @@ take               group (name without what varies), index, count, varies; null 
 sampler            name and every setting
 seed               the seed
 prng               JAX's random number generator that the seed is given to
-model              id (as given), name, weights_sha256, dtype, window, fps, width, height
+model              id (as given), name, weights_sha256, dtype, window, fps, width, height; lora:
+                   LoRAs merged when it was loaded, each with file, strength, sha256
 layout             frames, window, stride, throwaway, windows, events_of_windows
 cost               number of calls, samples and updates (`CallSchedule.describe`)
 latents            sha256 of the float32 values, shape, dtype
@@ -118,6 +119,7 @@ def describe(request: Request, latents: Any, model_id: str = "") -> dict[str, An
             "id": model_id or model.name,
             "name": model.name,
             "weights_sha256": model.weights_sha256,
+            "lora": [lora.to_dict() for lora in model.loras],
             "dtype": model.dtype,
             "window": geometry.window,
             "fps": geometry.fps,

@@ -26,6 +26,8 @@ class WorkerConfig:
       resume: whether finished videos are skipped and interrupted ones resumed.
       retry_failed: whether videos that failed while being made are tried again.
       cache: whether compiled programs are stored on disk.
+      lora: LoRA files that are merged into the model's weights, ``[NETWORK=]FILE[:STRENGTH]`` each;
+        in place of the scenarios'.
 
     Raises:
       InputError: `checkpoint_every` is invalid.
@@ -43,6 +45,7 @@ class WorkerConfig:
     resume: bool = True
     retry_failed: bool = False
     cache: bool = True
+    lora: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         parse_save_interval(self.checkpoint_every)

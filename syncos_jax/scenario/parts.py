@@ -15,6 +15,7 @@ MAX_FRAMES = 1_000_000
 MAX_SECONDS = 86_400
 MAX_WINDOW = 1_000
 MAX_EVENTS = 10_000
+MAX_LORAS = 100
 
 EXPECTED = {
     "global": f"text (at most {MAX_PROMPT} characters): what stays the same throughout the video",
@@ -33,6 +34,7 @@ EXPECTED = {
     "redo": "{video: PATH, events: [NUMBERS]}: make these events again",
     "redo.video": "the path of a video as long as the scenario's events",
     "redo.events": "a list of one or more numbers of events, from 1",
+    "lora": "a list of LoRA files, each [NETWORK=]FILE[:STRENGTH]",
     "fit": "cover (fill the frame) or contain (add bars)",
     "sampler": "a mapping such as {name: syncos, steps: 50}",
     "seed": "an integer from 0 to 4294967295",

@@ -14,11 +14,13 @@ from syncos_jax.errors import InputError
 from syncos_jax.files import replacing
 from syncos_jax.files.documents import read_mapping, to_text
 from syncos_jax.files.text import all_errors, did_you_mean
+from syncos_jax.scenario.lora_files import LoraFile
 from syncos_jax.scenario.parts import (
     EXPECTED,
     FORM,
     MAX_EVENTS,
     MAX_FRAMES,
+    MAX_LORAS,
     MAX_WINDOW,
     Event,
     FilePath,
@@ -74,6 +76,8 @@ class Scenario(BaseModel):
         reference: whether windows that hold no given frame see the last one before them, so that
             the subject stays that of the picture; None for yes where each frame of the model has
             its own timestep, or the model is conditioned on pictures.
+        lora: LoRA files that are merged into the model's weights when it is loaded,
+            ``[NETWORK=]FILE[:STRENGTH]`` each.
         fit: how pictures and clips of another shape are fitted: "cover" fills the frame and crops,
             "contain" adds bars.
 
@@ -106,6 +110,9 @@ class Scenario(BaseModel):
     loop_audio: bool = False
     fit: Literal["cover", "contain"] = "cover"
     reference: bool | None = None
+    lora: Annotated[tuple[FilePath, ...], Field(max_length=MAX_LORAS)] = Field(
+        default=(), strict=False
+    )
 
     @field_validator("events", mode="before")
     @classmethod
@@ -135,6 +142,13 @@ class Scenario(BaseModel):
                 raise InputError(argument=key, expected="a finite number", value=setting)
         return value
 
+    @field_validator("lora")
+    @classmethod
+    def _named_files(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            LoraFile.parse(text)
+        return value
+
     @model_validator(mode="after")
     def _one_beginning(self) -> Scenario:
         named = [name for name in ("image", "extend", "redo") if getattr(self, name) is not None]
@@ -157,18 +171,20 @@ class Scenario(BaseModel):
         return [path for path in paths if path is not None]
 
     def relative_to(self, folder: str | os.PathLike[str]) -> Scenario:
-        """The scenario with relative paths of pictures, clips and sounds taken from `folder`."""
+        """The scenario with relative paths of pictures, clips, sounds and LoRAs from `folder`."""
 
         def placed(path: str | None) -> str | None:
             return None if path is None else str(Path(folder) / path)
 
-        if not self.input_files:
+        if not self.input_files and not self.lora:
             return self
         events = [e.model_copy(update={"image": placed(e.image)}) for e in self.events]
         redo = self.redo and self.redo.model_copy(update={"video": placed(self.redo.video)})
         names = ("image", "end_image", "extend", "audio")
         paths = {name: placed(getattr(self, name)) for name in names}
-        return self.model_copy(update={**paths, "events": tuple(events), "redo": redo})
+        lora = tuple(str(LoraFile.parse(text).within(Path(folder))) for text in self.lora)
+        changes = {**paths, "events": tuple(events), "redo": redo, "lora": lora}
+        return self.model_copy(update=changes)
 
     def with_inputs(self, **given: Any) -> Scenario:
         """The same scenario with other pictures, clips or sounds: the keys of `INPUTS`.

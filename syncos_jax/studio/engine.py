@@ -65,7 +65,10 @@ class Engine:
             from syncos_jax.runs.cache import keep_programs
 
             keep_programs()
-        return [Pipeline.from_pretrained(self.settings.model, mesh=mesh) for mesh in self._meshes()]
+        return [
+            Pipeline.from_pretrained(self.settings.model, lora=self.settings.lora, mesh=mesh)
+            for mesh in self._meshes()
+        ]
 
     def _meshes(self) -> list[Any]:
         """The devices of each worker."""

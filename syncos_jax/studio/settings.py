@@ -31,6 +31,7 @@ class StudioSettings:
     Attributes:
         folder: of the videos, templates and jobs; made where it does not exist.
         model: name or folder of the model.
+        lora: LoRA files to merge into its weights, ``[NETWORK=]FILE[:STRENGTH]`` each.
         host, port: where the server listens; port 0 takes a free one.
         token: what a client has to show; made at random where it is empty, which only a loopback
             address may have.
@@ -56,6 +57,7 @@ class StudioSettings:
 
     folder: Path
     model: str = "demo"
+    lora: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = PORT
     token: str = field(default="", repr=False)

@@ -40,7 +40,7 @@ def compile_in_subprocess(
     question = {
         "target": target,
         "model": model,
-        "scenario": scenario.to_dict(),
+        "scenario": scenario.model_copy(update={"lora": ()}).to_dict(),  # only shapes count
         "sampler": None if sampler is None else sampler_to_dict(sampler),
         "dtype": dtype,
         "weights_over": weights_over,
