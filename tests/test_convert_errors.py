@@ -310,6 +310,8 @@ def test_a_part_that_was_not_converted_is_said(state):
     rows = [line.split()[0] for line in result.stdout.splitlines()]
     assert result.exit_code == 0 and {"text_encoder", "total"} <= set(rows)
     assert not {"unet", "vae"} & set(rows)
+    shown = [line.split() for line in syncos("info", "out").stdout.splitlines()]
+    assert ["networks", "text_encoder"] in shown
     Path("story.yaml").write_text("global: a\nevents: [{prompt: b, seconds: 9}]\n")
     result = syncos("generate", "story.yaml", "--model", "out", "--out", "a.mp4")
     assert result.exit_code == 2

@@ -120,6 +120,22 @@ def test_a_clip_equals_the_pipelines(name, pipeline, model):
     assert relative(found, expected) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+def test_four_steps_without_guidance(name, pipeline, model):
+    """As distilled weights are sampled: shift 5, guidance 1."""
+    scheduler = {
+        "unipc": lambda: UniPCMultistepScheduler(**{**FLOW, "flow_shift": 5.0}),
+        "euler": lambda: FlowMatchEulerDiscreteScheduler(shift=5.0),
+    }[name]()
+    pipeline.scheduler = scheduler
+    how = {"num_inference_steps": 4, "guidance_scale": 1.0, "latents": start()}
+    expected = pipeline(PROMPTS[0], output_type="latent", **how, **SIZE).frames
+    said = {"_class_name": type(scheduler).__name__, **scheduler.config}
+    levels = flow_sigmas(4, **scheduler_config.flow_settings(said))
+    found = play(model, levels, scheduler_config.solver(said), 1.0)
+    assert relative(found, expected) < 1e-4
+
+
 def test_the_folders_own_scheduler(model):
     assert model.config.default_solver() == Solver("unipc", variant="bh2")
     assert model.config.schedule["shift"] == 3.0 and model.schedule.flow_shift == 3.0

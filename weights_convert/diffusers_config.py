@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncos_jax.errors import Argument, InputError, Phrase
+from syncos_jax.errors import Argument, InputError, Phrase, short
 from syncos_jax.models.clip_text import CLIPTextConfig
 from syncos_jax.models.unet_clip.unet3d import UNet3DConfig
 from syncos_jax.models.unet_clip.vae import VAEConfig
@@ -56,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: missing, unreadable, or not an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; is {path.parent} a folder of diffusers'?") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -72,8 +72,8 @@ def require(config: Mapping[str, Any], path: str, **allowed: Any) -> None:
         values = expected if isinstance(expected, tuple) else (expected,)
         if config.get(key, values[0]) not in values:
             raise InputError(
-                f"{path}: {key} is {config[key]!r}; only {' or '.join(map(repr, values))} can be "
-                "converted"
+                f"{path}: {key} is {short(config[key])}; only {' or '.join(map(repr, values))} can "
+                "be converted"
             )
 
 

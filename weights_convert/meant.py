@@ -19,7 +19,7 @@ NETWORK_CLASSES = {
     "AutoencoderKL": "vae",
     "CLIPTextModel": "text_encoder",
 }
-_CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth", ".bin", ".gguf")
+_CHECKPOINTS = (".ckpt", ".safetensors", ".sft", ".pt", ".pth", ".bin", ".gguf")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 _MODELSCOPE = (
     "text2video_pytorch_model.pth",

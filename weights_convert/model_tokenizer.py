@@ -67,11 +67,15 @@ def write_tokenizer(found: Path | str, folder: Path, config: Any) -> None:
     """Writes the tokenizer (as `find_tokenizer` returns it) of a model into its `folder`.
 
     Raises:
-        InputError: it has more tokens than the text encoder.
+        InputError: it cannot be read, or has more tokens than the text encoder.
     """
     if isinstance(found, str):
         packed_tokenizer.write(found, folder / saved.TOKENIZER)
     else:
         openclip = getattr(config, "openclip_tokens", False)
         tokenizer_files.write(found, folder / saved.TOKENIZER, openclip=openclip)
-    _check_tokenizer(folder / saved.TOKENIZER, config)
+    try:
+        _check_tokenizer(folder / saved.TOKENIZER, config)
+    except InputError as error:  # named after what was given, not the folder that is written
+        text = str(error).replace(str(folder / saved.TOKENIZER), "").lstrip(": ")
+        raise InputError(text, place=None if isinstance(found, str) else found) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ from syncos_jax.weights_convert.weight_files import ENDINGS, open_folder, read_f
 
 _SHOWN = 20
 """Names of an unknown file that are shown."""
-_EXTRAS = ("spiece_model",)
-"""Tensors that ride along with a network: the tokenizer that ComfyUI packs into text encoders."""
+_TOKENIZER = "spiece_model"
+"""The tokenizer that ComfyUI packs into text encoders, perhaps behind a prefix."""
+_SHARD = re.compile(r"-\d+-of-0*([2-9]|[1-9]\d+)\.\w+$")
+"""The end of the name of one of several files of a network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Found:
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def _is_tokenizer(name: str) -> bool:
+    return name.rpartition(".")[2] == _TOKENIZER
+
+
 def find_network(path: Path, choice: Choice, network: str | None = None) -> Found:
     """The network that a file, or the folder of one network, holds.
 
@@ -54,6 +61,12 @@ def find_network(path: Path, choice: Choice, network: str | None = None) -> Foun
     metadata: Mapping[str, Any] = {}
     if path.is_dir():
         tensors = open_folder(path, choice)
+    elif _SHARD.search(path.name):
+        raise InputError(
+            "is one of several files of a network",
+            place=path,
+            remedy=f"give their folder, {path.parent}",
+        )
     else:
         file = read_file(path, choice)
         tensors, metadata, sets = file.tensors, file.metadata, file.sets
@@ -74,8 +87,12 @@ def find_network(path: Path, choice: Choice, network: str | None = None) -> Foun
         for name, tensor in tensors.items()
         if name.startswith(match.prefix)
     }
-    inside |= {name: tensors[name] for name in _EXTRAS if name in tensors}
-    left = len(tensors) - len(inside)
+    others = tuple(m.prefix for m in found if m.layout is not match.layout and m.prefix)
+    extra = next(filter(_is_tokenizer, tensors), None)
+    if match.layout.network == "text_encoder" and extra is not None:
+        inside[_TOKENIZER] = tensors[extra]
+    outside = [n for n in tensors if not n.startswith((match.prefix, *others)) and n != extra]
+    left = len(outside)
     warnings = []
     if match.prefix:
         warnings.append(f"{path}: removed the prefix {match.prefix} from {len(inside)} names")
@@ -165,12 +182,12 @@ def describe_file(path: Path) -> str:
         names = ", ".join(list(tensors)[:_SHOWN])
         return f"not recognised; {size}; {names}"
     said = []
+    packed = "tokenizer.ggml.tokens" in file.metadata or any(map(_is_tokenizer, tensors))
     for match in found:
         under = f" under {match.prefix.rstrip('.')}" if match.prefix else ""
         why = f" (not supported: {match.layout.refused})" if match.layout.refused else ""
-        said.append(f"{match.layout.name}{under}{why}")
-    if "spiece_model" in tensors or "tokenizer.ggml.tokens" in file.metadata:
-        said[0] += " with its tokenizer"
+        own = " with its tokenizer" if packed and match.layout.network == "text_encoder" else ""
+        said.append(f"{match.layout.name}{under}{own}{why}")
     return f"{'; '.join(said)}; {size}"
 
 

@@ -119,6 +119,9 @@ def _open_single(path: Path, format: Format | None, choice: Choice, name: str) -
         )
     if any(layout.family == "ltx" for layout in held):
         return ltx.open_model(path, only)
+    networks = {layout.network: path for layout in held}
+    if only is None and {"transformer", "text_encoder", "vae"} <= networks.keys():
+        return open_files(networks, choice, name=name, source=str(path))
     if any(layout.family in ("wan", "t5", "cogvideox") for layout in held) or format == "wan":
         if only is None:
             network = held[0].network if held else "network"

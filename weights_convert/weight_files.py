@@ -20,7 +20,7 @@ _WEIGHTS = re.compile(
     r"\.(?P<kind>safetensors|bin)(?P<index>\.index(?:\.(?P<late>[a-z0-9_]+))?\.json)?"
 )
 _SHARD = re.compile(r"\w+(?:\.\w+)?-(?P<number>\d{5})-of-(?P<count>\d{5})\.(?:safetensors|bin)")
-ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+ENDINGS = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 """Suffixes of files of weights."""
 _LORA_FILE = re.compile(r"lora|adapter|openvino|training_args|optimizer|scheduler|random_states")
 
@@ -99,7 +99,7 @@ def shards_of(index: Path) -> dict[str, str]:
         InputError: not such a file, or one that points outside its folder.
     """
     try:
-        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        placed = json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"]
         plain = all(isinstance(v, str) and Path(v).name == v for v in placed.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{index}: cannot be read as an index of shards: {error}") from error
