@@ -156,6 +156,8 @@ def _changes(
     if "alpha" in parts:
         alpha = float(np.asarray(parts["alpha"], np.float32).reshape(-1)[0])
     divisor = None if rank is None else math.sqrt(rank) if settings.rslora else rank
+    if divisor == 0:
+        return {}, [f"misshaped {name}: of rank 0"]
     factor = scale if divisor is None or alpha is None else scale * alpha / divisor
     if not math.isfinite(factor):
         return {}, [f"misshaped {name}: alpha is {alpha}"]

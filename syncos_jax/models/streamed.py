@@ -74,7 +74,7 @@ def save(folder: Path, tree: Any) -> None:
 class _Written(np.ndarray):
     """An array that nobody changes any more: Orbax need not copy it."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Written:
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> _Written:
         return self
 
 
@@ -107,7 +107,7 @@ class _Handler(ocp.type_handlers.NumpyHandler):
         return writing
 
     def _made(self, values: Sequence[PendingWeight]) -> list[np.ndarray]:
-        arrays = []
+        arrays: list[np.ndarray] = []
         for value in values:
             if self.stopped.is_set():
                 raise RuntimeError("stopped")
