@@ -101,9 +101,8 @@ class Pipeline:
         where: dict[str, Any] = {} if mesh is None else {"mesh": mesh, "rules": rules}
         read = partial(load.load_model, name_or_dir, dtype, **where)
         with own_settings():
-            pipeline = cls(
-                read(lora=lora), mesh=mesh, parallel=parallel, rules=rules, batched=batched
-            )
+            model = read(lora=lora)
+        pipeline = cls(model, mesh=mesh, parallel=parallel, rules=rules, batched=batched)
         pipeline._read = read
         return pipeline
 
@@ -205,7 +204,7 @@ class Pipeline:
         if request.program not in self._fits:
             run = self._run(request)
             windows = choose_batch(run)
-            self._encoded = _conditioning_key(request), run.inputs.cond
+            self._encoded = request.conditioning_key, run.inputs.cond
             self._fits[request.program] = None if windows == run.windows else windows
         fewer = self._fits[request.program]
         if fewer is None:
@@ -345,7 +344,7 @@ class Pipeline:
         """The table of conditionings: a pytree with leading axis ``K``, with the rows of
         ``request.prompt_weights``. Equal prompts are encoded once, and those of no row not."""
         prompts = [*request.prompts.prompts, *request.prompts.negatives]
-        key = _conditioning_key(request)
+        key = request.conditioning_key
         (encoded, table), self._encoded = self._encoded, (None, None)
         if encoded == key:  # when the request was fitted to the memory
             return table
@@ -402,10 +401,3 @@ class Pipeline:
             title=request.scenario.global_prompt,
             sound=request.sound,
         )
-
-
-def _conditioning_key(request: Request) -> tuple:
-    """Requests with equal keys have equal tables of conditionings."""
-    of = request.prompts
-    rows = request.prompt_weights.tobytes(), request.perturbed.tobytes()
-    return (tuple(of.prompts), tuple(of.negatives), *rows, request.fps)

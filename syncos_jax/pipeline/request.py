@@ -132,6 +132,13 @@ class Request:
         return self.model.window_conditioning_shapes(count, window, shape)
 
     @cached_property
+    def conditioning_key(self) -> tuple:
+        """Requests with equal keys have equal tables of conditionings."""
+        of = self.prompts
+        rows = self.prompt_weights.tobytes(), self.perturbed.tobytes()
+        return (tuple(of.prompts), tuple(of.negatives), *rows, self.fps)
+
+    @cached_property
     def program(self) -> tuple:
         """Identifies the compiled program: requests of one pipeline with equal values share it, and
         can be made side by side."""
