@@ -153,11 +153,11 @@ def parts():
 def model(parts, tmp_path_factory):
     """From Stable Diffusion as one file and AnimateDiff-Lightning for four steps."""
     folder = tmp_path_factory.mktemp("files")
-    text = parts["text_encoder"].state_dict()
+    text, prefix = parts["text_encoder"].state_dict(), "cond_stage_model.transformer.text_model."
     tensors = {
         **original_unet(parts["unet"].state_dict()),
         **original_vae(parts["vae"].state_dict()),
-        **{f"cond_stage_model.transformer.{k}": v.clone() for k, v in text.items()},
+        **{f"{prefix}{k.removeprefix('text_model.')}": v.clone() for k, v in text.items()},
     }
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "dreamshaper.safetensors")
     motion = folder / "animatediff_lightning_4step_comfyui.safetensors"

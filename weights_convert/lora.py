@@ -131,6 +131,10 @@ def _without_alpha(path: Path, layers: Mapping[str, Mapping[str, Any]]) -> tuple
     return (f"LoRA {path}: {without} of {len(has)} layers have no alpha; took their rank for it",)
 
 
+def _is_floating(dtype: np.dtype) -> bool:
+    return dtype.kind == "f" or "float" in dtype.name
+
+
 def skipped_channels(change: Change, wanted: tuple[int, ...]) -> bool:
     """Whether a change of the first layer is for a network that takes an image's channels too."""
     try:
@@ -148,6 +152,9 @@ def _changes(
     scale: float,
 ) -> tuple[dict[str, Change], list[str]]:
     """The changes of one layer by the path of the parameter, and what is wrong with it."""
+    kinds = {part.dtype.name for part in parts.values() if not _is_floating(part.dtype)}
+    if kinds:
+        return {}, [f"misshaped {name}: of type {', '.join(sorted(kinds))}, not floating point"]
     lacks = incomplete(parts)
     if lacks:
         return {}, [f"incomplete {name}: {lacks}"]
