@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from syncos_jax.errors import Argument, InputError, Phrase
-from syncos_jax.models.family import MergedLora
+from syncos_jax.models.merged_lora import MergedLora
 from syncos_jax.models.weights import assign, leaves
 from syncos_jax.scenario.lora_files import LoraFile, check_lora
 from syncos_jax.weights_convert.lora import Lora, networks_of, open_lora

@@ -22,9 +22,9 @@ import numpy as np
 from syncos_jax.errors import InputError
 from syncos_jax.models.given_frames import GivenFrames
 from syncos_jax.models.identity import hash_weights
+from syncos_jax.models.merged_lora import MergedLora
 from syncos_jax.sampling.known import KnownRule
 from syncos_jax.sampling.schedule import NoiseSchedule
-from syncos_jax.scenario.lora_files import LoraFile
 
 if TYPE_CHECKING:
     from syncos_jax.models.few_steps import FewSteps
@@ -103,31 +103,6 @@ class Autoencoder(Protocol):
 
     def decode(self, latents: jax.Array, /) -> jax.Array:
         """The video ``[n, F, H, W, 3]`` of unscaled latents ``[n, f, h, w, C]``."""
-
-
-@dataclass(frozen=True)
-class MergedLora:
-    """A LoRA that was merged into the weights of a loaded model.
-
-    Attributes:
-        file: as it was given.
-        sha256: of the file.
-        changes: how many weights it changed, by network.
-    """
-
-    file: LoraFile
-    sha256: str
-    changes: Mapping[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for metadata files."""
-        return {
-            "file": self.file.file,
-            "strength": self.file.strength,
-            "network": self.file.network or None,
-            "sha256": self.sha256,
-            "changes": dict(self.changes),
-        }
 
 
 class Model:

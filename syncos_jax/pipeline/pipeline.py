@@ -17,9 +17,10 @@ from syncos_jax.errors import InputError
 from syncos_jax.media.video import Video
 from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
+from syncos_jax.pipeline.completed_scenario import scenario_of
 from syncos_jax.pipeline.known_frames import given_frames, known_frames
 from syncos_jax.pipeline.plan import Plan, make_plan
-from syncos_jax.pipeline.request import Request, prepare, scenario_of
+from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.sampling.devices import default_mesh
 from syncos_jax.sampling.known import KnownFrames
 from syncos_jax.sampling.memory import choose_batch, reports_memory
@@ -170,9 +171,8 @@ class Pipeline:
                 remedy="pass settings as sampler=SynCoS(...)",
             )
         request = self.prepare(scenario.with_inputs(**inputs), sampler, seed)
-        return self.video(
-            request, self.decode(self.latents(request, None, None, progress, checkpoint))
-        )
+        latents = self.latents(request, None, None, progress, checkpoint)
+        return self.video(request, self.decode(latents))
 
     @own_settings()
     def prepare(
@@ -290,8 +290,7 @@ class Pipeline:
         """
         if not self.placement.batched or len(requests) != self.placement.videos:
             raise InputError(
-                f"{len(requests)} requests, but the pipeline makes {self.placement.videos} at a "
-                "time",
+                f"{len(requests)} requests, the pipeline makes {self.placement.videos} at a time",
                 place="start_batch",
                 remedy="create it with batched=True and a mesh of that many",
             )
@@ -311,11 +310,9 @@ class Pipeline:
 
     @own_settings()
     def _video(self, request: Request) -> VideoProgram:
-        """How a request is sampled."""
+        denoiser = self.model.denoiser_at(request.sampler.boundary)
         sampling = Sampling.of(
-            self.model.denoiser_at(request.sampler.boundary),
-            self.conditioning(request),
-            request.call_schedule,
+            *(denoiser, self.conditioning(request), request.call_schedule),
             params=self.model.params,
             layout=request.layout,
             frame_shape=request.frame_shape,

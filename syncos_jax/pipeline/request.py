@@ -6,7 +6,6 @@ run read it and derive nothing again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from syncos_jax.errors import Argument, InputError
+from syncos_jax.errors import InputError
 from syncos_jax.media.sound import Soundtrack
 from syncos_jax.models.family import Model
+from syncos_jax.pipeline.completed_scenario import with_loras
 from syncos_jax.pipeline.known_frames import known_latents
 from syncos_jax.pipeline.known_inputs import InputFile, KnownInputs, inputs_for
 from syncos_jax.pipeline.soundtrack import read_sound
@@ -32,7 +32,6 @@ from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
 from syncos_jax.scenario.conditioning import WindowPrompts, window_prompts
-from syncos_jax.scenario.lora_files import LoraFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +241,7 @@ def prepare(
     Raises:
         InputError: the scenario does not fit the model.
     """
-    geometry, scenario = model.geometry, _with_loras(model, scenario)
+    geometry, scenario = model.geometry, with_loras(model, scenario)
     settings = _settings(model, sampler if sampler is not None else scenario.settings())
     seed = scenario.seed if seed is None else seed
     width, height = scenario.size or (geometry.width, geometry.height)
@@ -294,38 +293,6 @@ def prepare(
         sound=sound,
         sound_file=sound_file,
     )
-
-
-def scenario_of(
-    model: Model, prompt: str, events: Sequence[str] | None, seconds: float | None
-) -> Scenario:
-    """The scenario of a global prompt and events of `seconds` each; None for two clips."""
-    if events is None or isinstance(events, str) or not events:
-        raise InputError(
-            "a global prompt needs events, such as ['sleeps', 'wakes up']", place="pipeline"
-        )
-    geometry = model.geometry
-    length = 2 * geometry.frames(geometry.window) / geometry.fps if seconds is None else seconds
-    rows = [{"prompt": event, "seconds": length} for event in events]
-    return Scenario.from_dict({"global": prompt, "events": rows})
-
-
-def _with_loras(model: Model, scenario: Scenario) -> Scenario:
-    """The scenario with the LoRAs that are merged into the model; InputError where it names
-    others."""
-    merged = [lora.file for lora in model.loras]
-    given = [LoraFile.parse(text) for text in scenario.lora]
-    same = len(given) == len(merged) and all(map(LoraFile.same, given, merged))
-    if given and not same:
-        held = ", ".join(map(str, merged)) or "none"
-        raise InputError(
-            "other LoRAs than the model was loaded with",
-            place="lora",
-            value=", ".join(scenario.lora),
-            expected=held,
-            remedy=("load them with the model: ", Argument("lora", "FILE")),
-        )
-    return scenario.model_copy(update={"lora": tuple(map(str, merged))})
 
 
 def _settings(model: Model, sampler: SamplerConfig | None) -> SamplerConfig:

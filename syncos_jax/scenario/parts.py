@@ -64,6 +64,7 @@ FORM = ConfigDict(
 
 MAX_PATH = 4096
 FilePath = Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
+Loras = Annotated[tuple[FilePath, ...], Field(max_length=MAX_LORAS)]
 Second = Annotated[float, Field(strict=True, ge=0, le=MAX_SECONDS)]
 Frame = Annotated[int, Field(strict=True, ge=0, le=MAX_FRAMES)]
 Pixels = Annotated[int, Field(strict=True, ge=8, le=8192)]

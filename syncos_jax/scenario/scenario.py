@@ -20,10 +20,10 @@ from syncos_jax.scenario.parts import (
     FORM,
     MAX_EVENTS,
     MAX_FRAMES,
-    MAX_LORAS,
     MAX_WINDOW,
     Event,
     FilePath,
+    Loras,
     Override,
     Pixels,
     Prompt,
@@ -110,9 +110,7 @@ class Scenario(BaseModel):
     loop_audio: bool = False
     fit: Literal["cover", "contain"] = "cover"
     reference: bool | None = None
-    lora: Annotated[tuple[FilePath, ...], Field(max_length=MAX_LORAS)] = Field(
-        default=(), strict=False
-    )
+    lora: Loras = Field(default=(), strict=False)
 
     @field_validator("events", mode="before")
     @classmethod
