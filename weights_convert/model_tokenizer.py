@@ -72,10 +72,9 @@ def write_tokenizer(found: Path | str, folder: Path, config: Any) -> None:
     if isinstance(found, str):
         packed_tokenizer.write(found, folder / saved.TOKENIZER)
     else:
+        has = [(found / name).is_file() for name in ("vocab.json", "merges.txt", "tokenizer.json")]
+        if has == [True, False, False]:
+            raise InputError("has vocab.json without merges.txt", place=found)
         openclip = getattr(config, "openclip_tokens", False)
         tokenizer_files.write(found, folder / saved.TOKENIZER, openclip=openclip)
-    try:
-        _check_tokenizer(folder / saved.TOKENIZER, config)
-    except InputError as error:  # named after what was given, not the folder that is written
-        text = str(error).replace(str(folder / saved.TOKENIZER), "").lstrip(": ")
-        raise InputError(text, place=None if isinstance(found, str) else found) from None
+    _check_tokenizer(folder / saved.TOKENIZER, config)
