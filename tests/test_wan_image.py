@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline
+from flax import nnx
 from PIL import Image
 from transformers import CLIPImageProcessor
 from wan_folders import image_pipeline, save
@@ -15,12 +16,16 @@ from wan_folders import image_pipeline, save
 from syncos_jax.errors import InputError
 from syncos_jax.models.given_frames import GivenFrames, Picture
 from syncos_jax.models.image_processing import ImageProcessing, of_transformers
+from syncos_jax.models.layers import AbstractRngs
+from syncos_jax.models.vit import VisionTransformer
 from syncos_jax.models.wan.image import window_channels, window_features
 from syncos_jax.pipeline import Pipeline
 from syncos_jax.pipeline.load import load_model
 from syncos_jax.sampling import noise
 from syncos_jax.scenario import Scenario
+from syncos_jax.weights_convert import wan_image
 from syncos_jax.weights_convert.convert import convert
+from syncos_jax.weights_convert.table import fill
 
 WIDTH, HEIGHT, FRAMES = 32, 16, 5
 STORY = {
@@ -241,3 +246,51 @@ def test_pictures_are_prepared_as_by_wans_own_code():
     with pytest.raises(InputError, match="a height and a width"):
         of_transformers({"size": {"longest_edge": 3}}, "preprocessor_config.json")
     assert dataclasses.replace(own, crop=(2, 2))(picture).shape == (2, 2, 3)
+
+
+def own_names(state):
+    """Names of Wan's own file, of a CLIPVisionModel's tensors."""
+    made = {}
+    for key, value in state.items():
+        name = key.replace("vision_model.", "").replace("encoder.layers.", "transformer.")
+        for theirs, own in (
+            ("embeddings.class_embedding", "cls_embedding"),
+            ("embeddings.position_embedding.weight", "pos_embedding"),
+            ("embeddings.", ""),
+            ("pre_layrnorm", "pre_norm"),
+            ("post_layernorm", "post_norm"),
+            ("layer_norm", "norm"),
+            ("mlp.fc1", "mlp.0"),
+            ("mlp.fc2", "mlp.2"),
+            ("self_attn.out_proj", "attn.proj"),
+        ):
+            name = name.replace(theirs, own)
+        made[f"visual.{name}"] = value
+    made["visual.cls_embedding"] = made["visual.cls_embedding"][None, None]
+    made["visual.pos_embedding"] = made["visual.pos_embedding"][None]
+    for layer in range(3):
+        for leaf in ("weight", "bias"):
+            at = f"visual.transformer.{layer}"
+            parts = [made.pop(f"{at}.self_attn.{n}_proj.{leaf}") for n in "qkv"]
+            made[f"{at}.attn.to_qkv.{leaf}"] = torch.cat(parts)
+    return made | {"visual.head": torch.zeros(12, 4), "textual.x": torch.zeros(3)}
+
+
+def test_the_image_encoder_of_wans_own_file():
+    reference = image_pipeline("clip").image_encoder
+    state = {k: v.detach().numpy() for k, v in own_names(reference.state_dict()).items()}
+    sizes = wan_image.config_of_wan(state, "models_clip.pth")
+    theirs = wan_image.config_of_transformers(reference.config.to_dict(), "config.json")
+    sizes = dataclasses.replace(sizes, heads=theirs.heads)  # 80 features a head where published
+    assert sizes == theirs and theirs.layers == 2
+    build = nnx.eval_shape(lambda: VisionTransformer(sizes, rngs=AbstractRngs()))
+    found = fill(build, wan_image.wan_table(sizes), state, state.__getitem__, what="models_clip")
+    pixels = np.random.default_rng(1).normal(size=(1, 18, 18, 3)).astype(np.float32)
+    with torch.no_grad():
+        given = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        wanted = reference(given, output_hidden_states=True).hidden_states[-2].numpy()
+    assert np.abs(np.asarray(found(pixels)) - wanted).max() < 1e-5 * np.abs(wanted).max()
+    with pytest.raises(InputError, match="not Wan's image encoder"):
+        wan_image.config_of_wan({}, "models_clip.pth")
+    with pytest.raises(InputError, match="hidden_act"):
+        wan_image.config_of_transformers({"hidden_act": "relu"}, "config.json")
