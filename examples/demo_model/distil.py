@@ -36,7 +36,7 @@ TIMESTEPS = (999.0, 840.0, 600.0, 250.0)
 SHARES = (0.45, 0.25, 0.15, 0.15)  # of a batch: the first steps decide most
 BATCH = 8
 RATE = 5e-4
-CHUNKS = 5  # of pairs, in all
+CHUNKS = 24  # of pairs, in all
 AT_FIRST = 3  # chunks before the first step
 EVERY = 24  # steps: one more chunk
 
