@@ -63,7 +63,8 @@ def _config() -> Any:
     from syncos_jax.models.wan.config import WanTransformerConfig, WanVAEConfig
     from syncos_jax.models.wan.settings import WanConfig
 
-    sizes = WanTransformerConfig(), WanVAEConfig(), T5Config()  # those of the 1.3B
+    layers = int(TRANSFORMER["num_layers"])
+    sizes = WanTransformerConfig(layers=layers), WanVAEConfig(), T5Config()  # else of the 1.3B
     return WanConfig("", *sizes, schedule={}, solver={})
 
 
@@ -271,6 +272,8 @@ def measured(kind: str, folder: Path) -> dict[str, Any]:
     sizes = [path.stat().st_size for path in files]
     for path in files[1:]:
         path.unlink()
+    size = f"largest file {max(sizes) / GIB:.2f} GiB"
+    print(f"{kind}: {seconds:.0f} s, peak {peak / GIB:.2f} GiB, {size}", flush=True)
     return {
         "files": sum(sizes),
         "largest": max(sizes),
@@ -306,12 +309,15 @@ def main(given: list[str] | None = None) -> int:
     )
     kinds = ("comfy", "fp8", "q8_0")
     parser.add_argument("kinds", nargs="*", choices=[*kinds, []], help="default: all")
+    parser.add_argument("--layers", type=int, default=30, help="that many, not all, of 30")
     parser.add_argument("--folder", help="where there is room; default: the temporary folder")
     options = parser.parse_args(given)
+    TRANSFORMER["num_layers"] = options.layers
+    title = "" if options.layers == 30 else f", {options.layers} of 30 layers"
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for kind in options.kinds or kinds:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            results[kind] = measured(kind, Path(folder))
+            results[kind + title] = measured(kind, Path(folder))
         report.write_json(RESULTS, results)
         text = "# Conversion of Wan 2.1 T2V 1.3B\n\n`python benchmarks/conversion_wan.py`\n\n"
         text += report.markdown(HEADER, list(rows(results)))
