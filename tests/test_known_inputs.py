@@ -212,7 +212,7 @@ def test_a_video_of_another_length_is_refused(pipeline, files):
 class Temporal(Model):
     """A family of two causal frames a latent, which encodes to the mean of each latent's frames."""
 
-    family, name, known_rule = "temporal", "temporal", "timestep"
+    family, name, known_rule, known_reference = "temporal", "temporal", "timestep", True
     geometry = Geometry(
         window=4,
         stride=2,

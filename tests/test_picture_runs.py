@@ -41,7 +41,7 @@ class Timed(FakeModel):
 
     def __init__(self):
         super().__init__()
-        self.known_rule = "timestep"
+        self.known_rule, self.known_reference = "timestep", True
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ Reference = Annotated[
     typer.Option(
         "--reference/--no-reference",
         help="Let windows that hold no given frame see the last one before them, so that the "
-        "subject stays the same. Default: yes, if the model has a timestep for each frame.",
+        "subject stays the same. Default: as the model was trained.",
         show_default=False,
     ),
 ]

@@ -150,6 +150,9 @@ class Model:
     hashes: Mapping[str, str] = MappingProxyType({})
     known_rule: KnownRule = "replace"
     """How the denoiser receives known frames (`syncos_jax.sampling.known.KnownFrames`)."""
+    known_reference: bool = False
+    """Whether windows without known frames receive references unless the scenario says otherwise:
+    where clips were trained whose first frame another motion follows."""
 
     @classmethod
     def from_networks(cls, config: Any, networks: Mapping[str, Any], folder: Path) -> Model:

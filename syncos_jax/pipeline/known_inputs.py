@@ -225,9 +225,8 @@ def _rule(model: Model, scenario: Scenario) -> KnownRule:
             place="reference",
             remedy="remove it",
         )
-    if model.known_rule == "timestep" and scenario.reference is not False:
-        return "reference"
-    return model.known_rule
+    wanted = model.known_reference if scenario.reference is None else scenario.reference
+    return "reference" if wanted else model.known_rule
 
 
 def _lead(model: Model, clip: int) -> int:

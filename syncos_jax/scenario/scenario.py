@@ -74,8 +74,7 @@ class Scenario(BaseModel):
             begins with the first frame and is cut at the end; after a shorter one comes silence.
         loop_audio: whether a shorter one is repeated instead.
         reference: whether windows that hold no given frame see the last one before them, so that
-            the subject stays that of the picture; None for yes where each frame of the model has
-            its own timestep, or the model is conditioned on pictures.
+            the subject stays that of the picture; None for as the model was trained.
         lora: LoRA files that are merged into the model's weights when it is loaded,
             ``[NETWORK=]FILE[:STRENGTH]`` each.
         fit: how pictures and clips of another shape are fitted: "cover" fills the frame and crops,

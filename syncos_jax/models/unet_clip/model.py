@@ -80,6 +80,7 @@ class UNetClip(NetworkModel):
         parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, TOKENIZER: tokenizer}
         super().__init__(config, schedule, parts)
         self.known_rule = config.known_rule
+        self.known_reference = config.known_rule == "timestep"
 
     @classmethod
     def from_networks(
