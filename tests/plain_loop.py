@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from syncos_jax.sampling.known import REFERENCE_T_MIN
+from syncos_jax.sampling.known import REFERENCE_T
 from syncos_jax.sampling.schedule import Steps
 
 
@@ -74,7 +74,7 @@ def sample_plainly(
         return x0
 
     def referenced(window, t):
-        return window in references and t >= REFERENCE_T_MIN
+        return window in references and REFERENCE_T[0] <= t <= REFERENCE_T[1]
 
     def seen(noisy, window, t):
         """What the network receives of a window's noisy latent."""

@@ -226,7 +226,7 @@ def _rule(model: Model, scenario: Scenario) -> KnownRule:
             remedy="remove it",
         )
     wanted = model.known_reference if scenario.reference is None else scenario.reference
-    return "reference" if wanted else model.known_rule
+    return "reference" if wanted and model.known_rule == "timestep" else model.known_rule
 
 
 def _lead(model: Model, clip: int) -> int:

@@ -15,8 +15,9 @@ from syncos_jax.sampling.windows import WindowLayout
 KnownRule = Literal["replace", "timestep", "reference", "condition"]
 AT_ZERO = ("timestep", "reference")
 """Rules by which known frames enter clean, at timestep 0."""
-REFERENCE_T_MIN = 600.0
-"""Timestep from which windows receive a reference; below it they move freely."""
+REFERENCE_T = (600.0, 850.0)
+"""Timesteps at which windows receive a reference. Above, positions are decided, which should not be
+those of the reference; then what the subject looks like."""
 
 
 class Known(NamedTuple):
@@ -44,9 +45,8 @@ class KnownFrames:
         networks.
         ``"timestep"``: clean, at timestep 0; ``denoise`` then receives timesteps ``[n, w]``, and
         its predictions at known frames are ignored (Wan 2.2 TI2V).
-        ``"reference"``: as ``"timestep"``; and while the subject is decided, at timesteps from
-        `REFERENCE_T_MIN`, windows that hold no known frame receive the last one before them as
-        their first frame.
+        ``"reference"``: as ``"timestep"``; and at timesteps in `REFERENCE_T`, windows that hold no
+        known frame receive the last one before them as their first frame.
         ``"condition"``: by ``window_cond`` alone; the network draws the frames itself, and the
         latents here are not read (Wan I2V, CogVideoX I2V).
 
@@ -132,7 +132,8 @@ def references(known: Known, layout: WindowLayout, t: jax.Array) -> jax.Array:
     numbers = jnp.arange(layout.frames, dtype=jnp.int32)
     last = jax.lax.cummax(jnp.where(known.mask, numbers, -1))
     before = jnp.where(layout.starts > 0, last[np.maximum(layout.starts - 1, 0)], -1)
-    alone = ~layout.gather(known.mask).any(axis=1) & (t >= REFERENCE_T_MIN)
+    alone = ~layout.gather(known.mask).any(axis=1)
+    alone &= (t >= REFERENCE_T[0]) & (t <= REFERENCE_T[1])
     return jnp.where(alone, before, -1)
 
 
