@@ -17,6 +17,8 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels.attention import attention
+from syncos_jax.kernels.head_norm import Turn, head_norm
+from syncos_jax.kernels.modulated_norm import modulated_norm, over_tokens
 from syncos_jax.models.arguments import check_denoiser_inputs
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig
 from syncos_jax.models.cogvideox.positions import (
@@ -25,14 +27,14 @@ from syncos_jax.models.cogvideox.positions import (
     sincos_positions,
 )
 from syncos_jax.models.layers import DType, LayerNorm, Linear, TimestepEmbedding
-from syncos_jax.models.rotary import Rotation, rotate
+from syncos_jax.models.rotary import turn
 
 OFFSET = 2.0
 """What CogVideoX 1.5's image-to-video is given as its offset."""
 
 
 class Norm(nnx.Module):
-    """Layer norm of the last axis, with weights or without."""
+    """Layer norm of the last axis, with weights or without, which may be scaled and shifted."""
 
     def __init__(self, config: CogVideoXTransformerConfig, *, dtype: DType):
         self.norm = nnx.data(
@@ -40,13 +42,23 @@ class Norm(nnx.Module):
         )
         self.eps = config.eps
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        scale: jax.Array | None = None,
+        shift: jax.Array | None = None,
+        first: int = 0,
+    ) -> jax.Array:
+        """``norm(x) (1 + scale) + shift``; `scale`, `shift` and `first` as for `modulated_norm`."""
+        if scale is None or shift is None:
+            scale = shift = jnp.zeros((x.shape[0], 1, x.shape[2]), jnp.float32)
+        scale, shift = 1.0 + scale.astype(jnp.float32), shift.astype(jnp.float32)
         if self.norm is not None:
-            return self.norm(x)
-        y = x.astype(jnp.float32)
-        y = y - y.mean(axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + self.eps)
-        return y.astype(x.dtype)
+            own_scale, own_shift = (
+                y[...].astype(jnp.float32)[None, None] for y in (self.norm.scale, self.norm.bias)
+            )
+            scale, shift = own_scale * scale, own_shift * scale + shift
+        return modulated_norm(x, scale, shift, eps=self.eps, first=first)
 
 
 class Modulation(nnx.Module):
@@ -63,15 +75,19 @@ class Modulation(nnx.Module):
     def __call__(self, x: jax.Array, time: jax.Array, text: int) -> tuple[jax.Array, jax.Array]:
         """``x [b, T, C]``, of which the first `text` tokens are text -> normed x and gates."""
         values = self.linear(jax.nn.silu(time))
-        shift, scale, gate = jnp.split(values[..., : values.shape[-1] // 2], 3, axis=-1)
+        of_video = jnp.split(values[..., : values.shape[-1] // 2], 3, axis=-1)
         of_text = self.linear(jax.nn.silu(time.mean(axis=1, keepdims=True)))
-        text_values = jnp.split(of_text[..., of_text.shape[-1] // 2 :], 3, axis=-1)
-        count = x.shape[1] - text
+        of_text = jnp.split(of_text[..., of_text.shape[-1] // 2 :], 3, axis=-1)
+        count, first = x.shape[1] - text, 0
+        if values.shape[1] == 1:
+            first = text
+        else:
+            of_text = [_over(y, text) for y in of_text]
+            of_video = [_over(z, count) for z in of_video]
         shift, scale, gate = (
-            jnp.concatenate([_over(y, text), _over(z, count)], axis=1)
-            for y, z in zip(text_values, (shift, scale, gate), strict=True)
+            jnp.concatenate([y, z], axis=1) for y, z in zip(of_text, of_video, strict=True)
         )
-        return self.norm(x) * (1 + scale) + shift, gate
+        return self.norm(x, scale, shift, first), over_tokens(gate, x.shape[1], first)
 
 
 def _over(values: jax.Array, tokens: int) -> jax.Array:
@@ -93,14 +109,14 @@ class Attention(nnx.Module):
         self.norm_q = LayerNorm(config.head_size, eps=1e-6, dtype=dtype)
         self.norm_k = LayerNorm(config.head_size, eps=1e-6, dtype=dtype)
 
-    def __call__(self, x: jax.Array, angle: Rotation | None) -> jax.Array:
-        q, k, v = (
-            layer(x).reshape(*x.shape[:2], self.heads, -1)
-            for layer in (self.to_q, self.to_k, self.to_v)
+    def __call__(self, x: jax.Array, angle: Turn | None) -> jax.Array:
+        q, k = (
+            head_norm(
+                layer(x), norm.scale[...], norm.bias[...], angle, heads=self.heads, eps=norm.eps
+            )
+            for layer, norm in ((self.to_q, self.norm_q), (self.to_k, self.norm_k))
         )
-        q, k = self.norm_q(q), self.norm_k(k)
-        if angle is not None:
-            q, k = rotate(q, angle), rotate(k, angle)
+        q, k, v = (y.reshape(*x.shape[:2], self.heads, -1) for y in (q, k, self.to_v(x)))
         return self.to_out[0](attention(q, k, v).reshape(x.shape))
 
 
@@ -126,9 +142,7 @@ class Block(nnx.Module):
         self.norm2 = Modulation(config, **kw)
         self.ff = FeedForward(config, **kw)
 
-    def __call__(
-        self, x: jax.Array, time: jax.Array, text: int, angle: Rotation | None
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, time: jax.Array, text: int, angle: Turn | None) -> jax.Array:
         with jax.named_scope("attention"):
             y, gate = self.norm1(x, time, text)
             x = x + gate * self.attn1(y, angle)
@@ -193,7 +207,9 @@ class OutputNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
         shift, scale = jnp.split(self.linear(jax.nn.silu(time)), 2, axis=-1)
-        return self.norm(x) * (1 + _over(scale, x.shape[1])) + _over(shift, x.shape[1])
+        if scale.shape[1] > 1:
+            scale, shift = _over(scale, x.shape[1]), _over(shift, x.shape[1])
+        return self.norm(x, scale, shift)
 
 
 class CogVideoXTransformer(nnx.Module):
@@ -255,7 +271,7 @@ class CogVideoXTransformer(nnx.Module):
             time = time + self.ofs_embedding(features)
         y = self.patch_embed(x.astype(self.dtype), text.astype(self.dtype), grid)
         count = text.shape[1]
-        angle = None if config.positions == "sincos" else rotation(config, grid, count)
+        angle = None if config.positions == "sincos" else turn(rotation(config, grid, count))
         for block in self.transformer_blocks:
             y = block(y, time, count, angle)
         y = self.proj_out(self.norm_out(self.norm_final(y[:, count:]), time))

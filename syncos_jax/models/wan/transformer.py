@@ -17,6 +17,8 @@ from flax import nnx
 
 from syncos_jax.errors import InputError
 from syncos_jax.kernels.attention import attention
+from syncos_jax.kernels.head_norm import Turn, rms_norm
+from syncos_jax.kernels.modulated_norm import modulated_norm as scaled_norm
 from syncos_jax.models.arguments import check_denoiser_inputs
 from syncos_jax.models.layers import (
     DType,
@@ -25,7 +27,7 @@ from syncos_jax.models.layers import (
     TimestepEmbedding,
     timestep_features,
 )
-from syncos_jax.models.rotary import Rotation, rotate
+from syncos_jax.models.rotary import Rotation, turn
 from syncos_jax.models.wan.config import WanTransformerConfig
 
 THETA = 10000.0
@@ -33,25 +35,26 @@ THETA = 10000.0
 
 
 class RMSNorm(nnx.Module):
-    """``x / rms(x) * scale`` over the last axis."""
+    """``x / rms(x) * scale`` over the last axis of queries or keys, then rotary positions."""
 
-    def __init__(self, channels: int, *, eps: float, dtype: DType):
+    def __init__(self, channels: int, *, heads: int, eps: float, dtype: DType):
         self.scale = nnx.Param(jnp.ones((channels,), dtype))
-        self.eps = eps
+        self.heads, self.eps = heads, eps
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + self.eps)
-        scale = self.scale[...].astype(jnp.float32)
-        return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+    def __call__(self, x: jax.Array, angle: Turn | None) -> jax.Array:
+        return rms_norm(x, self.scale[...], angle, heads=self.heads, eps=self.eps)
 
 
 def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """Layer norm of ``x [b, T, C]`` without weights, then ``(1 + scale) y + shift``, float32."""
-    y = x.astype(jnp.float32)
-    y = y - y.mean(axis=-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + eps)
-    return (y * (1.0 + scale) + shift).astype(x.dtype)
+    return scaled_norm(x, 1.0 + scale, shift, eps=eps)
+
+
+def weighted_norm(norm: LayerNorm, x: jax.Array) -> jax.Array:
+    """`norm` of ``x [b, T, C]``."""
+    shape = (x.shape[0], 1, x.shape[2])
+    scale, shift = (jnp.broadcast_to(y[...], shape) for y in (norm.scale, norm.bias))
+    return scaled_norm(x, scale, shift, eps=norm.eps)
 
 
 def rotation(config: WanTransformerConfig, f: int, h: int, w: int) -> Rotation:
@@ -92,28 +95,26 @@ class Attention(nnx.Module):
         self.to_k = Linear(width, width, **kw)
         self.to_v = Linear(width, width, **kw)
         self.to_out = nnx.List([Linear(width, width, **kw)])
-        self.norm_q = RMSNorm(width, eps=config.eps, dtype=dtype)
-        self.norm_k = RMSNorm(width, eps=config.eps, dtype=dtype)
+        self.norm_q = RMSNorm(width, heads=config.heads, eps=config.eps, dtype=dtype)
+        self.norm_k = RMSNorm(width, heads=config.heads, eps=config.eps, dtype=dtype)
         if image:
             self.add_k_proj = Linear(width, width, **kw)
             self.add_v_proj = Linear(width, width, **kw)
-            self.norm_added_k = RMSNorm(width, eps=config.eps, dtype=dtype)
+            self.norm_added_k = RMSNorm(width, heads=config.heads, eps=config.eps, dtype=dtype)
 
     def __call__(
         self,
         x: jax.Array,
         context: jax.Array | None = None,
-        angle: Rotation | None = None,
+        angle: Turn | None = None,
         image: jax.Array | None = None,
     ) -> jax.Array:
         context = x if context is None else context
-        q, k, v = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(context)), self.to_v(context)
-        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in (q, k, v))
-        if angle is not None:
-            q, k = rotate(q, angle), rotate(k, angle)
+        q, k = self.norm_q(self.to_q(x), angle), self.norm_k(self.to_k(context), angle)
+        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in (q, k, self.to_v(context)))
         y = attention(q, k, v)
         if image is not None:
-            k, v = self.norm_added_k(self.add_k_proj(image)), self.add_v_proj(image)
+            k, v = self.norm_added_k(self.add_k_proj(image), None), self.add_v_proj(image)
             k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in (k, v))
             y = y + attention(q, k, v)
         return self.to_out[0](y.reshape(x.shape))
@@ -151,7 +152,7 @@ class Block(nnx.Module):
         x: jax.Array,
         text: jax.Array,
         time: jax.Array,
-        angle: Rotation,
+        angle: Turn,
         image: jax.Array | None = None,
     ) -> jax.Array:
         """``x [b, T, C], text [b, S, C], time [b, 1 or T, 6, C], image [b, n, C] -> [b, T, C]``."""
@@ -161,7 +162,8 @@ class Block(nnx.Module):
             y = self.attn1(modulated_norm(x, shift, scale, self.eps), angle=angle)
             x = (x.astype(jnp.float32) + y.astype(jnp.float32) * gate).astype(x.dtype)
         with jax.named_scope("cross_attention"):
-            x = x + self.attn2(x if self.norm2 is None else self.norm2(x), text, image=image)
+            y = x if self.norm2 is None else weighted_norm(self.norm2, x)
+            x = x + self.attn2(y, text, image=image)
         with jax.named_scope("feed_forward"):
             y = self.ffn(modulated_norm(x, ff_shift, ff_scale, self.eps))
             return (x.astype(jnp.float32) + y.astype(jnp.float32) * ff_gate).astype(x.dtype)
@@ -284,7 +286,7 @@ class WanTransformer(nnx.Module):
             embedded, time = (jnp.repeat(y, repeats, axis=1) for y in (embedded, time))
         words = self.condition_embedder.text_embedder(text.astype(self.dtype))
         seen = self._embedded(image)
-        angle = rotation(self.config, *tokens)
+        angle = turn(rotation(self.config, *tokens))
         y = self.patch_embedding(self._patches(x.astype(self.dtype), tokens))
         for block in self.blocks:
             y = block(y, words, time, angle, seen)
