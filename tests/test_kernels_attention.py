@@ -158,7 +158,9 @@ def test_the_choice_goes_by_platform_shape_and_dtype():
     assert chosen(cells, "rocm") == chosen(cells, "other") == "chunked"
     assert chosen(by_name["VideoCrafter2: frames, level 0"], "tpu") == "plain"
     wide = by_name["VideoCrafter2's autoencoder, float32"]
-    assert [chosen(wide, p) for p in ("cpu", "cuda", "tpu")] == ["plain", "chunked", "flash"]
+    assert [chosen(wide, p) for p in ("cpu", "cuda", "tpu")] == ["chunked", "chunked", "flash"]
+    assert chosen(Shape("", 1, 640, 640, 8, 64, "float32"), "cpu") == "plain"  # 12.5 MiB
+    assert chosen(Shape("", 1, 1600, 1600, 8, 64, "float32"), "cpu") == "chunked"
     assert chosen(by_name["Wan2.1-1.3B: tokens"], "cpu") == "chunked"
 
 

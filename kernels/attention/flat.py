@@ -98,10 +98,11 @@ def _kernel(  # type: ignore[no-untyped-def]
     if blocks > 1:
         pl.when(block < blocks - 1)(lambda: step(k_ref.shape[1]))
 
+    pl.when(block == blocks - 1)(lambda: step(last))
+
     @pl.when(block == blocks - 1)
     def _() -> None:
-        step(last)
-        sums = [sums.sum(axis=-1, keepdims=True) for sums in sum_ref[:, part]]
+        sums = [sum_ref[head, part].sum(axis=-1, keepdims=True) for head in range(sum_ref.shape[0])]
         out_ref[0, part] = (total_ref[part] / _by_head(sums, head_size)).astype(out_ref.dtype)
 
 
@@ -116,7 +117,9 @@ def _add_keys(  # type: ignore[no-untyped-def]
     )
     k, v = k_ref[0, :columns], v_ref[0, :columns]
     if count < columns:  # what lies behind them is not even zero
-        v = jnp.where(_index(v, 0) < count, v, jnp.zeros_like(v))
+        rest = v[columns - LANES :]
+        rest = jnp.where(_index(rest, 0) < count + LANES - columns, rest, jnp.zeros_like(rest))
+        v = jnp.concatenate([v[: columns - LANES], rest], axis=0)
     precision = jax.lax.Precision.HIGHEST if q.dtype == jnp.float32 else None
     product = functools.partial(
         jax.lax.dot_general, precision=precision, preferred_element_type=jnp.float32
