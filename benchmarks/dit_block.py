@@ -83,7 +83,7 @@ def cogvideox(dtype: Any, blocks: int) -> tuple[Any, tuple[Any, ...]]:
 
     def function(weights: Any, x: Any, embedded: Any) -> Any:
         for own in weights:
-            x = nnx.merge(graph, own)(x, embedded, words, None)
+            x = nnx.merge(graph, own)(x, embedded, None, text=words)
         return x
 
     return function, ([weights] * blocks, *rest)

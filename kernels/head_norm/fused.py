@@ -59,8 +59,8 @@ def norm(
     )(*given)
 
 
-def _kernel(x_ref, scale_ref, *refs, size, eps, layer, turned):  # type: ignore[no-untyped-def]
-    *refs, out_ref = refs
+def _kernel(x_ref, scale_ref, *others, size, eps, layer, turned):  # type: ignore[no-untyped-def]
+    *refs, out_ref = others
     x = x_ref[0].astype(jnp.float32)
     width = max(size, LANES)
     if not layer:

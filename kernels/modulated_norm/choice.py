@@ -1,5 +1,6 @@
 """Which implementation computes the norm: by the platform that the program is lowered for."""
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -36,16 +37,12 @@ def modulated_norm(
     Raises:
         InputError: the one named is unknown or cannot compute these arrays.
     """
-    static = {"eps": eps, "first": first}
     reason = fused.unsupported_reason(x)
     if scale.shape[1] != 1 + (first > 0) or scale.shape[0] != x.shape[0]:
         reason = reason or "every token has a scale of its own"
-    kernel = Kernel("tpu", with_gradient(fused.norm, plain.norm, **static), reason)
+    kernel = Kernel("tpu", with_gradient(fused.norm, plain.norm, eps=eps, first=first), reason)
 
-    def reference(*arrays: jax.Array) -> jax.Array:
-        return plain.norm(*arrays, **static)
-
+    reference = partial(plain.norm, eps=eps, first=first)
+    kernels = {"fused": kernel}
     with jax.named_scope("norm"):
-        return compute(
-            "modulated norm", reference, {"fused": kernel}, implementation, x, scale, shift
-        )
+        return compute("modulated norm", reference, kernels, implementation, x, scale, shift)

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from syncos_jax.errors import InputError
+from syncos_jax.models.blocks import call_block
 from syncos_jax.models.layers import AbstractRngs, DType, Linear
 
 Activation = Literal["gelu_tanh", "gelu", "relu", "silu"]
@@ -220,5 +221,5 @@ class T5Encoder(nnx.Module):
         for block in self.blocks:
             if block.attention.relative_bias is not None:
                 bias = block.attention.position_bias(buckets)
-            x = block(x, bias, keys)
+            x = call_block(block, x, bias, keys)
         return self.final_norm(x)

@@ -20,6 +20,7 @@ from syncos_jax.kernels.attention import attention
 from syncos_jax.kernels.head_norm import Turn, head_norm
 from syncos_jax.kernels.modulated_norm import modulated_norm, over_tokens
 from syncos_jax.models.arguments import check_denoiser_inputs
+from syncos_jax.models.blocks import call_block
 from syncos_jax.models.cogvideox.config import CogVideoXTransformerConfig
 from syncos_jax.models.cogvideox.positions import (
     Grid,
@@ -76,8 +77,8 @@ class Modulation(nnx.Module):
         """``x [b, T, C]``, of which the first `text` tokens are text -> normed x and gates."""
         values = self.linear(jax.nn.silu(time))
         of_video = jnp.split(values[..., : values.shape[-1] // 2], 3, axis=-1)
-        of_text = self.linear(jax.nn.silu(time.mean(axis=1, keepdims=True)))
-        of_text = jnp.split(of_text[..., of_text.shape[-1] // 2 :], 3, axis=-1)
+        mean = self.linear(jax.nn.silu(time.mean(axis=1, keepdims=True)))
+        of_text = jnp.split(mean[..., mean.shape[-1] // 2 :], 3, axis=-1)
         count, first = x.shape[1] - text, 0
         if values.shape[1] == 1:
             first = text
@@ -142,7 +143,9 @@ class Block(nnx.Module):
         self.norm2 = Modulation(config, **kw)
         self.ff = FeedForward(config, **kw)
 
-    def __call__(self, x: jax.Array, time: jax.Array, text: int, angle: Turn | None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, time: jax.Array, angle: Turn | None, *, text: int
+    ) -> jax.Array:
         with jax.named_scope("attention"):
             y, gate = self.norm1(x, time, text)
             x = x + gate * self.attn1(y, angle)
@@ -273,7 +276,7 @@ class CogVideoXTransformer(nnx.Module):
         count = text.shape[1]
         angle = None if config.positions == "sincos" else turn(rotation(config, grid, count))
         for block in self.transformer_blocks:
-            y = block(y, time, count, angle)
+            y = call_block(block, y, time, angle, text=count)
         y = self.proj_out(self.norm_out(self.norm_final(y[:, count:]), time))
         pf, ph, pw = config.patches
         y = y.reshape(x.shape[0], *grid, -1, pf, ph, pw).transpose(0, 1, 5, 2, 6, 3, 7, 4)

@@ -20,6 +20,7 @@ from syncos_jax.kernels.attention import attention
 from syncos_jax.kernels.head_norm import Turn, rms_norm
 from syncos_jax.kernels.modulated_norm import modulated_norm as scaled_norm
 from syncos_jax.models.arguments import check_denoiser_inputs
+from syncos_jax.models.blocks import call_block
 from syncos_jax.models.layers import (
     DType,
     LayerNorm,
@@ -289,7 +290,7 @@ class WanTransformer(nnx.Module):
         angle = turn(rotation(self.config, *tokens))
         y = self.patch_embedding(self._patches(x.astype(self.dtype), tokens))
         for block in self.blocks:
-            y = block(y, words, time, angle, seen)
+            y = call_block(block, y, words, time, angle, seen)
         shift, scale = jnp.moveaxis(
             self.scale_shift_table[...][None, None] + embedded[:, :, None], 2, 0
         )
