@@ -404,6 +404,7 @@ if __name__ == "__main__":
         for f in (
             one_video,
             partly_guided,
+            few_steps,
             reused,
             in_parts,
             several_videos,

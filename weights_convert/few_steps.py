@@ -54,7 +54,7 @@ def names_of(
 ) -> Iterator[str]:
     """Paths, and the titles in the files' metadata."""
     files = [Path(LoraFile.parse(lora).file) for lora in loras]
-    for path in [*map(Path, filter(None, sources)), *files]:
+    for path in [*(Path(source) for source in sources if source), *files]:
         yield str(path)
         if path.suffix == ".safetensors" and path.is_file():
             try:

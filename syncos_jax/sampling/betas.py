@@ -30,6 +30,7 @@ def named_betas(kind: str, start: float, end: float, count: int) -> np.ndarray:
 
 def spaced_timesteps(total: int, n: int, spacing: Spacing, offset: int) -> np.ndarray:
     """Falling timesteps of a run of `n` steps, of `total`; see `NoiseSchedule.steps`."""
+    t: np.ndarray
     if spacing in ("leading", "every"):
         end = n * (total // n) if spacing == "leading" else total
         t = np.arange(0, end, total // n)[::-1] + offset
