@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
 
 import chromium  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -88,6 +88,28 @@ def story(page: Studio) -> None:
     keep(page, "story")
 
 
+def givens(page: Studio, picture: Path) -> None:
+    """A picture to begin with; and what gets approved."""
+    page.go("#/")
+    page.tab.locator(".start.empty input").check()
+    page.write("a red ball on a sandy beach", "the ball moves left", "the ball grows", "it rests")
+    page.tab.locator(".pictures summary").click()
+    page.tab.locator('[data-field="image"] input[type=file]').set_input_files(picture)
+    page.button("Change: Start picture").wait_for()
+    page.planned()
+    page.tab.locator(".columns").scroll_into_view_if_needed()
+    keep(page, "pictures")
+    page.go("#/videos")
+    page.tab.locator(".video-card").first.click()
+    page.button("Generate event 2 again").click()
+    page.planned()
+    page.tab.locator(".base").scroll_into_view_if_needed()
+    keep(page, "again")
+    page.go("#/approved")
+    page.seen("decided takes approved").wait_for()
+    keep(page, "approvals")
+
+
 def pictures(browser, address: str, steps: int) -> None:
     with Studio(browser, address, viewport={"width": 1280, "height": 860}) as page:
         page.tab.set_default_timeout(300_000)
@@ -96,6 +118,10 @@ def pictures(browser, address: str, steps: int) -> None:
         page.go("#/videos")
         page.seen("1 approved").wait_for()
         keep(page, "videos")
+        with tempfile.TemporaryDirectory() as name:
+            picture = Path(name) / "ball.png"
+            Image.fromarray(frames_of()[4]).save(picture)
+            givens(page, picture)
     narrow = {"width": 390, "height": 844}
     with Studio(browser, address, viewport=narrow, color_scheme="dark", locale="ja") as page:
         page.go("#/videos")

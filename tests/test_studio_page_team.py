@@ -81,6 +81,12 @@ def test_a_decision_in_one_view(page, server):
         " return b.top >= 0 && b.bottom <= innerHeight && b.width > 0 })"
     )
     assert tab.evaluate(seen)
+    over = (
+        "[...document.querySelectorAll('.take *')].filter((e) => e.offsetWidth && "
+        "e.getBoundingClientRect().right > e.closest('.take').getBoundingClientRect().right)"
+        ".map((e) => e.outerHTML)"
+    )
+    assert tab.evaluate(over) == []
     filled = "getComputedStyle(document.querySelector('.approve')).backgroundColor"
     assert tab.evaluate(filled) == "rgb(20, 108, 67)"
     tab.get_by_label("Your name").fill("Ada")
