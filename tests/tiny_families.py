@@ -198,7 +198,9 @@ WAN_TI2V = dataclasses.replace(WAN, name="tiny-wan-ti2v", clean_frames=True)
 COGVIDEOX_I2V = dataclasses.replace(
     COGVIDEOX,
     name="tiny-cogvideox-i2v",
-    transformer=dataclasses.replace(COGVIDEOX.transformer, in_channels=8, positions="rotary"),
+    transformer=dataclasses.replace(
+        COGVIDEOX.transformer, in_channels=8, head_size=16, positions="rotary"
+    ),
 )
 CONFIGS = {
     "wan_i2v": WAN_I2V,
