@@ -26,7 +26,7 @@ help:
 	@echo "make test-full  the tests, with the slow ones (half an hour on two cores)"
 	@echo "make test-optimised  sampler and networks with all of XLA's optimisations"
 	@echo "make test-newest  a subset on the newest Python and JAX ($(NEWEST))"
-	@echo "make test-newest-quick  the part of that subset that CI runs, without PyTorch"
+	@echo "make test-newest-quick  the part of that subset that needs no PyTorch"
 	@echo "make mutants    share of mutants of the sampler that the tests kill (hours)"
 	@echo "make test-accelerators  programs for TPUs and GPUs that are not there, at full size (hours)"
 	@echo "make lint       ruff and mypy"
@@ -69,7 +69,7 @@ test-newest:
 	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) .venv-newest/.test
 	.venv-newest/bin/python -m pytest -m "not slow" -n $(JOBS) $(SUBSET:%=tests/test_%.py)
 
-# What CI runs of it: without references in PyTorch, which take minutes to install.
+# Without references in PyTorch, which take minutes to install.
 QUICK := assumptions host_settings windows schedule call_schedule run sampler sampler_pure checkpoint pipeline \
   scenario programs video
 
