@@ -45,10 +45,10 @@ def test_one_generate_derives_each_once(monkeypatch, tmp_path):
         counted(name)
     resolve = request.SamplerConfig.resolved
 
-    def resolved(self, *own):
+    def resolved(self, *own, **more):
         if own:  # with the model's steps and guidance
             counts["settings"] = counts.get("settings", 0) + 1
-        return resolve(self, *own)
+        return resolve(self, *own, **more)
 
     monkeypatch.setattr(request.SamplerConfig, "resolved", resolved)
     arguments = ["generate", "story.yaml", "--model", "fake", "--out", "a.mp4", "--steps", "2"]
