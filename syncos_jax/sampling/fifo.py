@@ -338,7 +338,7 @@ def make_call_schedule(
     def add(step: int, t: float, iteration: int, frame_of_window: np.ndarray) -> None:
         of_window = [of_frame[frame_of_window] for of_frame in cond_index]
         windows = np.arange(len(frame_of_window), dtype=np.int32)
-        noisiest = t
+        noisiest: float | np.ndarray = t
         if iteration >= 0:  # of each window, as its network is chosen
             noisiest = queue_times[windows * method.updated + method.window - 1]
         times = np.broadcast_to(noisiest, windows.shape)

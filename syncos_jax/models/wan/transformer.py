@@ -310,7 +310,9 @@ class WanTransformer(nnx.Module):
                 expected=f"the image encoder's features [b, n, {features}]",
                 value=None if image is None else tuple(image.shape),
             )
-        made: jax.Array = self.condition_embedder.image_embedder(image.astype(self.dtype))
+        embedder = self.condition_embedder.image_embedder
+        assert embedder is not None  # as the sizes have image_features
+        made: jax.Array = embedder(image.astype(self.dtype))
         return made.astype(self.dtype)
 
     def _tokens(self, f: int, h: int, w: int) -> tuple[int, int, int]:
