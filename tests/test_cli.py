@@ -30,7 +30,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def fake_models(monkeypatch, tmp_path):
-    def load_model(name, *_):
+    def load_model(name, *_, **__):
         if name != "fake":
             raise InputError(f"no model {name!r}: neither a built-in name nor a folder")
         return FakeModel()
@@ -285,7 +285,7 @@ class Slow(FakeUNet):
         jax.debug.callback(lambda _: time.sleep(0.5), t[0], ordered=True)
         return super().__call__(x, t, text)
 
-def load_model(name, *_):
+def load_model(name, *_, **__):
     model = FakeModel()
     model.unet = Slow()
     return model
