@@ -188,7 +188,7 @@ def test_sizes_that_do_not_fit():
 
 
 def test_learned_positions_of_a_shorter_clip_are_the_first_frames():
-    model = port(torch_transformer(SETTINGS["5B-I2V"]), SETTINGS["5B-I2V"])
+    model = port(torch_transformer(SETTINGS["5B-I2V"]))
     embed, rng = model.patch_embed, np.random.default_rng(0)
     x = rng.normal(size=(1, 3, 6, 8, 8)).astype(np.float32)
     text = rng.normal(size=(1, 5, 10)).astype(np.float32)

@@ -86,9 +86,6 @@ class _Handler(ocp.type_handlers.NumpyHandler):
         self.stopped = Event()
         self.refused: InputError | None = None
 
-    def typestr(self) -> str:
-        return "jax.Array"
-
     async def serialize(
         self,
         values: Sequence[Any],

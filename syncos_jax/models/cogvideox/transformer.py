@@ -187,7 +187,7 @@ class PatchEmbed(nnx.Module):
             config.sample_width // config.patch,
         )
         # Of a shorter clip the first frames', as in the original code.
-        if y.shape[1] > known or (y.shape[1] < known and not whole):
+        if y.shape[1] > known or not whole:
             raise InputError(
                 f"the model has learned positions of {known} tokens and cannot be given "
                 f"{text.shape[1]} of text and {tokens.shape[1]} of video"
