@@ -26,7 +26,7 @@ def key_path(location: Iterable[str | int]) -> str:
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """ "; did you mean 'X'?" where one of `known` is close to `word`, else the list of them."""
     known = list(known)
-    close = difflib.get_close_matches(str(word)[:60].lower(), known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(word)[:60].lower(), known, n=1, cutoff=0.65)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 

@@ -192,7 +192,8 @@ class Model:
         return self.denoise
 
     def denoiser_at(self, boundary: float | None) -> Callable[..., jax.Array]:
-        """`denoiser`, of two networks with another boundary."""
+        """`denoiser` with another boundary between its two networks: a function of latents
+        ``[b, w, h, w, C]`` as `denoise`."""
         return self.denoiser
 
     def encode_prompts(self, prompts: Sequence[str]) -> Any:
@@ -227,8 +228,8 @@ class Model:
     def window_conditioning(
         self, given: GivenFrames, layout: WindowLayout, placement: Placement, key: jax.Array
     ) -> dict[str, np.ndarray] | None:
-        """What the denoiser is given of each window's known frames, beside its prompt; of families
-        whose `known_rule` is "condition".
+        """What the denoiser receives of each window's known frames, in addition to its prompt;
+        for families whose `known_rule` is "condition".
 
         Args:
             given: frames of the whole video, padded to the size of its latents.
@@ -237,7 +238,7 @@ class Model:
             key: of the run's noise.
 
         Returns:
-            Arrays with leading axis ``N`` (windows), by names that `complete_conditioning` has not;
+            Arrays ``[N, ...]`` of the windows, by names that `complete_conditioning` does not use;
             None where the denoiser takes none.
         """
         return None
@@ -245,8 +246,8 @@ class Model:
     def window_conditioning_shapes(
         self, count: int, window: int, frame_shape: tuple[int, int, int]
     ) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of `window_conditioning` for so many windows, of `window` latent frames
-        ``(h, w, C)``."""
+        """Shapes and dtypes of `window_conditioning` for `count` windows of `window` latent frames
+        of `frame_shape` ``(h, w, C)``."""
         return {}
 
     def held_frames(self, mask: np.ndarray, pictures: np.ndarray) -> np.ndarray:
