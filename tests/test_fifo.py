@@ -79,7 +79,7 @@ def plain_loop(cond, uncond, frames, window, settings, key, known=None):
             at = np.array(t[places])
             for i, q in enumerate(places):
                 exact = given(k + q - (p + s - w))
-                if exact is not None and known.rule == "timestep":
+                if exact is not None and known.rule in ("timestep", "reference"):
                     held[i], at[i] = exact, 0.0
             x = jnp.asarray(np.stack(held), jnp.float32)[None]
             times = jnp.asarray(at, jnp.float32)[None]

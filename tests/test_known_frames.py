@@ -213,5 +213,7 @@ def test_conditioning_by_window():
 
 
 def test_an_unknown_rule():
-    with pytest.raises(InputError, match="rule must be one of replace, timestep, condition"):
+    with pytest.raises(
+        InputError, match="rule must be one of replace, timestep, reference, condition"
+    ):
         KnownFrames(np.zeros((2, *FRAME)), np.ones(2, bool), "paste")

@@ -211,7 +211,7 @@ def test_again_from_an_earlier_video(page, server):
     assert page.length(1).input_value() == "1.5"
     assert (
         "crossfade, sampler; settings of 1 event"
-        in page.tab.locator(".advanced .note").inner_text()
+        in page.tab.locator(".advanced .note").filter(has_text="Also kept").inner_text()
     )
     page.planned()
     sent = server.bodies[-1]
@@ -229,7 +229,7 @@ def test_again_from_a_record(page, tmp_path):
     events = [{"prompt": "it rolls", "frames": 12}]
     scenario = {"global": "a ball", "events": events, "sampler": {"name": "syncos", "steps": 9}}
     record.write_text(json.dumps({"scenario": scenario, "seed": 5, "format": "syncos_jax.video"}))
-    choose = page.tab.locator("input[type=file]")
+    choose = page.tab.locator("input[type=file][accept*=json]")
     choose.set_input_files(record)
     page.until("document.querySelectorAll('.event').length === 1")
     page.planned()
