@@ -169,7 +169,8 @@ class InputError(ValueError):
     def in_key(self: _Error, key: str = "") -> _Error:
         """The same error in a document: the argument at fault becomes a key below `key`."""
         made = copy.copy(self)
-        made.place = (".".join(filter(None, (key, self.argument, *self.place))),)
+        place = ".".join(filter(None, (key, self.argument, *self.place)))
+        made.place = (place,) if place else ()
         made.argument = None
         made._together = tuple(one.in_key(key) for one in self._together)
         return made

@@ -298,10 +298,11 @@ def _make_all(
     from rich.console import Console
 
     from syncos_jax.runs.generate_video import compare, generate_video, total
-    from syncos_jax.runs.job import check_fit, check_model, fit_memory
+    from syncos_jax.runs.job import check_files, check_fit, check_model, fit_memory
 
     phases = Phases(Console(quiet=True) if quiet else options.console(mesh))
     say = (lambda _: None) if quiet else typer.echo
+    check_files(job.take.scenario for job in jobs)
     with phases.phase("load"):
         from syncos_jax.pipeline import Pipeline
         from syncos_jax.pipeline.load import check_steps

@@ -110,7 +110,9 @@ def plan(
             raise InputError("--weights-over needs --on")
         from syncos_jax.pipeline import Pipeline
         from syncos_jax.pipeline.load import check_steps
+        from syncos_jax.runs.job import check_files
 
+        check_files(take.scenario for take in found)
         check_steps(model, [take.scenario.settings() for take in found])
         pipeline = Pipeline.from_pretrained(model, lora=loras)
         plans = [pipeline.plan(take.scenario) for take in found]

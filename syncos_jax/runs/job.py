@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -121,6 +121,14 @@ def check_outputs(jobs: list[Job]) -> None:
                         Argument("metadata", None),
                     ),
                 )
+
+
+def check_files(scenarios: Iterable[Scenario]) -> None:
+    """Raises InputError if a picture, clip or sound is missing, before anything is loaded."""
+    for scenario in scenarios:
+        for path in scenario.input_files:
+            if not Path(path).exists():
+                raise InputError("no such file", place=path)
 
 
 def check_fit(pipeline: Pipeline, job: Job) -> None:
