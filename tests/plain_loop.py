@@ -145,11 +145,21 @@ def sample_plainly(
             )
             return np.asarray(out[0], np.float64)
 
-        value = call(cond)
+        prompted = value = call(cond)
         highest = np.inf if sampler.guidance_t_max is None else sampler.guidance_t_max
         if uncond is not None and guided and sampler.guidance_t_min <= t <= highest:
             without = call(uncond)
             value = without + sampler.guidance * (value - without)
+        x0, eps = decoded(x, a, b, value)
+        share = sampler.guidance_rescale or 0.0
+        if share and value is not prompted:
+            ratio = decoded(x, a, b, prompted)[0].std() / x0.std()
+            x0 = x0 * (share * ratio + 1.0 - share)
+            eps = (x - a * x0) / b
+        return x0, eps
+
+    def decoded(x, a, b, value):
+        """A prediction as clean latent and noise."""
         match schedule.prediction:
             case "epsilon":
                 return (x - b * value) / a, value

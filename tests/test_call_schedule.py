@@ -256,7 +256,7 @@ def test_what_is_packed_can_be_unpacked(counts, samples_per_call, data):
     number = st.integers(0, 99)
     given_rounds = [
         Samples(
-            *(np.asarray(data.draw(st.lists(number, min_size=n, max_size=n))) for _ in range(3))
+            *(np.asarray(data.draw(st.lists(number, min_size=n, max_size=n))) for _ in range(4))
         )
         for n in counts
     ]
@@ -271,6 +271,7 @@ def test_what_is_packed_can_be_unpacked(counts, samples_per_call, data):
         # What fills the last call is a clip that it has anyhow, of weight 0.
         assert set(calls.windows[own].ravel()) == set(samples.windows)
         assert (calls.weights[own][~used[own]] == 0).all()
+        assert (calls.prompted[own][~used[own]] == 0).all()
         assert calls.first[own].sum() == calls.last[own].sum() == 1
         assert own.sum() == -(-len(samples.windows) // samples_per_call)
 
@@ -279,10 +280,15 @@ def test_weights_are_those_of_guidance():
     some = np.asarray([2, 0], np.int32)
     both, weights = [EACH, EACH + 4], CoDenoising(guidance=6.0).sample_weights(500)
     samples = make_samples(some, both, weights)
-    assert [c.tolist() for c in samples] == [[2, 2, 0, 0], [2, 6, 0, 4], [6, -5, 6, -5]]
+    assert [c.tolist() for c in samples] == [
+        [2, 2, 0, 0],
+        [2, 6, 0, 4],
+        [6, -5, 6, -5],
+        [1, 0, 1, 0],
+    ]
     off = CoDenoising(guidance=6.0, guidance_t_min=501).sample_weights(500)
     for without in (make_samples(some, both, off), make_samples(some, [EACH], weights)):
-        assert [c.tolist() for c in without] == [[2, 0], [2, 0], [1, 1]]
+        assert [c.tolist() for c in without] == [[2, 0], [2, 0], [1, 1], [1, 1]]
     assert samples.weights.dtype == np.float32
 
 
@@ -293,9 +299,12 @@ def test_perturbed_guidance_is_a_third_sample():
     assert samples.windows.tolist() == [2, 2, 2, 0, 0, 0]
     assert samples.cond_index.tolist() == [2, 6, 10, 0, 4, 8]
     assert samples.weights.tolist() == [3.5, -2.0, -0.5] * 2
+    assert samples.prompted.tolist() == [1.0, 0.0, 0.0] * 2
     alone = CoDenoising(guidance=1.0, perturbed_guidance=0.5).sample_weights(500)
     samples = make_samples(some, three, alone)
-    assert [c.tolist() for c in samples] == [[2, 2, 0, 0], [2, 10, 0, 8], [1.5, -0.5, 1.5, -0.5]]
+    assert samples.windows.tolist() == [2, 2, 0, 0]
+    assert samples.cond_index.tolist() == [2, 10, 0, 8]
+    assert samples.weights.tolist() == [1.5, -0.5, 1.5, -0.5]
     sampler = CoDenoising(guidance=3.0, perturbed_guidance=0.5, windows_per_call=1)
     each = tuple(EACH + 4 * kind for kind in range(3))
     assert make_call_schedule(LAYOUT, SCHEDULE, sampler, cond_index=each).samples_per_call == 3

@@ -8,6 +8,7 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
+from tiny_families import write
 from typer.testing import CliRunner
 
 from syncos_jax.cli.app import app
@@ -25,10 +26,12 @@ from syncos_jax.pipeline.hardware import (
     roofline,
 )
 from syncos_jax.pipeline.hardware.abstract import abstract_model
-from syncos_jax.pipeline.hardware.compile import fitting
+from syncos_jax.pipeline.hardware.compile import Job, fitting
 from syncos_jax.pipeline.hardware.program import read
 from syncos_jax.pipeline.hardware.report import from_dict
 from syncos_jax.pipeline.load import load_model
+from syncos_jax.sampling.devices import make_mesh
+from syncos_jax.sampling.placement import Placement
 from syncos_jax.scenario import Scenario
 
 SCENARIO = Scenario.from_dict(
@@ -240,6 +243,18 @@ def test_a_number_of_windows_that_is_given_stays():
     job = FakeJob(2**30)
     best, tried = fitting(job, SCENARIO, FakeRequest(windows_per_call=13))
     assert (best.fits, tried) == (False, {13: False})
+
+
+@pytest.mark.parametrize("family", ["ltx", "cogvideox"])
+def test_the_other_networks_lie_on_the_devices_too(family, tmp_path):
+    model = abstract_model(str(write(tmp_path / "model", family)), jnp.bfloat16)
+    job = Job(model, Placement(make_mesh(1)), parse("h100:1"), print)
+    sizes = {
+        name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for name, tree in model.weights.items()
+    }
+    assert {"transformer", "vae", "text_encoder"} <= set(sizes)
+    assert job._others() == sum(sizes.values()) - sizes["transformer"]
 
 
 def test_the_roofline_is_the_longest_of_three():

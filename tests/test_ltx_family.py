@@ -1,14 +1,20 @@
 """LTX-2 as a family: conversion, and a clip of a tiny model against diffusers' pipeline."""
 
 import dataclasses
+import inspect
 import json
 import shutil
+from contextlib import contextmanager
 
 import jax
 import numpy as np
 import pytest
 import torch
+from diffusers import LTX2ImageToVideoPipeline, LTX2Pipeline
+from diffusers.pipelines.ltx2 import pipeline_ltx2_image2video
+from diffusers.pipelines.ltx2.utils import DEFAULT_IMAGE_CRF, DISTILLED_SIGMA_VALUES
 from ltx_folders import TRANSFORMER, VAE, save, scheduler, tiny_pipeline, torch_transformer
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from syncos_jax import CoDenoising, Pipeline, Scenario
@@ -57,14 +63,25 @@ def model(converted):
     return load_model(converted)
 
 
-def expected_latents(pipeline, start, steps, guidance, stg, **more):
-    """diffusers' clip; the video stream by itself, as its transformer can compute it."""
+@contextmanager
+def video_alone(pipeline):
+    """The video stream by itself, as diffusers' transformer can compute it."""
     transformer = pipeline.transformer
     whole = transformer.forward
     transformer.forward = lambda **given: whole(**{**given, "isolate_modalities": True})
     try:
+        yield
+    finally:
+        del transformer.forward
+
+
+def expected_latents(pipeline, start, steps, guidance, stg, rescale=0.0, **more):
+    """diffusers' clip, from the noise `start`; None: from what the pipeline draws."""
+    if start is not None:
+        more["latents"] = torch.from_numpy(start.reshape(1, -1, start.shape[-1]).copy())
+    with video_alone(pipeline):
         latents = pipeline(
-            PROMPT,
+            prompt=PROMPT,
             negative_prompt=NEGATIVE,
             num_inference_steps=steps,
             guidance_scale=guidance,
@@ -73,30 +90,75 @@ def expected_latents(pipeline, start, steps, guidance, stg, **more):
             modality_scale=1.0,
             audio_modality_scale=1.0,
             audio_guidance_scale=guidance,
-            guidance_rescale=0.0,
-            audio_guidance_rescale=0.0,
+            guidance_rescale=rescale,
+            audio_guidance_rescale=rescale,
             spatio_temporal_guidance_blocks=[1],
-            latents=torch.from_numpy(start.reshape(1, -1, start.shape[-1]).copy()),
             max_sequence_length=8,
             output_type="latent",
-            **CLIP,
-            **more,
+            **{**CLIP, **more},
         ).frames
-    finally:
-        del transformer.forward
     return np.moveaxis(latents.numpy(), 1, -1)[0]
 
 
-@pytest.mark.parametrize(("guidance", "stg"), [(3.0, 1.0), (1.0, 0.0), (4.0, 0.0), (1.0, 0.7)])
-def test_a_clip_equals_the_pipelines(pipeline, model, guidance, stg):
-    sampler = CoDenoising(steps=8, guidance=guidance, perturbed_guidance=stg)
+@pytest.mark.parametrize(
+    ("guidance", "stg", "rescale"),
+    [(3.0, 1.0, 0.7), (3.0, 1.0, 0.0), (1.0, 0.0, 0.7), (4.0, 0.0, 1.0), (1.0, 0.7, 0.4)],
+)
+def test_a_clip_equals_the_pipelines(pipeline, model, guidance, stg, rescale):
+    sampler = CoDenoising(
+        steps=8, guidance=guidance, perturbed_guidance=stg, guidance_rescale=rescale
+    )
     ours = Pipeline(model)
     request = ours.prepare(scenario(), sampler)
     assert request.layout.count == 1 and request.frame_shape == (2, 4, 6)
     assert request.summary.samples_per_call == 1 + (guidance != 1) + (stg != 0)
     found = model.unscaled(np.asarray(ours.latents(request)))
     start = noise.frame_noise(request.key, noise.INITIAL, frames=3, frame_shape=(2, 4, 6))
-    expected = expected_latents(pipeline, np.asarray(start), 8, guidance, stg)
+    expected = expected_latents(pipeline, np.asarray(start), 8, guidance, stg, rescale)
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("size", "frames"), [((64, 32), 9), ((96, 32), 13)], ids=["its own size", "another size"]
+)
+def test_a_clip_from_a_picture(pipeline, model, tmp_path, monkeypatch, size, frames):
+    """Against diffusers' image-to-video, which compresses the picture first, too."""
+    rng = np.random.default_rng(4)
+    pixels = rng.integers(0, 255, (size[1] // 8, size[0] // 8, 3)).repeat(8, 0).repeat(8, 1)
+    picture = Image.fromarray(pixels.astype(np.uint8))
+    picture.save(tmp_path / "start.png")
+    ours = Pipeline(model)
+    story = scenario(
+        image=str(tmp_path / "start.png"),
+        events=[{"prompt": "drinks milk", "frames": frames}],
+        size=list(size),
+        window=frames,
+    )
+    sampler = CoDenoising(steps=8, guidance=3.0, perturbed_guidance=1.0, guidance_rescale=0.7)
+    request = ours.prepare(story, sampler)
+    shape = (frames // 4 + 1, size[1] // 16, size[0] // 16, 6)
+    assert request.layout.count == 1 and request.frame_shape == shape[1:]
+    assert request.known.files[0].note.endswith("compressed with H.264 at CRF 33")
+    found = model.unscaled(np.asarray(ours.latents(request)))
+    start = noise.frame_noise(request.key, noise.INITIAL, frames=shape[0], frame_shape=shape[1:])
+    drawn = torch.from_numpy(np.moveaxis(np.asarray(start), -1, 0)[None].copy())
+    monkeypatch.setattr(
+        pipeline_ltx2_image2video,
+        "randn_tensor",
+        lambda like, **_: drawn if like == drawn.shape else torch.zeros(like),
+    )
+    theirs = LTX2ImageToVideoPipeline(**pipeline.components)
+    theirs.set_progress_bar_config(disable=True)
+    expected = expected_latents(
+        theirs,
+        None,
+        *(8, 3.0, 1.0, 0.7),
+        image=picture,
+        width=size[0],
+        height=size[1],
+        num_frames=frames,
+    )
+    assert found.shape == expected.shape == shape
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 
 
@@ -106,6 +168,7 @@ def test_a_distilled_clip(pipeline, folder, tmp_path):
     shutil.copytree(folder, distilled)
     model = load_model(distilled)
     assert (model.steps, model.guidance, model.perturbed_guidance) == (8, 1.0, 0.0)
+    assert list(DISTILLED_SIGMAS) == DISTILLED_SIGMA_VALUES
     ours = Pipeline(model)
     request = ours.prepare(scenario(), CoDenoising())
     assert request.summary.samples == 8
@@ -182,6 +245,27 @@ def test_the_frame_rate_is_an_input(model):
     slow = ours.latents(ours.prepare(scenario(), sampler))
     fast = ours.latents(ours.prepare(scenario(fps=8), sampler))
     assert np.abs(np.asarray(slow) - np.asarray(fast)).max() > 1e-4
+
+
+def test_defaults_are_the_published_ones():
+    """Those of diffusers' ``pipeline_ltx2.py`` (and so of the original's ``constants.py``)."""
+    published = {
+        name: value.default
+        for name, value in inspect.signature(LTX2Pipeline.__call__).parameters.items()
+    }
+    config = LTXConfig(name="")
+    assert {
+        "num_inference_steps": config.steps,
+        "guidance_scale": config.guidance,
+        "stg_scale": config.perturbed_guidance,
+        "guidance_rescale": config.guidance_rescale,
+        "spatio_temporal_guidance_blocks": [config.perturbed_block],
+        "frame_rate": config.fps,
+        "height": config.height,
+        "width": config.width,
+        "max_sequence_length": config.text_tokens,
+    }.items() <= published.items()
+    assert config.picture_crf == DEFAULT_IMAGE_CRF
 
 
 def test_all_kinds_of_guidance_call_one_network(model):

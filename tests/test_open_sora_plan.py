@@ -191,6 +191,22 @@ def test_the_text_encoder_comes_apart(folder, tmp_path):
         convert(tmp_path / "alone", tmp_path / "other")
 
 
+def test_defaults_are_the_published_ones():
+    """Those of the original's ``scripts/text_condition/gpu/sample_t2v_v1_3.sh``; the schedule's of
+    diffusers' scheduler as its ``opensora/utils/sample_utils.py`` makes it."""
+    config = OpenSoraPlanConfig(name="")
+    assert (config.steps, config.guidance, config.fps) == (100, 7.5, 18)
+    assert (config.height, config.width, config.text_tokens) == (352, 640, 512)
+    assert config.geometry().frames(config.window) == 93
+    scheduler = EulerAncestralDiscreteScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    schedule = config.noise_schedule()
+    np.testing.assert_allclose(schedule.signal**2, scheduler.alphas_cumprod, rtol=1e-4, atol=1e-9)
+    scheduler.set_timesteps(config.steps)
+    np.testing.assert_array_equal(schedule.steps(config.steps).t, scheduler.timesteps.numpy())
+
+
 def test_counts_at_full_size():
     def count(network):
         return sum(int(np.prod(leaf.shape)) for leaf in leaves(network).values())

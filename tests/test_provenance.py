@@ -93,6 +93,7 @@ def test_the_record_and_the_same_video_again():
         "sigmas": None,
         "spacing": None,
         "shared_noise": False,
+        "guidance_rescale": None,
         "eta": 0.0,
         "solver": None,
         "reuse": None,

@@ -122,6 +122,7 @@ SYNCOS = {"name": "syncos", "steps": 8, "iterations": 2, "t_min": 700, "learning
 CHANGES = {
     "steps": 5,
     "guidance": 3.0,
+    "guidance_rescale": 0.5,
     "guidance_t_min": 300,
     "guidance_t_max": 500,
     "windows_per_call": 2,

@@ -76,6 +76,10 @@ CASES = {
         SynCoS(**{**SYNCOS, "t_min": None, "refine_snr": 1.0}, windows_per_step=2),
         {},
     ),
+    "syncos, guidance rescaled": (
+        SynCoS(**SYNCOS, guidance_rescale=0.7, windows_per_step=3, windows_per_call=2),
+        {},
+    ),
     "syncos, refinement unguided": (SynCoS(**SYNCOS, guided_refinement=False), {}),
     "syncos, eta": (SynCoS(**SYNCOS, eta=0.8), {}),
     "syncos, without t_min": (SynCoS(**{**SYNCOS, "t_min": 0, "weight_decay": 0.1}), {}),

@@ -120,7 +120,7 @@ def vae_work(case: Case) -> Work:
     def call(program: Any) -> Any:
         decoded = program(*given)
         if len(given) > 2:  # a stream: what the next piece is given was this one's to give away
-            decoded, given[2] = decoded
+            decoded, given[-1] = decoded
         return decoded
 
     return Work(

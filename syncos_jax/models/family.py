@@ -122,6 +122,9 @@ class Model:
         guidance_2: default scale of guidance below `boundary`; None for `guidance`.
         boundary: share of the timesteps below which the second of two denoising networks predicts;
             None where there is but one.
+        guidance_rescale: default share of the rescaling of guided latents; None for none.
+        picture_crf: H.264 quality at which pictures were compressed in training, as given ones then
+            are, too; 0: not at all.
         params: weights of the denoiser, a pytree.
         loras: LoRAs that were merged into the weights after loading.
         hashes: of networks whose hash is known from their folder, by name.
@@ -145,6 +148,8 @@ class Model:
     few_steps: FewSteps | None = None
     guidance_2: float | None = None
     boundary: float | None = None
+    guidance_rescale: float | None = None
+    picture_crf: int = 0
     params: Any
     loras: tuple[MergedLora, ...] = ()
     hashes: Mapping[str, str] = MappingProxyType({})

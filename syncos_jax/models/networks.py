@@ -220,8 +220,9 @@ class NetworkModel(Model):
     def _ahead_decoding(self, frame_shape: tuple[int, int, int]) -> tuple[Any, tuple]:
         """The jitted function that decodes one latent frame in mid-video, and abstract arguments
         of it; for plans."""
-        piece, number = jax.ShapeDtypeStruct((1, *frame_shape), jnp.float32), np.int32(0)
-        return _decode_ahead, (*self._split("vae"), piece, number, number, self._state_ahead(piece))
+        piece = jax.ShapeDtypeStruct((1, *frame_shape), jnp.float32)
+        numbers = np.int32(64), np.int32(128)  # neither end of the video is near
+        return _decode_ahead, (*self._split("vae"), piece, *numbers, self._state_ahead(piece))
 
     def quantize(self, how: str) -> None:
         for name in self.denoisers:

@@ -146,7 +146,7 @@ def state_bytes(request: Request) -> int:
 
     def carry() -> Any:
         state = method.init(video_key(0), request.frame_shape)
-        return init_carry(state, method.windows, (method.window, *request.frame_shape))
+        return init_carry(state, method, request.frame_shape)
 
     return tree_bytes(jax.eval_shape(carry))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from syncos_jax.errors import InputError
-from syncos_jax.media.pictures import Fit, describe_fit, fit_picture, load_picture
+from syncos_jax.media.pictures import Fit, describe_fit, fit_picture, load_picture, recompressed
 from syncos_jax.media.read import at_rate, frames_with_times
 from syncos_jax.media.register import input_sha256
 from syncos_jax.models.family import Model
@@ -246,20 +246,23 @@ def _pieces(
     if scenario.redo is not None:
         yield _redone(model, scenario, frames, size)
     if scenario.image is not None:
-        yield _picture("image", scenario.image, 0, size)
+        yield _picture(model, "image", scenario.image, 0, size)
     start = lead
     lengths = scenario.event_frames(model.geometry.fps)
     for number, (event, length) in enumerate(zip(scenario.events, lengths, strict=True), 1):
         if event.image is not None:
-            yield _picture(f"event {number} image", event.image, start, size)
+            yield _picture(model, f"event {number} image", event.image, start, size)
         start += length
     if scenario.end_image is not None:
-        yield _picture("end_image", scenario.end_image, lead + frames - 1, size)
+        yield _picture(model, "end_image", scenario.end_image, lead + frames - 1, size)
 
 
-def _picture(role: str, path: str, start: int, size: _Size) -> _Piece:
+def _picture(model: Model, role: str, path: str, start: int, size: _Size) -> _Piece:
     picture = load_picture(path)
-    note = size.note(picture.shape)
+    note, crf = size.note(picture.shape), model.picture_crf
+    if crf:
+        picture = recompressed(picture, crf)
+        note += f", compressed with H.264 at CRF {crf}"
     fitted = size.picture(picture)[None]
     return _Piece(role, path, start, fitted, np.ones(1, bool), note, picture)
 

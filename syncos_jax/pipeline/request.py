@@ -312,6 +312,7 @@ def _settings(model: Model, sampler: SamplerConfig | None) -> SamplerConfig:
         model.perturbed_guidance,
         guidance_2=model.guidance_2,
         boundary=model.boundary,
+        guidance_rescale=model.guidance_rescale,
     )
     if settings.perturbed_guidance and model.perturbed_guidance is None:
         raise InputError(

@@ -47,6 +47,8 @@ class NetworkCall(NamedTuple):
     """Row of the conditioning table of each sample, int32 ``[b]``."""
     weights: Any
     """Weight of each sample's prediction in its window's, float32 ``[b]``."""
+    prompted: Any
+    """1 for the sample of a window's prompt in the network itself, else 0; float32 ``[b]``."""
 
 
 class Samples(NamedTuple):
@@ -55,6 +57,7 @@ class Samples(NamedTuple):
     windows: np.ndarray
     cond_index: np.ndarray
     weights: np.ndarray
+    prompted: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,9 @@ def make_samples(
     kinds = [k for k in range(1, min(len(weights), len(cond_index))) if weights[k]]
     each = np.asarray([1.0 - sum(weights[k] for k in kinds), *(weights[k] for k in kinds)])
     index = np.stack([cond_index[k][windows] for k in (0, *kinds)], axis=1).ravel()
-    return Samples(np.repeat(windows, len(each)), index, np.tile(each.astype(np.float32), count))
+    first = np.eye(1, len(each), dtype=np.float32)[0]
+    own = np.tile(each.astype(np.float32), count)
+    return Samples(np.repeat(windows, len(each)), index, own, np.tile(first, count))
 
 
 def choose_samples_per_call(updates: Sequence[int], most: int, num_shards: int = 1) -> int:
@@ -220,6 +225,7 @@ def pack(updates: Sequence[Samples], samples_per_call: int) -> tuple[NetworkCall
                 windows=np.pad(samples.windows, (0, spare), mode="edge").reshape(calls, b),
                 cond_index=np.pad(samples.cond_index, (0, spare), mode="edge").reshape(calls, b),
                 weights=np.pad(samples.weights, (0, spare)).reshape(calls, b),
+                prompted=np.pad(samples.prompted, (0, spare)).reshape(calls, b),
             )
         )
         used.append((np.arange(calls * b) < count).reshape(calls, b))

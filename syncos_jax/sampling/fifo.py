@@ -87,6 +87,7 @@ class FIFOMethod:
       prediction: what the network predicts.
       ancestral: whether steps add fresh noise.
       known: how the network receives known frames; None where there are none.
+      guidance_rescale: see `loop.Method`.
     """
 
     frames: int
@@ -96,6 +97,7 @@ class FIFOMethod:
     prediction: Prediction
     ancestral: bool = False
     known: KnownRule | None = None
+    guidance_rescale: float = 0.0
 
     @property
     def context(self) -> int:
@@ -165,9 +167,7 @@ class FIFOMethod:
         self, state: State, update: UpdateStep, windows: jax.Array, inputs: Inputs
     ) -> Any:
         """The frames of the windows, and a timestep for each of them."""
-        in_queue = windows * self.updated
-        first = jnp.where(update.iteration < 0, self.places - self.window, in_queue)
-        at = first[:, None] + jnp.arange(self.window, dtype=jnp.int32)[None]
+        at = self._slots(update, windows)
         in_clip = jnp.broadcast_to(update.t, at.shape)
         x, t = state.held[at], jnp.where(update.iteration < 0, in_clip, inputs.constants.t[at])
         if self.known in AT_ZERO:
@@ -175,6 +175,22 @@ class FIFOMethod:
             mask, latents = at_frames(inputs.known, self._frames(update.iteration, at))
             x, t = select(mask, latents, x), jnp.where(mask, jnp.float32(0.0), t)
         return x, t
+
+    def _slots(self, update: UpdateStep, windows: jax.Array) -> jax.Array:
+        """Slots of the windows' frames ``[n, w]``."""
+        in_queue = windows * self.updated
+        first = jnp.where(update.iteration < 0, self.places - self.window, in_queue)
+        return first[:, None] + jnp.arange(self.window, dtype=jnp.int32)[None]
+
+    def rates(self, update: UpdateStep, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+        """Signal and noise rate of each frame of all windows ``[W, w, 1, 1, 1]``."""
+        at = self._slots(update, jnp.arange(self.windows, dtype=jnp.int32))
+        at = jnp.where(update.iteration < 0, self._slot_of_clip(update), at)[..., None, None, None]
+        return inputs.constants.a[at], inputs.constants.b[at]
+
+    def _slot_of_clip(self, update: UpdateStep) -> jax.Array:
+        """The clip's rates at step i are those of the slot that has i steps behind it."""
+        return self.places - 1 - update.step
 
     def skips(self, state: State) -> None:
         """No update step skips the network."""
@@ -203,8 +219,7 @@ class FIFOMethod:
     def _clip(
         self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
     ) -> State:
-        # The clip's rates at step i are those of the slot that has i steps behind it.
-        place = self.places - 1 - update.step
+        place = self._slot_of_clip(update)
         rates = jax.tree.map(lambda column: column[place], inputs.constants)
         first = self.places - self.window
         x0, eps = decode(self.prediction, predictions[0], state.held[first:], rates.a, rates.b)
@@ -312,6 +327,7 @@ def make_method(
         prediction=schedule.prediction,
         ancestral=bool((steps.sigma > 0).any()),
         known=known,
+        guidance_rescale=settings.rescales,
     )
 
 

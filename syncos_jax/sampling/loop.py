@@ -7,8 +7,9 @@ is defined by the `Method`: `syncos_jax.sampling.syncos_method` (SynCoS and its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -17,6 +18,7 @@ from jax import lax
 
 from syncos_jax.errors import InputError
 from syncos_jax.sampling.call_schedule import NetworkCall
+from syncos_jax.sampling.guidance import rescaled_guidance
 from syncos_jax.sampling.known import Known
 
 Denoise = Callable[..., jax.Array]
@@ -61,6 +63,22 @@ class Method(Protocol):
     def num_skipped(self, state: Any) -> jax.Array | None:
         """Samples skipped so far; None where none can be."""
 
+    @property
+    def windows(self) -> int:
+        """Windows ``N`` of the largest update step."""
+
+    @property
+    def window(self) -> int:
+        """Frames ``w`` of a window."""
+
+    @property
+    def guidance_rescale(self) -> float:
+        """Of the sampler's settings; 0 in programs that need no predictions for it."""
+
+    def rates(self, update: Any, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+        """Signal and noise rate of what the network is given for all windows, which broadcast to
+        ``[N, w, H, W, C]``."""
+
     def finish(self, state: Any, predictions: jax.Array, update: Any, inputs: Inputs) -> Any:
         """The state after an update step, given its predictions ``[N, w, H, W, C]``."""
 
@@ -103,13 +121,19 @@ class Carry(NamedTuple):
     predictions: jax.Array
     """Weighted sum of the update step's predictions so far, float32 ``[N, w, H, W, C]``."""
     failure: Failure
+    prompted: jax.Array | None = None
+    """Of these predictions the ones for the prompts in the network itself; None where guidance is
+    not rescaled."""
 
 
-def init_carry(state: Any, windows: int, clip_shape: tuple[int, ...]) -> Carry:
-    """The carry before the first call; `state` is a method's, `clip_shape` ``(w, H, W, C)``."""
+def init_carry(state: Any, method: Method, frame_shape: Sequence[int]) -> Carry:
+    """The carry before the first call; `state` is the method's, `frame_shape` ``(H, W, C)``."""
+    windows = method.windows
+    empty = partial(jnp.zeros, (windows, method.window, *frame_shape), jnp.float32)
     return Carry(
         state=state,
-        predictions=jnp.zeros((windows, *clip_shape), jnp.float32),
+        predictions=empty(),
+        prompted=empty() if method.guidance_rescale else None,
         failure=Failure(jnp.full((), -1, jnp.int32), jnp.zeros(windows, bool)),
     )
 
@@ -154,13 +178,39 @@ def run_call(
         lambda: _predict(state, update, call, inputs, program),
         (call.windows.shape[0], *carry.predictions.shape[1:]),
     )
-    weights = call.weights.reshape(-1, *(1,) * (value.ndim - 1))
-    so_far = jnp.where(call.first, jnp.float32(0.0), carry.predictions)
-    predictions = so_far.at[call.windows].add(weights * value)
+    predictions = _added(carry.predictions, value, call, call.weights)
+    prompted, guided = carry.prompted, lambda: predictions
+    if prompted is not None:
+        prompted = _added(prompted, value, call, call.prompted)
+        guided = partial(_rescaled, state, predictions, prompted, update, inputs, method)
     state = lax.cond(
-        call.last, lambda: method.finish(state, predictions, update, inputs), lambda: state
+        call.last, lambda: method.finish(state, guided(), update, inputs), lambda: state
     )
-    return Carry(state, predictions, _check(carry.failure, value, call))
+    return Carry(state, predictions, _check(carry.failure, value, call), prompted)
+
+
+def _added(so_far: jax.Array, value: jax.Array, call: NetworkCall, weights: jax.Array) -> jax.Array:
+    """Predictions of the windows ``[N, ...]`` with those of a call's samples ``[b, ...]``."""
+    so_far = jnp.where(call.first, jnp.float32(0.0), so_far)
+    wide = weights.reshape(-1, *(1,) * (value.ndim - 1))
+    return so_far.at[call.windows].add(wide * value)
+
+
+def _rescaled(
+    state: Any,
+    predictions: jax.Array,
+    prompted: jax.Array,
+    update: Any,
+    inputs: Inputs,
+    method: Any,
+) -> jax.Array:
+    """Guided predictions whose clean latents have, in part, the unguided ones' standard deviation
+    in each window."""
+    x, _ = method.network_input(state, update, jnp.arange(method.windows), inputs)
+    a, b = method.rates(update, inputs)
+    return rescaled_guidance(
+        method.prediction, method.guidance_rescale, predictions, prompted, x, a, b
+    )
 
 
 def _unless(

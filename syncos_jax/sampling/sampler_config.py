@@ -74,6 +74,9 @@ class SamplerConfig:
         A14B); None: `guidance` where that is passed, else the model's own.
       boundary: share of the timesteps below which the second network predicts, 0 to 1; None: the
         model's own. Only for models of two networks.
+      guidance_rescale: from 0 to 1, how far guided clean latents of a window get the standard
+        deviation of the unguided ones (Lin et al., arXiv 2305.08891, section 3.4). None: the
+        model's own.
       windows_per_call: maximum number of windows in one call of the network (two samples each with
         guidance, one more with perturbed guidance). Memory grows with it; the result does not
         depend on it. None: chosen to leave few slots of a call empty.
@@ -91,6 +94,7 @@ class SamplerConfig:
     perturbed_guidance: float | None = None
     guidance_2: float | None = None
     boundary: float | None = None
+    guidance_rescale: float | None = None
     windows_per_call: int | None = None
 
     if not TYPE_CHECKING:  # what samplers without such a field have
@@ -157,6 +161,8 @@ class SamplerConfig:
             check_number(self, "guidance_2")
         if self.boundary is not None:
             check_number(self, "boundary", least=0.0, most=1.0)
+        if self.guidance_rescale is not None:
+            check_number(self, "guidance_rescale", least=0.0, most=1.0)
         if self.windows_per_call is not None:
             check_integer(self, "windows_per_call")
         check_number(self, "eta", least=0.0, most=1.0)
@@ -225,6 +231,13 @@ class SamplerConfig:
         """Whether a step at timestep `t` resumes with fresh noise."""
         return self.fresh_noise_t_min is not None and t > self.fresh_noise_t_min
 
+    @property
+    def rescales(self) -> float:
+        """`guidance_rescale` where there is guidance, else 0."""
+        guided = self.guidance != 1.0 or self.guidance_2 not in (None, 1.0)
+        guided = guided or bool(self.perturbed_guidance)
+        return (self.guidance_rescale or 0.0) if guided else 0.0
+
     def sample_weights(self, t: float) -> tuple[float, float, float]:
         """Weights at timestep `t` of the predictions for the prompt, for the negative prompt and
         for the prompt in the perturbed network; they sum to 1."""
@@ -244,10 +257,12 @@ class SamplerConfig:
         perturbed_guidance: float | None = None,
         guidance_2: float | None = None,
         boundary: float | None = None,
+        guidance_rescale: float | None = None,
     ) -> Self:
         """With these values in place of None (as many steps as a list of theirs has); `guidance_2`
         only where `guidance` is None, too."""
         perturbed, second = self.perturbed_guidance, self.guidance_2
+        rescale = self.guidance_rescale
         if second is None and self.guidance is None:
             second = guidance_2
         listed = self.timesteps or self.sigmas
@@ -259,6 +274,7 @@ class SamplerConfig:
             steps=steps if self.steps is None else self.steps,
             guidance=guidance if self.guidance is None else self.guidance,
             perturbed_guidance=perturbed_guidance if perturbed is None else perturbed,
+            guidance_rescale=guidance_rescale if rescale is None else rescale,
         )
 
     def replace(self, **changes: Any) -> Self:

@@ -204,7 +204,7 @@ class Sampling:
         method, key = self.method, noise.as_key(key)
         start = checks.checked_array("latents", latents, (self._frames, *self._shape))
         state = method.init(key, self._shape, start, self._known)
-        carry = loop.init_carry(state, method.windows, (method.window, *self._shape))
+        carry = loop.init_carry(state, method, self._shape)
         return PureCarry(carry, key)
 
     def step(self, carry: PureCarry, call: NetworkCall) -> PureCarry:

@@ -124,6 +124,7 @@ class SynCoSMethod:
       start: standard deviation of the noise that a run starts from.
       reuses: whether passes can be skipped.
       known: how the network receives known frames; None where there are none.
+      guidance_rescale: see `loop.Method`.
     """
 
     layout: WindowLayout
@@ -135,6 +136,7 @@ class SynCoSMethod:
     start: float = 1.0
     reuses: bool = False
     known: KnownRule | None = None
+    guidance_rescale: float = 0.0
 
     @property
     def windows(self) -> int:
@@ -230,6 +232,10 @@ class SynCoSMethod:
     ) -> jax.Array:
         """`WindowLayout.fuse` without what stands at the place of references."""
         return self.layout.fuse(v, windows, None if reference is None else reference >= 0)
+
+    def rates(self, update: UpdateStep, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+        """Signal and noise rate of the update step."""
+        return update.a, update.b
 
     def skips(self, state: State) -> jax.Array | None:
         """Whether the update step skips the network; None where none does."""
@@ -358,4 +364,5 @@ def make_method(
         start=timesteps_for(schedule, settings.resolved()).start,
         reuses=settings.reuse is not None,
         known=known,
+        guidance_rescale=settings.rescales,
     )

@@ -90,6 +90,8 @@ class LTX(NetworkModel):
         if config.sigmas:
             count = len(config.sigmas)
             self.few_steps = FewSteps("LTX, distilled", count, sigmas=config.sigmas)
+        self.guidance_rescale = config.guidance_rescale
+        self.picture_crf = config.picture_crf
 
     @classmethod
     def from_networks(cls, config: LTXConfig, networks: Mapping[str, Any], folder: Path) -> Model:

@@ -66,6 +66,8 @@ class LTXConfig:
             another.
         perturbed_block: block of the transformer that perturbed guidance perturbs.
         perturbed_guidance: default scale of it (spatio-temporal guidance).
+        guidance_rescale: default share of the rescaling of guided latents.
+        picture_crf: H.264 quality at which given pictures are compressed first; 0: not at all.
         text_tokens: to which prompts are padded.
         window: latent frames of a clip, the length of a window (16 are 121 frames).
         stride: default distance in latent frames between the starts of two windows.
@@ -89,6 +91,8 @@ class LTXConfig:
     sigmas: tuple[float, ...] = ()
     perturbed_block: int = 28
     perturbed_guidance: float = 1.0
+    guidance_rescale: float = 0.7
+    picture_crf: int = 33
     text_tokens: int = 1024
     window: int = 16
     stride: int = 5

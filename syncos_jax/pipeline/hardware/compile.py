@@ -156,9 +156,9 @@ class Job:
     def run(self, request: Request) -> Compiled:
         """Compiles the program of a run."""
         call_schedule = request.call_schedule
-        windows = max(
-            1, call_schedule.samples_per_call // (2 if request.sampler.guidance != 1.0 else 1)
-        )
+        sampler = request.sampler
+        each = 1 + (sampler.guidance != 1.0) + bool(sampler.perturbed_guidance)
+        windows = max(1, call_schedule.samples_per_call // each)
         self.say(f"compiling for {self.target.title}: {windows} windows per call")
         arguments = self._arguments(request)
         shares = self.placement.num_clip_shards
@@ -259,7 +259,7 @@ class Job:
 
         def carry() -> Any:
             state = method.init(key, request.frame_shape)
-            return init_carry(state, method.windows, (method.window, *request.frame_shape))
+            return init_carry(state, method, request.frame_shape)
 
         mesh, rules = self.placement.mesh, self.placement.rules
         weights = jax.tree.map(
@@ -283,7 +283,7 @@ class Job:
         return jax.tree.map(lambda leaf: _shape(leaf, sharding), tree)
 
     def _on_device(self, params: Any) -> int:
-        """Bytes of the denoiser's weights on each device."""
+        """Bytes of weights on each device, where they are divided."""
         rules, mesh = self.placement.rules, self.placement.mesh
         return sum(
             int(np.prod(rules.weights(mesh, leaf.shape).shard_shape(leaf.shape)))
@@ -292,15 +292,16 @@ class Job:
         )
 
     def _others(self) -> int:
-        """Bytes of all other weights, which every device holds."""
+        """Bytes of all other weights on each device: those of text encoders are divided as the
+        denoiser's are, the autoencoder's are on every device."""
         model = self.model
         shardable = model.shardable if isinstance(model, NetworkModel) else ("denoiser",)
         names = {"text": "text_encoder"}
-        return sum(
-            _bytes(tree)
+        each = (
+            self._on_device(tree) if names.get(name, name) in shardable else _bytes(tree)
             for name, tree in model.weights.items()
-            if names.get(name, name) not in shardable
         )
+        return sum(each) - self._on_device(model.params)
 
 
 def denoiser_arguments(request: Request, shares: int) -> list[Any]:

@@ -17,7 +17,8 @@ class Memory:
 
     Attributes:
         weights: of the denoiser.
-        others: weights of the text encoder and the autoencoder.
+        others: weights of the text encoder and the autoencoder, and whatever else is not the
+            denoiser.
         state: latents, noise, optimiser, call schedule and conditionings.
         temporary: whatever else the program needs at once, including its code and results that
             replace no argument.
