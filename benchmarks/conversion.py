@@ -5,9 +5,7 @@
     python benchmarks/conversion.py ltx-2.3 --only transformer --layers 12
 
 Writes each network as a safetensors file of bfloat16, as it is published, then runs
-``syncos convert --only`` in a process of its own. A part of the layers shows what all of them need:
-a network's peak is its weights, in the type that is written, and what the program itself takes.
-Needs twice the network on the disk (--folder), and its size in memory.
+``syncos convert --only`` in a process of its own. Needs twice the network on the disk (--folder).
 """
 
 from __future__ import annotations

@@ -38,9 +38,8 @@ _QUEUE, _ENTER, _STEP = 0, 1, 2  # draws: of the first queue, of what enters it,
 
 
 class UpdateStep(NamedTuple):
-    """A step of the first clip, or an iteration of the queue; on a `CallSchedule` each array
-    has the
-    updates as an axis in front."""
+    """A step of the first clip, or an iteration of the queue; in a `CallSchedule` each array has a
+    leading axis of update steps."""
 
     step: Any
     """Denoising step of the clip; for an iteration the last step; int32."""
@@ -146,10 +145,8 @@ class FIFOMethod:
             latents = noise.frame_noise(key, noise.INITIAL, frames=self.window, frame_shape=shape)
         clip = jnp.asarray(latents, jnp.float32)
         if known is not None:
-            of_clip = known._replace(
-                mask=known.mask[: self.window], latents=known.latents[: self.window]
-            )
-            clip = noised(clip, clip, of_clip)
+            mask, clean = (x[: self.window] for x in (known.mask, known.latents))
+            clip = noised(clip, clip, known._replace(mask=mask, latents=clean))
         held = jnp.zeros((self.places, *shape), jnp.float32)
         held = held.at[self.places - self.window :].set(clip)
         return State(held=held, x=jnp.zeros((self.frames, *shape), jnp.float32))
@@ -184,13 +181,10 @@ class FIFOMethod:
 
     def rates(self, update: UpdateStep, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
         """Signal and noise rate of each frame of all windows ``[W, w, 1, 1, 1]``."""
-        at = self._slots(update, jnp.arange(self.windows, dtype=jnp.int32))
-        at = jnp.where(update.iteration < 0, self._slot_of_clip(update), at)[..., None, None, None]
+        # The clip's rates at step i are those of the slot that has i steps behind it.
+        slots, clip = self._slots(update, jnp.arange(self.windows)), self.places - 1 - update.step
+        at = jnp.where(update.iteration < 0, clip, slots)[..., None, None, None]
         return inputs.constants.a[at], inputs.constants.b[at]
-
-    def _slot_of_clip(self, update: UpdateStep) -> jax.Array:
-        """The clip's rates at step i are those of the slot that has i steps behind it."""
-        return self.places - 1 - update.step
 
     def skips(self, state: State) -> None:
         """No update step skips the network."""
@@ -219,7 +213,7 @@ class FIFOMethod:
     def _clip(
         self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
     ) -> State:
-        place = self._slot_of_clip(update)
+        place = self.places - 1 - update.step  # as in `rates`
         rates = jax.tree.map(lambda column: column[place], inputs.constants)
         first = self.places - self.window
         x0, eps = decode(self.prediction, predictions[0], state.held[first:], rates.a, rates.b)
@@ -344,8 +338,8 @@ def make_call_schedule(
     settings = settings.resolved()
     steps = fifo_schedule(schedule).steps(method.steps, eta=settings.eta)
     if cond_index is None:
-        everything = np.arange(method.frames, dtype=np.int32)
-        cond_index = (everything, everything + method.frames)
+        everything = np.arange(2 * method.frames, dtype=np.int32)
+        cond_index = np.split(everything, 2)
     queue_times = np.pad(steps.t[::-1], (method.context, 0), mode="edge")
     updates: list[UpdateStep] = []
     samples: list[Samples] = []
@@ -362,7 +356,7 @@ def make_call_schedule(
         queue = iteration < 0 and step == last
         updates.append(
             UpdateStep(
-                np.int32(step), np.float32(t), np.bool_(False), np.int32(iteration), np.bool_(queue)
+                np.int32(step), np.float32(t), np.False_, np.int32(iteration), np.bool_(queue)
             )
         )
 
