@@ -299,7 +299,7 @@ def test_perturbed_guidance_is_a_third_sample():
     assert samples.windows.tolist() == [2, 2, 2, 0, 0, 0]
     assert samples.cond_index.tolist() == [2, 6, 10, 0, 4, 8]
     assert samples.weights.tolist() == [3.5, -2.0, -0.5] * 2
-    assert samples.prompted.tolist() == [1.0, 0.0, 0.0] * 2
+    assert samples.prompted.tolist() == [True, False, False] * 2
     alone = CoDenoising(guidance=1.0, perturbed_guidance=0.5).sample_weights(500)
     samples = make_samples(some, three, alone)
     assert samples.windows.tolist() == [2, 2, 0, 0]

@@ -3,7 +3,6 @@
 import html
 import json
 import logging
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,28 +22,13 @@ _WORDS = (
 )
 
 
-def _straightened() -> dict[int, str | None]:
-    """What ftfy, which OpenCLIP runs over every prompt, makes of single characters."""
-    table: dict[int, str | None] = {}
-    for code in (*range(0xFF01, 0xFF5F), 0x3000, *range(0xFB00, 0xFB07)):  # full width, ligatures
-        table[code] = unicodedata.normalize("NFKC", chr(code))
-    table |= dict.fromkeys(map(ord, "‘’‚‛ʼ"), "'")
-    table |= dict.fromkeys(map(ord, "“”„‟"), '"')
-    # Control characters go; those that are white space stay.
-    table |= {c: None for c in (*range(0x20), 0x7F, 0xFEFF) if not chr(c).isspace()}
-    return table
-
-
-_STRAIGHTENED = _straightened()
-
-
 def openclip_clean(prompt: str) -> str:
-    """A prompt as OpenCLIP cleans it: straight quotes, HTML entities resolved, single spaces.
-
-    Of ftfy's repairs, those of text that was decoded in a wrong encoding are not made.
+    """A prompt as OpenCLIP and diffusers clean it: ftfy's repairs (quotes, widths, ligatures, text
+    decoded in a wrong encoding), HTML entities resolved, single spaces.
     """
-    text = unicodedata.normalize("NFC", prompt.translate(_STRAIGHTENED))
-    return " ".join(html.unescape(html.unescape(text)).split())
+    import ftfy  # needed by models that clean prompts
+
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
 
 
 def _plain(folder: Path) -> tuple[Any, int, int] | None:

@@ -48,7 +48,7 @@ class NetworkCall(NamedTuple):
     weights: Any
     """Weight of each sample's prediction in its window's, float32 ``[b]``."""
     prompted: Any
-    """1 for the sample of a window's prompt in the network itself, else 0; float32 ``[b]``."""
+    """Whether it is the sample of a window's prompt in the network itself, bool ``[b]``."""
 
 
 class Samples(NamedTuple):
@@ -184,7 +184,7 @@ def make_samples(
     kinds = [k for k in range(1, min(len(weights), len(cond_index))) if weights[k]]
     each = np.asarray([1.0 - sum(weights[k] for k in kinds), *(weights[k] for k in kinds)])
     index = np.stack([cond_index[k][windows] for k in (0, *kinds)], axis=1).ravel()
-    first = np.eye(1, len(each), dtype=np.float32)[0]
+    first = np.eye(1, len(each), dtype=bool)[0]
     own = np.tile(each.astype(np.float32), count)
     return Samples(np.repeat(windows, len(each)), index, own, np.tile(first, count))
 
