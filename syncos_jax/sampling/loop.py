@@ -192,7 +192,7 @@ def run_call(
 def _added(so_far: jax.Array, value: jax.Array, call: NetworkCall, weights: jax.Array) -> jax.Array:
     """Predictions of the windows ``[N, ...]`` with those of a call's samples ``[b, ...]``."""
     so_far = jnp.where(call.first, jnp.float32(0.0), so_far)
-    wide = weights.reshape(-1, *(1,) * (value.ndim - 1))
+    wide = weights.astype(jnp.float32).reshape(-1, *(1,) * (value.ndim - 1))
     return so_far.at[call.windows].add(wide * value)
 
 
