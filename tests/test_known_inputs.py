@@ -73,7 +73,7 @@ def latents_and_known(pipeline, scenario, sampler=SHORT):
         ({"image": "FILES/start.png"}, [0]),
         ({"image": "FILES/start.png", "end_image": "FILES/end.png"}, [0, 15]),
         ({"end_image": "FILES/end.png"}, [15]),
-        ({"extend": "FILES/clip.mkv"}, [0, 1, 2, 3]),
+        pytest.param({"extend": "FILES/clip.mkv"}, [0, 1, 2, 3], marks=pytest.mark.slow),
         ({"redo": {"video": "FILES/clip.mkv", "events": [2]}}, list(range(8))),
         ({"redo": {"video": "FILES/clip.mkv", "events": [1]}}, list(range(8, 16))),
     ],
@@ -155,6 +155,7 @@ def test_clips_of_another_rate_and_folders(pipeline, files, tmp_path):
     np.testing.assert_array_equal(request.known.before, frames[:12])
 
 
+@pytest.mark.slow
 def test_the_picture_changes_the_rest_of_the_video(pipeline, files):
     with_picture, *_ = latents_and_known(pipeline, story(files, image="FILES/start.png"))
     without = np.asarray(pipeline.latents(story(files), SHORT, 0))
@@ -258,22 +259,30 @@ def test_several_frames_of_one_latent(pipeline, files):
     assert mask.tolist() == [True, True, False, False, False]
 
 
-def test_commands(files, tmp_path):
-    """generate and plan with --image and --redo, as a user calls them."""
+PROMPT = "generate --global a-ball --prompt rolls|grows --seconds 1 --sampler co_denoising".split()
+
+
+@pytest.mark.slow
+def test_generate(files, tmp_path):
+    """With --image and --redo, as a user calls it."""
     run = CliRunner().invoke
-    prompt = "generate --global a-ball --prompt rolls|grows --seconds 1 --sampler co_denoising"
-    first = [*prompt.split(), "--steps", "1", "--image", str(files / "start.png")]
+    first = [*PROMPT, "--steps", "1", "--image", str(files / "start.png")]
     made = run(app, [*first, "--out", str(tmp_path / "a.mkv")])
     assert made.exit_code == 0, made.output
     (given,) = json.loads((tmp_path / "a.json").read_text())["inputs"]
     assert (given["role"], given["start"], given["note"]) == ("image", 0, "64×64 to 64×64")
-    planned = run(app, ["plan", *first[1:]])
-    assert planned.exit_code == 0, planned.output
-    assert f"image: {files / 'start.png'}, frame 0, 64×64 to 64×64" in planned.output
-    again = [*prompt.split(), "--steps", "1", "--redo", f"{tmp_path / 'a.mkv'}:2"]
+    again = [*PROMPT, "--steps", "1", "--redo", f"{tmp_path / 'a.mkv'}:2"]
     made = run(app, [*again, "--out", str(tmp_path / "b.mkv"), "--scale", "1"])
     assert made.exit_code == 0, made.output
     assert json.loads((tmp_path / "b.json").read_text())["inputs"][0]["role"] == "redo"
+
+
+def test_plan_and_refusals(files, tmp_path):
+    run = CliRunner().invoke
+    first = [*PROMPT, "--steps", "1", "--image", str(files / "start.png")]
+    planned = run(app, ["plan", *first[1:]])
+    assert planned.exit_code == 0, planned.output
+    assert f"image: {files / 'start.png'}, frame 0, 64×64 to 64×64" in planned.output
     music = ["--audio", str(files / "tone.wav")]
     planned = run(app, ["plan", *first[1:], *music])
     assert "audio: " in planned.output and "1.0 s, then silence up to 2 s" in planned.output
@@ -285,9 +294,9 @@ def test_commands(files, tmp_path):
         ["--loop-audio"],
         ["--no-join"],
     ):
-        refused = run(app, [*prompt.split(), *wrong, "--out", str(tmp_path / "c.mp4")])
+        refused = run(app, [*PROMPT, *wrong, "--out", str(tmp_path / "c.mp4")])
         assert refused.exit_code == 2, refused.output
         assert not (tmp_path / "c.mp4").exists()
         assert refused.output.count("\n") == 1
-    refused = run(app, [*prompt.split(), *music, "--out", str(tmp_path / "c.gif")])
+    refused = run(app, [*PROMPT, *music, "--out", str(tmp_path / "c.gif")])
     assert refused.exit_code == 2 and "have no sound" in refused.output

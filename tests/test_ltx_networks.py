@@ -251,7 +251,7 @@ def test_vae(name):
         assert relative(found, np.moveaxis(frames.numpy(), 1, -1)) < 1e-5
 
 
-@pytest.mark.parametrize("piece", [1, 2])
+@pytest.mark.parametrize("piece", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", VAES)
 def test_a_stream_is_the_whole(name, piece):
     """Frames of a video decoded in pieces are those of the whole, first and last among them."""

@@ -25,6 +25,7 @@ from syncos_jax.sampling.prediction import decode
 from syncos_jax.weights_convert.convert import convert
 
 PROMPT = "a cat in kitchen, drinks milk"
+MORE_STREAMS = [(2, None), (6, None), (1, 8), (2, 8)]
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +92,10 @@ def test_vae(model):
         model.vae.encode(jnp.zeros((1, 4, 16, 16, 3)))
 
 
-@pytest.mark.parametrize("length", [1, 2, 6])
-@pytest.mark.parametrize("batch", [None, 8])
+@pytest.mark.parametrize(
+    ("length", "batch"),
+    [(1, None), (6, 8), *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_STREAMS)],
+)
 def test_a_stream_is_the_whole(model, length, batch):
     rng = np.random.default_rng(1)
     latents = rng.normal(size=(length, 2, 3, 4)).astype(np.float32)

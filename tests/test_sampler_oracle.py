@@ -49,7 +49,10 @@ def frames_on_each_subject(sampler, schedule=SCHEDULE):
     ("sampler", "least", "most"),
     [
         (CoDenoising(), 0.52, 0.64),
-        (SynCoS(t_min=850, learning_rate=0.5, iterations=20), 0.72, 1.0),
+        pytest.param(
+            SynCoS(t_min=850, learning_rate=0.5, iterations=20), 0.72, 1.0,
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             SynCoS(t_min=600, learning_rate=0.5, iterations=20), 0.90, 1.0,
             marks=pytest.mark.slow,

@@ -110,7 +110,10 @@ def relative(ours, theirs):
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize(
+    "name",
+    ["unipc", *(pytest.param(n, marks=pytest.mark.slow) for n in SCHEDULERS if n != "unipc")],
+)
 def test_a_clip_equals_the_pipelines(name, pipeline, model):
     scheduler = SCHEDULERS[name]()
     expected = expected_latents(pipeline, scheduler)

@@ -153,6 +153,7 @@ def test_a_clip_from_a_picture_with_an_image_encoder(pictures, tmp_path):
     assert pipe.plan(request).inputs[0].role == "image"
 
 
+@pytest.mark.slow
 def test_a_clip_from_a_first_and_a_last_picture(pictures, tmp_path):
     """FLF2V: both pictures' features with learned positions; one channel of the last mask."""
     _, request, difference = clip_against("first and last", pictures, tmp_path, last=True)
