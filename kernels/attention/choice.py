@@ -16,9 +16,8 @@ IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 SMALL = 2**16
 """Scores of a head of which all are held anywhere: 256 tokens among themselves."""
-CPU_SCORES = 2**24
-"""Bytes of scores that are held at a time on a CPU: more do not stay in its caches (1,600 tokens in
-8 heads of 64 features: 197 ms, all of them at a time 262)."""
+CPU_SCORES = 2**23
+"""Bytes of scores that are held at a time on a CPU: more do not stay in its caches."""
 
 _PLATFORMS = {"cudnn": "cuda", "flash": "tpu", "flat": "tpu"}
 
@@ -66,18 +65,16 @@ def _attention(
     keys = k.shape[1]
     others = _ATTEND[choose(q, keys, "other")]
     chosen = {name: _ATTEND[choose(q, keys, name)] for name in ("cpu", "cuda", "tpu")}
-    if chosen["cpu"] is chunked.attend:
-        chosen["cpu"] = partial(chunked.attend, scores=CPU_SCORES)
-    if all(attend is others for attend in chosen.values()):
-        return others(q, k, v)
     return jax.lax.platform_dependent(q, k, v, **chosen, default=others)
 
 
 def choose(q: Any, keys: int, platform: str) -> Implementation:
     """The implementation for q of a shape and dtype, with as many keys, on "cpu", "cuda", "tpu" or
     another platform."""
-    b, T, N, _ = q.shape
-    if T * keys <= SMALL or (platform == "cpu" and 4 * b * N * T * keys <= CPU_SCORES):
+    T = q.shape[1]
+    if platform == "cpu":
+        return "chunked"
+    if T * keys <= SMALL:
         return "plain"
     if platform == "cuda" and cudnn.unsupported_reason(q, keys) is None:
         return "cudnn"
@@ -127,6 +124,12 @@ def _divided(attend: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array
     )(q, k, v)
 
 
+def _chunked(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`chunked.attend`, with as many scores as suit the platform."""
+    on_cpu = partial(chunked.attend, scores=CPU_SCORES)
+    return jax.lax.platform_dependent(q, k, v, cpu=on_cpu, default=chunked.attend)
+
+
 def _flat(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """`flat.attend`, where a device's own heads suit it."""
     able = flat.unsupported_reason(q, k.shape[1]) is None
@@ -135,7 +138,7 @@ def _flat(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 _ATTEND: dict[str, Any] = {
     "plain": plain.attend,
-    "chunked": chunked.attend,
+    "chunked": _chunked,
     "cudnn": cudnn.attend,
     "flash": partial(_divided, flash.attend),
     "flat": partial(_divided, _flat),
