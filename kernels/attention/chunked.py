@@ -28,7 +28,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, scores: int = SCORES) ->
         out = _attend(q, k, v)
     else:
         split = tuple(x.reshape(-1, group, *x.shape[1:]) for x in (q, k, v))
-        out = jax.lax.map(lambda part: _over_queries(*part, block), split)
+        out = jax.lax.map(lambda part: _over_queries(part[0], part[1], part[2], block), split)
     return out.reshape(b, N, T, D).swapaxes(1, 2)
 
 
