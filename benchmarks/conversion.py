@@ -107,6 +107,13 @@ def tensors(config: Any, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     table = TABLES[config.family, name]
     for path, leaf in leaves(saved.build(name, config, np.float32)).items():
         key, shape = table.key(path), tuple(leaf.shape)
+        layer, _, tensor = key.rpartition(".")
+        # Some layers of the file hold their convolution.
+        key = next(
+            name
+            for name in (key, f"{layer}.conv.{tensor}")
+            if [target.path for target in table.targets(name)] == [path]
+        )
         (target,) = table.targets(key)
         for given in _layouts(shape):
             try:
