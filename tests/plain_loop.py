@@ -122,14 +122,19 @@ def sample_plainly(
 
     def first_noise():
         order = list(range(layout.window))
-        if not sampler.shuffled_noise:
+        share = sampler.shuffled_noise
+        if not share:
             return draw(0)
         block = 0
         while len(order) < layout.frames:  # FreeNoise, equation 6
             before = np.asarray(order[block * layout.stride :][: layout.stride], np.int32)
             order += jax.random.permutation(jax.random.fold_in(key, block), before).tolist()
             block += 1
-        return draw(0, order[: layout.frames])
+        common = draw(0, order[: layout.frames])
+        return common if share == 1 else share**0.5 * common + (1 - share) ** 0.5 * draw(2**32 - 1)
+
+    def noise_of(number):
+        return draw(number) if number else first_noise()
 
     def predict(x, t, a, b, window, guided=True):
         """One window -> its clean latent and its noise."""
@@ -233,7 +238,7 @@ def sample_plainly(
             for k in range(refinement.iterations):
                 if k == 0 or not refinement.fixed_noise:
                     shared = sampler.shared_noise and refinement.fixed_noise
-                    eps = draw(0 if shared else 2 * i + 2 + (k << 16))
+                    eps = noise_of(0 if shared else 2 * i + 2 + (k << 16))
                 rng = np.random.default_rng([*seed, i, k])
                 chosen = np.arange(len(windows))
                 if chosen_count < len(windows):
@@ -260,14 +265,14 @@ def sample_plainly(
         fresh = sampler.fresh_noise_t_min
         number = 0 if sampler.shared_noise else 2 * i + 1
         if fresh is not None and steps.t[i] > fresh:  # FlowLong
-            x = steps.a_next[i] * x0 + steps.b_next[i] * draw(number)
+            x = steps.a_next[i] * x0 + steps.b_next[i] * noise_of(number)
         elif sampler.solver in ("renoise", "lcm") and not refines(i):
             if sampler.solver == "lcm":  # arXiv 2310.04378, section 3.1
                 scaled = 10 * t
                 x0 = (scaled * x0 + 0.25 * x / np.hypot(scaled, 0.5)) / np.hypot(scaled, 0.5)
-            x = steps.a_next[i] * x0 + steps.b_next[i] * draw(number)
+            x = steps.a_next[i] * x0 + steps.b_next[i] * noise_of(number)
         elif sampler.co_denoise:  # stage 3
             x = steps.a_next[i] * x0 + np.sqrt(steps.b_next[i] ** 2 - steps.sigma[i] ** 2) * eps
             if steps.sigma[i] > 0:
-                x = x + steps.sigma[i] * draw(number)
+                x = x + steps.sigma[i] * noise_of(number)
     return held(x if sampler.co_denoise else x0)

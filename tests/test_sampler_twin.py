@@ -104,6 +104,9 @@ CASES = {
         {"schedule": NoiseSchedule.flow(shift=2.0), "guided": False},
     ),
     "freenoise": (FreeNoise(steps=4, guidance=2.0), {}),
+    "freenoise in part": (FreeNoise(steps=4, guidance=2.0, shuffled_noise=0.4), {}),
+    "syncos, shuffled noise": (SynCoS(**SYNCOS, shuffled_noise=0.7), {}),
+    "syncos, shuffled noise shared": (SynCoS(**SYNCOS, shuffled_noise=1, shared_noise=True), {}),
     "refinement_only": (RefinementOnly(**ALONE), {}),
     "refinement_only, minibatch": (
         RefinementOnly(**ALONE, windows_per_step=3, windows_per_call=2),

@@ -17,6 +17,9 @@ from syncos_jax.errors import InputError
 INITIAL = 0
 """Draw number of the latents a video starts from."""
 
+OWN = np.uint32(2**32 - 1)
+"""Draw number of what frames do not share in them (`partly_shuffled`); no step has it."""
+
 MAX_STEPS = 2**15 - 1
 """Most denoising steps for which `ddim_draw` and `baseline_draw` stay distinct."""
 
@@ -78,6 +81,27 @@ def shuffled_frames(key: jax.Array, *, frames: int, window: int, stride: int) ->
         return jax.lax.dynamic_update_slice_in_dim(source, order, window + block * stride, 0)
 
     return jax.lax.fori_loop(0, blocks, shuffle, source)[:frames]
+
+
+def partly_shuffled(
+    key: jax.Array, fresh: jax.Array, share: float, *, window: int, stride: int
+) -> jax.Array:
+    """Noise of which a share is that of the first clip's frames in a new order.
+
+    Args:
+      key: scalar PRNG key.
+      fresh: independent noise, float32 ``[F, H, W, C]``.
+      share: of the variance, 0 to 1.
+      window, stride: frames.
+
+    Returns:
+      Standard normal noise ``[F, H, W, C]``.
+    """
+    order = shuffled_frames(key, frames=fresh.shape[0], window=window, stride=stride)
+    if share == 1:
+        return fresh[order]
+    own = frame_noise(key, OWN, frames=fresh.shape[0], frame_shape=fresh.shape[1:])
+    return np.float32(np.sqrt(share)) * fresh[order] + np.float32(np.sqrt(1 - share)) * own
 
 
 _KEY_SHAPES = {"threefry2x32": (2,), "rbg": (4,), "unsafe_rbg": (4,)}

@@ -107,6 +107,7 @@ class SamplerConfig:
         spacing = None
         shift = None
         shared_noise = False
+        shuffled_noise = 0.0
         reuse = None
         fresh_noise_t_min = None
         lookahead = None
@@ -137,6 +138,10 @@ class SamplerConfig:
             return False
 
         @property
+        def shuffled_noise(self) -> float:
+            return 0.0
+
+        @property
         def reuse(self) -> float | None: ...
         @property
         def fresh_noise_t_min(self) -> float | None: ...
@@ -145,8 +150,6 @@ class SamplerConfig:
 
     co_denoise: ClassVar[bool] = True
     """Whether stages 1 and 3 run: predict and fuse every window, resume at the next timestep."""
-    shuffled_noise: ClassVar[bool] = False
-    """Whether later frames start from the first clip's noise in another order."""
 
     def __post_init__(self) -> None:
         if type(self) is SamplerConfig:

@@ -63,6 +63,9 @@ class _CoDenoises(_GuidedInInterval):
         restarts the solver's history.
       shared_noise: steps that add noise, and refinements with fixed noise, all take the noise that
         the video starts from, in place of new noise each.
+      shuffled_noise: share, 0 to 1, of the variance of the noise a video starts from that later
+        frames have from the first clip's noise, each stride of frames in a new order (FreeNoise,
+        Qiu et al., arXiv 2310.15169, section 3.2), so that distant windows start alike.
       reuse: predicted relative change of the noise below which a pass reuses the previous
         prediction and skips the network (`syncos_jax.sampling.step_cache`); 0.05 to 0.3 is typical.
         None: nothing is skipped. Refined steps, the two after them and the last are never skipped.
@@ -71,10 +74,12 @@ class _CoDenoises(_GuidedInInterval):
     eta: float = 0.0
     solver: str | None = None
     shared_noise: bool = False
+    shuffled_noise: float = 0.0
     reuse: float | None = None
 
     def __post_init__(self) -> None:
         check_flags(self, "shared_noise")
+        check_number(self, "shuffled_noise", least=0.0, most=1.0)
         super().__post_init__()
 
 
@@ -256,13 +261,13 @@ class FlowLong(_CoDenoises):
 class FreeNoise(_CoDenoises):
     """Co-denoising from shuffled noise (FreeNoise, Qiu et al., arXiv 2310.15169, section 3.2).
 
-    Frames beyond the first clip start from the clip's noise, each stride of frames in a new order,
-    so that distant windows start alike. (The authors fuse windows within the network's temporal
-    attention; here they are fused as clean latents, for any network.)
+    (The authors fuse windows within the network's temporal attention; here they are fused as clean
+    latents, for any network.)
     """
 
     name: ClassVar[str] = "freenoise"
-    shuffled_noise: ClassVar[bool] = True
+
+    shuffled_noise: float = 1.0
 
 
 @sampler

@@ -118,7 +118,7 @@ class SynCoSMethod:
         noise takes seconds on a CPU, more than everything else but the network.
       refines: whether there can be a stage 2 (in a run without any it costs only compilation, and
         runs of all strengths share one program).
-      shuffled: whether frames beyond the first window start from its frames' noise.
+      shuffled: share of the initial noise that is that of the first window's frames.
       history: clean latents of earlier steps that the solver reads; None for DDIM, which resumes
         with the noise that it implies (so do the others, with other rounding).
       start: standard deviation of the noise that a run starts from.
@@ -131,7 +131,7 @@ class SynCoSMethod:
     prediction: Prediction
     ancestral: bool
     refines: bool
-    shuffled: bool = False
+    shuffled: float = 0.0
     history: int | None = None
     start: float = 1.0
     reuses: bool = False
@@ -164,7 +164,7 @@ class SynCoSMethod:
           known: known frames.
         """
         if latents is None:
-            latents = self._initial(key, tuple(frame_shape))
+            latents = self._noise(key, noise.INITIAL, tuple(frame_shape))
         # Separate buffers, none of them the caller's: the loop donates them.
         x = jnp.array(latents, jnp.float32, copy=True)
         if self.start != 1.0:
@@ -177,16 +177,20 @@ class SynCoSMethod:
         eps = jnp.zeros_like(x)
         return State(x=x, x0=x0, eps=eps, optimiser=optimiser, past=past, cache=cache)
 
-    def _initial(self, key: jax.Array, frame_shape: tuple[int, ...]) -> jax.Array:
+    def _noise(
+        self, key: jax.Array, draw: jax.Array | int, frame_shape: tuple[int, ...]
+    ) -> jax.Array:
         layout = self.layout
+        fresh = noise.frame_noise(key, draw, frames=layout.frames, frame_shape=frame_shape)
         if not self.shuffled:
-            return noise.frame_noise(
-                key, noise.INITIAL, frames=layout.frames, frame_shape=frame_shape
-            )
-        clip = noise.frame_noise(key, noise.INITIAL, frames=layout.window, frame_shape=frame_shape)
-        window, stride = layout.window, layout.stride
-        order = noise.shuffled_frames(key, frames=layout.frames, window=window, stride=stride)
-        return clip[order]
+            return fresh
+        initial = noise.partly_shuffled(
+            key, fresh, self.shuffled, window=layout.window, stride=layout.stride
+        )
+        return jnp.where(draw == noise.INITIAL, initial, fresh)
+
+    def _draw(self, draw: jax.Array, state: State, inputs: Inputs) -> jax.Array:
+        return self._noise(inputs.key, draw, state.x.shape[1:])
 
     def begin(self, state: State, update: UpdateStep, inputs: Inputs) -> State:
         """Stage 2: draws the baseline noise and resets the optimiser where a refinement begins.
@@ -197,7 +201,7 @@ class SynCoSMethod:
         if not self.refines:
             return state
         eps = lax.cond(
-            update.draw_noise, lambda: _draw(update.noise_id, state, inputs), lambda: state.eps
+            update.draw_noise, lambda: self._draw(update.noise_id, state, inputs), lambda: state.eps
         )
         optimiser = jax.tree.map(
             lambda leaf: jnp.where(update.restart, jnp.zeros_like(leaf), leaf), state.optimiser
@@ -324,13 +328,8 @@ class SynCoSMethod:
         if self.ancestral and inputs.step_noise is not None:
             x = x + update.sigma * inputs.step_noise[update.step]
         elif self.ancestral:
-            x = x + update.sigma * _draw(update.fresh_noise_id, state, inputs)
+            x = x + update.sigma * self._draw(update.fresh_noise_id, state, inputs)
         return state._replace(x=x, past=past)
-
-
-def _draw(number: jax.Array, state: State, inputs: Inputs) -> jax.Array:
-    frames, *frame_shape = state.x.shape
-    return noise.frame_noise(inputs.key, number, frames=frames, frame_shape=tuple(frame_shape))
 
 
 def _adamw(
