@@ -29,8 +29,12 @@ class Metric:
 
 
 def _world(*path: str) -> Callable[[Report], float | None]:
+    return _path("world", *path)
+
+
+def _path(*path: str) -> Callable[[Report], float | None]:
     def read(report: Report) -> float | None:
-        value: Any = report.get("world")
+        value: Any = report
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
         return None if value is None else float(value)
@@ -133,6 +137,29 @@ METRICS: dict[str, Metric] = {
         "the same for the events' prompts; for a motion its speed",
     ),
     "fidelity": Metric("fidelity", 1, _world("fidelity", "all"), "both together"),
+    "repetition": Metric(
+        "repetition of motion",
+        -1,
+        _world("repetition"),
+        "the largest correlation of the subject's steps, less each event's mean, with those 4 "
+        "frames to half a video later",
+    ),
+    "colour_drift": Metric(
+        "colour drift",
+        -1,
+        _path("colour_drift", "mean"),
+        "distance in CIELAB of the mean colour of the last eighth of the frames from that of the "
+        "first; 2.3 is just noticeable",
+    ),
+    "chroma_drift": Metric(
+        "change of saturation", 0, _path("colour_drift", "chroma"), "the same of their chroma"
+    ),
+    "contrast_drift": Metric(
+        "change of contrast",
+        0,
+        _path("colour_drift", "contrast"),
+        "the same of the standard deviation of their lightness",
+    ),
     "visible": Metric("subject visible", 1, _world("visible"), "share of frames"),
     "diversity_events": Metric(
         "difference of events",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from syncos_jax.errors import InputError
+from syncos_jax.metrics.drift import colour_drift
 from syncos_jax.metrics.features import background_features, pixel_features, subject_features
 from syncos_jax.metrics.frames import (
     check_frames,
@@ -97,7 +98,7 @@ def evaluate(
         ``frames, fps, seconds, features`` (``"world"``, ``"pixels"`` or ``"given"``),
         ``subject_consistency, background_consistency, temporal_flicker, dynamic_degree`` (bool),
         ``movement`` (see `mean_movement`), ``scenes, cuts, drift`` (cosine of each frame with the
-        mean of the first event),
+        mean of the first event), ``colour_drift`` (see there),
         ``diversity_events`` (see `diversity`; of the events' mean pixel features, None without
         events), ``event_features`` (those means), ``similarity`` (of all pairs of frames), and
         ``world``: as `judge_video`, or None. Drift and similarity are of subject and background
@@ -147,6 +148,7 @@ def evaluate(
         "scenes": len(of_cuts) + 1,
         "cuts": of_cuts,
         "drift": _rounded(drift_curve(both, spans[0].stop - spans[0].start if events else 1)),
+        "colour_drift": colour_drift(frames),
         "diversity_events": diversity(means) if events and len(events) > 1 else None,
         "event_features": _rounded(means, 1),
         "world": judge_video(frames, spans, found) if is_world else None,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from syncos_jax.errors import InputError
+from syncos_jax.metrics.drift import repetition
 from syncos_jax.metrics.world.attributes import ATTRIBUTES
 from syncos_jax.metrics.world.tracker import Track, fidelity, read, track
 from syncos_jax.metrics.world.words import COLOUR_WORDS, MOVES, PLACES, ROLLS, SHAPE_WORDS
@@ -131,6 +132,7 @@ def judge_video(
         * ``open_same``: attribute -> whether the last event shows the same as the first, for those
           that no event specifies; False where either shows none.
         * ``visible``: share of frames with a visible subject.
+        * ``repetition``: of the subject's motion (`syncos_jax.metrics.drift.repetition`).
 
     Raises:
         InputError: the events do not cover the frames.
@@ -177,6 +179,9 @@ def judge_video(
             if same[name] is None
         },
         "visible": float(seen.visible.mean()),
+        "repetition": repetition(
+            np.stack([seen.x, seen.y, seen.size], axis=1), [event.start for event in events]
+        ),
     }
 
 

@@ -162,6 +162,7 @@ _WORLD_MEASURES: dict[str, tuple[str, int, str]] = {
     "global_right": ("Global prompt kept", 1, "share of what the global prompt says that is seen"),
     "coherence": ("Attributes held", 1, "share of frames with the usual colour, shape, background"),
     "visible": ("Subject visible", 1, "share of frames"),
+    "repetition": ("Motion repeats", -1, "0: steps do not come again; 1: they do, exactly"),
 }
 
 
