@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from syncos_jax.pipeline.load import load_model
     from syncos_jax.sampling import (
         FIFO,
+        Chained,
         CoDenoising,
         DeviceMemoryError,
         FlowLong,
@@ -46,6 +47,7 @@ _HOME = {
     "NonFiniteError": "sampling",
     "Model": "models.family",
     "DeviceMemoryError": "sampling",
+    "Chained": "sampling",
     "CoDenoising": "sampling",
     "Event": "scenario",
     "FIFO": "sampling",
@@ -75,6 +77,7 @@ __all__ = [
     "Model",
     "DeviceMemoryError",
     "FIFO",
+    "Chained",
     "CoDenoising",
     "Event",
     "FlowLong",

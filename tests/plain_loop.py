@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from syncos_jax.sampling import CoDenoising, KnownFrames
 from syncos_jax.sampling.known import REFERENCE_T
 from syncos_jax.sampling.schedule import Steps
 
@@ -56,6 +57,35 @@ def sample_plainly(
     known=None,
 ):
     """Arguments and result as those of `syncos_jax.sample`."""
+    if sampler.name == "chained":
+        video = np.zeros((layout.frames, *frame_shape))
+        mask = np.zeros(layout.frames, bool)
+        if known is not None:
+            mask = np.array(known.mask)
+            video[mask] = np.asarray(known.latents)[mask]
+        rule = "timestep" if known is not None and known.rule != "replace" else "replace"
+        for n, first in enumerate(int(start) for start in layout.starts):
+            clip = slice(first, first + layout.window)
+            video[clip] = sample_plainly(
+                denoise,
+                jax.tree.map(lambda leaf, n=n: leaf[n : n + 1], cond),
+                uncond=jax.tree.map(lambda leaf, n=n: leaf[n : n + 1], uncond),
+                layout=type(layout)(layout.window, layout.window, layout.window),
+                frame_shape=frame_shape,
+                schedule=schedule,
+                sampler=CoDenoising(
+                    steps=sampler.steps,
+                    guidance=sampler.guidance,
+                    eta=sampler.eta,
+                    solver=sampler.solver,
+                    guidance_rescale=sampler.guidance_rescale,
+                ),
+                key=jax.random.fold_in(key, n),
+                latents=latents if n == 0 else None,
+                known=KnownFrames(video[clip], mask[clip], rule),
+            )
+            mask[clip] = True
+        return video
     windows = [range(start, start + layout.window) for start in layout.starts]
     mask = np.zeros(layout.frames, bool) if known is None else np.asarray(known.mask)
     clean = None if known is None else np.asarray(known.latents, np.float64)

@@ -31,7 +31,15 @@ from syncos_jax.errors import InputError
 from syncos_jax.metrics import expected_from_prompt
 from syncos_jax.metrics.catalogue import METRICS, metric_values
 from syncos_jax.metrics.world import CLIP_FRAMES
-from syncos_jax.sampling import FIFO, CoDenoising, FlowLong, FreeNoise, RefinementOnly, SynCoS
+from syncos_jax.sampling import (
+    FIFO,
+    Chained,
+    CoDenoising,
+    FlowLong,
+    FreeNoise,
+    RefinementOnly,
+    SynCoS,
+)
 from syncos_jax.sampling.sampler_dict import sampler_to_dict
 
 # -- the suite -----------------------------------------------------------------------------------
@@ -124,9 +132,10 @@ def test_the_methods_are_the_papers():
         assert [f for f in theirs if own[f] != theirs[f]] == [field]
         assert not own[field]  # 0 or False: switched off
     papers = {name for rows in TABLES.values() for name in rows}
-    assert set(METHODS) == papers | {"flowlong", "freenoise"}
+    assert set(METHODS) == papers | {"flowlong", "freenoise", "chained"}
     assert METHODS["flowlong"].settings == FlowLong()
     assert METHODS["freenoise"].settings == FreeNoise()
+    assert METHODS["chained"].settings == Chained()
     assert METHODS["co_denoising"].settings == CoDenoising()
     assert METHODS["refinement_only"].settings == RefinementOnly()
     assert METHODS["fifo"].settings == FIFO()
@@ -149,6 +158,7 @@ def test_a_ratio_takes_the_place_of_a_timestep():
             assert new == dataclasses.replace(old, t_min=None, refine_snr=0.024)
         else:
             assert new == old and name in (
+                "chained",
                 "co_denoising",
                 "fifo",
                 "flowlong",

@@ -12,6 +12,7 @@ from toy import FRAME, Network, conditioning, parameters
 from syncos_jax.errors import InputError
 from syncos_jax.sampling import (
     FIFO,
+    Chained,
     CoDenoising,
     FlowLong,
     FreeNoise,
@@ -46,6 +47,7 @@ CASES = {
     "syncos, reuse": (SynCoS(**{**SYNCOS, "t_min": 800, "steps": 9}, reuse=0.2), BETAS),
     "refinement_only": (RefinementOnly(steps=3, iterations=2, learning_rate=0.2), BETAS),
     "flowlong": (FlowLong(steps=4, fresh_noise_t_min=300), BETAS),
+    "chained": (Chained(steps=4, guidance=2.0, eta=0.5), BETAS),
     "freenoise": (FreeNoise(steps=4, guidance=2.0), BETAS),
 }
 
@@ -208,7 +210,7 @@ def test_conditioning_by_window():
     for name in ("cond", "uncond"):
         given[name] = {**given[name], "image": jnp.asarray(image)}
     np.testing.assert_allclose(result, sample(by_prompt, **given), rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="FIFO's windows have no fixed place"):
+    with pytest.raises(InputError, match="fifo's windows have no fixed place"):
         sample(by_image, **arguments(FIFO(steps=4)), window_cond={"image": jnp.asarray(image)})
 
 

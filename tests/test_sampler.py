@@ -183,7 +183,7 @@ WINDOWS = LAYOUT.count
         ({"latents": jnp.zeros((10, *FRAME)), "sampler": FIFO(steps=4)}, r"expected \(4, 2, 2, 3"),
         (
             {"step_noise": jnp.zeros(1), "sampler": FIFO(steps=4)},
-            "FIFO draws its own noise from the key; omit step_noise",
+            "fifo draws its own noise from the key; omit step_noise",
         ),
         ({"cond": conditioning(4), "sampler": FIFO(steps=4)}, "the 10 windows .*for FIFO, its fra"),
         ({"key": 0}, "key must be a JAX PRNG key"),

@@ -12,6 +12,7 @@ from plain_loop import sample_plainly
 from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.sampling import (
+    Chained,
     CoDenoising,
     FlowLong,
     FreeNoise,
@@ -107,6 +108,11 @@ CASES = {
     "freenoise in part": (FreeNoise(steps=4, guidance=2.0, shuffled_noise=0.4), {}),
     "syncos, shuffled noise": (SynCoS(**SYNCOS, shuffled_noise=0.7), {}),
     "syncos, shuffled noise shared": (SynCoS(**SYNCOS, shuffled_noise=1, shared_noise=True), {}),
+    "chained": (Chained(steps=4, guidance=2.0), {}),
+    "chained, flow, eta, rescaled": (
+        Chained(steps=4, eta=0.6, guidance_rescale=0.5, guidance=3.0),
+        {"schedule": NoiseSchedule.flow(shift=2.0)},
+    ),
     "refinement_only": (RefinementOnly(**ALONE), {}),
     "refinement_only, minibatch": (
         RefinementOnly(**ALONE, windows_per_step=3, windows_per_call=2),

@@ -47,7 +47,7 @@ def experiment(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Some of co_denoising, fifo, flowlong, freenoise, syncos, no_structure, "
+            help="Some of co_denoising, fifo, flowlong, freenoise, chained, syncos, no_structure, "
             "no_grounded_timestep, no_fixed_noise, no_t_min, refinement_only, and those of "
             "--settings. Default: all.",
             show_default=False,

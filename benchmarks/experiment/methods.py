@@ -13,6 +13,7 @@ from syncos_jax.files.documents import read_mapping
 from syncos_jax.files.text import did_you_mean, short
 from syncos_jax.sampling import (
     FIFO,
+    Chained,
     CoDenoising,
     FlowLong,
     FreeNoise,
@@ -63,6 +64,7 @@ METHODS: dict[str, Method] = {
         Method("fifo", FIFO(), title="FIFO"),
         Method("flowlong", FlowLong(), title="FlowLong"),
         Method("freenoise", FreeNoise(), title="FreeNoise"),
+        Method("chained", Chained(), title="clip by clip"),
         Method("syncos", _PAPER, title="SynCoS"),
         Method("no_structure", _PAPER, structured=False, title="no structured prompt"),
         Method(
@@ -79,12 +81,12 @@ METHODS: dict[str, Method] = {
         Method("refinement_only", RefinementOnly(), title="refinement alone"),
     )
 }
-"""The methods of the paper's Tables 1 to 3, by name, and two of others'.
+"""The methods of the paper's Tables 1 to 3, by name, and others'.
 
 Table 1 compares ``co_denoising`` (Gen-L-Video), ``fifo`` and ``syncos``; Table 2 ``syncos`` with
 the four ``no_...``; Table 3 the stages: 1 and 3 alone are ``co_denoising``, 2 alone is
 ``refinement_only``. (Stage 1 without stage 3 does not lead on to another timestep, so there is no
-such method.) ``flowlong`` and ``freenoise`` stand in none of the paper's tables.
+such method.) ``flowlong``, ``freenoise`` and ``chained`` stand in none of the paper's tables.
 """
 
 

@@ -81,7 +81,7 @@ Sampler = Annotated[
     str | None,
     typer.Option(
         help="Sampler: syncos, co_denoising, refinement_only, flowlong, "
-        "freenoise or fifo. Default: the scenario's.",
+        "freenoise, chained or fifo. Default: the scenario's.",
         metavar="NAME",
         show_default=False,
     ),

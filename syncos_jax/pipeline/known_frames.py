@@ -12,6 +12,8 @@ from syncos_jax.models.given_frames import GivenFrames
 from syncos_jax.pipeline.known_inputs import KnownInputs
 from syncos_jax.sampling.known import KnownFrames, KnownRule
 from syncos_jax.sampling.placement import Placement
+from syncos_jax.sampling.sampler_config import SamplerConfig
+from syncos_jax.sampling.windows import WindowLayout
 
 
 def known_latents(
@@ -85,6 +87,17 @@ def known_frames(
         encoded = model.encode_frames(pixels[: geometry.frames(last)], placement)
         made[known] = encoded[known - (last - len(encoded))]
     return KnownFrames(made, mask, rule)
+
+
+def none_known(
+    settings: SamplerConfig, layout: WindowLayout, frame_shape: tuple[int, ...], model: Model
+) -> KnownFrames | None:
+    """Of a video without known frames: None, or for samplers that make some as they go (`Chained`)
+    none yet, and how the model receives them."""
+    if not settings.chained:
+        return None
+    shape = (layout.frames, *frame_shape)
+    return KnownFrames(np.zeros(shape, np.float32), np.zeros(shape[0], bool), model.known_rule)
 
 
 def _fill_gaps(pixels: np.ndarray, bounds: np.ndarray, mask: np.ndarray) -> None:

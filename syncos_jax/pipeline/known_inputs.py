@@ -208,10 +208,10 @@ def inputs_for(
             place="image",
             expected="a picture that the video begins with",
         )
-    if settings.lookahead is not None:
+    if settings.lookahead is not None or settings.chained:
         raise InputError(
-            f"the model {model.name!r} sees a picture at a window's place, and fifo's windows have "
-            "none",
+            f"the model {model.name!r} sees a picture at a window's place, and the windows of "
+            f"{settings.name} have none",
             place="sampler",
             remedy="use another sampler",
         )

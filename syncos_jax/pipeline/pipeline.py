@@ -18,7 +18,7 @@ from syncos_jax.media.video import Video
 from syncos_jax.models.family import Model
 from syncos_jax.pipeline.checkpoint import Checkpoint
 from syncos_jax.pipeline.completed_scenario import scenario_of
-from syncos_jax.pipeline.known_frames import given_frames, known_frames
+from syncos_jax.pipeline.known_frames import given_frames, known_frames, none_known
 from syncos_jax.pipeline.plan import Plan, make_plan
 from syncos_jax.pipeline.request import Request, prepare
 from syncos_jax.sampling.devices import default_mesh
@@ -325,7 +325,7 @@ class Pipeline:
 
     def _known(self, request: Request) -> KnownFrames | None:
         if request.known is None:
-            return None
+            return none_known(request.sampler, request.layout, request.frame_shape, self.model)
         where = request.layout.frames, request.frame_shape[:2], self.placement
         return known_frames(request.known, self.model, *where)
 

@@ -251,9 +251,9 @@ def prepare(
     lead, before = (0, 0) if known is None else (known.lead, len(known.before))
     sound, sound_file = read_sound(scenario, before + frames, fps)
     layout = _layout(model, scenario, lead + frames)
-    if scenario.throwaway and settings.lookahead is not None:
+    if scenario.throwaway and (settings.lookahead is not None or settings.chained):
         raise InputError(
-            "applies to fused windows, but the sampler fifo fuses none",
+            f"applies to fused windows, but the sampler {settings.name} fuses none",
             place="throwaway",
             remedy="remove it",
         )

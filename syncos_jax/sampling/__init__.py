@@ -8,6 +8,7 @@ from syncos_jax.sampling.sampler import sample, sample_batch, start, start_batch
 from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.samplers import (
     FIFO,
+    Chained,
     CoDenoising,
     FlowLong,
     FreeNoise,
@@ -20,6 +21,7 @@ from syncos_jax.sampling.windows import WindowLayout
 
 __all__ = [
     "FIFO",
+    "Chained",
     "CoDenoising",
     "DeviceMemoryError",
     "FlowLong",

@@ -100,18 +100,18 @@ def check_conditioning(cond: Any, uncond: Any, entries: int) -> None:
             )
 
 
-def checked_window_cond(value: Any, cond: Any, windows: int, fifo: bool) -> Any:
+def checked_window_cond(value: Any, cond: Any, windows: int, streams: str | None) -> Any:
     """`window_cond` as arrays; None for None.
 
     Raises:
       InputError: unless it is a dict of arrays with a row per window and keys that `cond` has not,
-        or with FIFO, whose windows have no fixed place.
+        or with a sampler (`streams`, its name) whose windows have no fixed place.
     """
     if value is None:
         return None
-    if fifo:
+    if streams is not None:
         raise InputError(
-            "FIFO's windows have no fixed place, so that window_cond cannot be used",
+            f"{streams}'s windows have no fixed place, so that window_cond cannot be used",
             remedy="use another sampler",
         )
     if not isinstance(value, dict) or not isinstance(cond, dict | None):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from syncos_jax.sampling import fifo, syncos_calls, syncos_method
+from syncos_jax.sampling import chained, fifo, syncos_calls, syncos_method
 from syncos_jax.sampling.call_schedule import CallSchedule
 from syncos_jax.sampling.known import KnownRule
 from syncos_jax.sampling.sampler_config import SamplerConfig
@@ -48,6 +48,10 @@ def make_call_schedule(
     Raises:
       InputError: if the schedule has no such steps, or the video is too short.
     """
+    if settings.chained:
+        return chained.make_call_schedule(
+            layout, schedule, settings, cond_index=cond_index, num_shards=num_shards
+        )
     if settings.lookahead is None:
         return syncos_calls.make_call_schedule(
             layout, schedule, settings, seed, cond_index=cond_index, num_shards=num_shards
@@ -64,8 +68,10 @@ def make_method(
     settings: SamplerConfig,
     call_schedule: CallSchedule,
     known: KnownRule | None = None,
-) -> syncos_method.SynCoSMethod | fifo.FIFOMethod:
+) -> syncos_method.SynCoSMethod | chained.ChainedMethod | fifo.FIFOMethod:
     """The method that computes `call_schedule`; `known` is the rule of the known frames, if any."""
+    if settings.chained:
+        return chained.make_method(layout, schedule, settings, call_schedule, known)
     if settings.lookahead is None:
         return syncos_method.make_method(layout, schedule, settings, call_schedule, known)
     return fifo.make_method(layout.frames, layout.window, schedule, settings, known)

@@ -56,8 +56,8 @@ def sample(
         axis ``N``; None for an unconditional network.
       key: ``jax.random.key(seed)``. The result depends on it, and on nothing of the machine except
         rounding.
-      latents: initial noise ``[F, H, W, C]`` (for `FIFO` of the first clip: ``[w, H, W, C]``);
-        None: drawn from `key`.
+      latents: initial noise ``[F, H, W, C]`` (for `FIFO` and `Chained` of the first clip:
+        ``[w, H, W, C]``); None: drawn from `key`.
       progress: called as ``progress(done_calls, total_calls)`` between parts of the run, about
         every 0.7 seconds.
       mesh: devices (`syncos_jax.make_mesh`) that split the samples of each call; None: JAX's

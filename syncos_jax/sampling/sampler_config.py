@@ -60,7 +60,7 @@ def sampler(cls: _Config) -> _Config:
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SamplerConfig:
     """Base class of the samplers' settings: `SynCoS`, `CoDenoising`, `RefinementOnly`, `FlowLong`,
-    `FreeNoise` and `FIFO`. Immutable and hashable.
+    `FreeNoise`, `Chained` and `FIFO`. Immutable and hashable.
 
     Attributes:
       steps: denoising steps; None: the model's own (50 without a model).
@@ -148,6 +148,8 @@ class SamplerConfig:
         @property
         def lookahead(self) -> bool | None: ...
 
+    chained: ClassVar[bool] = False
+    """Whether clips are made one after the other."""
     co_denoise: ClassVar[bool] = True
     """Whether stages 1 and 3 run: predict and fuse every window, resume at the next timestep."""
 

@@ -1,4 +1,5 @@
-"""The samplers: `SynCoS`, `CoDenoising`, `RefinementOnly`, `FlowLong`, `FreeNoise` and `FIFO`."""
+"""The samplers: `SynCoS`, `CoDenoising`, `RefinementOnly`, `FlowLong`, `FreeNoise`, `Chained` and
+`FIFO`."""
 
 from __future__ import annotations
 
@@ -272,6 +273,27 @@ class FreeNoise(_CoDenoises):
 
 @sampler
 @dataclass(frozen=True, kw_only=True, repr=False)
+class Chained(_GuidedInInterval):
+    """Clips one after the other, each from the last frames of the one before.
+
+    As video extension does: nothing that comes later changes a clip. A clip starts where its window
+    does and keeps the frames that it shares with the clip before; the stride sets how many. Costs
+    what co-denoising does; the memory of the network does not grow with the video.
+
+    Attributes:
+      eta: 0 for deterministic DDIM, up to 1 for ancestral sampling (Song et al., arXiv 2010.02502).
+      solver: as of `CoDenoising`.
+    """
+
+    name: ClassVar[str] = "chained"
+    chained: ClassVar[bool] = True
+
+    eta: float = 0.0
+    solver: str | None = None
+
+
+@sampler
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FIFO(SamplerConfig):
     """Diagonal denoising (FIFO-Diffusion, Kim et al., arXiv 2405.11473).
 
@@ -296,7 +318,8 @@ class FIFO(SamplerConfig):
 
 
 SAMPLERS: dict[str, type[SamplerConfig]] = {
-    kind.name: kind for kind in (SynCoS, CoDenoising, RefinementOnly, FlowLong, FreeNoise, FIFO)
+    kind.name: kind
+    for kind in (SynCoS, CoDenoising, RefinementOnly, FlowLong, FreeNoise, Chained, FIFO)
 }
 """The samplers by their names in scenario files."""
 

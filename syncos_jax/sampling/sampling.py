@@ -144,7 +144,7 @@ class Sampling:
         layout, sampler = options["layout"], options["sampler"]
         self.call_schedule = call_schedule
         self._shape = checks.checked_shape(options["frame_shape"])
-        self._fifo = sampler.lookahead is not None
+        streams = sampler.lookahead is not None or sampler.chained
         params, known = options.get("params"), KnownFrames.of(options.get("known"))
         self._known: Known | None = None
         if known is not None:
@@ -152,15 +152,17 @@ class Sampling:
         rule = None if known is None or self._known is None else known.rule
         self.method = make_method(layout, options["schedule"], sampler, call_schedule, rule)
         self.program = Program(checks.checked_denoise(denoise, params), self.method)
-        self._frames = layout.window if self._fifo else layout.frames
+        self._frames = layout.window if streams else layout.frames
         step_noise = options.get("step_noise")
-        if step_noise is not None and self._fifo:
-            raise InputError("FIFO draws its own noise from the key", remedy="omit step_noise")
+        if step_noise is not None and streams:
+            raise InputError(
+                f"{sampler.name} draws its own noise from the key", remedy="omit step_noise"
+            )
         steps = int(call_schedule.updates.step.max()) + 1
         shape = (steps, layout.frames, *self._shape)
         self._step_noise = checks.checked_array("step_noise", step_noise, shape)
         self._window_cond = checks.checked_window_cond(
-            options.get("window_cond"), table, layout.count, self._fifo
+            options.get("window_cond"), table, layout.count, sampler.name if streams else None
         )
         self._params, self._table = params, table
 
@@ -198,8 +200,8 @@ class Sampling:
 
         Args:
           key: typed scalar key for the noise.
-          latents: initial noise ``[F, H, W, C]`` (for `FIFO` ``[w, H, W, C]``); None: drawn from
-            `key`.
+          latents: initial noise ``[F, H, W, C]`` (for `FIFO` and `Chained` ``[w, H, W, C]``);
+            None: drawn from `key`.
         """
         method, key = self.method, noise.as_key(key)
         start = checks.checked_array("latents", latents, (self._frames, *self._shape))

@@ -189,6 +189,7 @@ class _Writer:
             renoise=np.bool_(self.renoised[i]),
             reuse=np.float32(self.settings.reuse or 0.0 if self.reusable[i] else 0.0),
             samples=np.int32(0),
+            clip=np.int32(0),
             x_coef=np.float32(x_coef),
             x0_coefs=np.asarray(x0_coefs, np.float32),
         )

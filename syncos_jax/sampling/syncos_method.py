@@ -83,6 +83,9 @@ class UpdateStep(NamedTuple):
     float32."""
     samples: Any
     """Samples of the update step, int32."""
+    clip: Any
+    """Clip that it belongs to, where clips are made one after the other (`chained`); else 0;
+    int32."""
     x_coef: Any
     """The solver's coefficient of the noisy latent, float32; not read for DDIM."""
     x0_coefs: Any
