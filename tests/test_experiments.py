@@ -24,7 +24,7 @@ from experiment.methods import METHODS, choose, dial_methods, read_methods
 from experiment.paper import COLUMNS, TABLES, compare
 from experiment.plots import draw
 from experiment.seeds import collect, diversity_of_seeds, entropy_of_choices
-from experiment.study import choose_cases
+from experiment.study import choose_cases, of_lengths
 from experiment.suite import FILE, KINDS, SUBSET, load_suite, make_suite, to_jsonl
 from experiment.tables import summarise, to_markdown
 from syncos_jax.errors import InputError
@@ -116,6 +116,24 @@ def test_choosing_scenarios():
             choose_cases(names, False)
     with pytest.raises(InputError, match="cannot be combined"):
         choose_cases(["open"], True)
+
+
+def test_scenarios_of_any_length_go_on_as_they_begin():
+    suite = load_suite()
+    for name in ("open-03", "motion-00", "bare-01", "long-00"):
+        case = suite[name]
+        longer = case.lengthened(20)
+        assert (longer.id, longer.frames) == (f"{name}x20", 20 * CLIP_FRAMES)
+        assert longer.scenario.global_prompt == case.scenario.global_prompt
+        own, more = ([e.prompt for e in c.scenario.events] for c in (case, longer))
+        assert more[: len(own)] == own and len(set(more)) > 2
+    assert [c.id for c in of_lengths([suite["open-00"]], "5, 10")] == ["open-00x5", "open-00x10"]
+    assert of_lengths([suite["size-00"]], None) == [suite["size-00"]]
+    with pytest.raises(InputError, match="colour-01: colour has no more events"):
+        of_lengths([suite["colour-01"]], "5")
+    for text in ("5,x", "0", "5,"):
+        with pytest.raises(InputError, match="is not a positive integer; give 5,10,20"):
+            of_lengths([suite["open-00"]], text)
 
 
 # -- methods -------------------------------------------------------------------------------------
@@ -239,6 +257,7 @@ def records(offsets, scenarios=6, seeds=2):
             for method, offset in offsets.items():
                 value = common + offset + rng.uniform(-0.02, 0.02)
                 report = {
+                    "frames": 32 if scenario % 2 else 80,
                     "subject_consistency": value,
                     "background_consistency": 0.5,
                     "temporal_flicker": 1.0,
@@ -306,7 +325,15 @@ def test_tables():
     assert syncos["measures"]["subject_consistency"]["count"] == 11
     assert syncos["measures"]["coherence"] is None and syncos["median_seconds"] == 2
     assert set(syncos["measures"]) == set(METRICS)
+    by_length = {f: of["identity"] for f, of in syncos["by_length"].items()}
+    assert {f: of["count"] for f, of in by_length.items()} == {"32": 6, "80": 5}
+    assert by_length["32"]["low"] < by_length["32"]["mean"] < by_length["32"]["high"]
     text = to_markdown(summary, ["methods.png"])
+    rows = text[text.index("## Over time") :].splitlines()[4:8]
+    assert [row.split(" | ")[:3] for row in rows[2:]] == [
+        ["| 32", "`co_denoising`", "6"],
+        ["| 32", "`syncos`", "6"],
+    ]
     assert "Not complete: 24 of 48 videos" in text and "12 (1 failed)" in text
     assert "it diverged" in text and "![methods.png](methods.png)" in text
     assert f"| {HOLDS} |" in text and "syncos experiment --out x" in text

@@ -39,7 +39,7 @@ class UNet(FakeUNet):
 class Model(FakeModel):
     def __init__(self):
         super().__init__()
-        self.config = dataclasses.replace(FakeConfig(), height=64, width=64, window=8, stride=8)
+        self.config = dataclasses.replace(FakeConfig(), height=64, width=64, window=8, stride=6)
         self.geometry = self.config.geometry()
         self.unet = UNet()
 
@@ -90,18 +90,21 @@ def test_every_video_is_made_and_measured(tasks, finished):
 
 
 def test_what_a_video_costs(pipeline, tasks):
-    """32 frames, windows of 8 side by side: 4 windows, guided: 8 clips. Of 4 steps 1 is refined."""
+    """32 frames, windows of 8 every 6: 5 windows, guided: 10 clips. Of 4 steps 1 is refined."""
     found = {task.method.name: task.clips for task in tasks}
-    assert found["co_denoising"] == 4 * 8
-    assert found["syncos"] == found["no_structure"] == 4 * 8 + 8
+    assert found["co_denoising"] == 4 * 10
+    assert found["syncos"] == found["no_structure"] == 4 * 10 + 10
     # A queue of 8 frames in windows that update 4: 2 windows in each of 32 iterations, after 8
     # steps of the first clip.
     assert found["fifo"] == 2 * (8 + 32 * 2)
     ablations = [METHODS[name] for name in ("no_t_min", "refinement_only")]
+    chained = with_common([METHODS["chained"]], pipeline.model, steps=4)
+    clip_by_clip = plan(pipeline, chained, [load_suite()["open-00"]], [0])
+    assert [task.clips for task in clip_by_clip] == [4 * 10]
     one_seed = plan(
         pipeline, with_common(ablations, pipeline.model, steps=4), [load_suite()["open-00"]], [0]
     )
-    assert [task.clips for task in one_seed] == [4 * 8 + 4 * 20 * 8, 4 * 20 * 8]
+    assert [task.clips for task in one_seed] == [4 * 10 + 4 * 20 * 10, 4 * 20 * 10]
     for task in tasks:  # what is foretold is what is played
         request = pipeline.prepare(task.scenario, task.method.settings, task.seed)
         assert request.summary.samples == task.clips == request.call_schedule.used.sum()
@@ -255,7 +258,7 @@ def test_more_seeds_for_some_methods(tmp_path):
 def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path):
     result = syncos("--out", "b", "--subset", "--dry-run", "--no-cache")
     assert result.exit_code == 0, result.output
-    assert "120 videos: 10 methods, 6 scenarios, 2 seeds" in result.stderr
+    assert "132 videos: 11 methods, 6 scenarios, 2 seeds" in result.stderr
     assert "no_t_min" in result.stderr and not list(tmp_path.iterdir())
 
 

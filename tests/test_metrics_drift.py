@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from syncos_jax.metrics.drift import colour_drift, lab, repetition
+from syncos_jax.metrics.drift import colour_drift, lab, repetition, seam_visibility
 
 
 def test_lab_of_the_primaries():
@@ -28,6 +28,23 @@ def test_a_video_that_pales():
     frames[8:, :2] = (150, 110, 110)
     pale = colour_drift(frames)
     assert pale["mean"] > 10 and pale["chroma"] < -10
+
+
+def test_a_seam_that_shows():
+    """Steps of one grey level within, of five across: dark greys are linear in lightness."""
+    levels = np.cumsum([0, 1, 1, 1, 5, 1, 1, 1, 5, 1, 1, 1])[:12]
+    linear = np.flatnonzero(np.arange(12) % 4 == 0)[1:]
+    frames = np.zeros((12, 4, 4, 3), np.uint8) + (levels // 2)[:, None, None, None].astype(np.uint8)
+    assert seam_visibility(frames, linear) > 3
+    lightness = lab(frames)[:, 0, 0, 0]
+    steps = np.abs(np.diff(lightness))
+    across = np.isin(np.arange(1, 12), linear)
+    expected = steps[across].mean() / steps[~across].mean()
+    assert seam_visibility(frames, linear) == pytest.approx(expected, rel=1e-3)
+    assert seam_visibility(frames, []) is None
+    assert seam_visibility(frames[:1], []) is None
+    assert seam_visibility(np.zeros_like(frames), [4]) is None
+    assert seam_visibility(frames[[0, 4, 8]], [1]) == pytest.approx(1, abs=0.2)
 
 
 def test_motion_that_repeats():

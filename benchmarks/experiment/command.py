@@ -79,6 +79,15 @@ def experiment(
             show_default=False,
         ),
     ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLIPS,...",
+            help="Each scenario in these lengths, with a motion for each clip, in place of its "
+            "own: how videos change over time. Of motion, open, long and bare.",
+            show_default=False,
+        ),
+    ] = None,
     subset: Annotated[
         bool,
         typer.Option(
@@ -183,6 +192,7 @@ def experiment(
             SUBSET_SEEDS,
             SUBSET_STEPS,
             choose_cases,
+            of_lengths,
             read_pairs,
             seeds_by_method,
         )
@@ -190,7 +200,7 @@ def experiment(
 
         given = {name: value for name, value in locals().items() if name in _FLAGS}
         chosen = _methods(methods, settings, dial)
-        cases = choose_cases(_names(scenarios), subset)
+        cases = of_lengths(choose_cases(_names(scenarios), subset), lengths)
         if plots and not dry_run:
             from experiment.plots import need_matplotlib
 
@@ -241,6 +251,7 @@ _FLAGS = (
     "settings",
     "dial",
     "scenarios",
+    "lengths",
     "subset",
     "seeds",
     "pairs",

@@ -22,6 +22,7 @@ from syncos_jax.metrics.report import VERSION as METRICS_VERSION
 from syncos_jax.metrics.report import evaluate
 from syncos_jax.metrics.world import SIZE
 from syncos_jax.pipeline import Pipeline
+from syncos_jax.pipeline.request import Request
 from syncos_jax.sampling.failures import NonFiniteError
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.scenario import Scenario
@@ -214,13 +215,24 @@ def _make(pipeline: Pipeline, task: Task, out: Path, videos: bool) -> dict[str, 
     except NonFiniteError as error:  # that, too, is a result of the method
         return record | {"failed": str(error)}
     video = pipeline.video(request, pipeline.decode(latents))
-    record["report"] = evaluate(video.frames, video.fps, _expected(task, video.frames))
+    seams = _seams(pipeline, request)
+    expected = _expected(task, video.frames)
+    record["report"] = evaluate(video.frames, video.fps, expected, seams=seams)
     record["measures"] = metric_values(record["report"])
     if videos:
         target = out / task.file.with_suffix(".mp4")
         target.parent.mkdir(parents=True, exist_ok=True)
         video.save(target, scale=max(1, 256 // min(video.frames.shape[1:3])))
     return record
+
+
+def _seams(pipeline: Pipeline, request: Request) -> list[int]:
+    """The frames behind the end of each window but the last; none where windows have no place."""
+    layout = request.layout
+    if request.sampler.lookahead is not None:
+        return []
+    ends = layout.starts[:-1] + layout.window
+    return [int(frame) for frame in pipeline.model.geometry.first_frame(ends)]
 
 
 def _expected(task: Task, frames: np.ndarray) -> Any:

@@ -50,6 +50,21 @@ def choose_cases(names: Sequence[str] | None, subset: bool) -> list[Case]:
     return choose(wanted, suite, "scenario")
 
 
+def of_lengths(cases: Sequence[Case], text: str | None) -> list[Case]:
+    """Each scenario in the lengths, in clips, that ``5,10,20`` says; as they are for None.
+
+    Raises InputError for anything but positive integers, and for scenarios of a fixed length.
+    """
+    if text is None:
+        return list(cases)
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not _positive(part)]
+    if wrong:
+        raise InputError(f"lengths {text!r}: {wrong[0]!r} is not a positive integer; give 5,10,20")
+    clips = [int(part) for part in parts]
+    return [case.lengthened(count) for count in dict.fromkeys(clips) for case in cases]
+
+
 def seeds_by_method(text: str, methods: Sequence[str], first: int = 0) -> dict[str, range]:
     """What ``2`` or ``2,syncos=4`` says: two seeds of every method, and four of ``syncos``.
 
@@ -72,12 +87,16 @@ def seeds_by_method(text: str, methods: Sequence[str], first: int = 0) -> dict[s
 
 
 def _seed_count(text: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
+    if not _positive(text):
         raise InputError(
             f"seeds {whole!r}: {text!r} is not a positive integer; give one for all methods, and "
             "after it those of some: 2,syncos=4"
         )
     return int(text)
+
+
+def _positive(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) > 0
 
 
 def read_pairs(text: str | None, methods: Sequence[str]) -> list[tuple[str, str]]:

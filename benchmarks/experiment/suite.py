@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ KINDS = {
     "bare": 10,  # the global prompt tells the shape alone: colour and place are left open
 }
 """Kind -> how many scenarios of it."""
+
+ENDLESS = ("motion", "open", "long", "bare")
+"""Kinds that can be of any length: only the motion changes."""
 
 SUBSET = ("motion-02", "background-00", "colour-01", "size-00", "open-00", "open-03")
 """For a first look: one of each kind that is 32 frames long, two with open attributes."""
@@ -80,6 +84,18 @@ class Case:
             "expected": [event.specified_attributes for event in self.expected],
         }
 
+    def lengthened(self, clips: int) -> Case:
+        """The same subject and place for so many clips, each with a motion of its own.
+
+        Raises InputError for kinds whose events name colours, places or sizes.
+        """
+        if self.kind not in ENDLESS:
+            raise InputError(
+                f"{self.id}: {self.kind} has no more events; lengths are for {', '.join(ENDLESS)}"
+            )
+        case = _case(self.kind, int(self.id.rpartition("-")[2]), clips)
+        return dataclasses.replace(case, id=f"{self.id}x{clips}")
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Case:
         """The inverse of `to_dict`; InputError where it does not fit together."""
@@ -113,14 +129,14 @@ def to_jsonl(cases: Sequence[Case]) -> str:
     return "".join(json.dumps(case.to_dict(), ensure_ascii=False) + "\n" for case in cases)
 
 
-def _case(kind: str, number: int) -> Case:
+def _case(kind: str, number: int, clips: int | None = None) -> Case:
     rng = np.random.default_rng([20250308, list(KINDS).index(kind), number])
     subject: dict[str, str | None] = {
         "shape": SHAPES[number % len(SHAPES)],
         "colour": str(rng.choice(list(COLOURS))),
         "background": str(rng.choice(BACKGROUNDS)),
     }
-    events = 4 if kind != "long" else 16 if number % 4 == 3 else 8
+    events = clips or (4 if kind != "long" else 16 if number % 4 == 3 else 8)
     motions = ["grow", "shrink"] * 2 if kind == "size" else _motions(rng, events)
     if kind == "size" and number % 2:
         motions.reverse()

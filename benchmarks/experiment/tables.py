@@ -42,6 +42,17 @@ MAIN = (
 )
 """Measures of the first table; ``results.json`` has all."""
 
+OVER_TIME = (
+    "identity",
+    "colour_held",
+    "colour_drift",
+    "chroma_drift",
+    "contrast_drift",
+    "seam_visibility",
+    "repetition",
+)
+"""Measures of what changes the longer a video is."""
+
 
 def summarise(
     records: Sequence[Mapping[str, Any]],
@@ -94,6 +105,7 @@ def summarise(
             "entropy_of_choices": _estimate(choices.get(name, {}).values()),
             "measures": measures,
             "by_kind": by_kind,
+            "by_length": _by_length(own),
         }
     return {
         "format": "syncos_jax.experiment",
@@ -105,6 +117,16 @@ def summarise(
         "pairs": [_of_pair(values, *pair) for pair in pairs],
         "paper": [comparison.to_dict() for comparison in compare(values)],
     }
+
+
+def _by_length(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Frames -> measures of `OVER_TIME`, of one method's videos."""
+    measured = [record for record in records if record["report"] is not None]
+    found = {}
+    for frames in sorted({record["report"]["frames"] for record in measured}):
+        own = [r["measures"] for r in measured if r["report"]["frames"] == frames]
+        found[str(frames)] = {m: _estimate(each.get(m) for each in own) for m in OVER_TIME}
+    return found
 
 
 def _of_shared_seeds(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -177,6 +199,7 @@ def to_markdown(summary: Mapping[str, Any], plots: Sequence[str] = ()) -> str:
     parts.append("\n".join(f"* {METRICS[m].title}: {METRICS[m].says}." for m in MAIN))
     parts += _gains(summary["gains"])
     parts += _pairs(summary["pairs"])
+    parts += _over_time(methods)
     parts += _by_kind(methods)
     parts += _diversity(methods)
     parts += _paper(summary["paper"], methods)
@@ -217,6 +240,33 @@ def _by_kind(methods: Mapping[str, Any]) -> list[str]:
         for name, of in methods.items()
     ]
     return ["## Coherence by kind of scenario", _table(["method", *kinds], rows)]
+
+
+def _over_time(methods: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [
+            frames,
+            f"`{name}`",
+            str(_videos_of(measures)),
+            *(_interval(measures[m]) for m in OVER_TIME),
+        ]
+        for frames in sorted({f for of in methods.values() for f in of["by_length"]}, key=int)
+        for name, of in methods.items()
+        if (measures := of["by_length"].get(frames)) is not None
+    ]
+    if not rows:
+        return []
+    return [
+        "## Over time",
+        "The same by the length of the video, in frames.",
+        _table(["frames", "method", "videos", *(METRICS[m].title for m in OVER_TIME)], rows),
+        "\n".join(f"* {METRICS[m].title}: {METRICS[m].says}." for m in OVER_TIME),
+    ]
+
+
+def _videos_of(measures: Mapping[str, Any]) -> int:
+    """Videos behind a row: the most that any measure has."""
+    return max((of["count"] for of in measures.values() if of is not None), default=0)
 
 
 def _gains(gains: Mapping[str, Any]) -> list[str]:

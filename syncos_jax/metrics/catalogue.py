@@ -57,6 +57,11 @@ def _all_attributes_accuracy(report: Report) -> float | None:
     return float(np.mean(found)) if found else None
 
 
+def _identity(report: Report) -> float | None:
+    drift = report.get("drift")
+    return float(np.mean(drift[-max(1, len(drift) // 8) :])) if drift else None
+
+
 METRICS: dict[str, Metric] = {
     "coherence": Metric(
         "coherence",
@@ -143,6 +148,20 @@ METRICS: dict[str, Metric] = {
         _world("repetition"),
         "the largest correlation of the subject's steps, less each event's mean, with those 4 "
         "frames to half a video later",
+    ),
+    "identity": Metric(
+        "identity at the end",
+        1,
+        _identity,
+        "mean cosine of the last eighth of the frames with the first event, of subject and "
+        "background features",
+    ),
+    "seam_visibility": Metric(
+        "seams",
+        -1,
+        _plain("seam_visibility"),
+        "change of the pixels in CIELAB where a window ends, over that everywhere else; 1: not "
+        "visible",
     ),
     "colour_drift": Metric(
         "colour drift",

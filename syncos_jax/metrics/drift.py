@@ -1,6 +1,8 @@
-"""What long videos do over time: colours that drift, motion that repeats."""
+"""What long videos do over time: colours that drift, seams that show, motion that repeats."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 
@@ -55,6 +57,32 @@ def _statistics(frames: np.ndarray) -> np.ndarray:
         chroma = np.hypot(values[..., 1], values[..., 2]).mean()
         found.append([*values.mean(axis=(0, 1, 2)), chroma, values[..., 0].std()])
     return np.asarray(found).mean(axis=0)
+
+
+def seam_visibility(frames: np.ndarray, seams: Collection[int]) -> float | None:
+    """How much more a picture changes where two pieces of a video meet than within them.
+
+    The mean distance in CIELAB between the pixels of neighbouring frames: of the pairs across a
+    seam, over that of all others.
+
+    Args:
+        frames: uint8 ``[F, H, W, 3]``.
+        seams: the first frames of the pieces but the first.
+
+    Returns:
+        1 where seams are as other frames; None without a seam, or where nothing else changes.
+    """
+    across: list[float] = []
+    within: list[float] = []
+    before = lab(frames[:1])
+    for number in range(1, len(frames)):
+        after = lab(frames[number : number + 1])
+        change = float(np.linalg.norm(after - before, axis=-1).mean())
+        (across if number in seams else within).append(change)
+        before = after
+    if not across or not within or not any(within):
+        return None
+    return float(np.mean(across) / np.mean(within))
 
 
 def repetition(path: np.ndarray, edges: list[int]) -> float | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from syncos_jax.errors import InputError
-from syncos_jax.metrics.drift import colour_drift
+from syncos_jax.metrics.drift import colour_drift, seam_visibility
 from syncos_jax.metrics.features import background_features, pixel_features, subject_features
 from syncos_jax.metrics.frames import (
     check_frames,
@@ -81,6 +81,7 @@ def evaluate(
     events: Sequence[Expected] | None = None,
     features: Mapping[str, ArrayLike] | None = None,
     matrix: bool = True,
+    seams: Collection[int] = (),
 ) -> dict[str, Any]:
     """Measure a video.
 
@@ -93,12 +94,14 @@ def evaluate(
             those of the tracked subject and its surroundings for the demo world, pixels of the
             whole frame for all other videos.
         matrix: whether to return the similarity matrix.
+        seams: frames that begin after the end of one of the windows that the video is made of.
 
     Returns:
         ``frames, fps, seconds, features`` (``"world"``, ``"pixels"`` or ``"given"``),
         ``subject_consistency, background_consistency, temporal_flicker, dynamic_degree`` (bool),
         ``movement`` (see `mean_movement`), ``scenes, cuts, drift`` (cosine of each frame with the
-        mean of the first event), ``colour_drift`` (see there),
+        mean of the first event), ``colour_drift`` and ``seam_visibility`` (see
+        there; None without seams),
         ``diversity_events`` (see `diversity`; of the events' mean pixel features, None without
         events), ``event_features`` (those means), ``similarity`` (of all pairs of frames), and
         ``world``: as `judge_video`, or None. Drift and similarity are of subject and background
@@ -149,6 +152,7 @@ def evaluate(
         "cuts": of_cuts,
         "drift": _rounded(drift_curve(both, spans[0].stop - spans[0].start if events else 1)),
         "colour_drift": colour_drift(frames),
+        "seam_visibility": seam_visibility(frames, seams) if len(seams) else None,
         "diversity_events": diversity(means) if events and len(events) > 1 else None,
         "event_features": _rounded(means, 1),
         "world": judge_video(frames, spans, found) if is_world else None,
