@@ -60,7 +60,10 @@ def test_a_scale_of_a_row_vector_and_formats_that_are_said(own, tmp_path):
     [
         (lambda t: t.pop(f"{LAYER}.weight"), "which is missing"),
         (lambda t: t.update({f"{LAYER}.scale_weight": torch.ones(3)}), "one per output channel"),
-        (lambda t: t.update({f"{LAYER}.scale_weight": torch.ones(1, dtype=torch.int32)}), "shape"),
+        (lambda t: t.update({f"{LAYER}.scale_weight": torch.ones(1, dtype=torch.int32)}), "int32"),
+        (lambda t: t.update({f"{LAYER}.scale_weight": torch.ones(1).to(F8)}), "float8_e4m3fn"),
+        (lambda t: t.update({f"{LAYER}.weight": t[f"{LAYER}.weight"].float()}), "other than 1"),
+        (lambda t: t.update({f"{LAYER}.weight": t[f"{LAYER}.weight"] != 0}), "bool"),
     ],
 )
 def test_scales_that_do_not_fit_are_refused(own, tmp_path, change, said):

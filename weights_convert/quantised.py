@@ -75,14 +75,27 @@ def _joined(tensors: Tensors, name: str, scale: str, where: str | Path) -> AnyTe
     per_channel = bool(values.shape) and scales.shape in {
         (values.shape[0], *(1,) * extra) for extra in range(len(values.shape))
     }
-    if count != 1 and not per_channel or scales.dtype.kind not in "fV":
+    if scales.dtype.kind not in "fV" or scales.dtype.itemsize == 1:
+        raise InputError(
+            f"{scale} has {scales.dtype.name} values", place=where, expected="a scale in float"
+        )
+    if count != 1 and not per_channel:
         raise InputError(
             f"{scale} has shape {scales.shape} for weights of shape {values.shape}",
             place=where,
             expected="one scale, or one per output channel",
         )
-    if values.dtype.itemsize != 1:  # kept in more bits: ComfyUI ignores the scale of these
+    if values.dtype.itemsize != 1:  # kept in more bits: programs differ on whether these are scaled
+        if np.any(np.asarray(scales).astype(np.float32) != 1):
+            raise InputError(
+                f"{name} has {values.dtype.name} values and a scale other than 1, which some "
+                "programs apply and some do not",
+                place=where,
+                remedy="use the file in float32, float16, bfloat16, fp8 or GGUF",
+            )
         return values
+    if values.dtype.kind == "b" or (values.dtype.kind in "iu" and "scaled_fp8" in tensors):
+        raise InputError(f"{name} has {values.dtype.name} values and a scale", place=where)
     return ScaledTensor(values, scales)
 
 

@@ -33,8 +33,8 @@ def conv2d(weight: np.ndarray) -> np.ndarray:
 def stacked_conv3d(weight: np.ndarray) -> np.ndarray:
     """3-D convolution, as a 2-D one over its taps in time: ``[O, I, kt, kh, kw] ->
     [kh, kw, kt I, O]``."""
-    if weight.ndim != 5:
-        raise ValueError("expected [out, in, kt, kh, kw]")
+    if weight.ndim != 5 or weight.shape[2] > 3:  # time and inputs share an axis in ours
+        raise ValueError("expected [out, in, kt, kh, kw] with kt of 1 to 3")
     O, I, kt, kh, kw = weight.shape
     return weight.transpose(3, 4, 2, 1, 0).reshape(kh, kw, kt * I, O)
 
