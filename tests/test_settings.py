@@ -26,6 +26,7 @@ from syncos_jax.sampling.sampler_config import SamplerConfig
 from syncos_jax.sampling.sampler_dict import sampler_fields, sampler_from_dict, sampler_to_dict
 from syncos_jax.sampling.samplers import FULL_STRENGTH, SAMPLERS
 from syncos_jax.sampling.schedule import NoiseSchedule
+from syncos_jax.sampling.sigmas import flow_sigmas
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Event, Scenario
 
@@ -219,3 +220,15 @@ def test_one_end_of_the_refinement_replaces_the_others():
     assert by_steps.replace(t_min=800) == SynCoS(t_min=800, iterations=3)
     assert by_steps.replace(steps=9).refinement.refine_steps == 8
     assert sampler_from_dict(sampler_to_dict(by_steps)) == by_steps
+
+
+def test_bounds():
+    """Bounds at which a value is still good, or no longer."""
+    assert CoDenoising(guidance_rescale=1).guidance_rescale == 1
+    with pytest.raises(InputError, match="guidance_rescale"):
+        CoDenoising(guidance_rescale=1.01)
+    by_ratio = SynCoS(refine_snr=0.5)
+    assert by_ratio.runs_at(0, 900, 0.1, 1.0) and not by_ratio.runs_at(0, 900, 1.0, 1.0)
+    assert not by_ratio.runs_at(0, 900, 0.5**0.5, 1.0)
+    with pytest.raises(InputError, match="fall"):
+        flow_sigmas(2, rule="list", sigmas=(0.5, 0.5))
