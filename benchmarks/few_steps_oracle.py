@@ -55,8 +55,15 @@ def methods(steps: int) -> dict[str, CoDenoising | FreeNoise | SynCoS]:
     }
 
 
-def measure(sampler: CoDenoising | FreeNoise | SynCoS, seeds: int) -> dict[str, float]:
-    """Agreement with its standard error, variety, error and samples of `seeds` videos."""
+def measure(
+    sampler: CoDenoising | FreeNoise | SynCoS, seeds: int, first: int = 0
+) -> dict[str, float]:
+    """Agreement with its standard error, variety, error, copies and samples of `seeds` videos.
+
+    Copies: what a frame beyond the first clip has besides its subject is new in every frame of the
+    data. The mean over these frames of its largest cosine with that of a frame of the first clip; 1
+    where each repeats one.
+    """
     modes = np.random.default_rng(0).normal(size=(4, 64))
     modes *= 8 / np.linalg.norm(modes, axis=1, keepdims=True)
     one = Sampling(
@@ -68,7 +75,7 @@ def measure(sampler: CoDenoising | FreeNoise | SynCoS, seeds: int) -> dict[str, 
         sampler=sampler,
         seed=(0,),
     )
-    keys = jax.random.split(jax.random.key(0), seeds)
+    keys = jax.random.split(jax.random.key(first), seeds)
     flat = np.asarray(jax.jit(jax.vmap(one))(keys)).reshape(seeds, LAYOUT.frames, 1, 64)
     away = ((flat - modes) ** 2).sum(axis=-1)
     nearest = away.argmin(axis=-1)
@@ -76,12 +83,17 @@ def measure(sampler: CoDenoising | FreeNoise | SynCoS, seeds: int) -> dict[str, 
     share = counts.max(axis=1) / LAYOUT.frames
     chosen = np.bincount(counts.argmax(axis=1), minlength=4) / seeds
     entropy = -(chosen[chosen > 0] * np.log(chosen[chosen > 0])).sum() / np.log(4)
+    detail = flat[:, :, 0] - modes[nearest]
+    detail /= np.linalg.norm(detail, axis=-1, keepdims=True)
+    later, clip = detail[:, LAYOUT.window :], detail[:, : LAYOUT.window]
+    copies = np.einsum("sfd,scd->sfc", later, clip).max(axis=-1).mean()
     made = make_call_schedule(LAYOUT, SCHEDULE, sampler.replace(guidance=1.0), cond_index=None)
     return {
         "agreement": float(share.mean()),
         "spread": float(share.std(ddof=1) / np.sqrt(seeds)),
         "variety": float(entropy),
         "error": float(np.sqrt(away.min(axis=-1)).mean() / (SPREAD * np.sqrt(64))),
+        "copies": float(copies),
         "samples": made.describe().windows,
     }
 

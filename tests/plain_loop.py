@@ -302,7 +302,9 @@ def sample_plainly(
                 x0 = (scaled * x0 + 0.25 * x / np.hypot(scaled, 0.5)) / np.hypot(scaled, 0.5)
             x = steps.a_next[i] * x0 + steps.b_next[i] * noise_of(number)
         elif sampler.co_denoise:  # stage 3
-            x = steps.a_next[i] * x0 + np.sqrt(steps.b_next[i] ** 2 - steps.sigma[i] ** 2) * eps
-            if steps.sigma[i] > 0:
-                x = x + steps.sigma[i] * noise_of(number)
+            early = sampler.eta_t_max is not None and steps.t[i] > sampler.eta_t_max
+            sigma = 0.0 if early else steps.sigma[i]
+            x = steps.a_next[i] * x0 + np.sqrt(steps.b_next[i] ** 2 - sigma**2) * eps
+            if sigma > 0:
+                x = x + sigma * noise_of(number)
     return held(x if sampler.co_denoise else x0)

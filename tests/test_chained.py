@@ -11,7 +11,7 @@ from toy import FRAME, Network, conditioning, parameters
 
 from syncos_jax.errors import InputError
 from syncos_jax.pipeline import Pipeline
-from syncos_jax.sampling import Chained, CoDenoising, KnownFrames, sample, start
+from syncos_jax.sampling import Chained, CoDenoising, KnownFrames, Sampling, sample, start
 from syncos_jax.sampling.schedule import NoiseSchedule
 from syncos_jax.sampling.windows import WindowLayout
 from syncos_jax.scenario import Scenario
@@ -105,6 +105,18 @@ def test_clips_on_the_way_are_shown():
     whole = np.asarray(run.latents())
     np.testing.assert_array_equal(half[:7], whole[:7])
     assert not half[10:].any() and whole[10:].any()
+
+
+@pytest.mark.slow
+def test_two_videos_side_by_side_are_those_of_separate_runs():
+    given = arguments(LAYOUT, key=None)
+    del given["key"]
+    pure = Sampling(Network(), given.pop("cond"), **given, sampler=Chained(**SETTINGS, eta=0.5))
+    keys = jax.random.split(jax.random.key(0), 2)
+    both = jax.jit(jax.vmap(pure))(keys)
+    for key, video in zip(keys, both, strict=True):
+        np.testing.assert_allclose(video, jax.jit(pure)(key), rtol=0, atol=1e-5)
+    assert np.abs(both[0] - both[1]).max() > 0.1
 
 
 def test_clips_that_share_no_frame_are_refused():

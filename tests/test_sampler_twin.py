@@ -108,6 +108,7 @@ CASES = {
     "freenoise in part": (FreeNoise(steps=4, guidance=2.0, shuffled_noise=0.4), {}),
     "syncos, shuffled noise": (SynCoS(**SYNCOS, shuffled_noise=0.7), {}),
     "syncos, shuffled noise shared": (SynCoS(**SYNCOS, shuffled_noise=1, shared_noise=True), {}),
+    "freenoise, new noise late": (FreeNoise(steps=4, guidance=2.0, eta=1, eta_t_max=600), {}),
     "chained": (Chained(steps=4, guidance=2.0), {}),
     "chained, flow, eta, rescaled": (
         Chained(steps=4, eta=0.6, guidance_rescale=0.5, guidance=3.0),

@@ -38,7 +38,8 @@ class State(NamedTuple):
     number: jax.Array
     """Which clip that is, int32."""
     video: jax.Array
-    """Finished clips, float32 ``[F, H, W, C]``; 0 where there is none yet."""
+    """Finished clips and the estimate of the one that is being made, float32 ``[F, H, W, C]``; 0
+    where there is none yet."""
 
 
 @dataclass(frozen=True)
@@ -131,26 +132,22 @@ class ChainedMethod:
     def finish(
         self, state: State, predictions: jax.Array, update: UpdateStep, inputs: Inputs
     ) -> State:
-        """A step of the clip, which after the last one becomes part of the video."""
+        """A step of the clip, which is part of the video."""
         own = self._own(state, inputs)
         clip = self.one.finish(state.clip, predictions, update, own)
-        state = state._replace(clip=clip)
         done = update.step == self.steps - 1
-        shown = hold(self.one.result(clip), own.known)
-        video = lax.cond(done, lambda: self._put(state, shown), lambda: state.video)
-        return state._replace(video=video)
+        shown = jnp.where(done, self.one.result(clip), self.one.clean(clip))
+        first = jnp.asarray(self.layout.starts)[state.number]
+        video = lax.dynamic_update_slice_in_dim(state.video, hold(shown, own.known), first, 0)
+        return state._replace(clip=clip, video=video)
 
     def clean(self, state: State) -> jax.Array:
         """The finished clips, and of the one that is being made the current estimate."""
-        return self._put(state, self.one.clean(state.clip))
+        return state.video
 
     def result(self, state: State) -> jax.Array:
         """The clean latent ``[F, H, W, C]``."""
         return state.video
-
-    def _put(self, state: State, clip: jax.Array) -> jax.Array:
-        first = jnp.asarray(self.layout.starts)[state.number]
-        return lax.dynamic_update_slice_in_dim(state.video, clip, first, 0)
 
     def _known(self, video: jax.Array, number: jax.Array, known: Known | None) -> Known:
         """The known frames of a clip: those of the clip before, and the video's."""

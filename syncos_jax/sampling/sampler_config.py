@@ -101,6 +101,7 @@ class SamplerConfig:
         guidance_t_min = 0.0
         guidance_t_max = None
         eta = 0.0
+        eta_t_max = None
         solver = None
         timesteps = None
         sigmas = None
@@ -123,6 +124,8 @@ class SamplerConfig:
         def eta(self) -> float:
             return 0.0
 
+        @property
+        def eta_t_max(self) -> float | None: ...
         @property
         def solver(self) -> str | None: ...
         @property

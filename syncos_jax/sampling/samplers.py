@@ -58,6 +58,9 @@ class _CoDenoises(_GuidedInInterval):
 
     Attributes:
       eta: 0 for deterministic DDIM, up to 1 for ancestral sampling (Song et al., arXiv 2010.02502).
+      eta_t_max: steps at timesteps above this one take eta 0: with `shuffled_noise` they decide
+        what all windows show, and the noise of the others ends the repetition of the first clip's
+        motion. None: no upper end.
       solver: "ddim", "euler", "dpm++" (2M), "unipc" or "sde-dpm++"; of few-step models "renoise"
         (the clean latent, then fresh noise at the next level) or "lcm"; None: the model's own. A
         refined step resumes with the baseline noise whatever the solver, and the step after it
@@ -73,6 +76,7 @@ class _CoDenoises(_GuidedInInterval):
     """
 
     eta: float = 0.0
+    eta_t_max: float | None = None
     solver: str | None = None
     shared_noise: bool = False
     shuffled_noise: float = 0.0
@@ -81,6 +85,8 @@ class _CoDenoises(_GuidedInInterval):
     def __post_init__(self) -> None:
         check_flags(self, "shared_noise")
         check_number(self, "shuffled_noise", least=0.0, most=1.0)
+        if self.eta_t_max is not None:
+            check_number(self, "eta_t_max", least=0.0)
         super().__post_init__()
 
 

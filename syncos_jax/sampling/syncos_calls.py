@@ -161,6 +161,9 @@ class _Writer:
         a_next, b_next, sigma = steps.a_next[i], steps.b_next[i], steps.sigma[i]
         x_coef, x0_coefs = 0.0, np.zeros(0)
         fresh = noise.INITIAL if self.settings.shared_noise else noise.ddim_draw(i)
+        latest = self.settings.eta_t_max
+        if latest is not None and steps.t[i] > latest:
+            sigma = 0.0
         if self.table is not None:
             x_coef, x0_coefs = self.table.x[i], self.table.x0[i]
             # A refined step resumes with the baseline noise, and adds none.
