@@ -93,6 +93,8 @@ def test_the_record_and_the_same_video_again():
         "sigmas": None,
         "spacing": None,
         "shared_noise": False,
+        "shuffled_noise": 0.0,
+        "eta_t_max": None,
         "guidance_rescale": None,
         "eta": 0.0,
         "solver": None,

@@ -148,7 +148,7 @@ def test_a_clip_from_a_picture_with_an_image_encoder(pictures, tmp_path):
     with pytest.raises(InputError, match="makes videos from pictures"):
         pipe.prepare(Scenario.from_dict(STORY))
     fifo = {**STORY, "image": str(pictures / "first.png"), "sampler": {"name": "fifo"}}
-    with pytest.raises(InputError, match="fifo's windows have none"):
+    with pytest.raises(InputError, match="the windows of fifo have none"):
         pipe.prepare(Scenario.from_dict(fifo))
     assert pipe.plan(request).inputs[0].role == "image"
 
