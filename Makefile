@@ -22,7 +22,7 @@ PACKAGES := syncos_jax
 
 help:
 	@echo "make demo       a long video of five events from the built-in model, with and without synchronisation, and one that begins with a picture: $(OUT)"
-	@echo "make test       the tests (11 minutes on two cores)"
+	@echo "make test       the tests (13 minutes on two cores)"
 	@echo "make test-full  the tests, with the slow ones (half an hour on two cores)"
 	@echo "make test-optimised  sampler and networks with all of XLA's optimisations"
 	@echo "make test-newest  a subset on the newest Python and JAX ($(NEWEST))"
